@@ -1,0 +1,45 @@
+# Every stage of the chain as a target; `make` alone shows them.
+CFG ?= configs/demo.toml
+RUN ?=
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+STAGES := data label train qat hls csim report
+RUN_OPTION = $(if $(RUN),--run $(RUN))
+
+.DEFAULT_GOAL := help
+.PHONY: help demo $(STAGES) test check clean
+
+help: ## show this help
+	@echo "BraggNN Edge: detector frames to a bit-exact FPGA firmware project"
+	@echo
+	@grep -hE '^[a-z$$(). A-Z]+:.*## ' $(MAKEFILE_LIST) | sed -e 's/$$(STAGES)/data label train qat hls csim report/' \
+	  | awk -F ':.*## ' '{printf "  make %-44s %s\n", $$1, $$2}'
+	@echo
+	@echo "  CFG=configs/NAME.toml  the scenario (now $(CFG)); RUN=name  the run's folder in runs/"
+
+$(READY): pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is needed; install it or name it: make PYTHON=/path/to/python3.11"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[test,dev]'
+	@touch $@
+
+demo: $(READY) ## the whole chain on a small simulated scan, to runs/demo/report/report.html
+	$(BIN)/braggnn-edge report --config configs/demo.toml $(RUN_OPTION)
+
+$(STAGES): $(READY) ## one stage, after the ones it needs
+	$(BIN)/braggnn-edge $@ --config $(CFG) $(RUN_OPTION)
+
+test: $(READY) ## the test suite
+	$(BIN)/python -m pytest -n 2 -q
+
+check: $(READY) ## formatting, lint, types, import layers
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+clean: ## remove caches; the environment (.venv) and the runs stay
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

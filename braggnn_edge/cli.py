@@ -1,0 +1,220 @@
+"""The command line: every stage of the chain as one command, each bringing the stages before it up to date."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from braggnn_edge import acquisition, config, label, report, split, train
+from braggnn_edge.errors import UserError
+from braggnn_edge.optimize import process_group
+from braggnn_edge.rundir import Stage, execute, locked
+from braggnn_edge.table import PeakTable
+from braggnn_edge.table import load as load_table
+from firmware_sim import evidence
+from hls import build
+from quant import plan, qat
+
+SECTIONS: dict[str, Any] = {
+    "scan": tuple[acquisition.ScanSpec, ...],
+    "peaks": label.PeakSpec,
+    "split": split.SplitSpec,
+    "full": train.TrainSpec,
+    "compact": train.TrainSpec,
+    "quant": plan.BitPlan,
+    "qat": qat.QatSpec,
+    "hls": build.HlsSpec,
+    "csim": evidence.CsimSpec,
+    "report": report.ReportSpec,
+}
+
+#: Commands, and the stages each one asks for.
+COMMANDS: dict[str, tuple[str, ...]] = {
+    "data": ("data",),
+    "label": ("label",),
+    "train": ("train", "compact"),
+    "qat": ("qat",),
+    "hls": ("hls",),
+    "csim": ("csim",),
+    "report": ("report",),
+}
+
+_HELP = {
+    "data": "simulate the simulated scans, check and describe the measured ones",
+    "label": "find peaks, fit pseudo-Voigts, cut patches, split -> peaks.h5",
+    "train": "train the full float BraggNN and the compact float network",
+    "qat": "quantization-aware training; QONNX file and integer network",
+    "hls": "hls4ml projects with exact types, test bench and golden vectors",
+    "csim": "compile and run the C simulation; compare all forms code for code",
+    "report": "report.json and report.html",
+}
+
+
+@dataclass(frozen=True)
+class Context:
+    """What every stage gets: the configuration, the run directory, the number of processes, and a voice."""
+
+    cfg: config.Config
+    run: Path
+    workers: int
+    say: Callable[[str], None]
+
+
+def stage(name: str, c: Context) -> Stage:
+    """One stage of the chain for this configuration."""
+    cfg, run = c.cfg, c.run
+    files: dict[str, tuple[Path, ...]] = {
+        "data": acquisition.external_files(cfg["scan"], cfg.folder),
+        "train": _initial(cfg, "full"),
+        "compact": _initial(cfg, "compact"),
+    }
+    needs: dict[str, tuple[str, ...]] = {
+        "data": (),
+        "label": ("data",),
+        "train": ("label",),
+        "compact": ("label",),
+        "qat": ("label", "compact", "train") if cfg["qat"].teacher else ("label", "compact"),
+        "hls": ("qat",),
+        "csim": ("label", "train", "compact", "qat", "hls"),
+        "report": ("data", "label", "train", "compact", "qat", "hls", "csim"),
+    }
+    sections: dict[str, tuple[str, ...]] = {
+        "data": ("scan",),
+        "label": ("scan", "peaks", "split"),
+        "train": ("full",),
+        "compact": ("compact",),
+        "qat": ("quant", "qat"),
+        "hls": ("hls",),
+        "csim": ("csim",),
+        "report": ("report",),
+    }
+    work: dict[str, Callable[[Path], None]] = {
+        "data": lambda out: acquisition.run(cfg["scan"], cfg.folder, cfg.seed, out, c.workers, c.say),
+        "label": lambda out: label.run(
+            cfg["scan"], cfg["peaks"], cfg["split"], cfg.seed, run / "data", cfg.folder, out, c.workers, c.say
+        ),
+        "train": lambda out: train.run(_peaks(run), "full", cfg["full"], cfg.seed, out, c.say),
+        "compact": lambda out: train.run(_peaks(run), "compact", cfg["compact"], cfg.seed, out, c.say),
+        "qat": lambda out: qat.run(
+            _peaks(run),
+            cfg["qat"],
+            cfg["quant"],
+            train.load_network(run / "compact", "compact"),
+            train.load_network(run / "train", "full") if cfg["qat"].teacher else None,
+            cfg.seed,
+            out,
+            c.say,
+        ),
+        "hls": lambda out: build.run(cfg["hls"], run / "qat", out, c.say),
+        "csim": lambda out: evidence.run(cfg["csim"], cfg["quant"], run, cfg.seed, out, c.workers, c.say),
+        "report": lambda out: report.run(cfg["report"], cfg, run, out, c.say),
+    }
+    settings = cfg.plain(sections[name])
+    return Stage(name, needs[name], settings, files.get(name, ()), work[name])
+
+
+def _initial(cfg: config.Config, name: str) -> tuple[Path, ...]:
+    text = cfg[name].initial
+    return (config.resolve_path(text, cfg.folder),) if text else ()
+
+
+def _peaks(run: Path) -> PeakTable:
+    return load_table(run / "label" / "peaks.h5")
+
+
+def bring_up_to_date(command: str, c: Context) -> None:
+    """Run the stages of a command, and every stage they need, whose result is missing or no longer fits its inputs."""
+    done: set[str] = set()
+
+    def visit(name: str) -> None:
+        if name in done:
+            return
+        done.add(name)
+        wanted = stage(name, c)
+        for need in wanted.needs:
+            visit(need)
+        execute(c.run, wanted, c.say)
+
+    for name in COMMANDS[command]:
+        visit(name)
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="braggnn-edge",
+        description="Bragg peaks from detector frames to a bit-exact FPGA firmware project. Each command runs one "
+        "stage, and those before it whose results are missing or out of date, in runs/<run>/.",
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="STAGE")
+    for name in COMMANDS:
+        command = commands.add_parser(name, help=_HELP[name], description=_HELP[name])
+        command.add_argument(
+            "--config", type=Path, default=Path("configs/demo.toml"), help="scenario (default: %(default)s)"
+        )
+        command.add_argument("--run", default="", help="name of the run (default: the configuration's name)")
+        command.add_argument(
+            "--runs", type=Path, default=Path("runs"), help="folder of all runs (default: %(default)s)"
+        )
+        command.add_argument(
+            "--workers",
+            type=int,
+            default=os.cpu_count() or 1,
+            help="parallel processes (default: one a core)",
+        )
+        command.add_argument(
+            "--threads",
+            type=int,
+            default=0,
+            help="threads of the numerical library (default: its own choice)",
+        )
+    return parser
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    if arguments.workers < 1 or arguments.threads < 0:
+        raise UserError(f"--workers {arguments.workers} and --threads {arguments.threads} must be positive")
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    cfg = config.load(arguments.config, SECTIONS)
+    acquisition.check_scans(cfg["scan"])
+    name = arguments.run or cfg.name
+    if name != Path(name).name or name.startswith("."):
+        raise UserError(f"run name {name!r} is not a folder name; use letters, digits, '-' and '_'")
+    run = arguments.runs / name
+    rank = int(os.environ.get("RANK", "0"))
+    if rank:  # under torchrun the first process keeps the run directory, the others only help it train
+        train.assist(run, {"full": ("train", cfg["full"]), "compact": ("compact", cfg["compact"])}, cfg.seed)
+        return
+    with locked(run):
+        bring_up_to_date(arguments.command, Context(cfg, run, arguments.workers, _say))
+    train.dismiss()
+    final = run / arguments.command
+    print(f"finished: {final}" + (f" - open {final / 'report.html'}" if arguments.command == "report" else ""))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of ``braggnn-edge``: 0 when done, 2 with one line on standard error for bad input."""
+    arguments = _parser().parse_args(argv)
+    try:
+        with process_group(train.choose_device()):
+            _run(arguments)
+    except UserError as error:
+        print(f"braggnn-edge: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("braggnn-edge: interrupted; run the same command again to continue", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,139 @@
+"""Configuration: a TOML file to frozen, typed, closed sections.
+
+Sections are dataclasses that live beside the code they configure; the caller says which ones a file may have.
+An unknown key, a missing value or a value of the wrong type is an error that names it and lists what is valid.
+"""
+
+import dataclasses
+import os
+import tomllib
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from braggnn_edge.errors import UserError
+
+
+@dataclass(frozen=True)
+class Config:
+    """A parsed file: the run's default name, the seed, and its sections by name."""
+
+    name: str
+    seed: int
+    sections: Mapping[str, Any]
+    folder: Path
+
+    def __getitem__(self, section: str) -> Any:
+        return self.sections[section]
+
+    def plain(self, names: tuple[str, ...]) -> dict[str, Any]:
+        """The named sections and the seed as plain JSON-able values, for manifests and fingerprints."""
+        return {"seed": self.seed} | {name: _plain(self.sections[name]) for name in names}
+
+
+def load(path: Path, sections: Mapping[str, Any]) -> Config:
+    """Read a TOML file whose tables are ``sections``: name to a dataclass, or to ``tuple[dataclass, ...]``.
+
+    A table that is left out takes its dataclass's defaults. Raises UserError for anything unexpected.
+    """
+    try:
+        document = tomllib.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise UserError(f"configuration {path} does not exist; the ones provided are in configs/") from error
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UserError(f"configuration {path} cannot be read as TOML: {error}") from error
+    known = ["name", "seed", *sections]
+    for key in document:
+        if key not in known:
+            raise UserError(f"{path}: unknown key {key!r}; valid keys are {', '.join(known)}")
+    name = parse(str, document.get("name", path.stem), f"{path}: name")
+    if not name or not all(c.isalnum() or c in "-_." for c in name) or name.startswith("."):
+        raise UserError(f"{path}: name {name!r} is not a folder name; use letters, digits, '-', '_' and '.'")
+    seed = parse(int, document.get("seed", 1), f"{path}: seed")
+    if seed < 0:
+        raise UserError(f"{path}: seed {seed} is negative; expected 0 or more")
+    parsed = {
+        key: parse(kind, document.get(key, [] if typing.get_origin(kind) is tuple else {}), f"{path}: {key}")
+        for key, kind in sections.items()
+    }
+    return Config(name, seed, types.MappingProxyType(parsed), path.resolve().parent)
+
+
+def parse(kind: Any, value: Any, where: str) -> Any:
+    """Convert one TOML value to ``kind`` (a dataclass, scalar, tuple, union or Literal), or raise UserError."""
+    origin = typing.get_origin(kind)
+    if dataclasses.is_dataclass(kind):
+        return _parse_table(kind, value, where)
+    if origin is typing.Literal:
+        choices = typing.get_args(kind)
+        if value not in choices:
+            raise UserError(f"{where}: {value!r} is not one of {', '.join(map(repr, choices))}")
+        return value
+    if origin in (typing.Union, types.UnionType):
+        return _parse_union(typing.get_args(kind), value, where)
+    if origin is tuple:
+        if not isinstance(value, list):
+            raise UserError(f"{where}: expected a list, got {value!r}")
+        args = typing.get_args(kind)
+        item_kinds = [args[0]] * len(value) if args[-1] is Ellipsis else list(args)
+        if len(item_kinds) != len(value):
+            raise UserError(f"{where}: expected {len(item_kinds)} values, got {len(value)}")
+        return tuple(parse(k, v, f"{where}[{i}]") for i, (k, v) in enumerate(zip(item_kinds, value, strict=True)))
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if kind in (int, float, bool, str) and type(value) is kind:
+        return value
+    raise UserError(f"{where}: expected {getattr(kind, '__name__', kind)}, got {value!r}")
+
+
+def _parse_union(kinds: tuple[Any, ...], value: Any, where: str) -> Any:
+    problems = []
+    for kind in kinds:
+        if kind is type(None):
+            continue
+        try:
+            return parse(kind, value, where)
+        except UserError as error:
+            problems.append(str(error))
+    raise UserError(problems[0] if len(problems) == 1 else f"{where}: {value!r} fits none of {kinds}")
+
+
+def _parse_table(kind: Any, value: Any, where: str) -> Any:
+    if not isinstance(value, dict):
+        raise UserError(f"{where}: expected a table, got {value!r}")
+    hints = typing.get_type_hints(kind)
+    fields = {field.name: field for field in dataclasses.fields(kind) if field.init}
+    for key in value:
+        if key not in fields:
+            raise UserError(f"{where}: unknown key {key!r}; valid keys are {', '.join(fields)}")
+    for key, field in fields.items():
+        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        if required and key not in value:
+            raise UserError(f"{where}: the key {key!r} is missing; valid keys are {', '.join(fields)}")
+    try:
+        return kind(**{key: parse(hints[key], item, f"{where}.{key}") for key, item in value.items()})
+    except UserError as error:
+        message = str(error)
+        raise UserError(message if message.startswith(where) else f"{where}: {message}") from error
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+def resolve_path(text: str, folder: Path) -> Path:
+    """A path from a configuration: ``$NAME`` and ``~`` expanded, relative to the configuration's folder.
+
+    Raises UserError naming a variable that is not set.
+    """
+    expanded = os.path.expandvars(os.path.expanduser(text))
+    if "$" in expanded:
+        raise UserError(f"path {text!r} uses an environment variable that is not set; export it and run again")
+    return folder / expanded

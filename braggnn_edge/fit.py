@@ -1,0 +1,183 @@
+"""Pseudo-Voigt fits of many patches at once: the labels, and the reference on measured data.
+
+Maximum likelihood by batched Levenberg-Marquardt. A pixel d with expectation m has variance v = gain * m +
+read_noise^2. The fit minimizes the deviance of the shifted Poisson law,
+
+    D = 2 / gain * sum(m' - d' + d' ln(d' / m')),    m' = m + read_noise^2 / gain,  d' = d + read_noise^2 / gain,
+
+whose gradient is that of chi-square with the variance taken from the model, sum (m - d) / v dm: unlike weights taken
+from the data it has no bias at low counts, and unlike re-weighting it has one merit function to descend
+(Laurence and Chromy, Nature Methods 7 (2010) 338). The Hessian is Fisher's, J^T diag(1 / v) J. A pixel below
+``floor`` was stored as zero: it contributes -2 ln Phi((floor - m) / sigma), the probability of being below
+(Tobin 1958). Saturated pixels are left out.
+
+Peaks stream through a fixed number of lanes, in the last dimension of every array: a finished peak makes room for
+the next one. With lanes in multiples of 64 every operation acts on a lane alone, so results do not depend, to
+the last bit, on the batch, its order or the number of lanes.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from braggnn_edge.cramer_rao import check_noise, inverse, public_covariance
+from braggnn_edge.errors import UserError
+from braggnn_edge.fit_lanes import Queue, Records
+from braggnn_edge.fit_start import bounds, starts
+from braggnn_edge.levenberg_marquardt import Noise, evaluate, propose
+from braggnn_edge.pseudo_voigt import AMPLITUDE, COL, ROW, TILT, quadrature
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """Fits of n patches (h, w); every array has n in its first dimension.
+
+    parameters: (n, 8) in the order of pseudo_voigt.PARAMETERS; pixels of the patch, tilt in (-pi/2, pi/2].
+    offset: (n, 2) (row, col) in px from the centre pixel (h // 2, w // 2).
+    covariance: (n, 8, 8) from Fisher's information at the solution; parameters at a bound or fixed count as known
+        (zero rows). sigma: (n, 8), its square-rooted diagonal; that of the tilt is at most pi / sqrt(12).
+    chi2: sum of (d - m)^2 / v over the pixels used; dof: their number less the free parameters.
+    residual: root of the mean of (d - m)^2 over the pixels used, divided by the fitted amplitude; a pixel below the
+        floor counts as d = min(m, floor).
+    iterations: model evaluations. converged: the last step was negligible and dof >= 0.
+    at_bound: (n, 8), parameters that ended on a bound.
+    """
+
+    parameters: NDArray[np.float64]
+    offset: NDArray[np.float64]
+    covariance: NDArray[np.float64]
+    sigma: NDArray[np.float64]
+    chi2: NDArray[np.float64]
+    dof: NDArray[np.int64]
+    residual: NDArray[np.float64]
+    iterations: NDArray[np.int64]
+    converged: NDArray[np.bool_]
+    at_bound: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.parameters)
+
+    def select(self, index: NDArray) -> "FitResult":
+        """The fits at ``index`` (integers or a mask)."""
+        return FitResult(**{field.name: getattr(self, field.name)[index] for field in fields(self)})
+
+
+def fit(
+    patches: NDArray,
+    *,
+    order: int = 3,
+    gain: float = 1.0,
+    read_noise: float = 0.0,
+    saturation: float | None = None,
+    floor: float | None = None,
+    valid: NDArray[np.bool_] | None = None,
+    fixed: Mapping[str, float] | None = None,
+    max_iterations: int = 100,
+    chunk: int = 128,
+    device: str | torch.device = "cpu",
+    progress: Callable[[int, int], None] | None = None,
+) -> FitResult:
+    """Fit a pseudo-Voigt peak and a constant background to every patch.
+
+    Args:
+        patches: (n, h, w) counts in ADU, any real dtype. The peak fitted is the brightest one.
+        order: quadrature order a pixel (pseudo_voigt's table gives the error).
+        gain: ADU per photon.
+        read_noise: ADU rms.
+        saturation: pixels at or above it are left out.
+        floor: pixels below it were stored as zero, and count as "below"; None takes zeros as data.
+        valid: (h, w) or (n, h, w), False for pixels to leave out (they may hold anything).
+        fixed: amplitude, eta or background to hold at a value, by name, e.g. {"background": 0.0}.
+        max_iterations: model evaluations a peak.
+        chunk: peaks in work at a time, rounded up to a multiple of 64; about 100 on a CPU (its caches), many
+            thousands on a GPU. Results do not depend on it.
+        device: torch device.
+        progress: called with (peaks done, n).
+
+    Bounds: row and col within the patch; amplitude > 0; widths from 0.5 px to twice the patch; eta 0 to 1; the
+    background so high that the expected variance stays positive, which for negative backgrounds needs a read noise.
+    Raises UserError for a wrong shape, NaN (naming the patch), or a bad option.
+    """
+    check_noise(gain, read_noise)
+    quadrature(order)
+    data, used, below = _checked(patches, valid, saturation, floor)
+    count, shape = len(data), (data.shape[1], data.shape[2])
+    noise = Noise(gain, read_noise**2, floor)
+    low, high = bounds(data, used, gain, read_noise, fixed or {})
+    start = starts(data, used, below, floor, low, high)
+    queue = Queue(
+        data.reshape(count, -1), used.reshape(count, -1), below.reshape(count, -1), start, low, high
+    )
+    lanes = queue.open(chunk, torch.device(device))
+    records = Records(count)
+    while (lanes.index >= 0).any():
+        evaluate(lanes, noise, shape, order)
+        frozen, done = propose(lanes)
+        over = (done | (lanes.count >= max_iterations)).cpu().numpy() & (lanes.index >= 0)
+        if over.any():
+            records.store(lanes, frozen, done, over)
+            lanes = queue.refill(lanes, over)
+            if progress is not None:
+                progress(records.finished, count)
+    return _result(records, (used | below).sum(axis=(1, 2)), shape, low, high)
+
+
+def _checked(
+    patches: NDArray, valid: NDArray[np.bool_] | None, saturation: float | None, floor: float | None
+) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_]]:
+    """Data (n, h, w), which pixels are used as data, and which are known to be below the floor."""
+    data = np.array(patches, dtype=np.float64)
+    if data.ndim != 3 or min(data.shape[1:]) < 3:
+        raise UserError(f"patches of shape {data.shape}: expected (n, h, w) with h and w of 3 or more")
+    keep = np.ones(data.shape, bool)
+    if valid is not None:
+        if np.shape(valid) not in (data.shape, data.shape[1:]):
+            raise UserError(f"valid of shape {np.shape(valid)}: expected {data.shape} or {data.shape[1:]}")
+        keep &= np.asarray(valid, bool)
+    bad = (keep & ~np.isfinite(data)).any(axis=(1, 2))
+    if bad.any():
+        raise UserError(
+            f"patch {int(bad.argmax())} of {len(data)} holds NaN or infinity; mark such pixels with valid=False"
+        )
+    data[~keep] = 0.0
+    if floor is not None and not floor > 0:
+        raise UserError(
+            f"floor {floor}: expected ADU above 0, the threshold of the detector; None takes zeros as data"
+        )
+    if saturation is not None and not saturation > (floor or 0.0):
+        raise UserError(
+            f"saturation {saturation}: expected ADU above the floor ({floor}); None if nothing saturates"
+        )
+    below = keep & (data < floor) if floor is not None else np.zeros(data.shape, bool)
+    used = keep & ~below
+    if saturation is not None:
+        used &= data < saturation
+    return data, used, below
+
+
+def _result(
+    records: Records, pixels: NDArray[np.int64], shape: tuple[int, int], low: NDArray, high: NDArray
+) -> FitResult:
+    """Everything that follows from the solutions; ``pixels`` (n,) is the number used."""
+    parameters = records.parameters
+    covariance = public_covariance(inverse(records.information, records.frozen), parameters)
+    sigma = np.sqrt(np.diagonal(covariance, axis1=1, axis2=2))
+    dof = pixels - (~records.frozen).sum(axis=1)
+    centre = np.array([shape[0] // 2, shape[1] // 2], dtype=np.float64)
+    bounded = (parameters <= low) | (parameters >= high)
+    bounded[:, TILT] = False
+    return FitResult(
+        parameters=parameters,
+        offset=parameters[:, [ROW, COL]] - centre,
+        covariance=covariance,
+        sigma=sigma,
+        chi2=records.sums[:, 0],
+        dof=dof,
+        residual=np.sqrt(records.sums[:, 1] / np.maximum(pixels, 1)) / parameters[:, AMPLITUDE],
+        iterations=records.iterations,
+        converged=records.converged & (dof >= 0),
+        at_bound=bounded & (low < high),
+    )

@@ -1,0 +1,153 @@
+"""Any HDF5 or NeXus file: a 3-D data set named by its path inside the file.
+
+The filters of hdf5plugin (bitshuffle, LZ4, Zstandard, ...) are available; external links and virtual data sets are
+followed, and a missing file behind one is an error instead of frames of fill values.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import hdf5plugin  # noqa: F401  importing it registers the filters
+import numpy as np
+
+from braggnn_edge.errors import UserError
+from braggnn_edge.formats import check_file, check_layout
+
+# Frames are read in blocks of whole chunks, so that no chunk is decompressed twice, up to this many bytes: a file
+# chunked along time ((1440, 8, 8), say) would otherwise need the whole scan in memory.
+BLOCK_BYTES = 64 * 2**20
+_LISTED = 12
+
+
+@dataclass(frozen=True)
+class Hdf5Frames:
+    """Frames (frames, rows, cols) of one HDF5 data set; the file is open only while :meth:`read` is being iterated."""
+
+    path: Path
+    dataset: str
+    shape: tuple[int, int, int]
+    dtype: np.dtype
+    block: int
+    omega: np.ndarray | None = None
+
+    def read(self, start: int, stop: int) -> Iterator[np.ndarray]:
+        """Frames start .. stop - 1, holding one block of ``self.block`` frames (one chunk, at most 64 MiB) in memory."""
+        with open_hdf5(self.path) as file:
+            data = file[self.dataset]
+            index = start
+            while index < stop:
+                last = min(stop, (index // self.block + 1) * self.block)
+                try:
+                    block = data[index:last]
+                except OSError as error:
+                    raise UserError(
+                        f"{self.path}: frames {index} to {last - 1} of {self.dataset!r} cannot be read ({error}); the "
+                        "file is damaged or compressed with a filter that hdf5plugin does not have"
+                    ) from error
+                yield from block
+                index = last
+
+
+def open_frames(path: Path, dataset: str | None) -> Hdf5Frames:
+    """The 3-D data set ``dataset`` of ``path``; without a name, the file's only 3-D data set."""
+    with open_hdf5(path) as file:
+        name = dataset or _only(path, file, 3)
+        data = find_dataset(path, file, name)
+        where = f"{path}: data set {name!r}"
+        shape = check_layout(where, data.shape or (), data.dtype)
+        _check_virtual(where, path, data)
+        frame_bytes = max(1, shape[1] * shape[2] * data.dtype.itemsize)
+        chunk = data.chunks[0] if data.chunks else 1
+        block = max(1, min(chunk, BLOCK_BYTES // frame_bytes))
+        return Hdf5Frames(path, name, shape, data.dtype, block)
+
+
+def read_image(path: Path, dataset: str | None) -> np.ndarray:
+    """One 2-D data set, read whole (a dark or a mask); without a name, the file's only 2-D data set."""
+    with open_hdf5(path) as file:
+        name = dataset or _only(path, file, 2)
+        try:
+            return find_dataset(path, file, name)[()]
+        except OSError as error:
+            raise UserError(f"{path}: data set {name!r} cannot be read ({error})") from error
+
+
+@contextmanager
+def open_hdf5(path: Path) -> Iterator[h5py.File]:
+    """The file, open for reading; UserError when it is missing, empty, truncated or no HDF5 file."""
+    check_file(path)
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        raise UserError(f"{path}: is not a readable HDF5 file, or is truncated ({error})") from error
+    with file:
+        yield file
+
+
+def find_dataset(path: Path, file: h5py.File, name: str) -> h5py.Dataset:
+    """The data set ``name``; UserError that lists the data sets there are when it is missing or its link is broken."""
+    try:
+        found = file[name]
+    except (KeyError, OSError, ValueError) as error:
+        link = _link(file, name)
+        if isinstance(link, h5py.ExternalLink):
+            raise UserError(
+                f"{path}: {name!r} links to {link.path!r} in the file {link.filename!r}, which cannot be opened; "
+                "keep the linked files beside it"
+            ) from error
+        there = ", ".join(f"{key} {shape}" for key, shape in list_datasets(file)[:_LISTED]) or "none"
+        raise UserError(f"{path}: has no data set {name!r}; the data sets there are: {there}") from error
+    if not isinstance(found, h5py.Dataset):
+        there = ", ".join(f"{key} {shape}" for key, shape in list_datasets(file)[:_LISTED]) or "none"
+        raise UserError(f"{path}: {name!r} is a group; name a data set: {there}")
+    return found
+
+
+def list_datasets(group: h5py.Group, prefix: str = "", depth: int = 8) -> list[tuple[str, tuple[int, ...]]]:
+    """(path, shape) of every data set below ``group``, through soft and external links that resolve."""
+    found: list[tuple[str, tuple[int, ...]]] = []
+    for key in group:
+        item = _resolve(group, key)
+        name = f"{prefix}/{key}"
+        if isinstance(item, h5py.Dataset):
+            found.append((name, item.shape or ()))
+        elif isinstance(item, h5py.Group) and depth > 0:  # the depth ends circular links
+            found += list_datasets(item, name, depth - 1)
+    return found
+
+
+def _resolve(group: h5py.Group, key: str) -> h5py.Dataset | h5py.Group | None:
+    try:
+        return group[key]
+    except (KeyError, OSError, ValueError):
+        return None
+
+
+def _link(file: h5py.File, name: str) -> object:
+    try:
+        return file.get(name, getlink=True)
+    except (KeyError, OSError, ValueError):
+        return None
+
+
+def _only(path: Path, file: h5py.File, dimensions: int) -> str:
+    names = [name for name, shape in list_datasets(file) if len(shape) == dimensions]
+    if len(names) != 1:
+        listed = ", ".join(names[:_LISTED]) or "none"
+        raise UserError(f"{path}: name the {dimensions}-D data set to read; those in the file: {listed}")
+    return names[0]
+
+
+def _check_virtual(where: str, path: Path, data: h5py.Dataset) -> None:
+    """HDF5 reads fill values in place of the missing sources of a virtual data set: refuse them instead."""
+    if not data.is_virtual:
+        return
+    folder = Path(data.file.filename).parent
+    for source in data.virtual_sources():
+        if source.file_name != "." and not (folder / source.file_name).exists():
+            raise UserError(
+                f"{where}: its source file {source.file_name!r} is missing; keep it beside {path.name}"
+            )

@@ -1,0 +1,150 @@
+"""Pictures of single patches with every estimator's centre, and the one picture that sums a run up."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.lines import Line2D
+from numpy.typing import NDArray
+
+from braggnn_edge.distribution import draw_distribution
+from braggnn_edge.figures import INK, MUTED, TRIVIAL, drawn, label, look, merged
+from braggnn_edge.metrics import distances
+
+#: White to middle grey, so that coloured marks stay legible on the brightest pixels.
+_PAPER = LinearSegmentedColormap.from_list("paper", ["#ffffff", "#e3e3e3", "#8f8f8f"])
+
+
+def choose(errors: NDArray[np.float64], count: int) -> dict[str, NDArray[np.int64]]:
+    """Rows of the ``count`` smallest, most median and largest errors (n,), each in rising order."""
+    order = np.argsort(errors, kind="stable")
+    middle = max(0, (len(order) - count) // 2)
+    return {"best": order[:count], "median": order[middle : middle + count], "worst": order[-count:]}
+
+
+@dataclass(frozen=True)
+class Centres:
+    """Patches with the answers of every estimator.
+
+    patches: (n, size, size) counts; estimates: estimator to offsets (n, 2) (row, col) px from the centre,
+    NaN where it has no answer; reference: (n, 2) offsets, and what it is in words (``described``); subject:
+    the estimator whose errors order the patches.
+    """
+
+    patches: NDArray[np.generic]
+    estimates: Mapping[str, NDArray[np.float64]]
+    reference: NDArray[np.float64]
+    described: str
+    subject: str
+
+    def errors(self) -> NDArray[np.float64]:
+        """(n,) distances px of the subject from the reference."""
+        return distances(self.estimates[self.subject], self.reference)
+
+
+def gallery(centres: Centres, path: Path, count: int = 6) -> None:
+    """Best, median and worst patches of the subject, with every estimator's centre, whole and magnified."""
+    chosen = choose(centres.errors(), count)
+    columns = min(count, len(centres.patches))
+    with drawn(path, 1.78 * columns + 0.4, 12.6) as figure:
+        parts: Any = figure.subfigures(4, 1, height_ratios=(10, 10, 10, 1.5))
+        for part, (title, rows) in zip(parts, chosen.items(), strict=False):
+            heading = f"{title.capitalize()} of the {look(centres.subject).label}"
+            part.suptitle(heading, x=0.01, ha="left", fontsize=11, fontweight="bold")
+            axes = part.subplots(2, columns, squeeze=False)
+            for column, row in enumerate(rows):
+                _patch(axes[0, column], centres, row)
+                _magnified(axes[1, column], centres, row)
+        handles = legend_handles(centres)
+        parts[3].legend(handles=handles, loc="center", ncols=min(4, len(handles)), fontsize=9.5)
+
+
+def legend_handles(centres: Centres) -> list[Line2D]:
+    """The cross of the reference and every mark once; marks of estimators that answer alike share a name."""
+    handles = [Line2D([], [], color=INK, marker="+", markersize=13, linestyle="", label=centres.described)]
+    for names in merged(centres.estimates):
+        by_mark: dict[str, list[str]] = {}
+        for name in names:
+            by_mark.setdefault(look(name).marker, []).append(name)
+        handles += [
+            Line2D([], [], linestyle="", label=label(same), **_mark(same[0])) for same in by_mark.values()
+        ]
+    return handles
+
+
+def _mark(name: str) -> dict[str, Any]:
+    kind = look(name)
+    face = kind.color if kind.marker in ".x" else "none"
+    size = {"marker": kind.marker, "markersize": kind.size, "markeredgewidth": 1.4}
+    return {**size, "color": kind.color, "markerfacecolor": face}
+
+
+def _draw(axes: Axes, centres: Centres, index: int) -> None:
+    patch, (row, col) = centres.patches[index], centres.reference[index]
+    edge = patch.shape[0] / 2
+    axes.imshow(patch, cmap=_PAPER, extent=(-edge, edge, edge, -edge), interpolation="nearest")
+    axes.plot(col, row, "+", color=INK, markersize=15, markeredgewidth=1.1)
+    for name, offsets in centres.estimates.items():
+        axes.plot(offsets[index, 1], offsets[index, 0], linestyle="", **_mark(name))
+    axes.set(xticks=[], yticks=[])
+    axes.grid(visible=False)
+    for spine in axes.spines.values():
+        spine.set(visible=True, color="#bbbbbb", linewidth=0.8)
+
+
+def _patch(axes: Axes, centres: Centres, index: int) -> None:
+    """The whole patch; grey from its smallest to its largest count, which are written above it."""
+    patch = centres.patches[index]
+    _draw(axes, centres, index)
+    half = patch.shape[0] / 2
+    axes.set(xlim=(-half, half), ylim=(half, -half))
+    error = float(np.linalg.norm(centres.estimates[centres.subject][index] - centres.reference[index]))
+    axes.set_title(f"{error:.3f} px", fontsize=9.5, loc="left", pad=3)
+    span = f"{patch.min():,.0f}–{patch.max():,.0f} counts"
+    axes.set_title(span, fontsize=7.5, loc="right", pad=3, color=MUTED, fontweight="normal")
+
+
+def _magnified(axes: Axes, centres: Centres, index: int) -> None:
+    """The surroundings of the reference, wide enough for the networks and the fit, with a scale bar."""
+    _draw(axes, centres, index)
+    row, col = centres.reference[index]
+    far = [
+        float(np.abs(offsets[index] - centres.reference[index]).max())
+        for name, offsets in centres.estimates.items()
+        if name not in TRIVIAL and np.isfinite(offsets[index]).all()
+    ]
+    needed = 1.15 * max(far, default=0.1)
+    reach = next((r for r in (0.05, 0.1, 0.2, 0.5, 1.0, 2.0) if r >= needed), centres.patches.shape[1] / 2)
+    axes.set(xlim=(col - reach, col + reach), ylim=(row + reach, row - reach))
+    right, bar = col + 0.92 * reach, reach / 2
+    below = row + 0.9 * reach
+    axes.plot([right - bar, right], [below, below], color=INK, linewidth=2, solid_capstyle="butt")
+    text = f"{bar:g} px"
+    axes.text(right - bar / 2, row + 0.85 * reach, text, ha="center", va="bottom", fontsize=8, color=INK)
+
+
+def summary_picture(
+    centres: Centres, errors: Mapping[str, NDArray[np.float64]], headline: str, path: Path
+) -> None:
+    """The error distribution beside three best, median and worst patches, 1400 px wide.
+
+    errors: estimator to distances (n,) px, as in :func:`braggnn_edge.distribution.error_distribution`.
+    """
+    with drawn(path, 14.0, 6.3, dpi=100) as figure:
+        figure.suptitle(headline, x=0.008, ha="left", fontsize=14, fontweight="bold")
+        left, right = cast(Any, figure.subfigures(1, 2, width_ratios=(8, 6)))
+        draw_distribution(left.subplots(), errors, centres.described)
+        heading = f"Patches by the error of the {look(centres.subject).label}"
+        right.suptitle(heading, x=0.07, ha="left", fontsize=10.5, fontweight="bold")
+        axes = right.subplots(3, 3, squeeze=False)
+        for line, (title, rows) in zip(axes, choose(centres.errors(), 3).items(), strict=True):
+            for panel in line[len(rows) :]:
+                panel.set_visible(False)
+            for panel, row in zip(line, rows, strict=False):
+                _patch(panel, centres, row)
+            line[0].set_ylabel(title, fontsize=10.5, fontweight="bold")
+        right.legend(handles=legend_handles(centres), loc="outside lower center", ncols=3, fontsize=8.5)

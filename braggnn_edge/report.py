@@ -1,0 +1,261 @@
+"""Stage "report": ``report.json``, ``report.html`` and ``report.png`` from the results of all stages.
+
+The documents' keys are described in docs/artifacts.md; what was not measured is absent, never invented.
+"""
+
+import importlib.metadata
+import json
+import math
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from braggnn_edge import figures, page
+from braggnn_edge.config import Config
+from braggnn_edge.distribution import error_distribution
+from braggnn_edge.errors import UserError
+from braggnn_edge.evaluate import errors_of, estimates_without_network, is_clean, losses, reference_of
+from braggnn_edge.gallery import Centres, gallery, summary_picture
+from braggnn_edge.metrics import distances
+from braggnn_edge.rundir import manifest_of, write_json, written_aside
+from braggnn_edge.table import TEST, TRAIN, VALIDATION, PeakTable
+from braggnn_edge.table import load as load_table
+
+Offsets = NDArray[np.float64]
+
+_NETWORKS = ("float", "float_compact", "quantized")
+_STAGES = ("data", "label", "train", "qat", "hls", "csim")
+
+
+@dataclass(frozen=True)
+class ReportSpec:
+    """notes: lines that open the report, such as that a run was trained for a short time only.
+
+    float_beats_centroid: refuse to report a float BraggNN whose p95 is not below that of the centre of mass.
+    """
+
+    notes: tuple[str, ...] = ()
+    float_beats_centroid: bool = False
+
+
+def run(spec: ReportSpec, cfg: Config, run: Path, directory: Path, say: Callable[[str], None]) -> None:
+    """The stage: collect what the stages of ``run`` left and :func:`build` the report in ``directory``."""
+    table = load_table(run / "label/peaks.h5")
+    try:
+        results = json.loads((run / "csim/results.json").read_text())
+        with np.load(run / "csim/predictions.npz", allow_pickle=False) as file:
+            predictions = {name: file[name].astype(np.float64) for name in file.files}
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"results of the csim stage cannot be read ({error}); run `braggnn-edge csim`") from error
+    manifests = {name: manifest_of(run, name) for name in _STAGES}
+    last = manifests["csim"]
+    info = {
+        "name": run.name,
+        "seed": cfg.seed,
+        "config": cfg.plain(tuple(cfg.sections)),
+        "notes": spec.notes,
+        "versions": {"python": last["python"], **last["packages"]},
+        "git_commit": last["git_commit"],
+    }
+    seconds = {name: manifest["wall_seconds"] for name, manifest in manifests.items()}
+    document = build(table, predictions, results, _histories(run), seconds, info, directory, spec.float_beats_centroid)
+    for name, entry in document["errors_px"].items():
+        say(f"  {name:24s} p50 {entry['p50']:.4f}  p75 {entry['p75']:.4f}  p95 {entry['p95']:.4f} px")
+    say(f"  bit-exactness: {page.verdict(document['bit_exact'])}")
+
+
+def _histories(run: Path) -> dict[str, list[dict[str, float]]]:
+    """The learning curves that the train and qat stages wrote, by network."""
+    found = {}
+    for path in sorted((run / "train").glob("*.json")) + sorted((run / "qat").glob("*.json")):
+        content = json.loads(path.read_text())
+        if path.name != "manifest.json" and isinstance(content, dict) and "history" in content:
+            found["quantized" if path.stem == "qat" else path.stem] = content["history"]
+    order = ("full", "compact", "quantized")
+    return dict(sorted(found.items(), key=lambda item: order.index(item[0]) if item[0] in order else len(order)))
+
+
+def build(
+    table: PeakTable,
+    predictions: Mapping[str, NDArray[np.floating]],
+    results: Mapping[str, Any],
+    histories: Mapping[str, Sequence[Mapping[str, float]]],
+    seconds: Mapping[str, float],
+    info: Mapping[str, Any],
+    directory: Path,
+    float_beats_centroid: bool = False,
+) -> dict[str, Any]:
+    """Write ``report.json``, ``report.html``, ``report.png`` and ``figures/*.png``; return the JSON document.
+
+    table: the full peak table; predictions: form to offsets (n, 2) px for the rows of ``table.of(TEST)``;
+    results: of the csim stage (``bit_exact``, ``layers``, ``hardware``, and perhaps ``notes``, ``hostile``);
+    histories: as in :func:`figures.learning_curves`; seconds: wall time of each stage; info: ``name``,
+    ``seed``, ``config`` (plain), and where known ``split_by``, ``notes``, ``versions``, ``git_commit``.
+    Raises UserError when there is nothing to test on, or predictions do not fit the table.
+    """
+    test = table.of(TEST)
+    kind = reference_of(test)
+    rows = test.has(kind)
+    used = test.where(rows)
+    if len(used.peaks) == 0:
+        raise UserError("no test peak has a known position; change the split or lower the threshold")
+    reference = used.offsets(kind)
+    estimates = estimates_without_network(used, kind, reference, int(info["seed"]))
+    for name in _ordered(predictions):
+        estimates[name] = _checked(name, predictions[name], len(test.peaks))[rows]
+    errors = errors_of(estimates, reference, kind)
+    document: dict[str, Any] = {
+        "name": info["name"],
+        "seed": info["seed"],
+        "notes": [*_lines(info.get("notes")), *_lines(results.get("notes"))],
+        "dataset": _dataset(table, info),
+        "reference": {"kind": kind, "left_out": int((~rows).sum())},
+        "errors_px": errors,
+        "loses_to_centroid": losses(errors),
+    }
+    if kind == "truth":
+        document["reference"]["voigt_not_converged"] = int((~used.has("voigt")).sum())
+    else:
+        clean = is_clean(used)
+        selected = {name: values[clean] for name, values in estimates.items()}
+        document["errors_px_clean"] = errors_of(selected, reference[clean], kind)
+        document["loses_to_centroid_clean"] = losses(document["errors_px_clean"])
+    for key, empty in (("bit_exact", {}), ("layers", []), ("hardware", []), ("hostile", None)):
+        if results.get(key, empty) is not None:
+            document[key] = _known(results.get(key, empty))
+    document["seconds"] = dict(seconds)
+    document["versions"] = info.get("versions") or _versions()
+    if info.get("git_commit"):
+        document["git_commit"] = info["git_commit"]
+    document["configuration"] = info["config"]
+    if float_beats_centroid:
+        _require_float(errors)
+    _write(document, used, estimates, reference, histories, directory)
+    return document
+
+
+def _ordered(predictions: Mapping[str, Any]) -> list[str]:
+    return [n for n in _NETWORKS if n in predictions] + [n for n in predictions if n not in _NETWORKS]
+
+
+def _checked(name: str, given: NDArray[np.floating], count: int) -> Offsets:
+    offsets: Offsets = np.asarray(given, np.float64)
+    if offsets.shape != (count, 2):
+        raise UserError(
+            f"predictions of {name!r} have shape {offsets.shape}, the test split needs {(count, 2)}; "
+            "run `braggnn-edge csim`"
+        )
+    if not np.isfinite(offsets).all():
+        bad = int((~np.isfinite(offsets).all(axis=1)).sum())
+        raise UserError(f"predictions of {name!r} are not finite on {bad} of {count} patches; train it again")
+    return offsets
+
+
+def _require_float(errors: Mapping[str, Mapping[str, Any]]) -> None:
+    got, rival = errors.get("float", {}).get("p95", math.inf), errors["centre_of_mass"]["p95"]
+    if not got < rival:
+        raise UserError(
+            f"the float BraggNN's p95 of {got:.3f} px is not below the centre of mass ({rival:.3f} px): "
+            "train it longer ([full.loop] max_iterations), or set float_beats_centroid = false in [report]"
+        )
+
+
+def _dataset(table: PeakTable, info: Mapping[str, Any]) -> dict[str, Any]:
+    config = info.get("config", {})
+    entry: dict[str, Any] = {"source": _source(table)}
+    for name, split in (("train", TRAIN), ("validation", VALIDATION), ("test", TEST)):
+        entry[name] = int((table.peaks["split"] == split).sum())
+    entry["split_by"] = info.get("split_by") or _split_by(config)
+    train = table.of(TRAIN)
+    truth = int(train.has("truth").sum())
+    entry["labels"] = {"truth": truth, "voigt": int((train.has("voigt") & ~train.has("truth")).sum())}
+    entry["patch"] = {"size": table.size, "centred_on": "brightest pixel", "training_shift": table.shift}
+    entry["test_scans"] = _test_scans(table, config)
+    return {key: value for key, value in entry.items() if value not in (None, [])}
+
+
+def _source(table: PeakTable) -> str:
+    known = table.has("truth")
+    words = []
+    for index, name in enumerate(table.scans):
+        mine = table.peaks["scan"] == index
+        words.append(f"{name} ({'simulated' if known[mine].any() else 'measured'})")
+    return ", ".join(words)
+
+
+def _split_by(config: Mapping[str, Any]) -> str | None:
+    split = config.get("split")
+    if not split:
+        return None
+    return (
+        f"blocks of {split['block']} frames; {split['guard']} frames on either side of a border are left "
+        "out, since a reflection rocks through several; a scan used for one part alone is whole in it"
+    )
+
+
+def _test_scans(table: PeakTable, config: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """How the peaks of every test scan were selected."""
+    peaks = table.of(TEST).peaks
+    keys = ("name", "format", "threshold", "min_area", "max_residual", "unsaturated")
+    described = []
+    for index, name in enumerate(table.scans):
+        count = int((peaks["scan"] == index).sum())
+        scan = next((s for s in config.get("scan", []) if s.get("name") == name), {"name": name})
+        if count:
+            lone = {"lone": config["peaks"]["lone"]} if "lone" in config.get("peaks", {}) else {}
+            described.append({key: scan[key] for key in keys if key in scan} | lone | {"peaks": count})
+    return described
+
+
+def _lines(notes: Any) -> list[str]:
+    return [notes] if isinstance(notes, str) else [str(line) for line in notes or ()]
+
+
+def _known(value: Any) -> Any:
+    """Drop what is unknown (None, NaN) from nested JSON values."""
+    if isinstance(value, Mapping):
+        kept = {str(key): _known(item) for key, item in value.items()}
+        return {key: item for key, item in kept.items() if item is not None}
+    if isinstance(value, list | tuple):
+        return [item for item in map(_known, value) if item is not None]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _versions() -> dict[str, str]:
+    names = ("torch", "brevitas", "qonnx", "onnx", "onnxruntime", "hls4ml", "numpy", "scipy", "matplotlib")
+    return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in names}
+
+
+def _write(
+    document: dict[str, Any],
+    used: PeakTable,
+    estimates: Mapping[str, Offsets],
+    reference: Offsets,
+    histories: Mapping[str, Sequence[Mapping[str, float]]],
+    directory: Path,
+) -> None:
+    """Draw the pictures and write all documents."""
+    described = page.REFERENCES[document["reference"]["kind"]]
+    errors = {name: distances(offsets, reference) for name, offsets in estimates.items()}
+    answered = {name: values[np.isfinite(values)] for name, values in errors.items()}
+    folder = directory / "figures"
+    folder.mkdir(parents=True, exist_ok=True)
+    error_distribution(answered, described, folder / "errors.png")
+    figures.error_by_height(errors, used.peaks["maximum"], described, folder / "height.png")
+    marks = {name: offsets for name, offsets in estimates.items() if name != "cramer_rao_bound"}
+    subject = next((n for n in marks if n.startswith("csim")), list(marks)[-1])
+    centres = Centres(used.patches(), marks, reference, described, subject)
+    gallery(centres, folder / "gallery.png")
+    summary_picture(centres, answered, page.headline(document, subject), directory / "report.png")
+    if any(histories.values()):
+        figures.learning_curves(histories, folder / "curves.png")
+    if document["layers"]:
+        figures.bit_widths(document["layers"], folder / "bits.png")
+    write_json(directory / "report.json", document)
+    with written_aside(directory / "report.html") as aside:
+        aside.write_text(page.render(document, subject, folder), encoding="utf-8")

@@ -1,0 +1,88 @@
+"""The upstream BraggNN project's conventions, and the only place where they are converted to ours.
+
+Upstream: outputs and labels are (col, row) / patch size, measured from the centre of the patch's top-left pixel.
+Ours: offsets (row, col) in pixels from the centre of the patch's centre pixel.
+Checkpoints are state dicts named ``cnn_layers.0|2|4``, ``nlb.theta_layer|phi_layer|g_layer|out_cnn``,
+``dense_layers.0|2|...``; they are read and written in that form.
+"""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from braggnn_edge.errors import UserError
+from braggnn_edge.model import BraggNN, NetworkSpec
+
+
+def to_offset(output: Tensor, size: int) -> Tensor:
+    """Upstream (n, 2) (col, row) / size to offsets (n, 2) (row, col) in px from the centre pixel."""
+    return output.flip(-1) * size - size // 2
+
+
+def from_offset(offset: Tensor, size: int) -> Tensor:
+    """Offsets (n, 2) (row, col) in px from the centre pixel to upstream (col, row) / size."""
+    return (offset.flip(-1) + size // 2) / size
+
+
+def fold_offset(layer: nn.Linear, size: int) -> tuple[Tensor, Tensor]:
+    """Weight and bias of the last dense layer when it answers in offsets: :func:`to_offset` folded into it."""
+    bias = layer.bias.detach().double()
+    return layer.weight.detach().double().flip(0) * size, to_offset(bias, size)
+
+
+def spec_of(state: dict[str, Tensor]) -> NetworkSpec:
+    """The network description that a state dict implies; layers that do not fit the naming are refused by name."""
+    conv, dense = [], []
+    for key, value in state.items():
+        if key.startswith("cnn_layers.") and key.endswith(".weight"):
+            conv.append((int(key.split(".")[1]), value.shape[0]))
+        elif key.startswith("dense_layers.") and key.endswith(".weight"):
+            dense.append((int(key.split(".")[1]), value.shape[0]))
+        elif not key.startswith(("cnn_layers.", "dense_layers.", "nlb.")):
+            raise UserError(
+                f"checkpoint entry {key!r} is not of a BraggNN; expected cnn_layers.*, nlb.*, dense_layers.*"
+            )
+    widths = [width for _, width in sorted(dense)]
+    if not conv or not widths or widths[-1] != 2:
+        raise UserError("checkpoint is not a BraggNN: it needs cnn_layers.* and dense_layers.* ending in 2 outputs")
+    attention = any(key.startswith("nlb.") for key in state)
+    return NetworkSpec(tuple(width for _, width in sorted(conv)), tuple(widths[:-1]), attention)
+
+
+def load_checkpoint(path: Path, spec: NetworkSpec | None = None) -> BraggNN:
+    """Read an upstream (or our own) state dict; the patch size follows from the first dense layer.
+
+    ``spec`` gives the activation slope when it is not the published 0.01; channels are read from the file.
+    Raises UserError for a file that is not such a state dict.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many types for a damaged file; each means the same to the user
+        raise UserError(f"{path}: not a readable PyTorch state dict ({error})") from error
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise UserError(
+            f"{path}: expected a plain state dict of tensors; save it with torch.save(net.state_dict(), ...)"
+        )
+    state = {key.removeprefix("module."): value for key, value in state.items()}
+    found = spec_of(state)
+    if spec is not None:
+        if (spec.conv, spec.dense, spec.attention) != (found.conv, found.dense, found.attention):
+            raise UserError(f"{path}: holds {found}, expected {spec}; name the right checkpoint or description")
+        found = spec
+    inputs = state["dense_layers.0.weight"].shape[1]
+    side = round((inputs / found.conv[-1]) ** 0.5)
+    if side * side * found.conv[-1] != inputs:
+        raise UserError(f"{path}: dense_layers.0 has {inputs} inputs, not {found.conv[-1]} square feature maps")
+    net = BraggNN(found, side + 2 * len(found.conv))
+    try:
+        net.load_state_dict(state)
+    except RuntimeError as error:
+        raise UserError(f"{path}: {error}") from error
+    return net.eval()
+
+
+def save_checkpoint(net: BraggNN, path: Path) -> None:
+    """Write the weights in the upstream form (contiguous float32 on the CPU)."""
+    state = {k: v.detach().to("cpu", torch.float32).contiguous() for k, v in net.state_dict().items()}
+    torch.save(state, path)

@@ -1,0 +1,1 @@
+"""Hardware project to evidence: vectors, C simulation and code-for-code comparison."""

@@ -1,0 +1,1 @@
+"""QONNX file and integer network to hardware projects."""

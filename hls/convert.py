@@ -1,0 +1,176 @@
+"""QONNX to an hls4ml model whose every type is the one that the integer network prescribes."""
+
+import contextlib
+import io
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+from qonnx.core.modelwrapper import ModelWrapper
+from qonnx.transformation.channels_last import ConvertToChannelsLastAndClean
+from qonnx.transformation.fold_constants import FoldConstants
+from qonnx.transformation.gemm_to_matmul import GemmToMatMul
+from qonnx.util.cleanup import cleanup_model
+
+from braggnn_edge.errors import UserError
+from quant.arithmetic import Codes, Format, exact_codes
+from quant.network import Flatten, IntegerNetwork, Layer, Linear, Requantize
+
+#: hls4ml's rounding mode of each of ours; everything saturates in a requantization and nowhere else.
+ROUNDING_MODES = {"floor": "TRN", "half_up": "RND"}
+
+#: Our own ONNX operation: a dense layer that owns its weight and bias, so that hls4ml need not fuse an Add into a
+#: MatMul (its fusion works only while the type of the result is left open, and ours is prescribed).
+DENSE = "ExactDense"
+
+
+def precision(format_: Format, rounding: str = "floor", saturate: bool = False) -> str:
+    """hls4ml's text of a format: the plain (truncating, wrapping) type, or the one that requantizes."""
+    kind = f"{'' if format_.signed else 'u'}fixed"
+    mode = f",{ROUNDING_MODES[rounding]},{'SAT' if saturate else 'WRAP'},0"
+    return f"{kind}<{format_.bits},{format_.bits - format_.frac}{mode}>"
+
+
+def bias_format(layer: Linear) -> Format:
+    """The narrowest format of the bias, at the accumulator's fraction."""
+    return Format.holding(int(layer.bias.min()), int(layer.bias.max()), layer.accumulator.frac)
+
+
+def _fold_dense(model: ModelWrapper) -> ModelWrapper:
+    """Replace every MatMul + Add of constants by one ``ExactDense`` node that holds them as attributes."""
+    graph = model.graph
+    for node in list(graph.node):
+        if node.op_type != "MatMul":
+            continue
+        weight = model.get_initializer(node.input[1])
+        successors = model.find_direct_successors(node) or []
+        add = successors[0] if len(successors) == 1 and successors[0].op_type == "Add" else None
+        if weight is None:
+            raise UserError(f"{node.name}: a MatMul of two variables has no HLS form; use a dense layer with constant weights")
+        bias, output, removed = np.zeros(weight.shape[1], dtype=np.float32), node.output[0], [node]
+        if add is not None:
+            constant = next((c for c in (model.get_initializer(name) for name in add.input) if c is not None), None)
+            if constant is not None:
+                bias, output, removed = np.broadcast_to(constant, bias.shape), add.output[0], [node, add]
+        dense = helper.make_node(
+            DENSE,
+            [node.input[0]],
+            [output],
+            name=node.name,
+            domain="braggnn_edge",
+            weight=numpy_helper.from_array(np.ascontiguousarray(weight, dtype=np.float64)),
+            bias=numpy_helper.from_array(np.ascontiguousarray(bias, dtype=np.float64)),
+        )
+        index = list(graph.node).index(node)
+        for old in removed:
+            graph.node.remove(old)
+        graph.node.insert(index, dense)
+    used = {name for node in graph.node for name in node.input}
+    for initializer in list(graph.initializer):
+        if initializer.name not in used:
+            graph.initializer.remove(initializer)
+    return model
+
+
+def channels_last(qonnx_path: Path) -> ModelWrapper:
+    """Read a QONNX file (channels first) and return it channels last, its weights folded to constants.
+
+    The transformations are qonnx's own; initializers are put in the order of use, because qonnx leaves them in the
+    order of a set and hls4ml numbers its layers after them.
+    """
+    try:
+        proto = onnx.load(str(qonnx_path))
+    except Exception as error:
+        raise UserError(f"{qonnx_path}: not a readable QONNX file ({error}); make it with `make qat`") from error
+    model = cleanup_model(ModelWrapper(proto))
+    model = model.transform(ConvertToChannelsLastAndClean())
+    model = cleanup_model(model.transform(GemmToMatMul()))
+    model = model.transform(FoldConstants(exclude_op_types=[]))
+    model = _fold_dense(model)
+    order = {name: i for i, name in enumerate(name for node in model.graph.node for name in node.input)}
+    initializers = sorted(model.graph.initializer, key=lambda tensor: order[tensor.name])
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(initializers)
+    return model
+
+
+def _parse_dense(node: Any, inputs: list[str], shapes: list[list[int]], graph: Any) -> dict[str, Any]:
+    """hls4ml's layer of an ``ExactDense`` node."""
+    attributes = {a.name: numpy_helper.to_array(a.t) for a in node.attribute}
+    weight = attributes["weight"]
+    return {
+        "name": node.name, "class_name": "Dense", "inputs": inputs, "outputs": list(node.output),
+        "n_in": weight.shape[0], "n_out": weight.shape[1], "weight_data": weight, "bias_data": attributes["bias"],
+        "use_bias": True,
+    }  # fmt: skip
+
+
+def _hls4ml() -> Any:
+    """Import hls4ml, quietly, with our ONNX handler registered through its extension API."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # optional front ends that are not installed
+        import hls4ml  # noqa: PLC0415  (takes seconds; only the stages that convert pay for it)
+        from hls4ml.converters import get_supported_onnx_layers, register_onnx_layer_handler  # noqa: PLC0415
+    if DENSE not in get_supported_onnx_layers():
+        register_onnx_layer_handler(DENSE, _parse_dense)
+    return hls4ml
+
+
+def _computing(model: ModelWrapper) -> list[Any]:
+    """The nodes that are layers of the integer network, in order (a Relu and its Quant are one: the Quant counts)."""
+    return [n for n in model.graph.node if n.op_type in ("Conv", DENSE, "Relu", "Quant", "Flatten", "Reshape")]
+
+
+def _configuration(model: ModelWrapper, network: IntegerNetwork, strategy: str, reuse: int) -> dict[str, Any]:
+    """hls4ml's configuration by layer name: explicit types of inputs and linear layers, the rest from the QONNX."""
+    linears = [layer for layer in network.layers if isinstance(layer, Linear)]
+    nodes = [node for node in model.graph.node if node.op_type in ("Conv", DENSE)]
+    if len(nodes) != len(linears):
+        raise UserError(
+            f"the QONNX file has {len(nodes)} linear layers, the integer network {len(linears)}; "
+            "both must come from the same `make qat`"
+        )
+    layers: dict[str, Any] = {}
+    for node in model.graph.node:
+        layers[node.name] = {"Precision": {"result": "auto"}, "Trace": True}
+    for node, layer in zip(nodes, linears, strict=True):
+        accumulator = precision(layer.accumulator)
+        layers[node.name] = {
+            "Precision": {
+                "weight": precision(layer.weight_format), "bias": precision(bias_format(layer)),
+                "accum": accumulator, "result": accumulator,
+            },
+            "Strategy": strategy, "ReuseFactor": reuse, "Trace": True,
+        }  # fmt: skip
+    entry = model.graph.input[0].name
+    layers[entry] = {"Precision": {"result": precision(network.input, saturate=True)}}
+    default = precision(Format(48, 24, True))
+    return {
+        "Model": {"Precision": {"default": default}, "ReuseFactor": reuse, "Strategy": strategy, "TraceOutput": True},
+        "LayerName": layers,
+    }
+
+
+def convert(
+    model: ModelWrapper, network: IntegerNetwork, directory: Path, *,
+    name: str, io_type: str, backend: str, part: str, clock_ns: float, strategy: str, reuse: int,
+) -> Any:  # fmt: skip
+    """An hls4ml ``ModelGraph`` of the channels-last ``model``, checked by :func:`check`; nothing is written."""
+    hls4ml = _hls4ml()
+    log = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(log), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            graph = hls4ml.converters.convert_from_onnx_model(
+                model, output_dir=str(directory), project_name=name, backend=backend, io_type=io_type, part=part,
+                clock_period=clock_ns, hls_config=_configuration(model, network, strategy, reuse),
+                write_weights_txt=False,
+            )  # fmt: skip
+    except Exception as error:
+        last = (log.getvalue().strip().splitlines() or ["no output"])[-1]
+        raise UserError(f"hls4ml's {backend} back end cannot convert the network: {error} (last: {last})") from error
+    check(graph, network)
+    return graph

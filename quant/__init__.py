@@ -1,0 +1,1 @@
+"""Float network to quantized network, QONNX file and integer network."""

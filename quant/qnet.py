@@ -1,0 +1,278 @@
+"""The quantized network in Brevitas: a trainable twin of the compact float network, exact when run in
+float64.
+"""
+
+import copy
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import brevitas.nn as qnn
+import numpy as np
+import torch
+from brevitas import config as brevitas_config
+from brevitas.core.function_wrapper import TensorClampSte
+from brevitas.inject.enum import FloatToIntImplType
+from brevitas.quant import Int32Bias
+from brevitas.quant.base import IntQuant
+from brevitas.quant.solver.act import ActQuantSolver
+from brevitas.quant.solver.weight import WeightQuantSolver
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from braggnn_edge.errors import UserError
+from braggnn_edge.model import BraggNN, NetworkSpec
+from braggnn_edge.upstream import fold_offset
+from quant.arithmetic import Codes, exact_codes
+from quant.emulate import checked_codes
+from quant.plan import BitPlan
+
+#: Patches evaluated at a time in float64; bounds memory at about 1 MiB times the number of channels.
+_BATCH = 2048
+
+
+class PowerOfTwoScale(nn.Module):
+    """A scale ``2 ** round(exponent)``; the exponent is a parameter, fixed unless :func:`train_scales` frees
+    it.
+
+    Written for Brevitas' ``scaling_impl``, which passes the tensor and the integer threshold; both are
+    unused.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.exponent = nn.Parameter(torch.tensor(0.0), requires_grad=False)
+
+    def forward(self, _: Tensor, __: Tensor | None = None) -> Tensor:
+        whole = self.exponent + (self.exponent.round() - self.exponent).detach()  # straight-through gradient
+        return torch.exp2(whole)
+
+
+class _Weight(IntQuant, WeightQuantSolver):
+    scaling_impl = PowerOfTwoScale
+    scaling_per_output_type = "tensor"
+    restrict_scaling_type = "power_of_two"
+    scaling_impl_type = "parameter"
+    # A clamp with gradient: with a fixed scale, a weight beyond the range could otherwise never return.
+    tensor_clamp_impl = TensorClampSte
+
+
+class _Activation(IntQuant, ActQuantSolver):
+    scaling_impl = PowerOfTwoScale
+    scaling_per_output_type = "tensor"
+    restrict_scaling_type = "power_of_two"
+    scaling_impl_type = "parameter"
+    float_to_int_impl_type = FloatToIntImplType.FLOOR
+
+
+class _Unsigned(_Activation):
+    signed = False
+
+
+class QuantBraggNN(nn.Module):
+    """Input values (n, 1, size, size), codes * 2**-input_bits, to offsets (n, 2) (row, col) px from the
+    centre pixel.
+
+    conv and dense hold the layers in order, conv_act and dense_act the quantized ReLUs between them, input
+    and output the formats at the ends. Every scale is a power of two and every zero point 0. ``mask`` of each
+    layer is 1 where a weight lives and 0 where it is pruned; it is applied in each forward pass and saved
+    with the state.
+    """
+
+    def __init__(self, spec: NetworkSpec, size: int, plan: BitPlan) -> None:
+        super().__init__()
+        spec.check_patch_size(size)
+        plan.check(spec)
+        self.spec, self.size, self.plan = spec, size, plan
+        bits = iter(plan.weights(spec))
+        self.input = qnn.QuantIdentity(_Unsigned, bit_width=plan.input_bits, return_quant_tensor=True)
+        self.conv = nn.ModuleList(
+            qnn.QuantConv2d(i, o, 3, weight_quant=_Weight, weight_bit_width=next(bits), bias_quant=Int32Bias)
+            for i, o in zip((1, *spec.conv), spec.conv, strict=False)
+        )
+        side = size - 2 * len(spec.conv)
+        widths = (side * side * spec.conv[-1], *spec.dense, 2)
+        self.dense = nn.ModuleList(
+            qnn.QuantLinear(
+                i, o, bias=True, weight_quant=_Weight, weight_bit_width=next(bits), bias_quant=Int32Bias
+            )
+            for i, o in itertools.pairwise(widths)
+        )
+        activations = [
+            qnn.QuantReLU(_Unsigned, bit_width=b, return_quant_tensor=True) for b in plan.activations(spec)
+        ]
+        self.conv_act = nn.ModuleList(activations[: len(spec.conv)])
+        self.dense_act = nn.ModuleList(activations[len(spec.conv) :])
+        self.output = qnn.QuantIdentity(_Activation, bit_width=plan.output_bits, return_quant_tensor=False)
+        for layer in self.layers():
+            layer.register_buffer("mask", torch.ones_like(layer.weight))
+        scale_of(self.input).exponent.fill_(-plan.input.frac)
+        scale_of(self.output).exponent.fill_(-plan.output.frac)
+
+    def forward(self, x: Tensor) -> Tensor:
+        apply_masks(self)
+        x = self.input(x)
+        for conv, act in zip(self.conv, self.conv_act, strict=True):
+            x = act(conv(x))
+        x = x.flatten(1)
+        for dense, act in zip(self.dense, self.dense_act, strict=False):
+            x = act(dense(x))
+        return self.output(self.dense[-1](x))
+
+    def layers(self) -> Iterator[Any]:
+        """The convolutions and dense layers, in order."""
+        yield from self.conv
+        yield from self.dense
+
+    def activations(self) -> Iterator[Any]:
+        """The quantized ReLUs, in order; one fewer than :meth:`layers`."""
+        yield from self.conv_act
+        yield from self.dense_act
+
+    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """As for any module. Quantizers are kept, not built anew: optimizers and devices stay valid."""
+        before = brevitas_config.REINIT_ON_STATE_DICT_LOAD
+        brevitas_config.REINIT_ON_STATE_DICT_LOAD = False
+        try:
+            return super().load_state_dict(*args, **kwargs)
+        finally:
+            brevitas_config.REINIT_ON_STATE_DICT_LOAD = before
+
+
+def scale_of(module: Any) -> PowerOfTwoScale:
+    """The scale of a layer's weight or of an activation."""
+    proxy: Any = module.weight_quant if hasattr(module, "weight_quant") else module.act_quant
+    return next(m for m in proxy.modules() if isinstance(m, PowerOfTwoScale))
+
+
+def train_scales(qnet: QuantBraggNN, enabled: bool = True) -> None:
+    """Let the exponents of weights and activations be trained (off at first); input and output stay fixed."""
+    for module in (*qnet.layers(), *qnet.activations()):
+        scale_of(module).exponent.requires_grad_(enabled)
+
+
+def load_float(qnet: QuantBraggNN, float_net: BraggNN) -> None:
+    """Copy a float network's weights, its output turned into offsets, and choose each weight scale by least
+    error.
+
+    The activation scales are left as they are: follow with :func:`calibrate`.
+    """
+    spec = float_net.spec
+    if (spec.conv, spec.dense, float_net.size) != (qnet.spec.conv, qnet.spec.dense, qnet.size):
+        raise UserError(
+            f"float network {spec} for {float_net.size} px does not match the quantized "
+            f"{qnet.spec} for {qnet.size} px; train the float network from the same [network] table"
+        )
+    qnet.plan.check(spec)
+    sources = [m for m in float_net.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    with torch.no_grad():
+        for target, source in zip(qnet.layers(), sources, strict=True):
+            weight, bias = source.weight, source.bias
+            if source is sources[-1] and isinstance(source, nn.Linear):
+                weight, bias = fold_offset(source, qnet.size)
+            target.weight.copy_(weight)
+            target.bias.copy_(bias)
+            target.mask.fill_(1.0)
+    fit_weight_scales(qnet)
+
+
+def fit_weight_scales(qnet: QuantBraggNN) -> None:
+    """Set each weight's exponent to the one with the least squared rounding error of the (masked) weights."""
+    apply_masks(qnet)
+    for layer, bits in zip(qnet.layers(), qnet.plan.weights(qnet.spec), strict=True):
+        low, high = -(1 << (bits - 1)), (1 << (bits - 1)) - 1
+        _fit(scale_of(layer), layer.weight.detach().double(), low, high, torch.round)
+
+
+@torch.no_grad()
+def calibrate(qnet: QuantBraggNN, values: Tensor | NDArray[np.floating]) -> None:
+    """Set each activation's exponent to the one with the least squared error on a batch of input values.
+
+    ``values`` is (n, 1, size, size), codes * 2**-input_bits; a few hundred to a few thousand patches. Layers
+    are treated in order, each fed by its quantized predecessors.
+    """
+    x = torch.as_tensor(values)
+    if (
+        x.ndim != 4
+        or x.shape[1:] != (1, qnet.size, qnet.size)
+        or not len(x)
+        or not bool(torch.isfinite(x).all())
+    ):
+        raise UserError(
+            f"calibration batch of shape {tuple(x.shape)} is not usable; "
+            f"expected finite values (n, 1, {qnet.size}, {qnet.size}) with n of at least 1"
+        )
+    apply_masks(qnet)
+    exact = exact_copy(qnet)
+    x = exact.input(x.double())
+    twins = zip(exact.layers(), exact.activations(), qnet.activations(), strict=False)
+    for (layer, act, original), bits in zip(twins, qnet.plan.activations(qnet.spec), strict=True):
+        if isinstance(layer, nn.Linear):
+            x = x.flatten(1)
+        accumulator = layer(x)
+        _fit(scale_of(original), accumulator.clamp(min=0), 0, (1 << bits) - 1, torch.floor)
+        scale_of(act).exponent.copy_(scale_of(original).exponent)
+        x = act(accumulator)
+
+
+@torch.no_grad()
+def _fit(scale: PowerOfTwoScale, values: Tensor, low: int, high: int, rounding: Any) -> None:
+    """Least-squares power-of-two scale; of equal ones the coarsest. All-zero values keep the finest range
+    near 1.
+    """
+    top = float(values.abs().max())
+    if top == 0.0:
+        scale.exponent.fill_(-float(high.bit_length()))
+        return
+    start = int(np.ceil(np.log2(top / max(high, 1)))) + 1
+    best, chosen = np.inf, start
+    for exponent in range(start, start - 8, -1):
+        codes = rounding(torch.ldexp(values, torch.tensor(-exponent))).clamp(low, high)
+        error = float((torch.ldexp(codes, torch.tensor(exponent)) - values).square().mean())
+        if error < best:
+            best, chosen = error, exponent
+    scale.exponent.fill_(float(chosen))
+
+
+@torch.no_grad()
+def apply_masks(qnet: QuantBraggNN) -> None:
+    """Set pruned weights to zero (an optimizer may have moved them)."""
+    for layer in qnet.layers():
+        layer.weight.mul_(layer.mask)
+
+
+@torch.no_grad()
+def prune(qnet: QuantBraggNN, fraction: float) -> None:
+    """Mask the smallest ``fraction`` of each layer's weights; what is pruned stays pruned."""
+    if not 0.0 <= fraction < 1.0:
+        raise UserError(f"pruning fraction {fraction} is out of range; expected at least 0 and below 1")
+    apply_masks(qnet)
+    for layer in qnet.layers():
+        count = int(fraction * layer.weight.numel())
+        order = layer.weight.abs().flatten().argsort(stable=True)
+        layer.mask.view(-1)[order[:count]] = 0.0
+    apply_masks(qnet)
+
+
+def sparsity(qnet: QuantBraggNN) -> tuple[float, ...]:
+    """The fraction of zero weight codes in each layer, pruned and rounded to zero alike."""
+    apply_masks(qnet)
+    with torch.no_grad():
+        return tuple(float((layer.quant_weight().value == 0).double().mean()) for layer in qnet.layers())
+
+
+def exact_copy(qnet: QuantBraggNN) -> QuantBraggNN:
+    """A copy in float64 and evaluation mode on the CPU, where every sum is exact (``plan.MAX_BITS``)."""
+    return copy.deepcopy(qnet).cpu().double().eval()
+
+
+@torch.no_grad()
+def eval_exact(qnet: QuantBraggNN, codes: NDArray[np.integer]) -> Codes:
+    """Input codes (n, size, size) or (n, 1, size, size) to output codes (n, 2), evaluated in float64."""
+    codes = checked_codes(codes, qnet.size, qnet.plan.input)
+    exact = exact_copy(qnet)
+    found = [np.zeros((0, 2))]
+    for start in range(0, len(codes), _BATCH):
+        values = qnet.plan.input.values(codes[start : start + _BATCH])
+        found.append(exact(torch.from_numpy(values)).numpy())
+    return exact_codes(np.concatenate(found), qnet.plan.output.frac, "output of the quantized network")
