@@ -1,9 +1,10 @@
 """The Cramer-Rao bound on a peak's position: the smallest variance an unbiased estimator can have.
 
-Model of a pixel: a Gaussian of mean m (the pixel-integrated pseudo-Voigt) and variance gain * m + read_noise^2, all
-in ADU, gain in ADU per photon. The dependence of the variance on the parameters is left out of the information,
-which is exact for Poisson noise alone (information 1 / m per photon) and low by a relative 1 / (2 m) photons for a
-Gaussian one; hence "Gaussian approximation of variance". All eight parameters are unknown to the estimator.
+Model of a pixel: a Gaussian of mean m (the pixel-integrated pseudo-Voigt) and variance gain * m +
+read_noise^2, all in ADU, gain in ADU per photon. The dependence of the variance on the parameters is left
+out of the information, which is exact for Poisson noise alone (information 1 / m per photon) and low by a
+relative 1 / (2 m) photons for a Gaussian one; hence "Gaussian approximation of variance". All eight
+parameters are unknown to the estimator.
 """
 
 import math
@@ -24,18 +25,17 @@ TILT_SIGMA = math.pi / math.sqrt(12.0)
 def check_noise(gain: float, read_noise: float) -> None:
     """UserError unless the gain is positive and the read noise not negative, both finite."""
     if not (math.isfinite(gain) and gain > 0):
-        raise UserError(
-            f"gain {gain}: expected ADU per photon above 0; use 1.0 for a photon-counting detector"
-        )
+        raise UserError(f"gain {gain}: expected ADU per photon above 0; use 1.0 for a photon-counting detector")
     if not (math.isfinite(read_noise) and read_noise >= 0):
         raise UserError(f"read_noise {read_noise}: expected ADU rms, 0 or more; use 0.0 for a photon counter")
 
 
 def inverse(information: Array, frozen: NDArray[np.bool_] | None = None) -> Array:
-    """Inverse of symmetric positive matrices (n, k, k); rows and columns ``frozen`` (n, k) are held fixed (zeros).
+    """Inverse of symmetric positive matrices (n, k, k); rows and columns ``frozen`` (n, k) are held fixed
+    (zeros).
 
-    By Gauss-Jordan elimination on matrices scaled to a unit diagonal, in elementwise operations, so that a result
-    does not depend on the batch. Directions without information get a huge but finite variance.
+    By Gauss-Jordan elimination on matrices scaled to a unit diagonal, in elementwise operations, so that a
+    result does not depend on the batch. Directions without information get a huge but finite variance.
     """
     count, size = information.shape[:2]
     free = np.ones((count, size), bool) if frozen is None else ~frozen
@@ -88,7 +88,8 @@ def parameter_bound(
         )
     weight = 1.0 / variance
     if floor is not None:
-        # Information of a Gaussian censored from below (Amemiya 1973): a pixel below the floor still says so.
+        # Information of a Gaussian censored from below (Amemiya 1973): a pixel below the floor still says
+        # so.
         z = (floor - mean) / variance.sqrt()
         density = torch.exp(-0.5 * z * z) / math.sqrt(2.0 * math.pi)
         below = 0.5 * torch.special.erfc(z * -math.sqrt(0.5))
@@ -112,15 +113,16 @@ def position_bound(
     """Covariance bound (n, 2, 2) of (row, col), px^2, with all eight parameters free.
 
     Args:
-        parameters: (n, 8) true peaks, in the order of pseudo_voigt.PARAMETERS, pixel coordinates of the patch.
+        parameters: (n, 8) true peaks, in the order of pseudo_voigt.PARAMETERS, pixel coordinates of the
+            patch.
         size: patch size, or (height, width).
         gain: ADU per photon.
         read_noise: ADU rms.
         order: quadrature order of the pixel integration.
         saturation: pixels whose mean reaches it carry no information, as in the fit, which leaves them out.
-        floor: pixels below it are stored as zero; what the detector says of them is only that they are below.
-    A round peak has no tilt, which costs its position nothing: the information is inverted in coordinates that
-    stay regular there. Raises UserError for a bad gain, read noise or parameter.
+        floor: pixels below it are stored as zero; what the detector says of them is only that they are
+    below. A round peak has no tilt, which costs its position nothing: the information is inverted in
+    coordinates that stay regular there. Raises UserError for a bad gain, read noise or parameter.
     """
     bound = parameter_bound(
         parameters, size, gain=gain, read_noise=read_noise, order=order, saturation=saturation, floor=floor

@@ -1,7 +1,8 @@
 """The trivial estimators that every error table carries beside the networks.
 
-Each takes patches (n, h, w) of counts and returns offsets (n, 2) float64: (row, col) in px from the patch's centre
-pixel (h // 2, w // 2). They raise UserError for another number of dimensions or values that are not finite.
+Each takes patches (n, h, w) of counts and returns offsets (n, 2) float64: (row, col) in px from the
+patch's centre pixel (h // 2, w // 2). They raise UserError for another number of dimensions or values that
+are not finite.
 """
 
 from collections.abc import Callable
@@ -17,14 +18,10 @@ Offsets = NDArray[np.float64]
 def _checked(patches: NDArray) -> NDArray[np.float64]:
     patches = np.asarray(patches, dtype=np.float64)
     if patches.ndim != 3 or 0 in patches.shape[1:]:
-        raise UserError(
-            f"patches of shape {patches.shape}: expected (n, height, width); add the missing dimension"
-        )
+        raise UserError(f"patches of shape {patches.shape}: expected (n, height, width); add the missing dimension")
     finite = np.isfinite(patches).all(axis=(1, 2))
     if not finite.all():
-        raise UserError(
-            f"patch {int(np.argmin(finite))} holds NaN or infinity; mask or replace such pixels first"
-        )
+        raise UserError(f"patch {int(np.argmin(finite))} holds NaN or infinity; mask or replace such pixels first")
     return patches
 
 

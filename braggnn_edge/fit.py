@@ -3,17 +3,17 @@
 Maximum likelihood by batched Levenberg-Marquardt. A pixel d with expectation m has variance v = gain * m +
 read_noise^2. The fit minimizes the deviance of the shifted Poisson law,
 
-    D = 2 / gain * sum(m' - d' + d' ln(d' / m')),    m' = m + read_noise^2 / gain,  d' = d + read_noise^2 / gain,
+    D = 2 / gain * sum(m' - d' + d' ln(d' / m')),  m' = m + read_noise^2 / gain, d' = d + read_noise^2 / gain,
 
-whose gradient is that of chi-square with the variance taken from the model, sum (m - d) / v dm: unlike weights taken
-from the data it has no bias at low counts, and unlike re-weighting it has one merit function to descend
-(Laurence and Chromy, Nature Methods 7 (2010) 338). The Hessian is Fisher's, J^T diag(1 / v) J. A pixel below
-``floor`` was stored as zero: it contributes -2 ln Phi((floor - m) / sigma), the probability of being below
-(Tobin 1958). Saturated pixels are left out.
+whose gradient is that of chi-square with the variance taken from the model, sum (m - d) / v dm: unlike
+weights taken from the data it has no bias at low counts, and unlike re-weighting it has one merit function
+to descend (Laurence and Chromy, Nature Methods 7 (2010) 338). The Hessian is Fisher's, J^T diag(1 / v) J.
+A pixel below ``floor`` was stored as zero: it contributes -2 ln Phi((floor - m) / sigma), the probability
+of being below (Tobin 1958). Saturated pixels are left out.
 
-Peaks stream through a fixed number of lanes, in the last dimension of every array: a finished peak makes room for
-the next one. With lanes in multiples of 64 every operation acts on a lane alone, so results do not depend, to
-the last bit, on the batch, its order or the number of lanes.
+Peaks stream through a fixed number of lanes, in the last dimension of every array: a finished peak makes
+room for the next one. With lanes in multiples of 64 every operation acts on a lane alone, so results do
+not depend, to the last bit, on the batch, its order or the number of lanes.
 """
 
 from collections.abc import Callable, Mapping
@@ -37,11 +37,12 @@ class FitResult:
 
     parameters: (n, 8) in the order of pseudo_voigt.PARAMETERS; pixels of the patch, tilt in (-pi/2, pi/2].
     offset: (n, 2) (row, col) in px from the centre pixel (h // 2, w // 2).
-    covariance: (n, 8, 8) from Fisher's information at the solution; parameters at a bound or fixed count as known
-        (zero rows). sigma: (n, 8), its square-rooted diagonal; that of the tilt is at most pi / sqrt(12).
+    covariance: (n, 8, 8) from Fisher's information at the solution; parameters at a bound or fixed count
+        as known (zero rows). sigma: (n, 8), its square-rooted diagonal; that of the tilt is at most pi /
+        sqrt(12).
     chi2: sum of (d - m)^2 / v over the pixels used; dof: their number less the free parameters.
-    residual: root of the mean of (d - m)^2 over the pixels used, divided by the fitted amplitude; a pixel below the
-        floor counts as d = min(m, floor).
+    residual: root of the mean of (d - m)^2 over the pixels used, divided by the fitted amplitude; a pixel
+        below the floor counts as d = min(m, floor).
     iterations: model evaluations. converged: the last step was negligible and dof >= 0.
     at_bound: (n, 8), parameters that ended on a bound.
     """
@@ -97,9 +98,9 @@ def fit(
         device: torch device.
         progress: called with (peaks done, n).
 
-    Bounds: row and col within the patch; amplitude > 0; widths from 0.5 px to twice the patch; eta 0 to 1; the
-    background so high that the expected variance stays positive, which for negative backgrounds needs a read noise.
-    Raises UserError for a wrong shape, NaN (naming the patch), or a bad option.
+    Bounds: row and col within the patch; amplitude > 0; widths from 0.5 px to twice the patch; eta 0 to 1;
+    the background so high that the expected variance stays positive, which for negative backgrounds needs
+    a read noise. Raises UserError for a wrong shape, NaN (naming the patch), or a bad option.
     """
     check_noise(gain, read_noise)
     quadrature(order)
@@ -107,10 +108,8 @@ def fit(
     count, shape = len(data), (data.shape[1], data.shape[2])
     noise = Noise(gain, read_noise**2, floor)
     low, high = bounds(data, used, gain, read_noise, fixed or {})
-    start = starts(data, used, below, floor, low, high)
-    queue = Queue(
-        data.reshape(count, -1), used.reshape(count, -1), below.reshape(count, -1), start, low, high
-    )
+    start = starts(data, used, below, floor=floor, low=low, high=high)
+    queue = Queue(data.reshape(count, -1), used.reshape(count, -1), below.reshape(count, -1), start, low, high)
     lanes = queue.open(chunk, torch.device(device))
     records = Records(count)
     while (lanes.index >= 0).any():
@@ -140,17 +139,13 @@ def _checked(
     bad = (keep & ~np.isfinite(data)).any(axis=(1, 2))
     if bad.any():
         raise UserError(
-            f"patch {int(bad.argmax())} of {len(data)} holds NaN or infinity; mark such pixels with valid=False"
+            f"patch {int(bad.argmax())} of {len(data)} holds NaN or infinity; mark its pixels with valid=False"
         )
     data[~keep] = 0.0
     if floor is not None and not floor > 0:
-        raise UserError(
-            f"floor {floor}: expected ADU above 0, the threshold of the detector; None takes zeros as data"
-        )
+        raise UserError(f"floor {floor}: expected ADU above 0, the threshold of the detector; None takes zeros as data")
     if saturation is not None and not saturation > (floor or 0.0):
-        raise UserError(
-            f"saturation {saturation}: expected ADU above the floor ({floor}); None if nothing saturates"
-        )
+        raise UserError(f"saturation {saturation}: expected ADU above the floor ({floor}); None if nothing saturates")
     below = keep & (data < floor) if floor is not None else np.zeros(data.shape, bool)
     used = keep & ~below
     if saturation is not None:

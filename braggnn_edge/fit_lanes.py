@@ -15,17 +15,15 @@ START_DAMPING = 1e-2
 
 
 class Queue:
-    """Peaks waiting for a lane: data, used and below (n, p), start, low and high (n, 8)."""
+    """Peaks waiting for a lane: data, used and below (n, p), start, low and high (n, 8), in this order."""
 
-    def __init__(
-        self, data: NDArray, used: NDArray, below: NDArray, start: NDArray, low: NDArray, high: NDArray
-    ) -> None:
-        self._arrays = (data, used, below, start, low, high)
-        self._count = len(data)
+    def __init__(self, *arrays: NDArray) -> None:
+        self._arrays = arrays
+        self._count = len(arrays[0])
         self._next = 0
 
     def open(self, chunk: int, device: torch.device) -> Lanes:
-        """Lanes for ``chunk`` peaks, rounded up to a multiple of LANE_STEP, filled as far as there are peaks."""
+        """Lanes for ``chunk`` peaks, rounded up to a multiple of LANE_STEP, filled while there are peaks."""
         width = LANE_STEP * max(1, math.ceil(min(chunk, self._count) / LANE_STEP))
         pixels = self._arrays[0].shape[1]
 

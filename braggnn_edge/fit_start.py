@@ -24,14 +24,13 @@ Mask = NDArray[np.bool_]
 MIN_FWHM = 0.5
 # Widths and tilt turn into each other as the axes cross; none can be held alone.
 FIXABLE = ("amplitude", "eta", "background")
-# Pixels this far from the brightest one, each way, give the start moments; neighbours further out do not disturb them.
+# Pixels this far from the brightest one, each way, give the start moments; neighbours further out do not
+# disturb them.
 REACH = 3
 
 
-def bounds(
-    data: Array, keep: Mask, gain: float, read_noise: float, fixed: Mapping[str, float]
-) -> tuple[Array, Array]:
-    """Lower and upper bounds (n, 8) of PARAMETERS for data (n, h, w); equal where ``fixed``. UserError for a bad one."""
+def bounds(data: Array, keep: Mask, gain: float, read_noise: float, fixed: Mapping[str, float]) -> tuple[Array, Array]:
+    """Lower and upper bounds (n, 8) of PARAMETERS for data (n, h, w); equal where ``fixed``."""
     count, height, width = data.shape
     top = np.where(keep, data, 0.0).max(axis=(1, 2))
     scale = np.maximum(top, gain)
@@ -56,11 +55,12 @@ def bounds(
     return low, high
 
 
-def starts(data: Array, keep: Mask, below: Mask, floor: float | None, low: Array, high: Array) -> Array:
+def starts(data: Array, keep: Mask, below: Mask, *, floor: float | None, low: Array, high: Array) -> Array:
     """Start values (n, 8) for data (n, h, w), of which ``keep`` are measured and ``below`` under the floor.
 
-    The background is the median of the border (a quarter of the floor if there is one), the position the centroid
-    of the intensity above 20 % of the maximum, the area that above half of it, shape and tilt the second moments.
+    The background is the median of the border (a quarter of the floor if there is one), the position the
+    centroid of the intensity above 20 % of the maximum, the area that above half of it, shape and tilt the
+    second moments.
     """
     count, height, width = data.shape
     border = np.ones((height, width), dtype=bool)

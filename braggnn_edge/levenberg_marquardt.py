@@ -1,7 +1,7 @@
 """One Levenberg-Marquardt iteration for many peaks at once (braggnn_edge.fit has the statistics).
 
-Every array has the peaks in its last dimension, its *lanes*, and every operation acts on a lane alone. Steps are taken
-in the local coordinates of pseudo_voigt.pixel_means, which are regular for round peaks.
+Every array has the peaks in its last dimension, its *lanes*, and every operation acts on a lane alone.
+Steps are taken in the local coordinates of pseudo_voigt.pixel_means, which are regular for round peaks.
 """
 
 import math
@@ -60,8 +60,8 @@ class Noise:
         difference = lanes.data - mean
         variance = mean * self.gain + self.variance
         shifted = lanes.data * self.gain + self.variance
-        # d' ln(m' / d'), by log1p since the two agree near the solution. A negative d' has no logarithm of its
-        # own; any positive constant in its place gives the same gradient.
+        # d' ln(m' / d'), by log1p since the two agree near the solution. A negative d' has no logarithm of
+        # its own; any positive constant in its place gives the same gradient.
         positive = shifted > 0
         safe = torch.where(positive, shifted, self.gain * self.gain)
         ratio = torch.where(positive, difference * -self.gain, variance - safe) / safe

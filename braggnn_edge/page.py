@@ -357,7 +357,7 @@ def _training_section(document: Mapping[str, Any], figures: Path) -> str:
     labels = document["dataset"]["labels"]
     used = [f"{labels[key]:,} by {text}" for key, text in REFERENCES.items() if labels[key]]
     return f"<h2>Training</h2><p>Training labels: {' and '.join(used) or 'none'}.</p>" + _picture(
-        figures / "curves.png", "learning curves", "The black dot is the iteration that was kept."
+        figures / "curves.png", "learning curves", "The black dot is the lowest mean error."
     )
 
 

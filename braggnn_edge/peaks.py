@@ -1,8 +1,8 @@
 """Peaks in one frame: threshold, 8-connected components, brightest pixel, lone-peak and edge rules.
 
-The rules are those of section 3.1 of the BraggNN paper (Liu et al., IUCrJ 9 (2022) 104-113): a usable peak is a component
-with a single maximum whose crop fits in the frame. :func:`is_lone` adds what makes a label trustworthy: the peak is
-not saturated and no other component reaches into its patch.
+The rules are those of section 3.1 of the BraggNN paper (Liu et al., IUCrJ 9 (2022) 104-113): a usable peak is a
+component with a single maximum whose crop fits in the frame. :func:`is_lone` adds what makes a label trustworthy: the
+peak is not saturated and no other component reaches into its patch.
 """
 
 import numpy as np
@@ -22,8 +22,8 @@ DETECTION_DTYPE = np.dtype(
     ]
     + [("maxima", "i4"), ("edge", "?")]
 )
-"""row, col: brightest pixel, the first in row-major order among equals; area: pixels of the component; maximum: value of
-the brightest pixel; saturated: it reaches the saturation level; neighbours: other components of at least min_area
+"""row, col: brightest pixel, the first in row-major order among equals; area: pixels of the component; maximum: value
+of the brightest pixel; saturated: it reaches the saturation level; neighbours: other components of at least min_area
 pixels with a pixel in the size x size patch; maxima: significant local maxima; edge: the crop does not fit."""
 
 
@@ -35,11 +35,11 @@ def detect(
     size: int = 11,
     margin: int = 0,
     saturation: float = np.inf,
-    prominence: float = 3.0,
+    prominence: float = 4.0,
     gain: float = 1.0,
     read_noise: float = 0.0,
 ) -> np.ndarray:
-    """Peaks of ``frame`` (rows, cols) as an array of :data:`DETECTION_DTYPE`, in row-major order of their brightest pixels.
+    """Peaks of ``frame`` (rows, cols), an array of :data:`DETECTION_DTYPE` in row-major order of brightest pixels.
 
     A component is a set of 8-connected pixels above ``threshold`` (counts, strictly); those of fewer than ``min_area``
     pixels are noise. ``size`` (odd) is the side of a patch and size + 2 ``margin`` that of a crop, in px.
@@ -49,8 +49,8 @@ def detect(
     brightest by more than ``prominence`` standard deviations of its own noise, sqrt(gain * counts + read_noise^2)
     with ``gain`` in counts per photon; with prominence 0 every local maximum counts.
 
-    Raises UserError for a frame that is not 2-D, not of real numbers or holds NaN, and for a size that is even or larger
-    than the frame.
+    Raises UserError for a frame that is not 2-D, not of real numbers or holds NaN, and for a size that is even or
+    larger than the frame.
     """
     _check(frame, threshold, min_area, size, margin)
     _, cols = frame.shape
@@ -85,7 +85,7 @@ def detect(
 
 
 def is_lone(peaks: np.ndarray) -> np.ndarray:
-    """(n,) the default rule for labels: one maximum, no other component in the patch, unsaturated, crop in the frame."""
+    """(n,) the rule for labels: one maximum, no other component in the patch, unsaturated, crop in the frame."""
     return (peaks["maxima"] == 1) & (peaks["neighbours"] == 0) & ~peaks["saturated"] & ~peaks["edge"]
 
 
@@ -126,9 +126,7 @@ def _check_size(shape: tuple[int, ...], name: str, size: int) -> None:
     if size < 1 or size % 2 == 0:
         raise UserError(f"{name} {size}: expected an odd number of px, so that a pixel is its centre")
     if size > min(shape):
-        raise UserError(
-            f"{name} {size} is larger than the frame of {shape[0]} x {shape[1]}; choose a smaller one"
-        )
+        raise UserError(f"{name} {size} is larger than the frame of {shape[0]} x {shape[1]}; choose a smaller one")
 
 
 def _outside(shape: tuple[int, ...], rows: np.ndarray, cols: np.ndarray, size: int) -> np.ndarray:
@@ -212,7 +210,6 @@ def _lowest_between(frame: np.ndarray, start: np.ndarray, stop: np.ndarray) -> n
 def _neighbours(flat: np.ndarray, label: np.ndarray, peaks: np.ndarray, cols: int, half: int) -> np.ndarray:
     """Number (n,) of other components with a pixel in the patch of each peak: every pixel of a patch is looked up."""
     count = len(peaks)
-    row, col = flat // cols, flat % cols
     pairs = []
     # A patch's row of pixels is one run of flat indices, so two searches per patch row find its pixels.
     for step in range(-half, half + 1):
@@ -221,11 +218,8 @@ def _neighbours(flat: np.ndarray, label: np.ndarray, peaks: np.ndarray, cols: in
         high = np.searchsorted(flat, line + np.minimum(peaks["col"] + half, cols - 1), side="right")
         length = np.maximum(high - low, 0)
         owner = np.repeat(np.arange(count), length)
-        inside = (
-            np.arange(length.sum()) - np.repeat(np.cumsum(length) - length, length) + np.repeat(low, length)
-        )
+        inside = np.arange(length.sum()) - np.repeat(np.cumsum(length) - length, length) + np.repeat(low, length)
         pairs.append(owner * np.int64(count) + label[inside])
-    del row, col
     found = np.unique(np.concatenate(pairs))
     owner, other = found // count, found % count
     return np.bincount(owner[owner != other], minlength=count)

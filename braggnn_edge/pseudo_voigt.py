@@ -51,17 +51,15 @@ def shape_of(size: int | tuple[int, int]) -> tuple[int, int]:
     return int(height), int(width)
 
 
-def pixel_means(
-    parameters: Tensor, size: int | tuple[int, int], order: int, jacobian: bool
-) -> tuple[Tensor, Tensor]:
+def pixel_means(parameters: Tensor, size: int | tuple[int, int], order: int, jacobian: bool) -> tuple[Tensor, Tensor]:
     """The model with the peaks in the last dimension: (8, n) to (h*w, n), and its derivatives (8, h*w, n).
 
     The layout keeps every operation elementwise over peaks, so that a peak's result does not depend on its
     neighbours in the batch. The derivatives (left empty without ``jacobian``) are with respect to *local*
-    coordinates, which stay regular for a round peak where the tilt does not exist: (row, col, amplitude, a, b,
-    s, eta, background), where a = 2 ln fwhm_major, b = 2 ln fwhm_minor and s is the off-diagonal element of
-    the logarithm of the squared-width matrix in the frame of the peak's own axes; d/dtilt = (a - b) d/ds.
-    No validation: callers have checked.
+    coordinates, which stay regular for a round peak where the tilt does not exist: (row, col, amplitude,
+    a, b, s, eta, background), where a = 2 ln fwhm_major, b = 2 ln fwhm_minor and s is the off-diagonal
+    element of the logarithm of the squared-width matrix in the frame of the peak's own axes; d/dtilt = (a
+    - b) d/ds. No validation: callers have checked.
     """
     height, width = shape_of(size)
     nodes, weights = quadrature(order)
@@ -128,9 +126,7 @@ def to_lanes(parameters: Tensor) -> Tensor:
     bad = ~((widths > 0).all(1) & torch.isfinite(parameters.detach()).all(1))
     if bool(bad.any()):
         index = int(bad.nonzero()[0, 0])
-        raise UserError(
-            f"peak {index}: parameters {parameters[index].tolist()} must be finite, both widths above 0 px"
-        )
+        raise UserError(f"peak {index}: parameters {parameters[index].tolist()} must be finite, both widths above 0 px")
     return parameters.T.contiguous()
 
 
@@ -146,9 +142,7 @@ def render(parameters: Tensor, size: int | tuple[int, int], order: int = 3) -> T
     return mean.T.reshape(-1, height, width).contiguous()
 
 
-def render_with_jacobian(
-    parameters: Tensor, size: int | tuple[int, int], order: int = 3
-) -> tuple[Tensor, Tensor]:
+def render_with_jacobian(parameters: Tensor, size: int | tuple[int, int], order: int = 3) -> tuple[Tensor, Tensor]:
     """:func:`render` and the analytic derivatives (n, h*w, 8) with respect to PARAMETERS."""
     height, width = shape_of(size)
     lanes = to_lanes(parameters)

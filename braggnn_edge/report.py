@@ -80,6 +80,16 @@ def _histories(run: Path) -> dict[str, list[dict[str, float]]]:
     return dict(sorted(found.items(), key=lambda item: order.index(item[0]) if item[0] in order else len(order)))
 
 
+@dataclass(frozen=True)
+class Evaluation:
+    """The JSON document, and what its pictures need: the compared peaks, all estimates and the reference (n, 2) px."""
+
+    document: dict[str, Any]
+    used: PeakTable
+    estimates: dict[str, Offsets]
+    reference: Offsets
+
+
 def build(
     table: PeakTable,
     predictions: Mapping[str, NDArray[np.floating]],
@@ -92,11 +102,29 @@ def build(
 ) -> dict[str, Any]:
     """Write ``report.json``, ``report.html``, ``report.png`` and ``figures/*.png``; return the JSON document.
 
-    table: the full peak table; predictions: form to offsets (n, 2) px for the rows of ``table.of(TEST)``;
-    results: of the csim stage (``bit_exact``, ``layers``, ``hardware``, and perhaps ``notes``, ``hostile``);
-    histories: as in :func:`figures.learning_curves`; seconds: wall time of each stage; info: ``name``,
-    ``seed``, ``config`` (plain), and where known ``split_by``, ``notes``, ``versions``, ``git_commit``.
-    Raises UserError when there is nothing to test on, or predictions do not fit the table.
+    histories: as in :func:`figures.learning_curves`; the rest as in :func:`evaluate_run`. Nothing is written when
+    that raises UserError, or when ``float_beats_centroid`` is asked for and is not so.
+    """
+    evaluation = evaluate_run(table, predictions, results, seconds, info)
+    if float_beats_centroid:
+        _require_float(evaluation.document["errors_px"])
+    _write(evaluation, histories, directory)
+    return evaluation.document
+
+
+def evaluate_run(
+    table: PeakTable,
+    predictions: Mapping[str, NDArray[np.floating]],
+    results: Mapping[str, Any],
+    seconds: Mapping[str, float],
+    info: Mapping[str, Any],
+) -> Evaluation:
+    """The content of ``report.json``.
+
+    table: the full peak table; predictions: form to offsets (n, 2) px for the rows of ``table.of(TEST)``; results: of
+    the csim stage (``bit_exact``, ``layers``, ``hardware``, and perhaps ``notes``, ``hostile``); seconds: wall time of
+    each stage; info: ``name``, ``seed``, ``config`` (plain), and where known ``split_by``, ``notes``, ``versions``,
+    ``git_commit``. Raises UserError when there is nothing to test on, or predictions do not fit the table.
     """
     test = table.of(TEST)
     kind = reference_of(test)
@@ -132,11 +160,8 @@ def build(
     document["versions"] = info.get("versions") or _versions()
     if info.get("git_commit"):
         document["git_commit"] = info["git_commit"]
-    document["configuration"] = info["config"]
-    if float_beats_centroid:
-        _require_float(errors)
-    _write(document, used, estimates, reference, histories, directory)
-    return document
+    document["configuration"] = _portable(info["config"])
+    return Evaluation(document, used, estimates, reference)
 
 
 def _ordered(predictions: Mapping[str, Any]) -> list[str]:
@@ -226,28 +251,31 @@ def _known(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def _portable(value: Any) -> Any:
+    """A configuration without the absolute paths of this machine: only their last part is kept."""
+    if isinstance(value, Mapping):
+        return {key: _portable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_portable(item) for item in value]
+    return f".../{Path(value).name}" if isinstance(value, str) and value.startswith(("/", "~")) else value
+
+
 def _versions() -> dict[str, str]:
     names = ("torch", "brevitas", "qonnx", "onnx", "onnxruntime", "hls4ml", "numpy", "scipy", "matplotlib")
     return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in names}
 
 
-def _write(
-    document: dict[str, Any],
-    used: PeakTable,
-    estimates: Mapping[str, Offsets],
-    reference: Offsets,
-    histories: Mapping[str, Sequence[Mapping[str, float]]],
-    directory: Path,
-) -> None:
+def _write(evaluation: Evaluation, histories: Mapping[str, Sequence[Mapping[str, float]]], directory: Path) -> None:
     """Draw the pictures and write all documents."""
+    document, used, reference = evaluation.document, evaluation.used, evaluation.reference
     described = page.REFERENCES[document["reference"]["kind"]]
-    errors = {name: distances(offsets, reference) for name, offsets in estimates.items()}
+    errors = {name: distances(offsets, reference) for name, offsets in evaluation.estimates.items()}
     answered = {name: values[np.isfinite(values)] for name, values in errors.items()}
     folder = directory / "figures"
     folder.mkdir(parents=True, exist_ok=True)
     error_distribution(answered, described, folder / "errors.png")
     figures.error_by_height(errors, used.peaks["maximum"], described, folder / "height.png")
-    marks = {name: offsets for name, offsets in estimates.items() if name != "cramer_rao_bound"}
+    marks = {name: offsets for name, offsets in evaluation.estimates.items() if name != "cramer_rao_bound"}
     subject = next((n for n in marks if n.startswith("csim")), list(marks)[-1])
     centres = Centres(used.patches(), marks, reference, described, subject)
     gallery(centres, folder / "gallery.png")

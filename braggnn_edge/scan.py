@@ -54,9 +54,7 @@ class Scan:
         count = self.shape[0]
         stop = count if stop is None else stop
         if not 0 <= start <= stop <= count:
-            raise UserError(
-                f"frames {start} to {stop} of {self.name!r}: expected 0 <= start <= stop <= {count}"
-            )
+            raise UserError(f"frames {start} to {stop} of {self.name!r}: expected 0 <= start <= stop <= {count}")
         return self._frames(start, stop)
 
     def frame(self, index: int) -> np.ndarray:
@@ -75,11 +73,7 @@ class Scan:
             if self.dtype.kind == "f":
                 frame = raw.astype(np.float64) - self.dark
             else:
-                wide = (
-                    raw.astype(np.int64)
-                    if raw.dtype != np.uint64
-                    else np.minimum(raw, 2**63 - 1).astype(np.int64)
-                )
+                wide = raw.astype(np.int64) if raw.dtype != np.uint64 else np.minimum(raw, 2**63 - 1).astype(np.int64)
                 limits = np.iinfo(np.int32)
                 frame = np.clip(wide - self.dark.astype(np.int64), limits.min, limits.max)
             frame = frame.astype(self.dtype)
@@ -89,7 +83,7 @@ class Scan:
             bad = frame.size - int(np.isfinite(frame).sum())
             if bad:
                 raise UserError(
-                    f"{self.name}: frame {index} holds {bad} pixels that are NaN or infinite; mask them or repair the file"
+                    f"{self.name}: frame {index} holds {bad} pixels that are NaN or infinite; mask them or repair it"
                 )
         return frame
 
@@ -105,9 +99,9 @@ def open_scan(
 ) -> Scan:
     """Open the scan ``path`` of a registered format (:data:`braggnn_edge.formats.FORMATS`) without reading its frames.
 
-    dataset: path of the 3-D data set inside an HDF5 file; dark and mask: 2-D images, ``file.npy``, ``file.h5`` with one
-    2-D data set, or ``file.h5:data/set``; a mask is bool or 0 / 1, true where a pixel is bad; peaks: a peaks file of the
-    BraggNN layout. Raises UserError for any file that does not fit.
+    dataset: path of the 3-D data set inside an HDF5 file; dark and mask: 2-D images, ``file.npy``, ``file.h5`` with
+    one 2-D data set, or ``file.h5:data/set``; a mask is bool or 0 / 1, true where a pixel is bad; peaks: a peaks
+    file of the BraggNN layout. Raises UserError for any file that does not fit.
     """
     path = Path(path)
     source = open_source(format, path, dataset)

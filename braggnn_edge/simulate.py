@@ -34,10 +34,12 @@ __all__ = ["TRUTH_DTYPE", "SimulationSpec", "read_truth", "simulate"]
 #: tilt: radians in [0, pi), from +col towards +row; background: the smooth background there, in counts; total:
 #: expected counts above it; saturated: the pixel at its centre is expected at saturation; neighbour: distance in px to
 #: the nearest other spot of the table in its frame (inf if none).
+_TRUTH_FLOATS = ("amplitude", "fwhm_major", "fwhm_minor", "tilt", "eta", "background", "total", "neighbour")
 TRUTH_DTYPE = np.dtype(
-    [("frame", "i4"), ("reflection", "i4"), ("row", "f8"), ("col", "f8"), ("amplitude", "f4"), ("fwhm_major", "f4")]
-    + [("fwhm_minor", "f4"), ("tilt", "f4"), ("eta", "f4"), ("background", "f4"), ("total", "f4")]
-    + [("saturated", "?"), ("neighbour", "f4")]
+    [
+        *(("frame", "i4"), ("reflection", "i4"), ("row", "f8"), ("col", "f8"), ("saturated", "?")),
+        *((name, "f4") for name in _TRUTH_FLOATS),
+    ]
 )
 REFLECTION_DTYPE = np.dtype(
     [(name, "f8") for name in ("row", "col", "height", "omega", "rocking", "fwhm_major", "fwhm_minor", "tilt", "eta")]
@@ -57,7 +59,7 @@ def draw_reflections(spec: SimulationSpec, seed: int) -> np.ndarray:
     rng = _stream(seed, _REFLECTIONS)
     place = _places(spec, rng)
     n = len(place)
-    height = np.exp(rng.uniform(*np.log(spec.heights), n))
+    height = _log_uniform(rng, spec.heights, n)
     rocking = rng.uniform(*spec.rocking, n)
     # Reflections centred outside the scan reach into its first and last frames.
     omega = rng.uniform(-spec.rocking[1], spec.frames * spec.omega_step + spec.rocking[1], n)
@@ -66,7 +68,7 @@ def draw_reflections(spec: SimulationSpec, seed: int) -> np.ndarray:
     angle = rng.uniform(0, 2 * np.pi, m)
     step = rng.uniform(*spec.neighbour_distance, m)[:, None] * np.stack([np.sin(angle), np.cos(angle)], 1)
     near_omega = omega[mother] + 0.25 * rocking[mother] * rng.standard_normal(m)
-    lower = height[mother] * np.exp(rng.uniform(*np.log(spec.neighbour_ratio), m))
+    lower = height[mother] * _log_uniform(rng, spec.neighbour_ratio, m)
 
     table = np.empty(n + m, REFLECTION_DTYPE)
     table["row"], table["col"] = np.concatenate([place, place[mother] + step]).T
@@ -328,7 +330,12 @@ def _make_frame(frame: int) -> tuple[bytes, np.ndarray]:
 
 def _inside(spec: SimulationSpec, place: np.ndarray) -> np.ndarray:
     """(n,) whether positions (n, 2) lie on the panel."""
-    return ((place > -0.5) & (place < (spec.rows - 0.5, spec.cols - 0.5))).all(1)
+    row, col = place.T
+    return (row > -0.5) & (row < spec.rows - 0.5) & (col > -0.5) & (col < spec.cols - 0.5)
+
+
+def _log_uniform(rng: np.random.Generator, bounds: tuple[float, float], n: int) -> np.ndarray:
+    return np.exp(rng.uniform(np.log(bounds[0]), np.log(bounds[1]), n))
 
 
 def _stream(seed: int, *key: int) -> np.random.Generator:

@@ -16,27 +16,13 @@ from qonnx.transformation.gemm_to_matmul import GemmToMatMul
 from qonnx.util.cleanup import cleanup_model
 
 from braggnn_edge.errors import UserError
-from quant.arithmetic import Codes, Format, exact_codes
-from quant.network import Flatten, IntegerNetwork, Layer, Linear, Requantize
-
-#: hls4ml's rounding mode of each of ours; everything saturates in a requantization and nowhere else.
-ROUNDING_MODES = {"floor": "TRN", "half_up": "RND"}
+from hls.check import bias_format, precision
+from quant.arithmetic import Format
+from quant.network import IntegerNetwork, Linear
 
 #: Our own ONNX operation: a dense layer that owns its weight and bias, so that hls4ml need not fuse an Add into a
 #: MatMul (its fusion works only while the type of the result is left open, and ours is prescribed).
 DENSE = "ExactDense"
-
-
-def precision(format_: Format, rounding: str = "floor", saturate: bool = False) -> str:
-    """hls4ml's text of a format: the plain (truncating, wrapping) type, or the one that requantizes."""
-    kind = f"{'' if format_.signed else 'u'}fixed"
-    mode = f",{ROUNDING_MODES[rounding]},{'SAT' if saturate else 'WRAP'},0"
-    return f"{kind}<{format_.bits},{format_.bits - format_.frac}{mode}>"
-
-
-def bias_format(layer: Linear) -> Format:
-    """The narrowest format of the bias, at the accumulator's fraction."""
-    return Format.holding(int(layer.bias.min()), int(layer.bias.max()), layer.accumulator.frac)
 
 
 def _fold_dense(model: ModelWrapper) -> ModelWrapper:
@@ -49,7 +35,7 @@ def _fold_dense(model: ModelWrapper) -> ModelWrapper:
         successors = model.find_direct_successors(node) or []
         add = successors[0] if len(successors) == 1 and successors[0].op_type == "Add" else None
         if weight is None:
-            raise UserError(f"{node.name}: a MatMul of two variables has no HLS form; use a dense layer with constant weights")
+            raise UserError(f"{node.name}: a MatMul of two variables has no HLS form; give it constant weights")
         bias, output, removed = np.zeros(weight.shape[1], dtype=np.float32), node.output[0], [node]
         if add is not None:
             constant = next((c for c in (model.get_initializer(name) for name in add.input) if c is not None), None)
@@ -119,11 +105,6 @@ def _hls4ml() -> Any:
     return hls4ml
 
 
-def _computing(model: ModelWrapper) -> list[Any]:
-    """The nodes that are layers of the integer network, in order (a Relu and its Quant are one: the Quant counts)."""
-    return [n for n in model.graph.node if n.op_type in ("Conv", DENSE, "Relu", "Quant", "Flatten", "Reshape")]
-
-
 def _configuration(model: ModelWrapper, network: IntegerNetwork, strategy: str, reuse: int) -> dict[str, Any]:
     """hls4ml's configuration by layer name: explicit types of inputs and linear layers, the rest from the QONNX."""
     linears = [layer for layer in network.layers if isinstance(layer, Linear)]
@@ -158,7 +139,7 @@ def convert(
     model: ModelWrapper, network: IntegerNetwork, directory: Path, *,
     name: str, io_type: str, backend: str, part: str, clock_ns: float, strategy: str, reuse: int,
 ) -> Any:  # fmt: skip
-    """An hls4ml ``ModelGraph`` of the channels-last ``model``, checked by :func:`check`; nothing is written."""
+    """An hls4ml ``ModelGraph`` of the channels-last ``model``; :func:`hls.check.check` it. Nothing is written."""
     hls4ml = _hls4ml()
     log = io.StringIO()
     try:
@@ -172,5 +153,4 @@ def convert(
     except Exception as error:
         last = (log.getvalue().strip().splitlines() or ["no output"])[-1]
         raise UserError(f"hls4ml's {backend} back end cannot convert the network: {error} (last: {last})") from error
-    check(graph, network)
     return graph

@@ -69,8 +69,7 @@ def run(network: IntegerNetwork, codes: NDArray[np.integer], trace: bool = False
             if trace or index == len(network.layers) - 1:
                 parts[index].append(x)
     stats = tuple(
-        LayerStats(layer.name, layer.kind, *map(int, row))
-        for layer, row in zip(network.layers, counts, strict=True)
+        LayerStats(layer.name, layer.kind, *map(int, row)) for layer, row in zip(network.layers, counts, strict=True)
     )
     joined = [np.concatenate(part) if part else np.zeros(0, np.int64) for part in parts]
     return Result(joined[-1], stats, tuple(joined) if trace else ())
@@ -86,9 +85,7 @@ def checked_codes(codes: NDArray[np.integer], size: int, to: Format) -> Codes:
     if found.ndim == 3:
         found = found[:, None]
     if found.shape[1:] != (1, size, size):
-        raise UserError(
-            f"input codes have shape {found.shape}, expected (n, {size}, {size}) or (n, 1, {size}, {size})"
-        )
+        raise UserError(f"input codes have shape {found.shape}, expected (n, {size}, {size}) or (n, 1, {size}, {size})")
     if found.size and (int(found.min()) < to.low or int(found.max()) > to.high):
         raise UserError(
             f"input codes span {found.min()} to {found.max()}, expected {to.low} to {to.high}; "
@@ -104,13 +101,11 @@ def _linear(layer: Linear, x: Codes, dtype: DTypeLike) -> Codes:
     if layer.kind == "dense":
         return (x.astype(dtype) @ weight + bias).astype(np.int64)
     kernel = layer.weight.shape[2:]
-    windows = np.lib.stride_tricks.sliding_window_view(
-        x.astype(dtype), kernel, axis=(2, 3)
-    )  # n, c, h', w', kh, kw
+    windows = np.lib.stride_tricks.sliding_window_view(x.astype(dtype), kernel, axis=(2, 3))  # n, c, h', w', kh, kw
     n, _, rows, cols = windows.shape[:4]
     columns = windows.transpose(0, 2, 3, 1, 4, 5).reshape(n * rows * cols, len(weight))
     sums = (columns @ weight + bias).astype(np.int64)
-    return np.ascontiguousarray(sums.reshape(n, rows, cols, -1).transpose(0, 3, 1, 2))
+    return np.ascontiguousarray(sums.reshape(n, rows, cols, len(bias)).transpose(0, 3, 1, 2))
 
 
 def _sum_types(network: IntegerNetwork) -> list[DTypeLike]:
@@ -124,9 +119,7 @@ def _sum_types(network: IntegerNetwork) -> list[DTypeLike]:
             low, high = linear_bounds(flat, layer.bias, low, high)
             largest = max(-low, high, abs(int(flat.min())), int(flat.max()))
             if largest >= 1 << 53:
-                raise UserError(
-                    f"layer {layer.name}: sums need more than 53 bits; use narrower weights or activations"
-                )
+                raise UserError(f"layer {layer.name}: sums need more than 53 bits; use narrower weights or activations")
             dtype = np.float32 if largest < 1 << 24 else np.float64
         elif isinstance(layer, Requantize):
             low, high = layer.output.low, layer.output.high

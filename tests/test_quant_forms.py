@@ -95,7 +95,7 @@ def test_quantized_is_near_float_when_bits_are_many() -> None:
     upstream = net.double()(torch.from_numpy(values)).detach().numpy()
     offsets = upstream[:, ::-1] * size - size // 2  # (col, row) / size to (row, col) in px from the centre
     # Relative steps of 2**-13 on weights and on activations in four layers of gain about 1, sums of
-    # at most 75 terms, a last factor of 9 px: 4 * 2 * 2**-13 * sqrt(75) * 9 = 0.08 px. Swapped axes cost more.
+    # at most 75 terms, a last factor of 9 px: 4 * 2 * 2**-13 * sqrt(75) * 9 = 0.08 px. Swapped axes: more.
     assert np.abs(q.eval_exact(quantized, codes) / 2**16 - offsets).max() < 0.08
 
 
@@ -139,21 +139,15 @@ def test_first_accumulator_bounds_are_attained_and_never_exceeded(exported: Expo
         patch[0, 2:5, 3:6] = np.where(weight > 0, 255, 0)
         found = run(network, patch, trace=True).trace[0][0, channel, 2, 3]
         assert found == 255 * weight[weight > 0].sum() + first.bias[channel]
-    low = min(
-        0, *(255 * w[w < 0].sum() + min(b, 0) for w, b in zip(first.weight[:, 0], first.bias, strict=True))
-    )
-    high = max(
-        0, *(255 * w[w > 0].sum() + max(b, 0) for w, b in zip(first.weight[:, 0], first.bias, strict=True))
-    )
+    low = min(0, *(255 * w[w < 0].sum() + min(b, 0) for w, b in zip(first.weight[:, 0], first.bias, strict=True)))
+    high = max(0, *(255 * w[w > 0].sum() + max(b, 0) for w, b in zip(first.weight[:, 0], first.bias, strict=True)))
     assert low <= min(extremes) <= max(extremes) <= high
     acc = first.accumulator
     assert acc.low <= low <= high <= acc.high
     assert not (acc.low // 2 <= low and high <= acc.high // 2)  # one bit fewer would not hold them
 
 
-def test_trace_is_every_layer_and_chunks_do_not_matter(
-    exported: Exported, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_trace_is_every_layer_and_chunks_do_not_matter(exported: Exported, monkeypatch: pytest.MonkeyPatch) -> None:
     net, _, network = exported
     codes = inputs(net, 1)[:50]
     whole = run(network, codes, trace=True)
@@ -238,9 +232,7 @@ def test_export_refuses_a_form_that_differs(
 ) -> None:
     net = exported[0]
     right = q.eval_exact
-    monkeypatch.setattr(
-        "quant.export.eval_exact", lambda n, c: right(n, c) + (np.arange(len(c))[:, None] == 7)
-    )
+    monkeypatch.setattr("quant.export.eval_exact", lambda n, c: right(n, c) + (np.arange(len(c))[:, None] == 7))
     with pytest.raises(UserError, match=r"differs from the quantized network on 1 of \d+ patches"):
         export_qonnx(net, tmp_path / "model.onnx")
     assert list(tmp_path.iterdir()) == []

@@ -1,7 +1,7 @@
 """Detector file formats. A new format is one new module here and one line in :data:`FORMATS`.
 
-A format module offers ``open_frames(path, dataset) -> FrameSource``: it validates the file without reading its
-frames, and raises UserError with one message for a file that it cannot read.
+A format module offers ``open_frames(path, dataset) -> FrameSource``: it validates the file without reading
+its frames, and raises UserError with one message for a file that it cannot read.
 """
 
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from braggnn_edge.errors import UserError
 
 
 class FrameSource(Protocol):
-    """Raw frames of one file: what a format module returns. It holds no open file, so it can be sent to a process."""
+    """Raw frames of one file: what a format module returns. It holds no open file, so a process can be sent it."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -59,7 +59,7 @@ def check_file(path: Path) -> None:
 
 
 def check_layout(where: str, shape: tuple[int, ...], dtype: np.dtype) -> tuple[int, int, int]:
-    """Refuse frames that are not (frames, rows, cols) of real numbers; ``where`` names them in the message."""
+    """Refuse frames that are not (frames, rows, cols) of real numbers; ``where`` names them."""
     if dtype.kind not in "uif":
         raise UserError(f"{where}: frames of type {dtype} are not supported; expected integers or floats")
     if len(shape) != 3:

@@ -1,13 +1,11 @@
 """The upstream BraggNN project's pair of HDF5 files, read and written.
 
-Frames file: data set ``frames`` (frames, rows, cols). Peaks file: ``peak_fidx``, ``peak_row``, ``peak_col``, ``npeaks``,
-``deviations``, one entry a peak. A peak is valid when it is alone and its fit is good (:func:`is_valid`), which
-leaves 69,347 of the 77,267 peaks that the project publishes, the number in its paper.
+Frames file: data set ``frames`` (frames, rows, cols). Peaks file: ``peak_fidx``, ``peak_row``, ``peak_col``,
+``npeaks``, ``deviations``, one entry a peak. A peak is valid when it is alone and its fit is good
+(:func:`is_valid`), which leaves 69,347 of the 77,267 peaks that the project publishes, the number in its paper.
 """
 
-import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 
 import h5py
@@ -17,6 +15,7 @@ from braggnn_edge.errors import UserError
 from braggnn_edge.formats import check_layout
 from braggnn_edge.formats.hdf5 import Hdf5Frames, find_dataset, open_hdf5
 from braggnn_edge.formats.hdf5 import open_frames as open_dataset
+from braggnn_edge.rundir import written_aside
 
 PEAK_DTYPE = np.dtype(
     [("frame", "u4"), ("row", "f4"), ("col", "f4"), ("npeaks", "u2"), ("deviation", "f4"), ("valid", "?")]
@@ -43,17 +42,15 @@ def is_valid(npeaks: np.ndarray, deviation: np.ndarray) -> np.ndarray:
 def read_peaks(path: Path) -> np.ndarray:
     """Every peak of a peaks file as a structured array of :data:`PEAK_DTYPE` (positions (row, col) in px).
 
-    All peaks are returned; the field ``valid`` tells the usable ones. Raises UserError for a missing column, columns of
-    different length, or values that are not finite.
+    All peaks are returned; the field ``valid`` tells the usable ones. Raises UserError for a missing column,
+    columns of different length, and values that are negative or not finite where they must not be.
     """
     with open_hdf5(path) as file:
         columns = {}
         for field, name in _COLUMNS.items():
             data = find_dataset(path, file, name)
             if data.ndim != 1 or data.dtype.kind not in "uif":
-                raise UserError(
-                    f"{path}: {name!r} is {data.dtype} {data.shape}; expected one real number a peak"
-                )
+                raise UserError(f"{path}: {name!r} is {data.dtype} {data.shape}; expected one real number a peak")
             try:
                 columns[field] = data[:]
             except OSError as error:
@@ -66,24 +63,20 @@ def read_peaks(path: Path) -> np.ndarray:
         if column.dtype.kind == "f" and not np.isfinite(column).all():
             raise UserError(f"{path}: {_COLUMNS[field]!r} holds NaN or infinity; remove those peaks")
         if PEAK_DTYPE[field].kind == "u" and len(column) and column.min() < 0:
-            raise UserError(
-                f"{path}: {_COLUMNS[field]!r} holds negative values; expected counts and frame numbers"
-            )
+            raise UserError(f"{path}: {_COLUMNS[field]!r} holds negative values; expected counts and frame numbers")
         peaks[field] = column
     peaks["valid"] = is_valid(peaks["npeaks"], peaks["deviation"])
     return peaks
 
 
 def write_peaks(path: Path, peaks: np.ndarray) -> None:
-    """Write peaks (structured, fields frame, row, col, npeaks, deviation; others are ignored) as a peaks file."""
+    """Write peaks (structured: frame, row, col, npeaks, deviation; others are ignored) as a peaks file."""
     with written_aside(path) as aside, h5py.File(aside, "w") as file:
         for field, name in _COLUMNS.items():
             file.create_dataset(name, data=peaks[field].astype(PEAK_DTYPE[field], casting="same_kind"))
 
 
-def write_frames(
-    path: Path, frames: Iterable[np.ndarray], shape: tuple[int, int, int], dtype: np.dtype
-) -> None:
+def write_frames(path: Path, frames: Iterable[np.ndarray], shape: tuple[int, int, int], dtype: np.dtype) -> None:
     """Write frames, each (rows, cols), as a frames file with chunks of one frame, shuffled and deflated.
 
     Raises UserError, and leaves no file, when the number or the shape of the frames is not ``shape``.
@@ -94,8 +87,10 @@ def write_frames(
         index = 0
         for frame in frames:
             if index >= count or frame.shape != (rows, cols) or not np.can_cast(frame.dtype, dtype):
-                raise UserError(f"{path}: frame {index} is {frame.dtype} {frame.shape}; expected {count} frames of "
-                                f"{np.dtype(dtype)} ({rows}, {cols})")  # fmt: skip
+                raise UserError(
+                    f"{path}: frame {index} is {frame.dtype} {frame.shape}; expected {count} frames of "
+                    f"{np.dtype(dtype)} ({rows}, {cols})"
+                )
             data[index] = frame
             index += 1
         if index != count:
@@ -103,19 +98,7 @@ def write_frames(
 
 
 def create_frames(file: h5py.File, shape: tuple[int, int, int], dtype: np.dtype) -> h5py.Dataset:
-    """The empty data set ``frames``: one frame a chunk, byte shuffle and deflate level 1, which plain h5py reads."""
+    """The empty data set ``frames``: one frame a chunk, shuffled and deflated, which plain h5py reads."""
     return file.create_dataset(
         "frames", shape, dtype, chunks=(1, *shape[1:]), shuffle=True, compression="gzip", compression_opts=1
     )
-
-
-@contextmanager
-def written_aside(path: Path) -> Iterator[Path]:
-    """A name beside ``path`` to write to; it becomes ``path`` when the block ends well, and is removed otherwise."""
-    aside = path.with_name(path.name + ".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield aside
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)

@@ -1,7 +1,7 @@
 """Any HDF5 or NeXus file: a 3-D data set named by its path inside the file.
 
-The filters of hdf5plugin (bitshuffle, LZ4, Zstandard, ...) are available; external links and virtual data sets are
-followed, and a missing file behind one is an error instead of frames of fill values.
+The filters of hdf5plugin (bitshuffle, LZ4, Zstandard, ...) are available; external links and virtual data sets
+are followed, and a missing file behind one is an error instead of frames of fill values.
 """
 
 from collections.abc import Iterator
@@ -16,15 +16,15 @@ import numpy as np
 from braggnn_edge.errors import UserError
 from braggnn_edge.formats import check_file, check_layout
 
-# Frames are read in blocks of whole chunks, so that no chunk is decompressed twice, up to this many bytes: a file
-# chunked along time ((1440, 8, 8), say) would otherwise need the whole scan in memory.
+# Frames are read in blocks of whole chunks, so that no chunk is decompressed twice, up to this many bytes: a
+# file chunked along time ((1440, 8, 8), say) would otherwise need the whole scan in memory.
 BLOCK_BYTES = 64 * 2**20
 _LISTED = 12
 
 
 @dataclass(frozen=True)
 class Hdf5Frames:
-    """Frames (frames, rows, cols) of one HDF5 data set; the file is open only while :meth:`read` is being iterated."""
+    """Frames (frames, rows, cols) of one HDF5 data set; the file is open only while :meth:`read` is iterated."""
 
     path: Path
     dataset: str
@@ -34,7 +34,7 @@ class Hdf5Frames:
     omega: np.ndarray | None = None
 
     def read(self, start: int, stop: int) -> Iterator[np.ndarray]:
-        """Frames start .. stop - 1, holding one block of ``self.block`` frames (one chunk, at most 64 MiB) in memory."""
+        """Frames start .. stop - 1 in order; ``self.block`` frames (one chunk, at most 64 MiB) are in memory."""
         with open_hdf5(self.path) as file:
             data = file[self.dataset]
             index = start
@@ -44,8 +44,8 @@ class Hdf5Frames:
                     block = data[index:last]
                 except OSError as error:
                     raise UserError(
-                        f"{self.path}: frames {index} to {last - 1} of {self.dataset!r} cannot be read ({error}); the "
-                        "file is damaged or compressed with a filter that hdf5plugin does not have"
+                        f"{self.path}: frames {index} to {last - 1} of {self.dataset!r} cannot be read ({error}); "
+                        "the file is damaged or compressed with a filter that hdf5plugin does not have"
                     ) from error
                 yield from block
                 index = last
@@ -88,15 +88,15 @@ def open_hdf5(path: Path) -> Iterator[h5py.File]:
 
 
 def find_dataset(path: Path, file: h5py.File, name: str) -> h5py.Dataset:
-    """The data set ``name``; UserError that lists the data sets there are when it is missing or its link is broken."""
+    """The data set ``name``; a UserError lists those there are when it is missing or its link is broken."""
     try:
         found = file[name]
     except (KeyError, OSError, ValueError) as error:
         link = _link(file, name)
         if isinstance(link, h5py.ExternalLink):
             raise UserError(
-                f"{path}: {name!r} links to {link.path!r} in the file {link.filename!r}, which cannot be opened; "
-                "keep the linked files beside it"
+                f"{path}: {name!r} links to {link.path!r} in the file {link.filename!r}, which cannot be opened; keep "
+                "the linked files beside it"
             ) from error
         there = ", ".join(f"{key} {shape}" for key, shape in list_datasets(file)[:_LISTED]) or "none"
         raise UserError(f"{path}: has no data set {name!r}; the data sets there are: {there}") from error
@@ -148,6 +148,4 @@ def _check_virtual(where: str, path: Path, data: h5py.Dataset) -> None:
     folder = Path(data.file.filename).parent
     for source in data.virtual_sources():
         if source.file_name != "." and not (folder / source.file_name).exists():
-            raise UserError(
-                f"{where}: its source file {source.file_name!r} is missing; keep it beside {path.name}"
-            )
+            raise UserError(f"{where}: its source file {source.file_name!r} is missing; keep it beside {path.name}")

@@ -1,7 +1,7 @@
 """HEXRD's sparse frame cache: an npz with ``{i}_row``, ``{i}_col``, ``{i}_data`` for frame i.
 
-Beside them ``shape`` (rows, cols), ``nframes``, ``dtype`` and usually ``omega`` (frames, 2) in degrees. Pixels that are
-not stored are zero (the cache keeps those above a threshold). Members are read one frame at a time.
+Beside them ``shape`` (rows, cols), ``nframes``, ``dtype`` and usually ``omega`` (frames, 2) in degrees. Pixels that
+are not stored are zero (the cache keeps those above a threshold). Members are read one frame at a time.
 """
 
 import zipfile
@@ -41,20 +41,14 @@ class HexrdFrames:
             raise UserError(
                 f"{where}: row, col, data have shapes {row.shape}, {col.shape}, {data.shape}; expected equal 1-D"
             )
-        if (
-            row.dtype.kind not in "ui"
-            or col.dtype.kind not in "ui"
-            or not np.can_cast(data.dtype, self.dtype)
-        ):
+        if row.dtype.kind not in "ui" or col.dtype.kind not in "ui" or not np.can_cast(data.dtype, self.dtype):
             raise UserError(
                 f"{where}: row, col, data are {row.dtype}, {col.dtype}, {data.dtype}; expected integer indices and "
                 f"data that fit {self.dtype}"
             )
         _, rows, cols = self.shape
         if row.size and (row.min() < 0 or row.max() >= rows or col.min() < 0 or col.max() >= cols):
-            raise UserError(
-                f"{where}: holds pixels outside the panel of {rows} x {cols}; the cache is damaged"
-            )
+            raise UserError(f"{where}: holds pixels outside the panel of {rows} x {cols}; the cache is damaged")
         frame = np.zeros((rows, cols), self.dtype)
         frame[row, col] = data
         return frame
@@ -74,15 +68,11 @@ def open_frames(path: Path, dataset: str | None) -> HexrdFrames:
             name = _member(path, cache, "dtype").item()
             dtype = np.dtype(name.decode() if isinstance(name, bytes) else name)
         except (TypeError, ValueError) as error:
-            raise UserError(
-                f"{path}: shape, nframes or dtype of the frame cache is malformed ({error})"
-            ) from error
+            raise UserError(f"{path}: shape, nframes or dtype of the frame cache is malformed ({error})") from error
         shape = check_layout(f"{path}: frame cache", (count, *size), dtype)
         for index in (0, count - 1):
             if f"{index}_data" not in cache:
-                raise UserError(
-                    f"{path}: says {count} frames but has no entry {index}_data; the cache is incomplete"
-                )
+                raise UserError(f"{path}: says {count} frames but has no entry {index}_data; the cache is incomplete")
         omega = _member(path, cache, "omega") if "omega" in cache else None
         if omega is not None and (omega.shape != (count, 2) or omega.dtype.kind != "f"):
             raise UserError(f"{path}: omega has shape {omega.shape}; expected ({count}, 2) in degrees")

@@ -1,0 +1,122 @@
+"""Read an hls4ml model back and hold every layer's types and weights against the integer network."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from braggnn_edge.errors import UserError
+from quant.arithmetic import Codes, Format, exact_codes
+from quant.network import Flatten, IntegerNetwork, Linear, Requantize
+
+#: hls4ml's rounding mode of each of ours.
+ROUNDING_MODES = {"floor": "TRN", "half_up": "RND"}
+
+#: hls4ml layers that move values and compute nothing.
+_MOVES = ("Reshape", "Repack", "Transpose")
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A layer of the integer network as the C simulation shows it.
+
+    name and kind are the integer network's, ``hls`` is hls4ml's name. ``shape`` is hls4ml's: (rows, cols, channels)
+    or (features,). ``frac`` is the fraction of its codes.
+    """
+
+    name: str
+    kind: str
+    hls: str
+    shape: tuple[int, ...]
+    frac: int
+
+
+def precision(format_: Format, rounding: str = "floor", saturate: bool = False) -> str:
+    """hls4ml's text of a format: the plain (truncating, wrapping) type, or the one that requantizes."""
+    kind = "fixed" if format_.signed else "ufixed"
+    modes = f"{ROUNDING_MODES[rounding]},{'SAT' if saturate else 'WRAP'}"
+    return f"{kind}<{format_.bits},{format_.bits - format_.frac},{modes},0>"
+
+
+def bias_format(layer: Linear) -> Format:
+    """The narrowest format of the bias, at the accumulator's fraction."""
+    return Format.holding(int(layer.bias.min()), int(layer.bias.max()), layer.accumulator.frac)
+
+
+def check(graph: Any, network: IntegerNetwork) -> tuple[Traced, ...]:
+    """Compare; raise a UserError that names the first layer that differs, else return the layers in order."""
+    found = [node for node in graph.get_layers() if node.class_name not in _MOVES]
+    expected = [layer for layer in network.layers if not isinstance(layer, Flatten)]
+    if len(found) != len(expected) + 1 or found[0].class_name not in ("Input", "InputLayer"):
+        names = ", ".join(f"{node.name} ({node.class_name})" for node in found)
+        raise UserError(
+            f"hls4ml made layers {names}; expected an input and {', '.join(layer.name for layer in expected)}. "
+            "The QONNX file and the integer network must come from the same `make qat`"
+        )
+    _same(found[0].name, "result", _type(found[0], "result_t"), precision(network.input, saturate=True))
+    traced = []
+    shape: tuple[int, ...] = (1, network.size, network.size)  # channels first, as in the integer network
+    layers = iter(found[1:])
+    for layer in network.layers:
+        if isinstance(layer, Flatten):
+            continue
+        node = next(layers)
+        if isinstance(layer, Linear):
+            _check_linear(node, layer, shape)
+            frac = layer.accumulator.frac
+        else:
+            _check_requantize(node, layer)
+            frac = layer.output.frac
+        variable = node.get_output_variable()
+        shape = tuple(int(n) for n in variable.shape)
+        traced.append(Traced(layer.name, layer.kind, node.name, shape, frac))
+        shape = (shape[2], shape[0], shape[1]) if len(shape) == 3 else shape
+    return tuple(traced)
+
+
+def _type(node: Any, name: str) -> str:
+    return str(node.types[name].precision)
+
+
+def _same(name: str, what: str, found: str, expected: str) -> None:
+    if found != expected:
+        raise UserError(
+            f"layer {name}: hls4ml gave the {what} type {found}, the integer network needs {expected}; "
+            "the project would not be exact, so it was not written"
+        )
+
+
+def _check_linear(node: Any, layer: Linear, inputs: tuple[int, ...]) -> None:
+    kind = {"Conv2D": "conv2d", "Dense": "dense"}.get(node.class_name)
+    if kind != layer.kind:
+        raise UserError(f"layer {layer.name}: hls4ml made it a {node.class_name}, expected {layer.kind}")
+    _same(layer.name, "weight", _type(node, "weight_t"), precision(layer.weight_format))
+    _same(layer.name, "bias", _type(node, "bias_t"), precision(bias_format(layer)))
+    _same(layer.name, "accumulator", _type(node, "accum_t"), precision(layer.accumulator))
+    _same(layer.name, "result", _type(node, "result_t"), precision(layer.accumulator))
+    weight = exact_codes(
+        np.asarray(node.weights["weight"].data, np.float64), layer.weight_format.frac, layer.name
+    )
+    if not any(np.array_equal(weight, form) for form in _weight_forms(layer, inputs)):
+        raise UserError(f"layer {layer.name}: hls4ml's weights are not those of the integer network")
+    bias = exact_codes(np.asarray(node.weights["bias"].data, np.float64), layer.accumulator.frac, layer.name)
+    if not np.array_equal(bias.ravel(), layer.bias):
+        raise UserError(f"layer {layer.name}: hls4ml's bias is not that of the integer network")
+
+
+def _weight_forms(layer: Linear, inputs: tuple[int, ...]) -> tuple[Codes, Codes]:
+    """The weights in hls4ml's two orders: its own (inputs first, channels last) and the Resource strategy's."""
+    if layer.kind == "conv2d":
+        return layer.weight.transpose(2, 3, 1, 0), layer.weight.transpose(0, 2, 3, 1)
+    weight = layer.weight
+    if len(inputs) == 3:  # hls4ml flattens channels last
+        weight = weight.reshape(-1, *inputs).transpose(0, 2, 3, 1).reshape(len(weight), -1)
+    return weight.T, weight
+
+
+def _check_requantize(node: Any, layer: Requantize) -> None:
+    expected = {"relu": "relu", "identity": "linear"}[layer.kind]
+    activation = str(node.get_attr("activation", node.class_name)).lower()
+    if activation != expected:
+        raise UserError(f"layer {layer.name}: hls4ml made it {activation}, expected {expected}")
+    _same(layer.name, "result", _type(node, "result_t"), precision(layer.output, layer.rounding, saturate=True))

@@ -1,0 +1,115 @@
+// Test bench with golden vectors: integer codes, compared exactly. The exit status is 0 only if every one is right.
+//
+// It is what `make test` runs here with g++, and what Vitis HLS runs as C simulation and, with RTL_SIM defined, as C/RTL
+// co-simulation (build_prj.tcl). C++11, since that is what the build script asks for.
+#include <cstdio>
+#include <cstdlib>
+#include <fstream>
+#include <iostream>
+#include <map>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "firmware/@NAME@.h"
+#include "firmware/nnet_utils/nnet_helpers.h"
+#include "firmware/normalize.h"
+
+namespace nnet {
+bool trace_enabled = false;
+std::map<std::string, void *> *trace_outputs = NULL;
+size_t trace_type_size = sizeof(double);
+} // namespace nnet
+
+static const int N_IN = @N_IN@;
+static const int N_OUT = @N_OUT@;
+static const int SIZE = @SIZE@;
+
+template <int W, int I, ap_q_mode Q, ap_o_mode O, int N> long long code_of(const ap_fixed<W, I, Q, O, N> &value) {
+    ap_int<W> bits;
+    bits.range(W - 1, 0) = value.range(W - 1, 0);
+    return bits.to_int64();
+}
+
+template <int W, int I, ap_q_mode Q, ap_o_mode O, int N> long long code_of(const ap_ufixed<W, I, Q, O, N> &value) {
+    ap_uint<W> bits;
+    bits.range(W - 1, 0) = value.range(W - 1, 0);
+    return bits.to_int64();
+}
+
+template <class T> void set_code(T &value, long long code) { value.range(T::width - 1, 0) = ap_int<64>(code); }
+
+// The next line of the file as integers; false at its end. A line of another length ends the program.
+static bool read_row(std::ifstream &file, const char *path, std::vector<long long> &row) {
+    std::string line;
+    if (!std::getline(file, line))
+        return false;
+    std::istringstream text(line);
+    for (size_t i = 0; i < row.size(); i++)
+        if (!(text >> row[i])) {
+            std::cerr << "ERROR: " << path << ": a line has fewer than " << row.size() << " integers" << std::endl;
+            std::exit(2);
+        }
+    return true;
+}
+
+static void run_network(const std::vector<long long> &codes, std::vector<long long> &outputs) {
+@RUN_NETWORK@
+}
+
+static int check_normalizer(const char *path) {
+    std::ifstream file(path);
+    std::vector<long long> row(2 * N_IN);
+    int patches = 0;
+    for (; read_row(file, path, row); patches++) {
+        normalize::count_t counts[N_IN];
+        normalize::code_t codes[N_IN];
+        for (int i = 0; i < N_IN; i++)
+            counts[i] = row[i];
+        normalize::counts_to_codes(counts, codes);
+        for (int i = 0; i < N_IN; i++)
+            if (codes[i].to_int64() != row[N_IN + i]) {
+                std::cerr << "ERROR: normalizer: patch " << patches << ", pixel (" << i / SIZE << ", " << i % SIZE
+                          << "): code " << codes[i].to_int64() << ", expected " << row[N_IN + i] << std::endl;
+                return -1;
+            }
+    }
+    return patches;
+}
+
+static int check_network(const char *path, std::ofstream &log) {
+    std::ifstream file(path);
+    std::vector<long long> row(N_IN + N_OUT), outputs(N_OUT);
+    int patches = 0;
+    for (; read_row(file, path, row); patches++) {
+        run_network(std::vector<long long>(row.begin(), row.begin() + N_IN), outputs);
+        for (int k = 0; k < N_OUT; k++)
+            log << outputs[k] << (k + 1 < N_OUT ? " " : "\n");
+        for (int k = 0; k < N_OUT; k++)
+            if (outputs[k] != row[N_IN + k]) {
+                std::cerr << "ERROR: network: patch " << patches << ", output " << k << ": code " << outputs[k]
+                          << ", expected " << row[N_IN + k] << std::endl;
+                return -1;
+            }
+    }
+    return patches;
+}
+
+int main() {
+#ifdef RTL_SIM
+    std::ofstream log("tb_data/rtl_cosim_results.log");
+#else
+    std::ofstream log("tb_data/csim_results.log");
+#endif
+    const int normalized = check_normalizer("tb_data/counts_to_codes.dat");
+    const int located = check_network("tb_data/codes_to_outputs.dat", log);
+    if (normalized < 0 || located < 0)
+        return 1;
+    if (normalized != @COUNTS@ || located != @CODES@) {
+        std::cerr << "ERROR: tb_data holds " << normalized << " and " << located
+                  << " golden vectors, expected @COUNTS@ and @CODES@" << std::endl;
+        return 1;
+    }
+    std::cout << "PASS: normalizer on " << normalized << " patches, network on " << located << " patches" << std::endl;
+    return 0;
+}

@@ -1,0 +1,104 @@
+"""Golden vectors, and the C++ test bench and normalizer that come with every project."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quant.arithmetic import Codes
+from quant.emulate import run
+from quant.network import IntegerNetwork
+from quant.normalize import Normalizer
+
+_TEMPLATES = Path(__file__).with_name("templates")
+
+#: Feeding one patch to the top function, for each io type.
+_CALLS = {
+    "io_parallel": """\
+    input_t input[N_IN];
+    result_t result[N_OUT];
+    for (int i = 0; i < N_IN; i++)
+        set_code(input[i], codes[i]);
+    @NAME@(input, result);
+    for (int k = 0; k < N_OUT; k++)
+        outputs[k] = code_of(result[k]);""",
+    "io_stream": """\
+    hls::stream<input_t> input("input");
+    hls::stream<result_t> result("result");
+    for (int i = 0; i < N_IN; i++) {
+        input_t pixel;
+        set_code(pixel[0], codes[i]);
+        input.write(pixel);
+    }
+    @NAME@(input, result);
+    const result_t last = result.read();
+    for (int k = 0; k < N_OUT; k++)
+        outputs[k] = code_of(last[k]);""",
+}
+
+
+@dataclass(frozen=True)
+class Golden:
+    """Golden vectors: ``counts`` to ``count_codes``, both (n, size, size), and ``codes`` (m, size, size) to
+    ``outputs`` (m, 2). The codes made from the counts are the first of ``codes``.
+    """
+
+    counts: Codes
+    count_codes: Codes
+    codes: Codes
+    outputs: Codes
+
+
+def golden(
+    network: IntegerNetwork, normalizer: Normalizer, counts: NDArray[np.generic], codes: NDArray[np.integer]
+) -> Golden:
+    """Vectors from detector values (n, size, size) and further input codes (k, size, size), by the emulator."""
+    whole, _ = normalizer.counts(counts)
+    count_codes = normalizer.codes(counts)
+    both = np.concatenate([count_codes, np.asarray(codes, np.int64).reshape(-1, network.size, network.size)])
+    return Golden(whole, count_codes, both, run(network, both).outputs)
+
+
+def render(template: str, values: dict[str, Any]) -> str:
+    """The text of a template with every ``@NAME@`` replaced; values may hold placeholders themselves."""
+    text = (_TEMPLATES / template).read_text()
+    for _ in range(2):
+        for key, value in values.items():
+            text = text.replace(f"@{key}@", str(value))
+    return text
+
+
+def normalizer_headers(normalizer: Normalizer, size: int) -> dict[str, str]:
+    """The normalizer as C++: ``normalize.h`` and its table."""
+    values = {
+        "N": size * size, "BITS": normalizer.bits, "COUNT_BITS": normalizer.count_bits,
+        "TABLE_BITS": normalizer.table_bits, "MANTISSA_BITS": normalizer.mantissa_bits, "SHIFT": normalizer.shift,
+    }  # fmt: skip
+    entries = [str(entry) for entry in normalizer.table]
+    lines = [", ".join(entries[i : i + 16]) for i in range(0, len(entries), 16)]
+    table = (
+        "// floor(2**(TABLE_BITS + MANTISSA_BITS) / (2**TABLE_BITS + i + 1)), included by normalize.h\n"
+        "static const mantissa_t TABLE[1 << TABLE_BITS] = {\n    " + ",\n    ".join(lines) + "};\n"
+    )
+    return {"firmware/normalize.h": render("normalize.h", values), "firmware/normalize_table.h": table}
+
+
+def test_bench_files(name: str, io_type: str, network: IntegerNetwork, vectors: Golden) -> dict[str, str]:
+    """The test bench and its data."""
+    n_out = vectors.outputs.shape[1]
+    values = {
+        "RUN_NETWORK": _CALLS[io_type], "NAME": name, "SIZE": network.size, "N_IN": network.size**2,
+        "N_OUT": n_out, "COUNTS": len(vectors.counts), "CODES": len(vectors.codes),
+    }  # fmt: skip
+    return {
+        f"{name}_test.cpp": render("test_bench.cpp", values),
+        "tb_data/counts_to_codes.dat": _rows(vectors.counts, vectors.count_codes),
+        "tb_data/codes_to_outputs.dat": _rows(vectors.codes, vectors.outputs),
+    }
+
+
+def _rows(inputs: Codes, outputs: Codes) -> str:
+    both = np.concatenate([inputs.reshape(len(inputs), -1), outputs.reshape(len(outputs), -1)], axis=1)
+    return "".join(" ".join(map(str, row)) + "\n" for row in both.tolist())

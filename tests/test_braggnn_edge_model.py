@@ -1,0 +1,112 @@
+"""The float networks against the published description, and the upstream conventions."""
+
+import numpy as np
+import pytest
+import torch
+
+from braggnn_edge import upstream
+from braggnn_edge.errors import UserError
+from braggnn_edge.model import PATCH_SIZES, BraggNN, NetworkSpec
+
+PUBLISHED_NAMES = {
+    f"{layer}.{kind}"
+    for layer in (
+        *(f"cnn_layers.{i}" for i in (0, 2, 4)),
+        *(f"nlb.{n}" for n in ("theta_layer", "phi_layer", "g_layer", "out_cnn")),
+        *(f"dense_layers.{i}" for i in (0, 2, 4, 6, 8)),
+    )
+    for kind in ("weight", "bias")
+}
+
+
+def literal_forward(state: dict[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
+    """The paper's network written out with explicit matrix products, for comparison with the module."""
+    f = torch.nn.functional
+    x = f.conv2d(x, state["cnn_layers.0.weight"], state["cnn_layers.0.bias"])
+    n, c, h, w = x.shape
+    project = lambda name: f.conv2d(x, state[f"nlb.{name}.weight"], state[f"nlb.{name}.bias"]).reshape(n, c // 2, h * w)  # noqa: E731
+    theta, phi, g = project("theta_layer"), project("phi_layer"), project("g_layer")
+    attention = torch.softmax(torch.einsum("nck,ncl->nkl", theta, phi), dim=-1)
+    mixed = torch.einsum("nkl,ncl->nck", attention, g).reshape(n, c // 2, h, w)
+    x = x + f.conv2d(mixed, state["nlb.out_cnn.weight"], state["nlb.out_cnn.bias"])
+    x = f.leaky_relu(x, 0.01)
+    for i in (2, 4):
+        x = f.leaky_relu(f.conv2d(x, state[f"cnn_layers.{i}.weight"], state[f"cnn_layers.{i}.bias"]), 0.01)
+    x = x.reshape(n, -1)
+    for i in (0, 2, 4, 6):
+        x = f.leaky_relu(x @ state[f"dense_layers.{i}.weight"].T + state[f"dense_layers.{i}.bias"], 0.01)
+    return x @ state["dense_layers.8.weight"].T + state["dense_layers.8.bias"]
+
+
+def test_published_network_has_the_published_names_and_function() -> None:
+    torch.manual_seed(1)
+    net = BraggNN(NetworkSpec(), 11).double()
+    state = net.state_dict()
+    assert set(state) == PUBLISHED_NAMES
+    for value in state.values():  # biases start at zero; the comparison must see them
+        value.add_(0.1 * torch.randn_like(value))
+    x = torch.rand(5, 1, 11, 11, dtype=torch.float64)
+    with torch.no_grad():
+        # Two orders of the same float64 sums of fewer than 10^4 terms of order 1: 10^4 * 2^-53 < 1e-11.
+        torch.testing.assert_close(net(x), literal_forward(state, x), rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("size", PATCH_SIZES)
+def test_published_patch_sizes(size: int) -> None:
+    assert BraggNN(NetworkSpec(dense=(64, 32, 16, 8)), size)(torch.rand(2, 1, size, size)).shape == (2, 2)
+
+
+@pytest.mark.parametrize("size", [10, 5])
+def test_unusable_patch_size_is_refused(size: int) -> None:
+    with pytest.raises(UserError, match=f"patch size {size}"):
+        BraggNN(NetworkSpec(), size)
+
+
+def test_offsets_round_trip_and_axis_order() -> None:
+    # Upstream (col, row) / size from the corner: col 7, row 4 of an 11 px patch is 1 px up, 2 px right of the centre.
+    assert upstream.to_offset(torch.tensor([[7.0 / 11, 4.0 / 11]]), 11).numpy() == pytest.approx(
+        np.array([[-1.0, 2.0]]), abs=1e-6
+    )
+    offsets = torch.randn(20, 2, dtype=torch.float64)
+    torch.testing.assert_close(upstream.to_offset(upstream.from_offset(offsets, 11), 11), offsets)
+
+
+def test_folded_head_answers_in_offsets() -> None:
+    torch.manual_seed(2)
+    head = torch.nn.Linear(6, 2).double()
+    weight, bias = upstream.fold_offset(head, 11)
+    x = torch.randn(9, 6, dtype=torch.float64)
+    torch.testing.assert_close(x @ weight.T + bias, upstream.to_offset(head(x), 11))
+
+
+@pytest.mark.parametrize(
+    "spec", [NetworkSpec(), NetworkSpec(dense=(64, 32, 16, 8)), NetworkSpec((8, 2, 8), (16,), False, 0.0)]
+)
+def test_checkpoint_round_trip(tmp_path, spec: NetworkSpec) -> None:
+    net = BraggNN(spec, 13).to(memory_format=torch.channels_last)
+    upstream.save_checkpoint(net, tmp_path / "net.pth")
+    read = upstream.load_checkpoint(tmp_path / "net.pth", spec)
+    assert (read.spec, read.size) == (spec, 13)
+    for name, value in net.state_dict().items():
+        assert torch.equal(value, read.state_dict()[name])
+    if spec == NetworkSpec():
+        assert upstream.load_checkpoint(tmp_path / "net.pth").spec == spec
+
+
+def test_hostile_checkpoints_are_refused(tmp_path) -> None:
+    path = tmp_path / "net.pth"
+    with pytest.raises(UserError, match=r"net\.pth"):
+        upstream.load_checkpoint(path)
+    path.write_bytes(b"PK\x03\x04 not a checkpoint")
+    with pytest.raises(UserError, match=r"net\.pth"):
+        upstream.load_checkpoint(path)
+    state = BraggNN(NetworkSpec(), 11).state_dict()
+    torch.save({**state, "decoder.weight": torch.zeros(1)}, path)
+    with pytest.raises(UserError, match=r"decoder\.weight"):
+        upstream.load_checkpoint(path)
+    torch.save({k: v for k, v in state.items() if k != "nlb.g_layer.weight"}, path)
+    with pytest.raises(UserError, match=r"nlb\.g_layer\.weight"):
+        upstream.load_checkpoint(path)
+    torch.save(state, path)
+    with pytest.raises(UserError, match="expected"):
+        upstream.load_checkpoint(path, NetworkSpec(dense=(8,)))

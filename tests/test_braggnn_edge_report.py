@@ -1,0 +1,420 @@
+"""report.json, report.html and report.png: figures computed by hand, honest words, nothing invented."""
+
+import dataclasses
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import matplotlib.image
+import numpy as np
+import pytest
+
+from braggnn_edge import evaluate, page, report, table
+from braggnn_edge.config import Config
+from braggnn_edge.errors import UserError
+from braggnn_edge.rundir import write_json
+from braggnn_edge.table import PEAK, TEST, PeakTable
+
+DOCS = Path(__file__).parents[1] / "docs" / "artifacts.md"
+SIZE, SHIFT = 11, 1
+HISTORY = [{"iteration": i, "loss": 1 / i, "score": 2 / i, "p50": 1 / i, "p75": 2 / i, "p95": 4 / i} for i in (1, 2, 4)]
+RESULTS: dict[str, Any] = {
+    "bit_exact": {
+        "quantized/integer": {"patches": 500, "wrong": 0},
+        "csim:io_stream/integer": {"patches": 500, "wrong": 0},
+    },
+    "layers": [
+        {"name": "conv0", "kind": "conv2d", "weight_bits": 6, "accumulator_bits": 17, "macs": 729, "overflows": 0}
+    ],
+    "hardware": [
+        {"form": "hls4ml", "io": "io_stream", "clock_mhz": 200, "dsp": 12, "lut": None, "ff": float("nan"),
+         "source": "analytic"}
+    ],
+}  # fmt: skip
+
+
+def make_table(n: int = 160, simulated: bool = True, seed: int = 3) -> tuple[PeakTable, np.ndarray]:
+    """Poisson Gaussians on brightest-pixel crops, every second one a test peak; and the test peaks' true offsets."""
+    rng = np.random.default_rng(seed)
+    side = SIZE + 2 * SHIFT
+    grid = np.arange(side) - side // 2
+    offsets = rng.uniform(-0.45, 0.45, (n, 2))
+    height = 10 ** rng.uniform(2, 4, n)
+    shape = (
+        np.exp(-(((grid - offsets[:, :1]) / 1.2) ** 2))[:, :, None]
+        * np.exp(-(((grid - offsets[:, 1:]) / 1.2) ** 2))[:, None]
+    )
+    crops = rng.poisson(height[:, None, None] * shape + 5).astype(np.uint16)
+    peaks = np.zeros(n, PEAK)
+    peaks["row"], peaks["col"] = rng.integers(20, 900, (2, n))
+    peaks["area"], peaks["maximum"] = rng.integers(4, 12, n), crops[:, side // 2, side // 2]
+    peaks["voigt_row"], peaks["voigt_col"] = peaks["row"] + offsets[:, 0], peaks["col"] + offsets[:, 1]
+    peaks["voigt_converged"], peaks["voigt_residual"] = True, 0.01
+    for name in ("truth_row", "truth_col", "bound_var_row", "bound_cov_row_col", "bound_var_col"):
+        peaks[name] = np.nan
+    if simulated:
+        peaks["truth_row"], peaks["truth_col"] = peaks["voigt_row"], peaks["voigt_col"]
+        peaks["bound_var_row"] = peaks["bound_var_col"] = 0.02**2
+        peaks["bound_cov_row_col"] = 0.0
+    peaks["split"] = np.where(np.arange(n) % 2, TEST, 0)
+    return PeakTable(peaks, crops, ("far",), SIZE, SHIFT), offsets[1::2]
+
+
+def moved(offsets: np.ndarray) -> dict[str, np.ndarray]:
+    """Predictions whose errors are known: 0.01 px, 0.05 px as (0.03, -0.04), and 0.1 px for the last two forms."""
+    worse = offsets + [0.0, 0.1]
+    return {
+        "csim:io_stream": worse,
+        "quantized": worse,
+        "float": offsets + [0.01, 0.0],
+        "float_compact": offsets + [0.03, -0.04],
+    }
+
+
+INFO: dict[str, Any] = {
+    "name": "tiny",
+    "seed": 5,
+    "notes": ["A short run."],
+    "config": {
+        "scan": [
+            {"name": "far", "format": "simulated", "threshold": 45.0, "min_area": 4, "path": "/secret/place/far.h5"}
+        ],
+        "peaks": {"lone": True},
+        "split": {"block": 8, "guard": 1},
+    },
+}
+
+
+def build(directory: Path, data: PeakTable, predictions: dict[str, np.ndarray], **changes: Any) -> dict[str, Any]:
+    arguments: dict[str, Any] = {
+        "results": RESULTS,
+        "histories": {"full": HISTORY},
+        "seconds": {"label": 1.5},
+        "info": INFO,
+    }
+    return report.build(data, predictions, directory=directory, **(arguments | changes))
+
+
+def content(data: PeakTable, predictions: dict[str, np.ndarray], results: dict[str, Any] = RESULTS) -> dict[str, Any]:
+    return report.evaluate_run(data, predictions, results, {}, INFO).document
+
+
+@pytest.fixture(scope="module")
+def simulated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    data, offsets = make_table()
+    directory = tmp_path_factory.mktemp("simulated")
+    return directory, build(directory, data, moved(offsets))
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    data, offsets = make_table(simulated=False)
+    rows = np.flatnonzero(data.peaks["split"] == TEST)
+    data.peaks["voigt_converged"][rows[:3]] = False
+    data.peaks["saturated"][rows[3]] = True
+    data.peaks["voigt_residual"][rows[4]] = 0.05
+    data.peaks["area"][rows[5:]] = 6
+    data.peaks["area"][rows[5]] = 5
+    predictions = moved(offsets)
+    predictions["float"] = predictions["float"].copy()
+    predictions["float"][:6] += 3.0  # only on the peaks that the clean subset must not hold
+    directory = tmp_path_factory.mktemp("measured")
+    return directory, build(directory, data, predictions, results={})
+
+
+def test_errors_of_known_predictions(simulated: tuple[Path, dict[str, Any]]) -> None:
+    errors = simulated[1]["errors_px"]
+    assert list(errors) == [
+        "constant", "maximum", "centre_of_mass", "centre_of_mass_squared", "voigt", "cramer_rao_bound", "float",
+        "float_compact", "quantized", "csim:io_stream",
+    ]  # fmt: skip
+    # Positions near 900 px are stored in float64: differences carry rounding of about 900 * 2**-53, below 1e-12.
+    for name, row, col, far in (
+        ("float", 0.01, 0, 0.01),
+        ("float_compact", 0.03, -0.04, 0.05),
+        ("quantized", 0, 0.1, 0.1),
+    ):
+        entry = errors[name]
+        assert entry["reference"] == "truth"
+        assert entry["n"] == 80
+        figures = [entry[key] for key in ("mean", "p50", "p75", "p95", "p99_5")]
+        assert figures == pytest.approx([far] * 5, abs=1e-11)
+        assert (entry["bias_row"], entry["bias_col"]) == pytest.approx((row, col), abs=1e-11)
+    assert errors["csim:io_stream"] == errors["quantized"]
+    assert errors["voigt"]["p99_5"] == pytest.approx(0, abs=1e-11)
+
+
+def test_json_file_is_the_returned_document(simulated: tuple[Path, dict[str, Any]]) -> None:
+    directory, document = simulated
+    assert json.loads((directory / "report.json").read_text()) == json.loads(json.dumps(document))
+    assert document["dataset"]["source"] == "far (simulated)"
+    assert (document["dataset"]["train"], document["dataset"]["test"]) == (80, 80)
+    assert document["dataset"]["labels"] == {"truth": 80, "voigt": 0}
+    assert "blocks of 8 frames" in document["dataset"]["split_by"]
+    assert document["seconds"] == {"label": 1.5}
+
+
+def test_unknown_hardware_figures_are_absent(simulated: tuple[Path, dict[str, Any]]) -> None:
+    directory, document = simulated
+    assert document["hardware"] == [
+        {"form": "hls4ml", "io": "io_stream", "clock_mhz": 200, "dsp": 12, "source": "analytic"}
+    ]
+    html = (directory / "report.html").read_text()
+    assert re.search(r"<td[^>]*>LUT</td><td>.*?not measured", html)
+    assert re.search(r"<td[^>]*>DSP</td><td>~ 12</td>", html)
+    assert "<b>estimate</b>, not a synthesis result" in html
+
+
+def test_losses_are_marked_and_said() -> None:
+    errors = {
+        "centre_of_mass": {"p50": 0.2, "p75": 0.3, "p95": 0.4, "p99_5": 0.5},
+        "centre_of_mass_squared": {"p50": 0.1, "p75": 0.2, "p95": 0.3, "p99_5": 0.6},
+        "voigt": {"p50": 9.0, "p75": 9.0, "p95": 9.0, "p99_5": 9.0},
+        "csim": {"p50": 0.1, "p75": 0.1, "p95": 0.35, "p99_5": 0.55},
+    }
+    found = [(e["estimator"], e["centroid"], e["percentile"]) for e in evaluate.losses(errors)]
+    assert found == [
+        ("csim", "centre_of_mass", "p99_5"),  # 0.55 > 0.5
+        ("csim", "centre_of_mass_squared", "p95"),  # 0.35 > 0.3; equal at p50 is no loss
+    ]
+
+
+def test_page_says_where_a_network_loses(simulated: tuple[Path, dict[str, Any]]) -> None:
+    directory, document = simulated
+    lost = {(e["estimator"], e["centroid"]) for e in document["loses_to_centroid"]}
+    assert ("quantized", "centre_of_mass_squared") in lost
+    assert ("float", "centre_of_mass") not in lost
+    html = (directory / "report.html").read_text()
+    assert (
+        "<b>quantized</b> and <b>C simulation, io_stream</b> lose to the squared centre of mass at p50 (0.1000 px"
+        in html
+    )
+    assert '<td class="lost">▲ 0.1000</td>' in html
+
+
+def test_measured_scan_is_compared_with_the_fit(measured: tuple[Path, dict[str, Any]]) -> None:
+    directory, document = measured
+    assert document["reference"] == {"kind": "voigt", "left_out": 3}
+    errors, clean = document["errors_px"], document["errors_px_clean"]
+    assert "voigt" not in errors
+    assert "cramer_rao_bound" not in errors
+    assert {entry["reference"] for entry in errors.values()} == {"voigt"}
+    assert errors["float"]["n"] == 77
+    assert errors["float"]["p99_5"] > 1
+    assert clean["float"]["n"] == 74
+    assert clean["float"]["p99_5"] == pytest.approx(0.01, abs=1e-11)
+    html = (directory / "report.html").read_text()
+    assert "3 test peaks whose fit did not converge are left out" in html
+    assert "Clean peaks only" in html
+
+
+def test_absent_results_are_not_measured(measured: tuple[Path, dict[str, Any]]) -> None:
+    directory, document = measured
+    assert (document["bit_exact"], document["layers"], document["hardware"]) == ({}, [], [])
+    html = (directory / "report.html").read_text()
+    assert "<b>not measured</b>" in html
+    assert "PASS" not in html
+    assert html.count("against integer</td><td") == 5
+
+
+@pytest.mark.parametrize(
+    ("entries", "expected"),
+    [
+        ({}, "not measured"),
+        ({"a/integer": {"patches": 5, "wrong": 0}}, "PASS"),
+        ({"a/integer": {"patches": 5, "wrong": 0}, "b/integer": {"patches": 5, "wrong": 1}}, "FAIL"),
+        ({"a/integer": {"patches": 0, "wrong": 0}}, "not measured"),
+        ({"a/integer": {"patches": 5, "wrong": 0}, "b/integer": {"patches": 0, "wrong": 0}}, "not measured"),
+        ({"a/integer": {"patches": 5, "wrong": 2}, "b/integer": {"patches": 0, "wrong": 0}}, "FAIL"),
+    ],
+)
+def test_verdict(entries: dict[str, dict[str, int]], expected: str) -> None:
+    assert page.verdict(entries) == expected
+
+
+class _Balanced(HTMLParser):
+    """Fails on a tag that is closed without being open, and collects what would be fetched."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.fetched: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert tag not in ("script", "link", "iframe")
+        self.fetched += [value or "" for key, value in attrs if key in ("src", "href")]
+        if tag not in ("meta", "img", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open
+        assert self.open.pop() == tag
+
+
+@pytest.mark.parametrize("which", ["simulated", "measured"])
+def test_page_is_one_file(which: str, request: pytest.FixtureRequest) -> None:
+    html = (request.getfixturevalue(which)[0] / "report.html").read_text()
+    parser = _Balanced()
+    parser.feed(html)
+    assert parser.open == []
+    assert len(parser.fetched) >= 4
+    assert all(source.startswith("data:image/png;base64,") for source in parser.fetched)
+    assert "url(" not in html
+    assert "@import" not in html
+
+
+def test_no_absolute_path_is_written(simulated: tuple[Path, dict[str, Any]]) -> None:
+    directory, _ = simulated
+    for name in ("report.json", "report.html"):
+        text = (directory / name).read_text()
+        assert "/secret" not in text
+        assert ".../far.h5" in text
+
+
+def test_hostile_names_are_escaped(tmp_path: Path) -> None:
+    data, offsets = make_table(40)
+    evil = "<script>alert(1)</script>"
+    data = dataclasses.replace(data, scans=(evil,))
+    results = {
+        "bit_exact": {evil: {"patches": 1, "wrong": 0}},
+        "layers": [{"name": evil}],
+        "notes": evil,
+        "hostile": {evil: 1},
+    }
+    info = INFO | {"name": evil, "notes": [evil], "split_by": evil, "versions": {evil: evil}}
+    document = report.evaluate_run(data, {evil: offsets + 1}, results, {evil: 1.0}, info).document
+    html = page.render(document, evil, tmp_path)
+    assert "<script" not in html
+    assert html.count("&lt;script&gt;") >= 10
+
+
+def test_same_input_same_bytes(tmp_path: Path, simulated: tuple[Path, dict[str, Any]]) -> None:
+    data, offsets = make_table()
+    build(tmp_path, data, moved(offsets))
+    files = sorted(p.relative_to(tmp_path) for p in tmp_path.rglob("*") if p.is_file())
+    assert {"report.json", "report.html", "report.png", "figures/gallery.png"} <= set(map(str, files))
+    for name in files:
+        assert (tmp_path / name).read_bytes() == (simulated[0] / name).read_bytes(), name
+
+
+def test_summary_picture_fits_a_readme(simulated: tuple[Path, dict[str, Any]]) -> None:
+    path = simulated[0] / "report.png"
+    assert matplotlib.image.imread(path).shape[1] == 1400
+    assert path.stat().st_size < 300_000
+
+
+def test_bound_draws_follow_the_covariance() -> None:
+    data, _ = make_table(4000)
+    used = data.of(TEST)
+    draws = evaluate.estimates_without_network(used, "truth", np.zeros((2000, 2)), 1)["cramer_rao_bound"]
+    # Rayleigh: the mean distance is s sqrt(pi / 2), with standard error s sqrt((2 - pi / 2) / n); 5 of those are allowed.
+    error = 5 * 0.02 * np.sqrt((2 - np.pi / 2) / 2000)
+    assert np.linalg.norm(draws, axis=1).mean() == pytest.approx(0.02 * np.sqrt(np.pi / 2), abs=error)
+    used.peaks["bound_var_row"], used.peaks["bound_cov_row_col"], used.peaks["bound_var_col"] = 4e-4, -6e-4, 9e-4
+    used.peaks["bound_var_row"][:2] = (np.nan, -1.0)
+    draws = evaluate.estimates_without_network(used, "truth", np.zeros((2000, 2)), 1)["cramer_rao_bound"]
+    assert np.isnan(draws[:2]).all()
+    # Fully anticorrelated: col = -1.5 row, up to the rounding of sqrt(c - b**2 / a), which is below 1e-9.
+    np.testing.assert_allclose(draws[2:, 1], -1.5 * draws[2:, 0], atol=1e-8)
+
+
+def test_truth_is_the_reference_of_simulated_scans_alone() -> None:
+    data, _ = make_table(40)
+    test = data.of(TEST)
+    assert evaluate.reference_of(test) == "truth"
+    test.peaks["truth_row"][0] = np.nan  # a hot pixel
+    assert evaluate.reference_of(test) == "truth"
+    test.peaks["scan"][:5], test.peaks["truth_row"][:5] = 1, np.nan  # a measured scan beside it
+    assert evaluate.reference_of(test) == "voigt"
+
+
+def test_detection_without_a_spot_is_left_out() -> None:
+    data, offsets = make_table(40)
+    data.peaks["truth_row"][1] = np.nan  # row 1 is the first test peak
+    data.peaks["voigt_converged"][3] = False
+    document = content(data, moved(offsets))
+    assert document["reference"] == {"kind": "truth", "left_out": 1, "voigt_not_converged": 1}
+    assert document["errors_px"]["float"]["n"] == 19
+    assert document["errors_px"]["float"]["p99_5"] == pytest.approx(0.01, abs=1e-11)
+    assert document["errors_px"]["voigt"]["n"] == 18
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (lambda offsets: offsets[:-1], "'float' have shape"),
+        (lambda offsets: np.where(np.arange(len(offsets))[:, None] == 1, np.nan, offsets), "not finite on 1 of 20"),
+    ],
+)
+def test_bad_predictions_write_nothing(tmp_path: Path, wrong: Any, message: str) -> None:
+    data, offsets = make_table(40)
+    with pytest.raises(UserError, match=message):
+        build(tmp_path, data, {"float": wrong(offsets)})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_test_peak_is_an_error(tmp_path: Path) -> None:
+    data, _ = make_table(40)
+    data.peaks["split"] = 0
+    with pytest.raises(UserError, match="no test peak has a known position"):
+        build(tmp_path, data, {})
+
+
+def test_float_that_loses_to_the_centroid_is_refused(tmp_path: Path) -> None:
+    data, offsets = make_table(40)
+    with pytest.raises(UserError, match="is not below the centre of mass"):
+        build(tmp_path, data, {"float": offsets + 2.0}, float_beats_centroid=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_float_that_beats_the_centroid_passes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(report, "_write", lambda *_: None)
+    data, offsets = make_table(40)
+    document = build(tmp_path, data, {"float": offsets}, float_beats_centroid=True)
+    assert document["errors_px"]["float"]["p95"] < document["errors_px"]["centre_of_mass"]["p95"]
+
+
+def test_stage_collects_the_run(tmp_path: Path) -> None:
+    data, offsets = make_table(40)
+    run = tmp_path / "runs" / "tiny"
+    stages = ("data", "label", "train", "qat", "hls", "csim")
+    for index, name in enumerate(stages):
+        (run / name).mkdir(parents=True)
+        manifest = {"wall_seconds": index + 0.5, "python": "3.11.0", "packages": {"torch": "2"}, "git_commit": "abc+"}
+        write_json(run / name / "manifest.json", manifest)
+    table.save(data, run / "label/peaks.h5")
+    for name in ("train/compact", "train/full", "qat/qat"):
+        write_json(run / f"{name}.json", {"history": HISTORY})
+    write_json(run / "qat/integer.json", {"version": 1})
+    cfg = Config("tiny", 7, MappingProxyType({"report": report.ReportSpec(("Short.",))}), tmp_path)
+    said: list[str] = []
+    with pytest.raises(UserError, match="run `braggnn-edge csim`"):
+        report.run(cfg["report"], cfg, run, tmp_path / "out", said.append)
+    write_json(run / "csim/results.json", RESULTS | {"hardware": []})
+    np.savez(run / "csim/predictions.npz", **moved(offsets))
+    report.run(cfg["report"], cfg, run, tmp_path / "out", said.append)
+    document = json.loads((tmp_path / "out/report.json").read_text())
+    assert document["seconds"] == {name: index + 0.5 for index, name in enumerate(stages)}
+    assert document["notes"] == ["Short."]
+    assert document["versions"] == {"python": "3.11.0", "torch": "2"}
+    assert (document["git_commit"], document["seed"], document["name"]) == ("abc+", 7, "tiny")
+    assert document["errors_px"]["csim:io_stream"]["p50"] == pytest.approx(0.1, abs=1e-11)
+    assert (tmp_path / "out/figures/curves.png").exists()
+    assert list(report._histories(run)) == ["full", "compact", "quantized"]
+    assert said[-1] == "  bit-exactness: PASS"
+
+
+def test_everything_written_is_documented(
+    simulated: tuple[Path, dict[str, Any]], measured: tuple[Path, dict[str, Any]]
+) -> None:
+    text = DOCS.read_text()
+    for column in PEAK.names or ():
+        assert f"`{column}`" in text, column
+    for document in (simulated[1], measured[1]):
+        for key in document:
+            assert f"`{key}`" in text, key
+        for key in document["dataset"]:
+            assert f"`{key}`" in text, key
