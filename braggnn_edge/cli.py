@@ -79,7 +79,7 @@ def stage(name: str, c: Context) -> Stage:
         "train": ("label",),
         "compact": ("label",),
         "qat": ("label", "compact", "train") if cfg["qat"].teacher else ("label", "compact"),
-        "hls": ("qat",),
+        "hls": ("label", "qat"),
         "csim": ("label", "train", "compact", "qat", "hls"),
         "report": ("data", "label", "train", "compact", "qat", "hls", "csim"),
     }
@@ -110,7 +110,7 @@ def stage(name: str, c: Context) -> Stage:
             out,
             c.say,
         ),
-        "hls": lambda out: build.run(cfg["hls"], run / "qat", out, c.say),
+        "hls": lambda out: build.run(cfg["hls"], _peaks(run), run / "qat", out, c.say),
         "csim": lambda out: evidence.run(cfg["csim"], cfg["quant"], run, cfg.seed, out, c.workers, c.say),
         "report": lambda out: report.run(cfg["report"], cfg, run, out, c.say),
     }

@@ -6,6 +6,7 @@ An unknown key, a missing value or a value of the wrong type is an error that na
 
 import dataclasses
 import os
+import sys
 import tomllib
 import types
 import typing
@@ -40,10 +41,10 @@ def load(path: Path, sections: Mapping[str, Any]) -> Config:
     A table that is left out takes its dataclass's defaults. Raises UserError for anything unexpected.
     """
     try:
-        document = tomllib.loads(path.read_text())
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UserError(f"configuration {path} does not exist; the ones provided are in configs/") from error
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, UnicodeDecodeError, RecursionError, tomllib.TOMLDecodeError) as error:
         raise UserError(f"configuration {path} cannot be read as TOML: {error}") from error
     known = ["name", "seed", *sections]
     for key in document:
@@ -53,8 +54,8 @@ def load(path: Path, sections: Mapping[str, Any]) -> Config:
     if not name or not all(c.isalnum() or c in "-_." for c in name) or name.startswith("."):
         raise UserError(f"{path}: name {name!r} is not a folder name; use letters, digits, '-', '_' and '.'")
     seed = parse(int, document.get("seed", 1), f"{path}: seed")
-    if seed < 0:
-        raise UserError(f"{path}: seed {seed} is negative; expected 0 or more")
+    if not 0 <= seed < 2**32:
+        raise UserError(f"{path}: seed {seed} is out of range; expected 0 to {2**32 - 1}")
     parsed = {
         key: parse(kind, document.get(key, [] if typing.get_origin(kind) is tuple else {}), f"{path}: {key}")
         for key, kind in sections.items()
@@ -82,9 +83,11 @@ def parse(kind: Any, value: Any, where: str) -> Any:
         if len(item_kinds) != len(value):
             raise UserError(f"{where}: expected {len(item_kinds)} values, got {len(value)}")
         return tuple(parse(k, v, f"{where}[{i}]") for i, (k, v) in enumerate(zip(item_kinds, value, strict=True)))
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+    if kind is float and type(value) in (int, float):
+        if not abs(value) <= sys.float_info.max:  # NaN is not equal to itself, so no stage would ever be up to date
+            raise UserError(f"{where}: expected a finite number, got {value!r}")
         return float(value)
-    if kind in (int, float, bool, str) and type(value) is kind:
+    if kind in (int, bool, str) and type(value) is kind:
         return value
     raise UserError(f"{where}: expected {getattr(kind, '__name__', kind)}, got {value!r}")
 

@@ -31,8 +31,7 @@ def check_noise(gain: float, read_noise: float) -> None:
 
 
 def inverse(information: Array, frozen: NDArray[np.bool_] | None = None) -> Array:
-    """Inverse of symmetric positive matrices (n, k, k); rows and columns ``frozen`` (n, k) are held fixed
-    (zeros).
+    """Inverse of symmetric positive matrices (n, k, k); ``frozen`` (n, k) is held fixed: zeros.
 
     By Gauss-Jordan elimination on matrices scaled to a unit diagonal, in elementwise operations, so that a
     result does not depend on the batch. Directions without information get a huge but finite variance.

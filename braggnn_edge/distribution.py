@@ -21,13 +21,12 @@ def error_distribution(errors: Mapping[str, NDArray[np.float64]], reference: str
 
     errors: estimator to the distances (n,) px from the reference; reference: what that is, in words.
     """
-    with drawn(path, 10.6, 5.0) as figure:
+    with drawn(path, 10.6, 5.0, free=True) as figure:
         whole, tail = figure.subplots(1, 2, width_ratios=(3, 2))
+        figure.subplots_adjust(0.055, 0.11, 0.985, 0.935, 0.17)
         draw_distribution(whole, errors, reference)
         most = max((len(e) for e in errors.values()), default=1)
-        levels = np.concatenate(
-            [np.linspace(0, 0.5, 40), 1 - np.geomspace(0.5, max(1 / max(most, 1), 1e-6), 160)]
-        )
+        levels = np.concatenate([np.linspace(0, 0.5, 40), 1 - np.geomspace(0.5, max(1 / max(most, 1), 1e-6), 160)])
         for names, values in merged(errors).items():
             kind = look(names[0])
             if len(values):
@@ -54,17 +53,11 @@ def draw_distribution(axes: Axes, errors: Mapping[str, NDArray[np.float64]], ref
     axes.set_yticks([0, 25, 50, 75, 95])
     axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:.0f} %"))
     log_ticks(axes.xaxis)
-    _place_labels(
-        axes, {label(names): (x, 100 * levels, look(names[0]).color) for names, x in curves.items()}
-    )
+    _place_labels(axes, {label(names): (x, 100 * levels, look(names[0]).color) for names, x in curves.items()})
 
 
 def _place_labels(axes: Axes, curves: Mapping[str, tuple[NDArray[Any], NDArray[Any], str]]) -> None:
     """Write every curve's name beside it, where it covers least of the other curves and names."""
-    figure = axes.get_figure(root=True)
-    if figure is None:
-        return
-    figure.draw_without_rendering()
     frame = axes.get_window_extent()
     points = {name: axes.transData.transform(np.stack([x, y], axis=1)) for name, (x, y, _) in curves.items()}
     every = np.concatenate(list(points.values())) if points else np.zeros((0, 2))

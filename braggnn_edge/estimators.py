@@ -43,7 +43,7 @@ def maximum(patches: NDArray) -> Offsets:
     """The brightest pixel; the first in row-major order among equals."""
     patches = _checked(patches)
     height, width = patches.shape[1:]
-    row, col = np.divmod(patches.reshape(len(patches), -1).argmax(axis=1), width)
+    row, col = np.divmod(patches.reshape(len(patches), height * width).argmax(axis=1), width)
     return np.stack((row - height // 2, col - width // 2), axis=1).astype(np.float64)
 
 

@@ -40,9 +40,10 @@ class FitResult:
     covariance: (n, 8, 8) from Fisher's information at the solution; parameters at a bound or fixed count
         as known (zero rows). sigma: (n, 8), its square-rooted diagonal; that of the tilt is at most pi /
         sqrt(12).
-    chi2: sum of (d - m)^2 / v over the pixels used; dof: their number less the free parameters.
-    residual: root of the mean of (d - m)^2 over the pixels used, divided by the fitted amplitude; a pixel
-        below the floor counts as d = min(m, floor).
+    chi2: sum of (d - m)^2 / v over the pixels used, one below the floor counting as d = min(m, floor); dof: their
+        number less the free parameters.
+    residual: root of the mean of (d - m)^2 over the pixels used as data (below the floor: not), divided by the
+        fitted amplitude. "Residual below 5 % of the peak" means residual < 0.05.
     iterations: model evaluations. converged: the last step was negligible and dof >= 0.
     at_bound: (n, 8), parameters that ended on a bound.
     """
@@ -109,7 +110,8 @@ def fit(
     noise = Noise(gain, read_noise**2, floor)
     low, high = bounds(data, used, gain, read_noise, fixed or {})
     start = starts(data, used, below, floor=floor, low=low, high=high)
-    queue = Queue(data.reshape(count, -1), used.reshape(count, -1), below.reshape(count, -1), start, low, high)
+    pixels = shape[0] * shape[1]
+    queue = Queue(*(image.reshape(count, pixels) for image in (data, used, below)), start, low, high)
     lanes = queue.open(chunk, torch.device(device))
     records = Records(count)
     while (lanes.index >= 0).any():
@@ -121,7 +123,7 @@ def fit(
             lanes = queue.refill(lanes, over)
             if progress is not None:
                 progress(records.finished, count)
-    return _result(records, (used | below).sum(axis=(1, 2)), shape, low, high)
+    return _result(records, used.sum(axis=(1, 2)), below.sum(axis=(1, 2)), low=low, high=high, shape=shape)
 
 
 def _checked(
@@ -154,13 +156,19 @@ def _checked(
 
 
 def _result(
-    records: Records, pixels: NDArray[np.int64], shape: tuple[int, int], low: NDArray, high: NDArray
+    records: Records,
+    used: NDArray[np.int64],
+    below: NDArray[np.int64],
+    *,
+    low: NDArray,
+    high: NDArray,
+    shape: tuple[int, int],
 ) -> FitResult:
-    """Everything that follows from the solutions; ``pixels`` (n,) is the number used."""
+    """Everything that follows from the solutions; ``used`` and ``below`` (n,) are numbers of pixels."""
     parameters = records.parameters
     covariance = public_covariance(inverse(records.information, records.frozen), parameters)
     sigma = np.sqrt(np.diagonal(covariance, axis1=1, axis2=2))
-    dof = pixels - (~records.frozen).sum(axis=1)
+    dof = used + below - (~records.frozen).sum(axis=1)
     centre = np.array([shape[0] // 2, shape[1] // 2], dtype=np.float64)
     bounded = (parameters <= low) | (parameters >= high)
     bounded[:, TILT] = False
@@ -171,7 +179,7 @@ def _result(
         sigma=sigma,
         chi2=records.sums[:, 0],
         dof=dof,
-        residual=np.sqrt(records.sums[:, 1] / np.maximum(pixels, 1)) / parameters[:, AMPLITUDE],
+        residual=np.sqrt(records.sums[:, 1] / np.maximum(used, 1)) / parameters[:, AMPLITUDE],
         iterations=records.iterations,
         converged=records.converged & (dof >= 0),
         at_bound=bounded & (low < high),

@@ -65,7 +65,7 @@ def starts(data: Array, keep: Mask, below: Mask, *, floor: float | None, low: Ar
     count, height, width = data.shape
     border = np.ones((height, width), dtype=bool)
     border[1:-1, 1:-1] = False
-    flat = np.where(keep, data, np.nan).reshape(count, -1)
+    flat = np.where(keep, data, np.nan).reshape(count, height * width)
     values = np.sort(flat[:, border.ravel()], axis=1)  # NaN last
     number = np.isfinite(values).sum(axis=1)
     rows = np.arange(count)
@@ -73,8 +73,9 @@ def starts(data: Array, keep: Mask, below: Mask, *, floor: float | None, low: Ar
     if floor is not None:
         background = np.full(count, 0.25 * floor)
     # Saturated pixels, left out of the fit, still show where the peak is.
-    brightest = data.reshape(count, -1).argmax(axis=1)
-    top = data.reshape(count, -1)[rows, brightest]
+    flat = data.reshape(count, height * width)
+    brightest = flat.argmax(axis=1)
+    top = flat[rows, brightest]
     height_above = np.maximum(top - background, 1e-3 * np.maximum(np.abs(top), 1.0))
     row0, col0 = np.divmod(brightest, width)
     dr = np.arange(height)[None, :, None] - row0[:, None, None]

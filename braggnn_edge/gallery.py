@@ -3,11 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
@@ -49,18 +50,24 @@ class Centres:
 def gallery(centres: Centres, path: Path, count: int = 6) -> None:
     """Best, median and worst patches of the subject, with every estimator's centre, whole and magnified."""
     chosen = choose(centres.errors(), count)
-    columns = min(count, len(centres.patches))
-    with drawn(path, 1.78 * columns + 0.4, 12.6) as figure:
-        parts: Any = figure.subfigures(4, 1, height_ratios=(10, 10, 10, 1.5))
-        for part, (title, rows) in zip(parts, chosen.items(), strict=False):
+    width, height = 1.78 * max(min(count, len(centres.patches)), 4) + 0.1, 12.6
+    with drawn(path, width, height, free=True) as figure:
+        for number, (title, rows) in enumerate(chosen.items()):
+            top = height - 4.02 * number
             heading = f"{title.capitalize()} of the {look(centres.subject).label}"
-            part.suptitle(heading, x=0.01, ha="left", fontsize=11, fontweight="bold")
-            axes = part.subplots(2, columns, squeeze=False)
+            figure.text(0.1 / width, 1 - (4.02 * number + 0.22) / height, heading, fontsize=11, fontweight="bold")
             for column, row in enumerate(rows):
-                _patch(axes[0, column], centres, row)
-                _magnified(axes[1, column], centres, row)
+                left = 0.1 + 1.78 * column
+                _patch(_axes(figure, left, top - 2.14, 1.65), centres, row)
+                _magnified(_axes(figure, left, top - 3.9, 1.65), centres, row)
         handles = legend_handles(centres)
-        parts[3].legend(handles=handles, loc="center", ncols=min(4, len(handles)), fontsize=9.5)
+        figure.legend(handles=handles, loc="lower center", ncols=min(4, len(handles)), fontsize=9.5, borderpad=0)
+
+
+def _axes(figure: Figure, left: float, bottom: float, size: float) -> Axes:
+    """Square axes at a place in inches."""
+    width, height = figure.get_size_inches()
+    return figure.add_axes((left / width, bottom / height, size / width, size / height))
 
 
 def legend_handles(centres: Centres) -> list[Line2D]:
@@ -70,9 +77,7 @@ def legend_handles(centres: Centres) -> list[Line2D]:
         by_mark: dict[str, list[str]] = {}
         for name in names:
             by_mark.setdefault(look(name).marker, []).append(name)
-        handles += [
-            Line2D([], [], linestyle="", label=label(same), **_mark(same[0])) for same in by_mark.values()
-        ]
+        handles += [Line2D([], [], linestyle="", label=label(same), **_mark(same[0])) for same in by_mark.values()]
     return handles
 
 
@@ -96,16 +101,17 @@ def _draw(axes: Axes, centres: Centres, index: int) -> None:
         spine.set(visible=True, color="#bbbbbb", linewidth=0.8)
 
 
-def _patch(axes: Axes, centres: Centres, index: int) -> None:
-    """The whole patch; grey from its smallest to its largest count, which are written above it."""
+def _patch(axes: Axes, centres: Centres, index: int, counts: bool = True) -> None:
+    """The whole patch; grey from its smallest to its largest count, which ``counts`` writes above it."""
     patch = centres.patches[index]
     _draw(axes, centres, index)
     half = patch.shape[0] / 2
     axes.set(xlim=(-half, half), ylim=(half, -half))
     error = float(np.linalg.norm(centres.estimates[centres.subject][index] - centres.reference[index]))
     axes.set_title(f"{error:.3f} px", fontsize=9.5, loc="left", pad=3)
-    span = f"{patch.min():,.0f}–{patch.max():,.0f} counts"
-    axes.set_title(span, fontsize=7.5, loc="right", pad=3, color=MUTED, fontweight="normal")
+    if counts:
+        span = f"{patch.min():,.0f}–{patch.max():,.0f} counts"
+        axes.set_title(span, fontsize=7.5, loc="right", pad=3, color=MUTED, fontweight="normal")
 
 
 def _magnified(axes: Axes, centres: Centres, index: int) -> None:
@@ -127,24 +133,21 @@ def _magnified(axes: Axes, centres: Centres, index: int) -> None:
     axes.text(right - bar / 2, row + 0.85 * reach, text, ha="center", va="bottom", fontsize=8, color=INK)
 
 
-def summary_picture(
-    centres: Centres, errors: Mapping[str, NDArray[np.float64]], headline: str, path: Path
-) -> None:
+def summary_picture(centres: Centres, errors: Mapping[str, NDArray[np.float64]], headline: str, path: Path) -> None:
     """The error distribution beside three best, median and worst patches, 1400 px wide.
 
     errors: estimator to distances (n,) px, as in :func:`braggnn_edge.distribution.error_distribution`.
     """
-    with drawn(path, 14.0, 6.3, dpi=100) as figure:
-        figure.suptitle(headline, x=0.008, ha="left", fontsize=14, fontweight="bold")
-        left, right = cast(Any, figure.subfigures(1, 2, width_ratios=(8, 6)))
-        draw_distribution(left.subplots(), errors, centres.described)
+    with drawn(path, 14.0, 6.3, dpi=100, free=True) as figure:
+        figure.text(0.008, 0.957, headline, fontsize=14, fontweight="bold")
+        draw_distribution(figure.add_axes((0.038, 0.085, 0.53, 0.8)), errors, centres.described)
         heading = f"Patches by the error of the {look(centres.subject).label}"
-        right.suptitle(heading, x=0.07, ha="left", fontsize=10.5, fontweight="bold")
-        axes = right.subplots(3, 3, squeeze=False)
-        for line, (title, rows) in zip(axes, choose(centres.errors(), 3).items(), strict=True):
-            for panel in line[len(rows) :]:
-                panel.set_visible(False)
-            for panel, row in zip(line, rows, strict=False):
-                _patch(panel, centres, row)
-            line[0].set_ylabel(title, fontsize=10.5, fontweight="bold")
-        right.legend(handles=legend_handles(centres), loc="outside lower center", ncols=3, fontsize=8.5)
+        figure.text(0.612, 0.904, heading, fontsize=10.5, fontweight="bold")
+        for number, (title, rows) in enumerate(choose(centres.errors(), 3).items()):
+            for column, row in enumerate(rows):
+                axes = _axes(figure, 8.58 + 1.85 * column, 3.9 - 1.64 * number, 1.42)
+                _patch(axes, centres, row, counts=False)
+                if column == 0:
+                    axes.set_ylabel(title, fontsize=10.5, fontweight="bold")
+        style = {"ncols": 3, "fontsize": 8.5, "columnspacing": 1.2, "borderpad": 0}
+        figure.legend(handles=legend_handles(centres), loc="lower right", bbox_to_anchor=(0.998, 0.0), **style)

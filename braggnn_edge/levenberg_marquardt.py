@@ -82,7 +82,6 @@ class Noise:
             weight = weight + lanes.below * hazard * (hazard + z) / (sigma * sigma)
             excess = lanes.below * (mean - self.floor).clamp_min(0.0)
             chi2 = chi2 + excess * excess / variance
-            squares = squares + excess * excess
         return terms.sum(0), score, weight, torch.stack((chi2.sum(0), squares.sum(0)))
 
 
@@ -121,7 +120,7 @@ def _moved(state: Tensor, step: Tensor, low: Tensor, high: Tensor) -> Tensor:
 
 
 def evaluate(lanes: Lanes, noise: Noise, shape: tuple[int, int], order: int) -> None:
-    """Evaluate the trials; where the cost does not rise they become the states. Damping follows the gain ratio."""
+    """Evaluate the trials; where the cost does not rise they become the states."""
     mean, jacobian = pixel_means(lanes.trial, shape, order, jacobian=True)
     cost, score, weight, sums = noise.cost_and_weights(lanes, mean)
     slope = -(jacobian * score).sum(1)

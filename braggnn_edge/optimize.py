@@ -16,6 +16,13 @@ from braggnn_edge.errors import UserError
 from braggnn_edge.rundir import written_aside
 
 
+def position_loss(predicted: Tensor, offsets: Tensor, huber: float) -> Tensor:
+    """Mean loss of positions (n, 2) in px: squared error, or Huber's with its corner at ``huber`` px if not 0."""
+    if huber:
+        return nn.functional.huber_loss(predicted, offsets, delta=huber)
+    return nn.functional.mse_loss(predicted, offsets)
+
+
 @dataclass(frozen=True)
 class LoopSpec:
     """How long and how fast to train.

@@ -13,14 +13,9 @@ from braggnn_edge.errors import UserError
 
 DETECTION_DTYPE = np.dtype(
     [
-        ("row", "i4"),
-        ("col", "i4"),
-        ("area", "i4"),
-        ("maximum", "f8"),
-        ("saturated", "?"),
-        ("neighbours", "i4"),
+        *((name, "i4") for name in ("row", "col", "area", "neighbours", "maxima")),
+        *(("maximum", "f8"), ("saturated", "?"), ("edge", "?")),
     ]
-    + [("maxima", "i4"), ("edge", "?")]
 )
 """row, col: brightest pixel, the first in row-major order among equals; area: pixels of the component; maximum: value
 of the brightest pixel; saturated: it reaches the saturation level; neighbours: other components of at least min_area

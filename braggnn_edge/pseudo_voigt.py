@@ -13,12 +13,12 @@ Largest quadrature error in units of the amplitude, over position in the pixel, 
 (measured in tests/test_braggnn_edge_pseudo_voigt.py):
 
     order   FWHM >= 1 px   >= 1.5 px   >= 2 px
-    1         3.6e-1          2.1e-1      1.3e-1
-    2         4.0e-2          1.6e-2      6.7e-3
-    3         7.0e-3          1.4e-3      3.6e-4
-    4         1.0e-3          1.2e-4      1.9e-5
-    5         1.7e-4          1.0e-5      1.0e-6
-    6         2.7e-5          8.8e-7      5.2e-8
+    1         3.7e-1          2.2e-1      1.4e-1
+    2         4.0e-2          1.6e-2      6.9e-3
+    3         7.0e-3          1.5e-3      3.8e-4
+    4         1.1e-3          1.3e-4      2.0e-5
+    5         1.7e-4          1.1e-5      1.1e-6
+    6         2.8e-5          9.1e-7      5.8e-8
 """
 
 import math
@@ -33,6 +33,8 @@ PARAMETERS = ("row", "col", "amplitude", "fwhm_major", "fwhm_minor", "tilt", "et
 ROW, COL, AMPLITUDE, FWHM_MAJOR, FWHM_MINOR, TILT, ETA, BACKGROUND = range(8)
 LN16 = 4.0 * math.log(2.0)
 MAX_ORDER = 64
+# Peaks rendered at a time: their arrays stay in a processor's cache, which is several times faster.
+BLOCK = 128
 
 
 def quadrature(order: int) -> tuple[np.ndarray, np.ndarray]:
@@ -138,8 +140,9 @@ def render(parameters: Tensor, size: int | tuple[int, int], order: int = 3) -> T
     Raises UserError for a wrong shape, non-finite parameters or widths that are not positive.
     """
     height, width = shape_of(size)
-    mean, _ = pixel_means(to_lanes(parameters), (height, width), order, jacobian=False)
-    return mean.T.reshape(-1, height, width).contiguous()
+    blocks = to_lanes(parameters).split(BLOCK, dim=1)
+    means = [pixel_means(block, (height, width), order, jacobian=False)[0] for block in blocks]
+    return torch.cat(means, dim=1).T.reshape(-1, height, width).contiguous()
 
 
 def render_with_jacobian(parameters: Tensor, size: int | tuple[int, int], order: int = 3) -> tuple[Tensor, Tensor]:

@@ -51,14 +51,19 @@ def sha256(path: Path) -> str:
 def written_aside(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; rename it into place only when the block succeeds."""
     aside = path.with_name(f".{path.name}.writing")
+    _remove(aside)  # what a killed process left
     try:
         yield aside
         os.replace(aside, path)
     finally:
-        if aside.is_dir():
-            shutil.rmtree(aside)
-        else:
-            aside.unlink(missing_ok=True)
+        _remove(aside)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def write_json(path: Path, document: Any) -> None:
@@ -103,7 +108,10 @@ def execute(run: Path, stage: Stage, say: Callable[[str], None]) -> bool:
     for path in stage.files:
         if not path.is_file():
             raise UserError(f"input {path} does not exist; correct its path in the configuration")
-        inputs[path.name] = sha256(path)
+        number, key = 1, path.name
+        while key in inputs:  # files of one name from different folders
+            number, key = number + 1, f"{path.name} ({number + 1})"
+        inputs[key] = sha256(path)
     identity = {"stage": stage.name, "configuration": stage.settings, "inputs": inputs}
     identity = json.loads(json.dumps(identity))
     final, partial = run / stage.name, run / f"{stage.name}.partial"
@@ -123,7 +131,7 @@ def execute(run: Path, stage: Stage, say: Callable[[str], None]) -> bool:
     outputs = {
         str(path.relative_to(partial)): sha256(path)
         for path in sorted(partial.rglob("*"))
-        if path.is_file() and path.name != "started.json"
+        if path.is_file() and path not in (partial / "started.json", partial / "manifest.json")
     }
     manifest = {
         **identity,
@@ -147,12 +155,14 @@ def _why(final: Path, identity: dict[str, Any]) -> str | None:
     """None when the finished stage still fits; else the reason to run."""
     try:
         manifest = json.loads((final / "manifest.json").read_text())
+        for part in ("configuration", "inputs", "outputs"):
+            manifest[part].items()
     except FileNotFoundError:
         return "runs for the first time"
-    except ValueError:
+    except (ValueError, KeyError, TypeError, AttributeError):
         return "runs again: its manifest is damaged"
     for part in ("configuration", "inputs"):
-        old, new = manifest.get(part, {}), identity[part]
+        old, new = manifest[part], identity[part]
         changed = sorted(k for k in {*old, *new} if old.get(k) != new.get(k))
         if changed:
             return f"runs again: {part} changed ({', '.join(changed[:4])}{' ...' if len(changed) > 4 else ''})"

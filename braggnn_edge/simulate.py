@@ -290,8 +290,12 @@ def read_truth(path: Path) -> np.ndarray:
 def _frames(spec: SimulationSpec, seed: int, workers: int) -> Iterator[tuple[bytes, np.ndarray]]:
     """(packed frame, truth rows) of every frame in order."""
     if workers == 1 or spec.frames == 1:
-        maker = _FrameMaker(spec, seed)
-        yield from map(maker, range(spec.frames))
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # a frame's tensors are small: threads only wait for each other
+        try:
+            yield from map(_FrameMaker(spec, seed), range(spec.frames))
+        finally:
+            torch.set_num_threads(threads)
         return
     # Spawned: torch's threads do not survive a fork.
     with multiprocessing.get_context("spawn").Pool(workers, _start_worker, (spec, seed)) as pool:

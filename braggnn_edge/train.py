@@ -18,7 +18,7 @@ from braggnn_edge.dataset import Batches, Peaks, min_max
 from braggnn_edge.errors import UserError
 from braggnn_edge.metrics import distances
 from braggnn_edge.model import BraggNN, NetworkSpec
-from braggnn_edge.optimize import LoopSpec, optimize
+from braggnn_edge.optimize import LoopSpec, optimize, position_loss
 from braggnn_edge.rundir import write_json
 from braggnn_edge.table import TRAIN, VALIDATION, PeakTable
 from braggnn_edge.table import load as load_table
@@ -28,7 +28,8 @@ from braggnn_edge.table import load as load_table
 class TrainSpec:
     """One float network and how it is trained.
 
-    shift: largest random shift in px (the paper's m); dihedral: random reflections and transpositions besides;
+    shift: largest random shift in px (the paper's m); dihedral: random reflections and transpositions besides; huber:
+    corner in px of Huber's loss, which lets crowded peaks weigh less (0: the paper's squared error);
     precision: "float32", or "bfloat16" for autocast on a GPU; initial: a checkpoint in the upstream form to start
     from; labels: "best" (the truth of simulated peaks, the fit of measured ones) or "voigt" (the fit of all); loop: see
     LoopSpec, whose defaults with these are the paper's recipe (Adam 3e-4, batch 512, MSE).
@@ -38,6 +39,7 @@ class TrainSpec:
     loop: LoopSpec = field(default_factory=LoopSpec)
     shift: int = 1
     dihedral: bool = False
+    huber: float = 0.0
     precision: Literal["float32", "bfloat16"] = "float32"
     initial: str = ""
     labels: Literal["best", "voigt"] = "best"
@@ -96,6 +98,8 @@ def train_network(
         images = min_max(patches)[:, None].contiguous(memory_format=torch.channels_last)
         with torch.autocast(device.split(":")[0], torch.bfloat16, enabled=spec.precision == "bfloat16"):
             output = module(images)
+        if spec.huber:
+            return position_loss(upstream.to_offset(output.float(), table.size), offsets, spec.huber)
         return nn.functional.mse_loss(output.float(), upstream.from_offset(offsets, table.size))
 
     patches, offsets = (tensor.cpu().numpy() for tensor in validation.centred())

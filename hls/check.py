@@ -13,7 +13,7 @@ from quant.network import Flatten, IntegerNetwork, Linear, Requantize
 ROUNDING_MODES = {"floor": "TRN", "half_up": "RND"}
 
 #: hls4ml layers that move values and compute nothing.
-_MOVES = ("Reshape", "Repack", "Transpose")
+_MOVES = ("Reshape", "Repack")
 
 
 @dataclass(frozen=True)
@@ -94,9 +94,7 @@ def _check_linear(node: Any, layer: Linear, inputs: tuple[int, ...]) -> None:
     _same(layer.name, "bias", _type(node, "bias_t"), precision(bias_format(layer)))
     _same(layer.name, "accumulator", _type(node, "accum_t"), precision(layer.accumulator))
     _same(layer.name, "result", _type(node, "result_t"), precision(layer.accumulator))
-    weight = exact_codes(
-        np.asarray(node.weights["weight"].data, np.float64), layer.weight_format.frac, layer.name
-    )
+    weight = exact_codes(np.asarray(node.weights["weight"].data, np.float64), layer.weight_format.frac, layer.name)
     if not any(np.array_equal(weight, form) for form in _weight_forms(layer, inputs)):
         raise UserError(f"layer {layer.name}: hls4ml's weights are not those of the integer network")
     bias = exact_codes(np.asarray(node.weights["bias"].data, np.float64), layer.accumulator.frac, layer.name)

@@ -71,10 +71,12 @@ def channels_last(qonnx_path: Path) -> ModelWrapper:
         proto = onnx.load(str(qonnx_path))
     except Exception as error:
         raise UserError(f"{qonnx_path}: not a readable QONNX file ({error}); make it with `make qat`") from error
-    model = cleanup_model(ModelWrapper(proto))
-    model = model.transform(ConvertToChannelsLastAndClean())
-    model = cleanup_model(model.transform(GemmToMatMul()))
-    model = model.transform(FoldConstants(exclude_op_types=[]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # GemmToMatMul knows version 9 of Gemm only; :func:`hls.check.check` knows all
+        model = cleanup_model(ModelWrapper(proto))
+        model = model.transform(ConvertToChannelsLastAndClean(make_input_channels_last=True))
+        model = cleanup_model(model.transform(GemmToMatMul()))
+        model = model.transform(FoldConstants(exclude_op_types=[]))
     model = _fold_dense(model)
     order = {name: i for i, name in enumerate(name for node in model.graph.node for name in node.input)}
     initializers = sorted(model.graph.initializer, key=lambda tensor: order[tensor.name])
@@ -130,7 +132,7 @@ def _configuration(model: ModelWrapper, network: IntegerNetwork, strategy: str, 
     layers[entry] = {"Precision": {"result": precision(network.input, saturate=True)}}
     default = precision(Format(48, 24, True))
     return {
-        "Model": {"Precision": {"default": default}, "ReuseFactor": reuse, "Strategy": strategy, "TraceOutput": True},
+        "Model": {"Precision": {"default": default}, "ReuseFactor": reuse, "Strategy": strategy},
         "LayerName": layers,
     }
 
@@ -153,4 +155,5 @@ def convert(
     except Exception as error:
         last = (log.getvalue().strip().splitlines() or ["no output"])[-1]
         raise UserError(f"hls4ml's {backend} back end cannot convert the network: {error} (last: {last})") from error
+    graph.config.trace_output = True  # as ModelGraph.trace() does; the tracing code is not synthesized
     return graph

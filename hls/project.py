@@ -85,7 +85,9 @@ def write_project(
     """
     _check_arguments(network, normalizer, directory, io_type, clock_mhz, strategy, reuse)
     chosen = target(target_name)
-    vectors = golden(network, normalizer, counts, hostile_codes(network.size, network.input) if codes is None else codes)
+    vectors = golden(
+        network, normalizer, counts, hostile_codes(network.size, network.input) if codes is None else codes
+    )
     aside = directory.with_name(f".{directory.name}.part")
     shutil.rmtree(aside, ignore_errors=True)
     graph = convert(

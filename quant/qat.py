@@ -14,7 +14,7 @@ from braggnn_edge.dataset import Batches, Peaks
 from braggnn_edge.errors import UserError
 from braggnn_edge.metrics import distances
 from braggnn_edge.model import BraggNN
-from braggnn_edge.optimize import LoopSpec, optimize
+from braggnn_edge.optimize import LoopSpec, optimize, position_loss
 from braggnn_edge.rundir import write_json, written_aside
 from braggnn_edge.table import TRAIN, VALIDATION, PeakTable
 from quant import network
@@ -31,7 +31,7 @@ class QatSpec:
     teacher: weight in [0, 1] of the full float network's answer in the target (0: labels only); sparsity: final
     fraction of pruned weights in each layer, reached over the first half of the iterations on the cubic schedule of
     Zhu and Gupta (arXiv:1710.01878); learn_scales: let the power-of-two exponents move in training; calibration:
-    patches that set the activation scales; shift, dihedral, loop: as in float training.
+    patches that set the activation scales; shift, dihedral, huber, loop: as in float training.
     """
 
     loop: LoopSpec = field(
@@ -41,6 +41,7 @@ class QatSpec:
     )
     shift: int = 1
     dihedral: bool = False
+    huber: float = 0.0
     teacher: float = 0.0
     sparsity: float = 0.0
     learn_scales: bool = False
@@ -94,7 +95,7 @@ def run(
         if teacher is not None:
             with torch.no_grad():
                 target = torch.lerp(target, train.located(teacher, counts), spec.teacher)
-        return nn.functional.mse_loss(module(values_of(counts.numpy(), normalizer, plan)), target)
+        return position_loss(module(values_of(counts.numpy(), normalizer, plan)), target, spec.huber)
 
     def predicted() -> NDArray[np.float64]:
         with torch.inference_mode():

@@ -65,12 +65,12 @@ def make_table(n: int = 160, simulated: bool = True, seed: int = 3) -> tuple[Pea
 
 def moved(offsets: np.ndarray) -> dict[str, np.ndarray]:
     """Predictions whose errors are known: 0.01 px, 0.05 px as (0.03, -0.04), and 0.1 px for the last two forms."""
-    worse = offsets + [0.0, 0.1]
+    worse = offsets + np.array([0.0, 0.1])
     return {
         "csim:io_stream": worse,
         "quantized": worse,
-        "float": offsets + [0.01, 0.0],
-        "float_compact": offsets + [0.03, -0.04],
+        "float": offsets + np.array([0.01, 0.0]),
+        "float_compact": offsets + np.array([0.03, -0.04]),
     }
 
 
@@ -310,7 +310,7 @@ def test_bound_draws_follow_the_covariance() -> None:
     data, _ = make_table(4000)
     used = data.of(TEST)
     draws = evaluate.estimates_without_network(used, "truth", np.zeros((2000, 2)), 1)["cramer_rao_bound"]
-    # Rayleigh: the mean distance is s sqrt(pi / 2), with standard error s sqrt((2 - pi / 2) / n); 5 of those are allowed.
+    # Rayleigh: the mean distance is s sqrt(pi / 2), with standard error s sqrt((2 - pi / 2) / n); 5 of those pass.
     error = 5 * 0.02 * np.sqrt((2 - np.pi / 2) / 2000)
     assert np.linalg.norm(draws, axis=1).mean() == pytest.approx(0.02 * np.sqrt(np.pi / 2), abs=error)
     used.peaks["bound_var_row"], used.peaks["bound_cov_row_col"], used.peaks["bound_var_col"] = 4e-4, -6e-4, 9e-4

@@ -110,9 +110,19 @@ def test_pruning_keeps_zeros_through_training_and_state(net: q.QuantBraggNN, tmp
     )
     assert (q.eval_exact(again, codes) == q.eval_exact(net, codes)).all()
     train(again, 5)
-    assert all(
-        bool((layer.quant_weight().value[layer.mask == 0] == 0).all()) for layer in exact_layers(again)
-    )
+    assert all(bool((layer.quant_weight().value[layer.mask == 0] == 0).all()) for layer in exact_layers(again))
+
+
+def test_forward_applies_the_mask(net: q.QuantBraggNN) -> None:
+    """An optimizer may move a pruned weight after the last mask was applied; no forward pass sees it."""
+    q.prune(net, 0.5)
+    net.eval()
+    x = batch(net, 20)
+    before = net(x)
+    with torch.no_grad():
+        for layer in net.layers():
+            layer.weight.add_(1 - layer.mask)
+    assert torch.equal(net(x), before)
 
 
 def exact_layers(net: q.QuantBraggNN) -> list[torch.nn.Module]:
@@ -158,10 +168,7 @@ def test_dead_layer_calibrates(net: q.QuantBraggNN) -> None:
         net.conv[0].bias.fill_(-1.0)
     q.fit_weight_scales(net)
     q.calibrate(net, batch(net, 10))
-    assert (
-        np.ptp(q.eval_exact(net, random_codes(9, net.plan.input, 10, np.random.default_rng(0))), axis=0).max()
-        == 0
-    )
+    assert np.ptp(q.eval_exact(net, random_codes(9, net.plan.input, 10, np.random.default_rng(0))), axis=0).max() == 0
 
 
 @pytest.mark.parametrize("shape", [(0, 1, 9, 9), (3, 9, 9), (3, 1, 11, 11)])
@@ -182,9 +189,7 @@ def test_nan_in_calibration_is_refused(net: q.QuantBraggNN) -> None:
         (NetworkSpec((4, 3), (5,), False, 0.01), "slope 0.01 has no quantized form"),
     ],
 )
-def test_networks_without_quantized_form_are_refused(
-    spec: NetworkSpec, message: str, net: q.QuantBraggNN
-) -> None:
+def test_networks_without_quantized_form_are_refused(spec: NetworkSpec, message: str, net: q.QuantBraggNN) -> None:
     with pytest.raises(UserError, match=message):
         q.QuantBraggNN(spec, 9, BitPlan())
     with pytest.raises(UserError, match=message):

@@ -82,14 +82,16 @@ def open_frames(path: Path, dataset: str | None) -> HexrdFrames:
 @contextmanager
 def _open(path: Path) -> Iterator[np.lib.npyio.NpzFile]:
     check_file(path)
-    try:
-        cache = np.load(path, allow_pickle=False)
-    except _DAMAGED as error:
-        raise UserError(f"{path}: is not a readable npz file, or is truncated ({error})") from error
-    if not isinstance(cache, np.lib.npyio.NpzFile):
-        raise UserError(f"{path}: holds one array; expected a HEXRD frame cache (npz)")
-    with cache:
-        yield cache
+    # The stream is ours, since np.load leaves its own open when the file is damaged.
+    with path.open("rb") as stream:
+        try:
+            cache = np.load(stream, allow_pickle=False)
+        except _DAMAGED as error:
+            raise UserError(f"{path}: is not a readable npz file, or is truncated ({error})") from error
+        if not isinstance(cache, np.lib.npyio.NpzFile):
+            raise UserError(f"{path}: holds one array; expected a HEXRD frame cache (npz)")
+        with cache:
+            yield cache
 
 
 def _member(path: Path, cache: np.lib.npyio.NpzFile, name: str) -> np.ndarray:

@@ -1,0 +1,180 @@
+"""Code-for-code comparison of the C simulation with the integer network, layer by layer."""
+
+import json
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from braggnn_edge.errors import UserError
+from firmware_sim import csim
+from firmware_sim.chunks import Arrays, Progress, map_chunks
+from quant import emulate
+from quant.arithmetic import Codes, requantize
+from quant.network import Flatten, IntegerNetwork, Linear, Requantize
+from quant.normalize import Normalizer
+
+
+@dataclass(frozen=True)
+class LayerCount:
+    """One layer: codes compared, codes that differ, and what the C simulation did.
+
+    saturations: codes clipped by a requantization, from the simulation's own codes before it. overflows: sums that
+    differ from the exact sum by a multiple of 2**bits of the accumulator, that is, that wrapped.
+    """
+
+    name: str
+    kind: str
+    elements: int
+    wrong: int
+    saturations: int
+    overflows: int
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """Where two forms part first: the first layer in order, its first patch, and the first code in it."""
+
+    layer: str
+    patch: int
+    index: tuple[int, ...]
+    expected: int
+    found: int
+
+    def __str__(self) -> str:
+        return f"layer {self.layer}, patch {self.patch}, index {self.index}: {self.found}, expected {self.expected}"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """``wrong``: patches with a wrong output code. ``first`` is None when all codes of all layers agree."""
+
+    patches: int
+    wrong: int
+    layers: tuple[LayerCount, ...]
+    first: Mismatch | None
+
+    @property
+    def exact(self) -> bool:
+        """No code of any layer differs."""
+        return self.first is None and self.wrong == 0
+
+    def document(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return asdict(self)
+
+    @staticmethod
+    def from_document(document: dict[str, Any]) -> "Comparison":
+        """Read :meth:`document`."""
+        first = document["first"]
+        return Comparison(
+            document["patches"],
+            document["wrong"],
+            tuple(LayerCount(**entry) for entry in document["layers"]),
+            Mismatch(**{**first, "index": tuple(first["index"])}) if first else None,
+        )
+
+    def require_exact(self, name: str) -> None:
+        """Raise a UserError that names the first layer and patch unless every code agrees."""
+        if not self.exact:
+            raise UserError(
+                f"{name}: {self.wrong} of {self.patches} patches differ from the integer network, first at "
+                f"{self.first}; generate the project again from the same model"
+            )
+
+
+def compare(network: IntegerNetwork, expected: list[Codes], found: list[Codes], start: int = 0) -> Comparison:
+    """Compare two traces of the same patches: one array (n, ...) per layer that is no flatten, in order.
+
+    ``start`` is the number of the first patch, for messages.
+    """
+    layers = [layer for layer in network.layers if not isinstance(layer, Flatten)]
+    if not len(layers) == len(expected) == len(found):
+        raise UserError(f"{len(layers)} layers, but traces of {len(expected)} and {len(found)}; trace the same network")
+    counts, first = [], None
+    for i, (layer, want, have) in enumerate(zip(layers, expected, found, strict=True)):
+        if want.shape != have.shape:
+            raise UserError(
+                f"layer {layer.name}: traces of shape {want.shape} and {have.shape}; trace the same network"
+            )
+        wrong = want != have
+        saturations = overflows = 0
+        if isinstance(layer, Linear):
+            difference = (have - want)[wrong]
+            overflows = int(np.count_nonzero(difference % (1 << layer.accumulator.bits) == 0))
+        elif isinstance(layer, Requantize) and i:
+            saturations = _saturations(layers[i - 1], layer, found[i - 1])
+        counts.append(LayerCount(layer.name, layer.kind, want.size, int(wrong.sum()), saturations, overflows))
+        if first is None and wrong.any():
+            patch, *index = (int(n) for n in np.argwhere(wrong)[0])
+            at = (patch, *index)
+            first = Mismatch(layer.name, start + patch, tuple(index), int(want[at]), int(have[at]))
+    outputs = (expected[-1] != found[-1]).reshape(len(found[-1]), -1).any(axis=1)
+    return Comparison(len(outputs), int(outputs.sum()), tuple(counts), first)
+
+
+def _saturations(before: Linear | Requantize, layer: Requantize, codes: Codes) -> int:
+    frac = before.accumulator.frac if isinstance(before, Linear) else before.output.frac
+    rectified = np.maximum(codes, 0) if layer.kind == "relu" else codes
+    return requantize(rectified, frac, layer.output, layer.rounding)[1]
+
+
+def merge(parts: list[Comparison]) -> Comparison:
+    """One comparison of all patches; the first mismatch is that of the earliest layer, then of the earliest patch."""
+    if not parts:
+        raise UserError("there is nothing to compare: no patches")
+    layers = []
+    for same in zip(*(part.layers for part in parts), strict=True):
+        sums = {key: sum(getattr(c, key) for c in same) for key in ("elements", "wrong", "saturations", "overflows")}
+        layers.append(replace(same[0], **sums))
+    order = [layer.name for layer in layers]
+    firsts = [part.first for part in parts if part.first is not None]
+    first = min(firsts, key=lambda m: (order.index(m.layer), m.patch), default=None)
+    return Comparison(sum(p.patches for p in parts), sum(p.wrong for p in parts), tuple(layers), first)
+
+
+def simulate(
+    executable: csim.Executable, network: IntegerNetwork, codes: NDArray[np.integer], *,
+    workers: int, chunk: int, out_dir: Path, progress: Progress | None = None,
+) -> tuple[Codes, Comparison]:  # fmt: skip
+    """Run the C simulation on input codes (n, size, size) and compare every code of every layer with the emulator.
+
+    Returns the simulation's output codes (n, 2) and the comparison. In chunks, in parallel and resumable like
+    :func:`firmware_sim.csim.run`; no trace is kept.
+    """
+
+    def work(start: int, part: NDArray[np.integer]) -> Arrays:
+        found = csim.trace(executable, part)
+        kept = emulate.run(network, part, trace=True).trace
+        expected = [t for t, layer in zip(kept, network.layers, strict=True) if not isinstance(layer, Flatten)]
+        text = json.dumps(compare(network, expected, found, start).document())
+        return {"outputs": found[-1], "comparison": np.array(text)}
+
+    data = np.asarray(codes, np.int32).reshape(-1, network.size, network.size)
+    digest = f"simulate {executable.key} {network_key(network)}"
+    results = map_chunks(work, data, key=digest, chunk=chunk, workers=workers, out_dir=out_dir, progress=progress)
+    outputs = np.concatenate([np.zeros((0, 2), np.int64), *(result["outputs"] for result in results)])
+    parts = [Comparison.from_document(json.loads(str(result["comparison"]))) for result in results]
+    return outputs, merge(parts)
+
+
+def network_key(network: IntegerNetwork) -> str:
+    """A text that is the same for the same network only."""
+    plain = asdict(network, dict_factory=lambda items: {k: getattr(v, "tolist", lambda v=v: v)() for k, v in items})
+    return json.dumps(plain, sort_keys=True)
+
+
+def compare_normalizer(executable: csim.Executable, normalizer: Normalizer, patches: NDArray[np.generic]) -> Comparison:
+    """Compare the compiled normalizer with :class:`quant.normalize.Normalizer` on detector values (n, size, size)."""
+    counts, saturations = normalizer.counts(patches)
+    expected, found = normalizer.codes(patches), csim.normalize(executable, counts)
+    wrong = expected != found
+    first = None
+    if wrong.any():
+        patch, *index = (int(n) for n in np.argwhere(wrong)[0])
+        at = (patch, *index)
+        first = Mismatch("normalizer", patch, tuple(index), int(expected[at]), int(found[at]))
+    count = LayerCount("normalizer", "normalizer", wrong.size, int(wrong.sum()), saturations, 0)
+    return Comparison(len(counts), int(wrong.any(axis=(1, 2)).sum()), (count,), first)

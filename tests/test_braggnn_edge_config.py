@@ -1,0 +1,177 @@
+"""TOML to typed sections: hostile files end in one message that names the key, never in a traceback."""
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+
+from braggnn_edge import config
+from braggnn_edge.errors import UserError
+
+
+@dataclass(frozen=True)
+class Inner:
+    depth: int = 1
+    mode: Literal["slow", "fast"] = "slow"
+
+
+@dataclass(frozen=True)
+class Section:
+    rate: float
+    widths: tuple[int, ...] = (4, 2)
+    pair: tuple[float, str] = (1.0, "a")
+    bits: int | tuple[int, ...] = 6
+    limit: float | None = None
+    on: bool = False
+    label: str = ""
+    inner: Inner = field(default_factory=Inner)
+
+    def __post_init__(self) -> None:
+        if self.rate <= 0:
+            raise UserError(f"rate {self.rate} must be positive")
+
+
+@dataclass(frozen=True)
+class Item:
+    name: str
+    inner: Inner = field(default_factory=Inner)
+
+
+SECTIONS: dict[str, Any] = {"main": Section, "item": tuple[Item, ...]}
+
+
+def load(tmp_path: Path, text: str | bytes) -> config.Config:
+    path = tmp_path / "case.toml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return config.load(path, SECTIONS)
+
+
+def test_full_file(tmp_path: Path) -> None:
+    cfg = load(
+        tmp_path,
+        """
+        name = "run-1"
+        seed = 7
+        [main]
+        rate = 2
+        widths = [8, 4, 2]
+        pair = [3, "b"]
+        bits = [5, 6]
+        limit = 0.5
+        on = true
+        inner = { depth = 3, mode = "fast" }
+        [[item]]
+        name = "first"
+        [[item]]
+        name = "second"
+        [item.inner]
+        depth = 9
+        """,
+    )
+    expected = Section(2.0, (8, 4, 2), (3.0, "b"), (5, 6), 0.5, True, "", Inner(3, "fast"))
+    assert (cfg.name, cfg.seed, cfg.folder) == ("run-1", 7, tmp_path)
+    assert cfg["main"] == expected
+    assert type(cfg["main"].rate) is float
+    assert cfg["item"] == (Item("first"), Item("second", Inner(9)))
+
+
+def test_defaults_come_from_the_dataclass_and_the_file_name(tmp_path: Path) -> None:
+    cfg = load(tmp_path, "[main]\nrate = 1.0\n")
+    assert (cfg.name, cfg.seed) == ("case", 1)
+    assert cfg["main"] == Section(1.0)
+    assert cfg["item"] == ()
+
+
+def test_plain_is_what_a_manifest_needs(tmp_path: Path) -> None:
+    cfg = load(tmp_path, '[main]\nrate = 1.0\n[[item]]\nname = "x"\n')
+    assert cfg.plain(("item",)) == {"seed": 1, "item": [{"name": "x", "inner": {"depth": 1, "mode": "slow"}}]}
+    assert cfg.plain(("main",))["main"]["widths"] == [4, 2]
+
+
+def test_sections_cannot_be_changed(tmp_path: Path) -> None:
+    cfg = load(tmp_path, "[main]\nrate = 1.0\n")
+    with pytest.raises(TypeError):
+        cfg.sections["main"] = None  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("[mian]\nrate = 1", ["unknown key 'mian'", "name, seed, main, item"]),
+        ("[main]\nrate = 1\nrat = 2", ["main: unknown key 'rat'", "rate, widths"]),
+        ("[main]\nrate = 1\ninner = { dept = 1 }", ["main.inner: unknown key 'dept'", "depth, mode"]),
+        ('[main]\nrate = 1\n[[item]]\nname = "a"\n[[item]]\nnam = "b"', ["item[1]: unknown key 'nam'", "name, inner"]),
+        ("[main]\nlabel = 'x'", ["main: the key 'rate' is missing"]),
+        ("", ["main: the key 'rate' is missing"]),
+        ("[main]\nrate = 'fast'", ["main.rate: expected float, got 'fast'"]),
+        ("[main]\nrate = true", ["main.rate: expected float, got True"]),
+        ("[main]\nrate = nan", ["main.rate: expected a finite number, got nan"]),
+        ("[main]\nrate = inf", ["main.rate: expected a finite number"]),
+        ("[main]\nrate = 1" + "0" * 400, ["main.rate: expected a finite number"]),
+        ("[main]\nrate = -1", ["main: rate -1.0 must be positive"]),
+        ("[main]\nrate = 1\non = 1", ["main.on: expected bool, got 1"]),
+        ("[main]\nrate = 1\nlabel = 1979-05-27", ["main.label: expected str"]),
+        ("[main]\nrate = 1\nwidths = 3", ["main.widths: expected a list, got 3"]),
+        ("[main]\nrate = 1\nwidths = [3, 4.0]", ["main.widths[1]: expected int, got 4.0"]),
+        ("[main]\nrate = 1\nwidths = [3, true]", ["main.widths[1]: expected int, got True"]),
+        ("[main]\nrate = 1\npair = [1.0]", ["main.pair: expected 2 values, got 1"]),
+        ("[main]\nrate = 1\nbits = 'many'", ["main.bits: 'many' fits none of"]),
+        ("[main]\nrate = 1\nbits = true", ["main.bits: True fits none of"]),
+        ("[main]\nrate = 1\nlimit = 'low'", ["main.limit: expected float, got 'low'"]),
+        ("[main]\nrate = 1\ninner = { mode = 'medium' }", ["main.inner.mode: 'medium' is not one of 'slow', 'fast'"]),
+        ("[main]\nrate = 1\ninner = 4", ["main.inner: expected a table, got 4"]),
+        ("[[main]]\nrate = 1", ["main: expected a table, got [{"]),
+        ("main = 3", ["main: expected a table, got 3"]),
+        ("[main]\nrate = 1\n[item]\nname = 'x'", ["item: expected a list, got {"]),
+        ("seed = -1\n[main]\nrate = 1", ["seed -1 is out of range"]),
+        ("seed = 99999999999999999999999\n[main]\nrate = 1", ["is out of range"]),
+        ("seed = 1.0\n[main]\nrate = 1", ["seed: expected int, got 1.0"]),
+        ("name = '../up'\n[main]\nrate = 1", ["name '../up' is not a folder name"]),
+        ("name = '..'\n[main]\nrate = 1", ["name '..' is not a folder name"]),
+        ("name = ''\n[main]\nrate = 1", ["name '' is not a folder name"]),
+        ("name = 3\n[main]\nrate = 1", ["name: expected str, got 3"]),
+        ("[main\nrate = 1", ["cannot be read as TOML"]),
+        ("[main]\nrate = 1\nrate = 2", ["cannot be read as TOML"]),
+        (b"[main]\nlabel = '\xff\xfe'", ["cannot be read as TOML"]),
+        ("a = " + "[" * 100_000, ["cannot be read as TOML"]),
+    ],
+)
+def test_hostile_files(tmp_path: Path, text: str | bytes, parts: list[str]) -> None:
+    with pytest.raises(UserError) as caught:
+        load(tmp_path, text)
+    message = str(caught.value)
+    assert "case.toml" in message
+    for part in parts:
+        assert part in message
+
+
+def test_missing_file_and_folder(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"none\.toml does not exist; the ones provided are in configs/"):
+        config.load(tmp_path / "none.toml", SECTIONS)
+    with pytest.raises(UserError, match="cannot be read as TOML"):
+        config.load(tmp_path, SECTIONS)
+
+
+def test_text_is_utf8_whatever_the_locale(tmp_path: Path) -> None:
+    assert load(tmp_path, "[main]\nrate = 1\nlabel = 'Cramér'")["main"].label == "Cramér"
+
+
+def test_numbers_stay_finite_and_exact() -> None:
+    assert config.parse(float, 2**53 + 1, "x") == 2.0**53
+    assert config.parse(float, -0.0, "x") == 0.0
+    assert math.copysign(1, config.parse(float, -0.0, "x")) == -1
+    assert config.parse(int, 2**70, "x") == 2**70
+
+
+def test_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BRAGG_DATA", "/data")
+    monkeypatch.setenv("HOME", "/home/someone")
+    monkeypatch.delenv("BRAGG_NONE", raising=False)
+    assert config.resolve_path("a/b.h5", tmp_path) == tmp_path / "a/b.h5"
+    assert config.resolve_path("$BRAGG_DATA/b.h5", tmp_path) == Path("/data/b.h5")
+    assert config.resolve_path("${BRAGG_DATA}/b.h5", tmp_path) == Path("/data/b.h5")
+    assert config.resolve_path("~/b.h5", tmp_path) == Path("/home/someone/b.h5")
+    with pytest.raises(UserError, match=r"'\$BRAGG_NONE/b.h5' uses an environment variable that is not set"):
+        config.resolve_path("$BRAGG_NONE/b.h5", tmp_path)
