@@ -76,7 +76,7 @@ def drawn(path: Path, width: float, height: float, dpi: int = 120, free: bool = 
     free: axes stay where they are put, which is several times faster than fitting them around their labels.
     """
     with mpl.style.context(["default", dict(_RC)]):
-        figure = Figure(figsize=(width, height), dpi=dpi, layout="none" if free else "constrained")
+        figure = Figure(figsize=(width, height), dpi=dpi, layout=None if free else "constrained")
         FigureCanvasAgg(figure)
         yield figure
         with written_aside(path) as aside:
@@ -212,4 +212,5 @@ def bit_widths(layers: Sequence[Mapping[str, Any]], path: Path) -> None:
         axes.set(title="Bits of every layer", ylabel="bits")
         axes.margins(y=0.22)
         axes.grid(visible=False, axis="x")
-        axes.legend(loc="upper left", ncols=3, fontsize=9)
+        if shown:
+            axes.legend(loc="upper left", ncols=3, fontsize=9)

@@ -145,7 +145,7 @@ def summary_picture(centres: Centres, errors: Mapping[str, NDArray[np.float64]],
         figure.text(0.612, 0.904, heading, fontsize=10.5, fontweight="bold")
         for number, (title, rows) in enumerate(choose(centres.errors(), 3).items()):
             for column, row in enumerate(rows):
-                axes = _axes(figure, 8.58 + 1.85 * column, 3.9 - 1.64 * number, 1.42)
+                axes = _axes(figure, 8.58 + 1.85 * column, 4.0 - 1.58 * number, 1.37)
                 _patch(axes, centres, row, counts=False)
                 if column == 0:
                     axes.set_ylabel(title, fontsize=10.5, fontweight="bold")

@@ -72,7 +72,7 @@ def run(spec: ReportSpec, cfg: Config, run: Path, directory: Path, say: Callable
 def _histories(run: Path) -> dict[str, list[dict[str, float]]]:
     """The learning curves that the train and qat stages wrote, by network."""
     found = {}
-    for path in sorted((run / "train").glob("*.json")) + sorted((run / "qat").glob("*.json")):
+    for path in (p for stage in ("train", "compact", "qat") for p in sorted((run / stage).glob("*.json"))):
         content = json.loads(path.read_text())
         if path.name != "manifest.json" and isinstance(content, dict) and "history" in content:
             found["quantized" if path.stem == "qat" else path.stem] = content["history"]

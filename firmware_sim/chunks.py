@@ -58,7 +58,7 @@ def _do(work: Callable[[int, NDArray[np.integer]], Arrays], start: int, data: ND
     handle, aside = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part")
     try:
         with os.fdopen(handle, "wb") as file:
-            np.savez(file, allow_pickle=False, **arrays)  # type: ignore[arg-type]
+            np.savez(file, allow_pickle=False, **arrays)
         os.replace(aside, path)
     except BaseException:
         Path(aside).unlink(missing_ok=True)

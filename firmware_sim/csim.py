@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from braggnn_edge.errors import UserError
 from firmware_sim.chunks import Arrays, Progress, map_chunks
-from hls.project import CXX_FLAGS, Project, load_project
+from hls.project import CXX_FLAGS, OPTIMIZATION, Project, load_project
 from quant.arithmetic import Codes
 
 _HERE = Path(__file__).parent
@@ -34,18 +34,19 @@ class Executable:
     key: str
 
 
-def build(project_dir: Path, build_dir: Path, compiler: str = "g++") -> Executable:
+def build(project_dir: Path, build_dir: Path, compiler: str = "g++", optimization: str = OPTIMIZATION) -> Executable:
     """Compile the generated sources as they are in ``project_dir`` into ``build_dir/<key>/``.
 
     Sources that were compiled before are not compiled again. Raises UserError when the compiler is missing or
-    fails; then the message ends with the compiler's last lines and names the log.
+    fails; then the message ends with the compiler's first errors and names the log.
     """
     project = load_project(project_dir)
     if shutil.which(compiler) is None:
         raise UserError(
             f"{compiler} is not on the PATH; the C simulation needs a C++ compiler (Debian, Ubuntu: apt install g++)"
         )
-    key = _key(project_dir, compiler)
+    flags = (optimization, *CXX_FLAGS)
+    key = _key(project_dir, compiler, flags)
     final = build_dir / key[:16]
     found = Executable(final / "csim", final / "normalizer", project, key)
     if found.path.exists() and found.normalizer.exists():
@@ -65,7 +66,7 @@ def build(project_dir: Path, build_dir: Path, compiler: str = "g++") -> Executab
         compile_ = partial(_compile, compiler, project_dir, log)
         with ThreadPoolExecutor(2) as pool:
             jobs = [
-                pool.submit(compile_, [*CXX_FLAGS, "-c", *arguments, "-o", str(aside / target)])
+                pool.submit(compile_, [*flags, "-c", *arguments, "-o", str(aside / target)])
                 for target, arguments in units.items()
             ]
             for job in jobs:
@@ -126,9 +127,9 @@ def normalize(executable: Executable, counts: NDArray[np.integer]) -> Codes:
         return np.fromfile(result, np.int32).astype(np.int64).reshape(counts.shape)
 
 
-def _key(project_dir: Path, compiler: str) -> str:
+def _key(project_dir: Path, compiler: str, flags: tuple[str, ...]) -> str:
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False).stdout
-    digest = hashlib.sha256(f"{version}\n{' '.join(CXX_FLAGS)}\n".encode())
+    digest = hashlib.sha256(f"{version}\n{' '.join(flags)}\n".encode())
     sources = [*project_dir.glob("*.cpp"), *project_dir.glob("firmware/**/*"), *_HERE.glob("*.cpp")]
     for path in sorted(path for path in sources if path.is_file()):
         digest.update(f"{path.name} {path.stat().st_size}\n".encode() + path.read_bytes())
@@ -144,7 +145,8 @@ def _compile(compiler: str, project_dir: Path, log: Path, arguments: list[str]) 
         text = f"{compiler} {' '.join(arguments)}\n{found.stdout}{found.stderr}"
         with log.open("a") as file:
             file.write(text)
-        last = "\n".join(found.stderr.strip().splitlines()[-3:])
+        lines = found.stderr.strip().splitlines()
+        last = "\n".join([line for line in lines if "error" in line][:3] or lines[-3:])
         raise UserError(f"{project_dir}: {compiler} failed (all of it in {log}); generate the project again:\n{last}")
 
 

@@ -24,7 +24,7 @@ def _network() -> IntegerNetwork:
         "dense", "dense", rng.integers(-3, 4, (2, 18)), Format(3, 2, True), np.array([0, 1]), Format(12, 6, True)
     )
     return IntegerNetwork(
-        5, INPUT, (conv, relu, Flatten("flatten"), dense, Requantize("out", "identity", Format(4, 3, True)))
+        5, INPUT, (conv, relu, Flatten("flatten"), dense, Requantize("out", "identity", Format(3, 4, True)))
     )
 
 

@@ -164,7 +164,7 @@ def test_check_reads_types_back(exported, tmp_path):
         ({"target_name": "abacus"}, "target 'abacus'.*zcu102"),
         ({"clock_mhz": 0.0}, "clock"),
         ({"reuse": 0}, "reuse"),
-        ({"backend": "Abacus"}, "Abacus"),
+        ({"backend": "Abacus"}, "Abacus.*Vitis"),
     ],
 )
 def test_bad_arguments(exported, tmp_path, arguments, message):
