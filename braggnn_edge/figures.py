@@ -123,7 +123,7 @@ def learning_curves(histories: Mapping[str, Sequence[Mapping[str, float]]], path
         if not shown:
             figure.text(0.5, 0.5, "no iteration was validated", ha="center", color=MUTED)
             return
-        axes = figure.subplots(2, len(shown), squeeze=False, sharex="col", sharey="row", height_ratios=(2, 3))
+        axes = figure.subplots(2, len(shown), squeeze=False, sharex="col", height_ratios=(2, 3))
         for (name, history), (loss, error) in zip(shown.items(), axes.T, strict=True):
             x = [entry["iteration"] for entry in history]
             marker = "o" if len(x) < 3 else ""
@@ -146,12 +146,13 @@ def learning_curves(histories: Mapping[str, Sequence[Mapping[str, float]]], path
                 xlabel="iteration",
                 yscale="log",
             )
-        axes[0, 0].set_ylabel("mean squared error")
+        axes[0, 0].set_ylabel("loss, in its own unit")
         axes[1, 0].set_ylabel("validation error (px)")
-        low, high = axes[1, 0].get_ylim()
-        axes[1, 0].set_ylim(low, high * (high / low) ** 0.12)
-        log_ticks(axes[1, 0].yaxis)
+        # Errors share a scale; losses do not, since their units differ.
+        low, high = min(a.get_ylim()[0] for a in axes[1]), max(a.get_ylim()[1] for a in axes[1])
         for axis in axes[1]:
+            axis.set_ylim(low, high * (high / low) ** 0.12)
+            log_ticks(axis.yaxis)
             axis.xaxis.set_major_locator(MaxNLocator(4))
             axis.legend(loc="upper right", ncols=4, fontsize=8.5, handlelength=1.2, columnspacing=1.0)
 
@@ -199,7 +200,13 @@ def bit_widths(layers: Sequence[Mapping[str, Any]], path: Path) -> None:
         ("activation_bits", "activations", ORANGE),
         ("accumulator_bits", "accumulator", "#b5b5b5"),
     )
-    shown = [layer for layer in layers if any(key in layer for key, _, _ in kinds)]
+    shown: list[dict[str, Any]] = []
+    for layer in layers:
+        bits = {key: layer[key] for key, _, _ in kinds if key in layer}
+        if shown and list(bits) == ["activation_bits"] and "activation_bits" not in shown[-1]:
+            shown[-1] |= bits  # a requantization of its own belongs to the layer before it
+        elif bits:
+            shown.append({"name": layer["name"]} | bits)
     with drawn(path, min(12.0, max(6.0, 1.4 * len(shown) + 1)), 3.4) as figure:
         axes = figure.subplots()
         for offset, (key, text, color) in enumerate(kinds):
@@ -210,6 +217,7 @@ def bit_widths(layers: Sequence[Mapping[str, Any]], path: Path) -> None:
                 axes.bar_label(bars, fontsize=8.5, padding=1)
         axes.set_xticks(range(len(shown)), [str(layer["name"]) for layer in shown])
         axes.set(title="Bits of every layer", ylabel="bits")
+        axes.yaxis.set_major_locator(MaxNLocator(integer=True))
         axes.margins(y=0.22)
         axes.grid(visible=False, axis="x")
         if shown:

@@ -309,9 +309,9 @@ def _layer_section(document: Mapping[str, Any], figures: Path) -> str:
         cells = [escape(str(layer["name"])), escape(str(layer.get("kind", "")))]
         for key in keys:
             value = layer.get(key)
-            shown = (
-                "" if value is None and key.endswith("_bits") else _number(value, ".1%" if key == "sparsity" else ",")
-            )
+            counted = key in ("saturations", "overflows")  # of every layer; the others depend on its kind
+            form = ".1%" if key == "sparsity" else ","
+            shown = _number(value, form) if counted or value is not None else ""
             cells.append(f'<td class="lost">{shown}</td>' if key == "overflows" and value else shown)
         rows.append(cells)
     head = [

@@ -29,7 +29,7 @@ from braggnn_edge.table import load as load_table
 Offsets = NDArray[np.float64]
 
 _NETWORKS = ("float", "float_compact", "quantized")
-_STAGES = ("data", "label", "train", "qat", "hls", "csim")
+_STAGES = ("data", "label", "train", "compact", "qat", "hls", "csim")
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def run(spec: ReportSpec, cfg: Config, run: Path, directory: Path, say: Callable
 
 
 def _histories(run: Path) -> dict[str, list[dict[str, float]]]:
-    """The learning curves that the train and qat stages wrote, by network."""
+    """The learning curves that the training stages wrote, by network."""
     found = {}
     for path in (p for stage in ("train", "compact", "qat") for p in sorted((run / stage).glob("*.json"))):
         content = json.loads(path.read_text())
@@ -196,10 +196,11 @@ def _dataset(table: PeakTable, info: Mapping[str, Any]) -> dict[str, Any]:
     for name, split in (("train", TRAIN), ("validation", VALIDATION), ("test", TEST)):
         entry[name] = int((table.peaks["split"] == split).sum())
     entry["split_by"] = info.get("split_by") or _split_by(config)
+    shift = max((config[s]["shift"] for s in ("full", "compact", "qat") if "shift" in config.get(s, {})), default=0)
     train = table.of(TRAIN)
     truth = int(train.has("truth").sum())
     entry["labels"] = {"truth": truth, "voigt": int((train.has("voigt") & ~train.has("truth")).sum())}
-    entry["patch"] = {"size": table.size, "centred_on": "brightest pixel", "training_shift": table.shift}
+    entry["patch"] = {"size": table.size, "centred_on": "brightest pixel", "training_shift": shift}
     entry["test_scans"] = _test_scans(table, config)
     return {key: value for key, value in entry.items() if value not in (None, [])}
 
@@ -218,7 +219,7 @@ def _split_by(config: Mapping[str, Any]) -> str | None:
     if not split:
         return None
     return (
-        f"blocks of {split['block']} frames; {split['guard']} frames on either side of a border are left "
+        f"blocks of {split['block']} frames; {split['guard']} frame(s) on either side of a border are left "
         "out, since a reflection rocks through several; a scan used for one part alone is whole in it"
     )
 

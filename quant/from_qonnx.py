@@ -54,9 +54,7 @@ class _Chain:
 def integer_network(path: Path) -> IntegerNetwork:
     """Read a QONNX file as an integer network; a graph with another meaning is refused, naming the node."""
     graph = _load(path).graph
-    constants = {
-        i.name: _Constant(np.asarray(onnx.numpy_helper.to_array(i), np.float64)) for i in graph.initializer
-    }
+    constants = {i.name: _Constant(np.asarray(onnx.numpy_helper.to_array(i), np.float64)) for i in graph.initializer}
     chain = _start(path, graph, constants)
     for position, node in enumerate(graph.node):
         name = node.name or f"{node.op_type} (node {position})"
@@ -68,9 +66,7 @@ def integer_network(path: Path) -> IntegerNetwork:
             _step(name, node, chain, constants)
     outputs = [output.name for output in graph.output]
     if outputs != [chain.tensor]:
-        raise UserError(
-            f"{path}: outputs are {outputs}, expected one, {chain.tensor!r}, at the end of the chain"
-        )
+        raise UserError(f"{path}: outputs are {outputs}, expected one, {chain.tensor!r}, at the end of the chain")
     if chain.input is None or chain.relu or not chain.layers or isinstance(chain.layers[-1], Flatten):
         raise UserError(f"{path}: the graph ends early; expected its end at a linear layer or a Quant")
     if chain.shape != (2,):
@@ -81,9 +77,7 @@ def integer_network(path: Path) -> IntegerNetwork:
 def _load(path: Path) -> onnx.ModelProto:
     try:
         return onnx.load(str(path))
-    except (
-        Exception
-    ) as error:  # protobuf, onnx and the file system raise many types; each means the same here
+    except Exception as error:  # protobuf, onnx and the file system raise many types; each means the same here
         raise UserError(f"{path}: not a readable QONNX file ({error}); make it with `make qat`") from error
 
 
@@ -125,9 +119,7 @@ def _quant(name: str, node: onnx.NodeProto, constants: dict[str, _Constant]) -> 
             raise UserError(f"node {name}: its {role} {tensor!r} is computed, expected a constant")
         found = constants[tensor].values
         if found.size != 1:
-            raise UserError(
-                f"node {name}: its {role} has shape {found.shape}, expected one value for the whole tensor"
-            )
+            raise UserError(f"node {name}: its {role} has shape {found.shape}, expected one value for the whole tensor")
         values.append(float(found.reshape(())))
     scale, zero, bits = values
     if zero != 0.0:
@@ -165,18 +157,12 @@ def _step(name: str, node: onnx.NodeProto, chain: _Chain, constants: dict[str, _
     }
     known |= {"Reshape": _flatten} | dict.fromkeys(_QUANT_OPS, _requantize)
     if node.op_type not in known:
-        raise UserError(
-            f"node {name}: operator {node.op_type} is not supported; expected one of {', '.join(known)}"
-        )
+        raise UserError(f"node {name}: operator {node.op_type} is not supported; expected one of {', '.join(known)}")
     data = [tensor for tensor in node.input if tensor and tensor not in constants]
     if data != [chain.tensor]:
-        raise UserError(
-            f"node {name}: reads {data}, expected {chain.tensor!r} alone; the graph must be one chain"
-        )
+        raise UserError(f"node {name}: reads {data}, expected {chain.tensor!r} alone; the graph must be one chain")
     if chain.frac is None and node.op_type not in _QUANT_OPS:
-        raise UserError(
-            f"node {name}: comes before the input's Quant; put a Quant node with power-of-two scale first"
-        )
+        raise UserError(f"node {name}: comes before the input's Quant; put a Quant node with power-of-two scale first")
     if chain.relu and node.op_type not in _QUANT_OPS:
         raise UserError(f"node {name}: follows Relu {chain.relu}, expected a Quant there")
     _check_attributes(name, node)
@@ -193,9 +179,7 @@ def _requantize(name: str, node: onnx.NodeProto, chain: _Chain, constants: dict[
         chain.input, chain.frac, chain.low, chain.high = to, to.frac, to.low, to.high
         return
     if rounding != "FLOOR":
-        raise UserError(
-            f"node {name}: rounding mode {rounding}, expected FLOOR; set it in the activation's quantizer"
-        )
+        raise UserError(f"node {name}: rounding mode {rounding}, expected FLOOR; set it in the activation's quantizer")
     bounds = np.array([chain.low, chain.high])
     if chain.relu:
         bounds = np.maximum(bounds, 0)
@@ -225,24 +209,18 @@ def _linear(name: str, node: onnx.NodeProto, chain: _Chain, constants: dict[str,
         raise UserError(f"node {name}: its first input is a constant, expected the data")
     weight = constants[node.input[1]]
     if weight.codes is None or weight.format is None:
-        raise UserError(
-            f"node {name}: its weight {node.input[1]!r} is not quantized, expected a Quant node before it"
-        )
+        raise UserError(f"node {name}: its weight {node.input[1]!r} is not quantized, expected a Quant node before it")
     codes, kind = weight.codes, "conv2d" if node.op_type == "Conv" else "dense"
     if node.op_type == "MatMul" or (node.op_type == "Gemm" and not _attribute(node, "transB", 0)):
         codes = codes.T
     ranks = (4, 3) if kind == "conv2d" else (2, 1)
     if (codes.ndim, len(chain.shape)) != ranks or codes.shape[1] != chain.shape[0]:
-        raise UserError(
-            f"node {name}: weight of shape {codes.shape} does not fit data of shape {chain.shape}"
-        )
+        raise UserError(f"node {name}: weight of shape {codes.shape} does not fit data of shape {chain.shape}")
     if kind == "conv2d":
         kernel = tuple(_attribute(node, "kernel_shape", codes.shape[2:]))
         sides = tuple(d - k + 1 for d, k in zip(chain.shape[1:], codes.shape[2:], strict=True))
         if kernel != codes.shape[2:] or min(sides) < 1:
-            raise UserError(
-                f"node {name}: kernel {kernel} does not fit weight {codes.shape} and data {chain.shape}"
-            )
+            raise UserError(f"node {name}: kernel {kernel} does not fit weight {codes.shape} and data {chain.shape}")
         chain.shape = (len(codes), *sides)
     else:
         chain.shape = (len(codes),)

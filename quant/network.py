@@ -100,9 +100,7 @@ def load(path: Path) -> IntegerNetwork:
         layers = tuple(_layer(entry) for entry in document["layers"])
         return IntegerNetwork(int(document["size"]), Format(**document["input"]), layers)
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(
-            f"{path}: damaged integer network ({error!r}); make it again with `make qat`"
-        ) from error
+        raise UserError(f"{path}: damaged integer network ({error!r}); make it again with `make qat`") from error
 
 
 def load_normalizer(path: Path) -> Normalizer:
@@ -120,9 +118,7 @@ def _document(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: not an integer network ({error}); make it with `make qat`") from error
     if version != 1:
-        raise UserError(
-            f"{path}: integer network version {version}, expected 1; make it again with `make qat`"
-        )
+        raise UserError(f"{path}: integer network version {version}, expected 1; make it again with `make qat`")
     return document
 
 

@@ -62,9 +62,7 @@ class Normalizer:
             raise UserError(f"normalizer table_bits {self.table_bits} is out of range; expected 1 to 12")
         least = max(self.bits + 4, self.table_bits + 1)
         if not least <= self.count_bits <= 32:
-            raise UserError(
-                f"normalizer count_bits {self.count_bits} is out of range; expected {least} to 32 here"
-            )
+            raise UserError(f"normalizer count_bits {self.count_bits} is out of range; expected {least} to 32 here")
 
     @property
     def mantissa_bits(self) -> int:
@@ -135,11 +133,7 @@ class Normalizer:
             found = Normalizer(*(int(document[key]) for key in ("bits", "count_bits", "table_bits")))
             same = found.document() == document
         except (KeyError, TypeError, ValueError) as error:
-            raise UserError(
-                f"normalizer entry is not readable ({error}); make it again with `make qat`"
-            ) from error
+            raise UserError(f"normalizer entry is not readable ({error}); make it again with `make qat`") from error
         if not same:
-            raise UserError(
-                "normalizer entry: its table is not the one of its widths; make it again with `make qat`"
-            )
+            raise UserError("normalizer entry: its table is not the one of its widths; make it again with `make qat`")
         return found

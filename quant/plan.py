@@ -44,9 +44,7 @@ class BitPlan:
             for bits in value if isinstance(value, tuple) else (value,):
                 _check(f"quant.{name}", bits, 2, MAX_BITS)  # 1 bit means bipolar weights in QONNX
         _check("quant.input_bits", self.input_bits, 2, MAX_BITS)
-        _check(
-            "quant.output_bits", self.output_bits, 2, 24
-        )  # QONNX carries values in float32: 24 bits exactly
+        _check("quant.output_bits", self.output_bits, 2, 24)  # QONNX carries values in float32: 24 bits exactly
         _check("quant.output_frac", self.output_frac, 0, 24)
         if self.rounding != "floor":
             raise UserError(f"quant.rounding {self.rounding!r} is not available; expected 'floor'")
@@ -72,9 +70,7 @@ class BitPlan:
     def check(self, spec: NetworkSpec) -> None:
         """Refuse a network that this plan does not describe, or that has no quantized form."""
         if spec.attention:
-            raise UserError(
-                "network.attention = true has no quantized form; set it to false for the firmware network"
-            )
+            raise UserError("network.attention = true has no quantized form; set it to false for the firmware network")
         if spec.slope:
             raise UserError(
                 f"network.slope {spec.slope} has no quantized form; "

@@ -93,14 +93,10 @@ class QuantBraggNN(nn.Module):
         side = size - 2 * len(spec.conv)
         widths = (side * side * spec.conv[-1], *spec.dense, 2)
         self.dense = nn.ModuleList(
-            qnn.QuantLinear(
-                i, o, bias=True, weight_quant=_Weight, weight_bit_width=next(bits), bias_quant=Int32Bias
-            )
+            qnn.QuantLinear(i, o, bias=True, weight_quant=_Weight, weight_bit_width=next(bits), bias_quant=Int32Bias)
             for i, o in itertools.pairwise(widths)
         )
-        activations = [
-            qnn.QuantReLU(_Unsigned, bit_width=b, return_quant_tensor=True) for b in plan.activations(spec)
-        ]
+        activations = [qnn.QuantReLU(_Unsigned, bit_width=b, return_quant_tensor=True) for b in plan.activations(spec)]
         self.conv_act = nn.ModuleList(activations[: len(spec.conv)])
         self.dense_act = nn.ModuleList(activations[len(spec.conv) :])
         self.output = qnn.QuantIdentity(_Activation, bit_width=plan.output_bits, return_quant_tensor=False)
@@ -192,12 +188,7 @@ def calibrate(qnet: QuantBraggNN, values: Tensor | NDArray[np.floating]) -> None
     are treated in order, each fed by its quantized predecessors.
     """
     x = torch.as_tensor(values)
-    if (
-        x.ndim != 4
-        or x.shape[1:] != (1, qnet.size, qnet.size)
-        or not len(x)
-        or not bool(torch.isfinite(x).all())
-    ):
+    if x.ndim != 4 or x.shape[1:] != (1, qnet.size, qnet.size) or not len(x) or not bool(torch.isfinite(x).all()):
         raise UserError(
             f"calibration batch of shape {tuple(x.shape)} is not usable; "
             f"expected finite values (n, 1, {qnet.size}, {qnet.size}) with n of at least 1"

@@ -24,9 +24,7 @@ def hostile_codes(size: int, to: Format) -> Codes:
     hot = np.eye(size * size, dtype=bool).reshape(-1, size, size)
     marks = np.concatenate([np.stack(patterns), hot, ~hot])
     ramp = (row * size + col) * (high - low) // (size * size - 1) + low
-    return np.concatenate([np.stack([*flat, ramp, ramp[::-1, ::-1]]), np.where(marks, high, low)]).astype(
-        np.int64
-    )
+    return np.concatenate([np.stack([*flat, ramp, ramp[::-1, ::-1]]), np.where(marks, high, low)]).astype(np.int64)
 
 
 def random_codes(size: int, to: Format, count: int, rng: np.random.Generator) -> Codes:
@@ -40,6 +38,4 @@ def random_codes(size: int, to: Format, count: int, rng: np.random.Generator) ->
     width = rng.uniform(0.4, size / 3, (count, 1, 1))
     peak = np.exp(-((row - centre[:, 0]) ** 2 + (col - centre[:, 1]) ** 2) / (2 * width**2))
     peaks = np.clip(np.floor(peak * to.high + rng.normal(0, 0.02 * to.high, peak.shape)), to.low, to.high)
-    return np.choose(np.arange(count)[:, None, None] % 3, [uniform, sparse, peaks.astype(np.int64)]).astype(
-        np.int64
-    )
+    return np.choose(np.arange(count)[:, None, None] % 3, [uniform, sparse, peaks.astype(np.int64)]).astype(np.int64)

@@ -380,13 +380,13 @@ def test_float_that_beats_the_centroid_passes(monkeypatch: pytest.MonkeyPatch, t
 def test_stage_collects_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data, offsets = make_table(40)
     run = tmp_path / "runs" / "tiny"
-    stages = ("data", "label", "train", "qat", "hls", "csim")
+    stages = ("data", "label", "train", "compact", "qat", "hls", "csim")
     for index, name in enumerate(stages):
         (run / name).mkdir(parents=True)
         manifest = {"wall_seconds": index + 0.5, "python": "3.11.0", "packages": {"torch": "2"}, "git_commit": "abc+"}
         write_json(run / name / "manifest.json", manifest)
     table.save(data, run / "label/peaks.h5")
-    for name in ("train/compact", "train/full", "qat/qat"):
+    for name in ("compact/compact", "train/full", "qat/qat"):
         write_json(run / f"{name}.json", {"history": HISTORY})
     write_json(run / "qat/integer.json", {"version": 1})
     cfg = Config("tiny", 7, MappingProxyType({"report": report.ReportSpec(("Short.",))}), tmp_path)

@@ -3,6 +3,7 @@
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -55,16 +56,17 @@ class Case:
     def simulate(self, executable: csim.Executable, out_dir: Path) -> Comparison:
         return simulate(executable, self.network, self.codes, workers=2, chunk=300, out_dir=out_dir)[1]
 
-    def mutated(self, tmp_path: Path, name: str, pattern: str, change) -> csim.Executable:
-        """The simulation of a copy of the project in which the first match of ``pattern`` was changed."""
-        copy = tmp_path / "project"
+    def mutated(self, directory: Path, *changes: tuple[str, str, Callable[[re.Match], str]]) -> csim.Executable:
+        """The simulation of a copy in which the first match of each (file, pattern) was changed."""
+        copy = directory / "project"
         shutil.copytree(self.project, copy)
-        path = copy / name
-        text, n = re.subn(pattern, change, path.read_text(), count=1)
-        assert n == 1
-        assert text != path.read_text()
-        path.write_text(text)
-        return csim.build(copy, tmp_path / "build", optimization="-O0")
+        for name, pattern, change in changes:
+            text = (copy / name).read_text()
+            changed, n = re.subn(pattern, change, text, count=1)
+            assert n == 1
+            assert changed != text
+            (copy / name).write_text(changed)
+        return csim.build(copy, directory / "build", optimization="-O0")
 
 
 @pytest.fixture(scope="module")
@@ -133,20 +135,32 @@ def test_test_bench_passes_and_fails(parallel, tmp_path):
         path.write_text(good)
 
 
-def test_one_weight_bit(parallel, tmp_path):
+@pytest.fixture(scope="module")
+def mutant(parallel, tmp_path_factory) -> csim.Executable:
+    """One project with one weight bit flipped in the network and one table entry in the normalizer: two programs."""
     dense = next(layer for layer in parallel.network.layers if layer.kind == "dense")
     step = 2.0**-dense.weight_format.frac
     name = next(
-        p.name for p in sorted((parallel.project / "firmware/weights").glob("w*.h"))
-        if f"[{dense.weight.size}]" in p.read_text()
-    )  # fmt: skip
+        path.name
+        for path in sorted((parallel.project / "firmware/weights").glob("w*.h"))
+        if f"[{dense.weight.size}]" in path.read_text()
+    )
+    entry = parallel.normalizer.table[0]
 
     def flip(match: re.Match) -> str:
         code = round(float(match[2]) / step)
         return f"{match[1]}{(code ^ 1) * step:.17g}"
 
-    executable = parallel.mutated(tmp_path, f"firmware/weights/{name}", r"(= \{)(-?[0-9.]+)", flip)
-    found = parallel.simulate(executable, tmp_path / "out")
+    return parallel.mutated(
+        tmp_path_factory.mktemp("mutant"),
+        (f"firmware/weights/{name}", r"(= \{)(-?[0-9.]+)", flip),
+        ("firmware/normalize_table.h", rf"\n    {entry},", lambda _: f"\n    {entry ^ 256},"),
+    )
+
+
+def test_one_weight_bit(parallel, mutant, tmp_path):
+    dense = next(layer for layer in parallel.network.layers if layer.kind == "dense")
+    found = parallel.simulate(mutant, tmp_path)
     assert not found.exact
     assert found.first is not None
     assert found.first.layer == dense.name
@@ -154,10 +168,20 @@ def test_one_weight_bit(parallel, tmp_path):
         found.require_exact("csim")
 
 
+def test_one_table_entry(parallel, mutant):
+    found = compare_normalizer(mutant, parallel.normalizer, parallel.counts)
+    assert not found.exact
+    assert found.first is not None
+    assert found.first.layer == "normalizer"
+    assert found.layers[0].wrong > 0
+
+
 def test_one_rounding_mode(parallel, tmp_path):
     relu = next(layer for layer in parallel.network.layers if layer.kind == "relu")
     form = re.escape(relu.output.ap_type[:-1])
-    executable = parallel.mutated(tmp_path, "firmware/defines.h", f"({form},)AP_TRN", lambda match: f"{match[1]}AP_RND")
+    executable = parallel.mutated(
+        tmp_path, ("firmware/defines.h", f"({form},)AP_TRN", lambda match: f"{match[1]}AP_RND")
+    )
     found = parallel.simulate(executable, tmp_path / "out")
     assert found.first is not None
     assert found.first.layer == relu.name

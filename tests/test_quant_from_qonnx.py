@@ -40,9 +40,7 @@ def model(matmul: bool = False, reshape: bool = False) -> onnx.ModelProto:
     def quant(name: str, source: str, scale: str, bits: str, signed: int) -> onnx.NodeProto:
         rounding = "ROUND" if source in values else "FLOOR"
         attributes = {"signed": signed, "narrow": 0, "rounding_mode": rounding}
-        return make_node(
-            "Quant", [source, scale, "zero", bits], [name + "_out"], name, domain=DOMAIN, **attributes
-        )
+        return make_node("Quant", [source, scale, "zero", bits], [name + "_out"], name, domain=DOMAIN, **attributes)
 
     nodes = [
         quant("in_q", "x", "s8", "b8", 0),

@@ -43,9 +43,7 @@ def patches() -> np.ndarray:
     return np.concatenate([mixed, hot.reshape(25, 5, 5), np.stack(special)])
 
 
-@pytest.mark.parametrize(
-    "n", [Normalizer(), Normalizer(6, 16, 5), Normalizer(10, 24, 11), Normalizer(4, 8, 7)]
-)
+@pytest.mark.parametrize("n", [Normalizer(), Normalizer(6, 16, 5), Normalizer(10, 24, 11), Normalizer(4, 8, 7)])
 def test_codes_equal_the_documented_steps(n: Normalizer, patches: np.ndarray) -> None:
     expected = [codes_by_steps(n, p) for p in patches]
     assert n.codes(patches).reshape(len(patches), -1).tolist() == expected
@@ -68,9 +66,7 @@ def test_exhaustive_over_buckets_code_is_in_range_and_never_above_the_real_value
     t = difference >> (w - n.mantissa_bits)
     code = (t * np.tile(n.table, 3)[:, None]) >> n.shift
     assert int(code.max()) <= (1 << n.bits) - 1
-    for d, r, c in zip(
-        difference.ravel().tolist(), np.repeat(ranges, 23).tolist(), code.ravel().tolist(), strict=True
-    ):
+    for d, r, c in zip(difference.ravel().tolist(), np.repeat(ranges, 23).tolist(), code.ravel().tolist(), strict=True):
         gap = Fraction(d << n.bits, r) - c
         assert 0 <= gap < Fraction(n.deviation)
 
@@ -137,9 +133,7 @@ def test_not_finite_is_refused_naming_the_patch(value: float) -> None:
         Normalizer().codes(patches)
 
 
-@pytest.mark.parametrize(
-    "patches", [np.zeros((3, 3)), np.zeros((1, 3, 3), complex), np.zeros((1, 3, 3), bool)]
-)
+@pytest.mark.parametrize("patches", [np.zeros((3, 3)), np.zeros((1, 3, 3), complex), np.zeros((1, 3, 3), bool)])
 def test_other_arrays_are_refused(patches: np.ndarray) -> None:
     with pytest.raises(UserError, match="expected numbers"):
         Normalizer().codes(patches)

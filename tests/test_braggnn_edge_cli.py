@@ -1,0 +1,187 @@
+"""The front door: the whole chain on the smallest scan, run again, changed, and given bad input."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from braggnn_edge import cli, config
+from braggnn_edge.rundir import sha256
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+TINY = """
+name = "tiny"
+seed = 3
+[[scan]]
+name = "scan"
+threshold = 45.0
+detector = { gain = 1.0, read_noise = 2.0, saturation = 65535.0 }
+[scan.simulate]
+rows = 256
+cols = 256
+frames = 30
+reflections = 700
+heights = [500.0, 20000.0]
+rings = [60.0, 90.0, 115.0]
+window = 27
+[split]
+block = 5
+guard = 1
+validation = 0.2
+test = 0.2
+[full]
+network = { conv = [6, 4], dense = [8], attention = true }
+loop = { batch = 64, learning_rate = 5e-3, max_iterations = 300, evaluate_every = 100 }
+[compact]
+network = { conv = [4, 2], dense = [6], attention = false, slope = 0.0 }
+loop = { batch = 64, learning_rate = 1e-2, max_iterations = 500, evaluate_every = 100 }
+[quant]
+weight_bits = 5
+activation_bits = 6
+[qat]
+sparsity = 0.3
+teacher = 0.2
+loop = { batch = 64, learning_rate = 2e-3, max_iterations = 150, evaluate_every = 50 }
+[hls]
+io_types = ["io_parallel"]
+vectors = 10
+[csim]
+patches = 300
+chunk = 100
+"""
+
+
+def braggnn_edge(*arguments: str, folder: Path) -> int:
+    return cli.main([*arguments, "--runs", str(folder / "runs"), "--workers", "1"])
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("chain")
+    (folder / "tiny.toml").write_text(TINY)
+    assert braggnn_edge("report", "--config", str(folder / "tiny.toml"), folder=folder) == 0
+    return folder
+
+
+def test_chain_ends_in_an_exact_report(finished) -> None:
+    document = json.loads((finished / "runs/tiny/report/report.json").read_text())
+    exact = document["bit_exact"]
+    assert set(exact) == {f"{n}/integer" for n in ("quantized", "qonnx", "csim:io_parallel", "normalizer:io_parallel")}
+    assert all(entry["wrong"] == 0 and entry["patches"] > 300 for entry in exact.values())
+    errors = document["errors_px"]
+    for field in ("mean", "p50", "p75", "p95", "p99_5"):
+        assert errors["csim:io_parallel"][field] == errors["quantized"][field]
+    assert errors["quantized"]["mean"] < errors["constant"]["mean"]
+    assert errors["voigt"]["p50"] < errors["centre_of_mass"]["p50"]
+    linear = [layer for layer in document["layers"] if "macs" in layer]
+    assert [layer["macs"] for layer in linear] == [81 * 9 * 4, 49 * 36 * 2, 98 * 6, 12]
+    assert all(layer["sparsity"] >= 0.25 for layer in linear)  # floor(0.3 * 12) of 12 weights is a quarter
+    assert all(layer["overflows"] == 0 for layer in document["layers"])
+    assert {"data", "label", "train", "compact", "qat", "hls", "csim"} <= set(document["seconds"])
+
+
+def test_manifests_name_versions_and_hashes_but_no_place(finished) -> None:
+    run = finished / "runs/tiny"
+    for stage in ("data", "label", "train", "compact", "qat", "hls", "csim", "report"):
+        text = (run / stage / "manifest.json").read_text()
+        assert str(finished) not in text
+        manifest = json.loads(text)
+        assert manifest["packages"]["hls4ml"] == "1.3.0"
+        for name, digest in manifest["outputs"].items():
+            assert sha256(run / stage / name) == digest
+
+
+def test_second_run_does_nothing_and_a_change_says_why(finished, capsys) -> None:
+    config_path = finished / "tiny.toml"
+    assert braggnn_edge("qat", "--config", str(config_path), folder=finished) == 0
+    said = capsys.readouterr().out
+    assert said.count("up to date") == 5
+    assert "runs" not in said.replace("/runs/", "")
+    before = (finished / "runs/tiny/qat/integer.json").read_bytes()
+    changed = finished / "changed.toml"
+    changed.write_text(TINY.replace("weight_bits = 5", "weight_bits = 4"))
+    assert braggnn_edge("qat", "--config", str(changed), folder=finished) == 0
+    said = capsys.readouterr().out
+    assert "qat: runs again: configuration changed (quant)" in said
+    assert (finished / "runs/tiny/qat.old-1/integer.json").read_bytes() == before
+
+
+def test_same_seed_gives_the_same_bytes(finished, tmp_path) -> None:
+    (tmp_path / "tiny.toml").write_text(TINY)
+    assert braggnn_edge("train", "--config", str(tmp_path / "tiny.toml"), folder=tmp_path) == 0
+    for name in ("label/peaks.h5", "train/full.pt", "compact/compact.pt"):
+        mine, theirs = tmp_path / "runs/tiny" / name, finished / "runs/tiny" / name
+        assert mine.read_bytes() == theirs.read_bytes(), name
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (TINY.replace("threshold = 45.0", "treshold = 45.0"), "unknown key 'treshold'"),
+        (TINY.replace("[compact]", "[kompact]"), "unknown key 'kompact'"),
+        (TINY.replace("weight_bits = 5", "weight_bits = 1"), "weight_bits"),
+        (TINY.replace("[split]", "[peaks]\nsize = 12\n[split]"), "patch size 12"),
+        (TINY.replace("threshold = 45.0", 'format = "hexrd"\npath = "absent.npz"'), "absent.npz does not exist"),
+        ("name = 'x'", r"no \[\[scan\]\]"),
+        ("][", "cannot be read as TOML"),
+    ],
+)
+def test_bad_configuration_is_one_clear_line(tmp_path, capsys, text, message) -> None:
+    path = tmp_path / "bad.toml"
+    path.write_text(text)
+    assert braggnn_edge("data", "--config", str(path), folder=tmp_path) == 2
+    error = capsys.readouterr().err
+    assert len(error.strip().splitlines()) == 1
+    assert re.search(message, error)
+    assert not list(tmp_path.glob("runs/*/*/manifest.json"))
+
+
+def test_missing_configuration_and_odd_run_names_are_refused(tmp_path, capsys) -> None:
+    assert braggnn_edge("data", "--config", str(tmp_path / "none.toml"), folder=tmp_path) == 2
+    assert "does not exist" in capsys.readouterr().err
+    (tmp_path / "tiny.toml").write_text(TINY)
+    arguments = ("data", "--config", str(tmp_path / "tiny.toml"), "--run", "../elsewhere")
+    assert braggnn_edge(*arguments, folder=tmp_path) == 2
+    assert "folder name" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.toml")), ids=lambda path: path.stem)
+def test_provided_scenarios_are_valid(path) -> None:
+    cfg = config.load(path, cli.SECTIONS)
+    assert cfg.name == path.stem
+    cfg["quant"].check(cfg["compact"].network)
+
+
+def test_dead_network_fails_loudly(finished, tmp_path, capsys) -> None:
+    (tmp_path / "tiny.toml").write_text(TINY.replace("learning_rate = 1e-2", "learning_rate = 1e-9"))
+    assert braggnn_edge("train", "--config", str(tmp_path / "tiny.toml"), folder=tmp_path) == 2
+    assert "constant predictor" in capsys.readouterr().err
+    assert not (tmp_path / "runs/tiny/compact").exists()
+
+
+def test_outputs_of_a_run_hold_no_nan(finished) -> None:
+    with np.load(finished / "runs/tiny/csim/predictions.npz") as file:
+        for name in file.files:
+            assert np.isfinite(file[name]).all(), name
+
+
+def test_example_locates_peaks(finished) -> None:
+    run = finished / "runs/tiny"
+    example = Path(__file__).parent.parent / "examples/locate_peaks.py"
+    command = [
+        sys.executable,
+        str(example),
+        str(run / "qat/integer.json"),
+        str(run / "data/scan.h5"),
+        "--threshold",
+        "45",
+    ]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    found = np.array([[float(word) for word in line.split()] for line in lines])
+    assert len(found) > 5
+    assert set(found[:, 0]) <= {0, 1, 2}
+    assert ((found[:, 1:] > 0) & (found[:, 1:] < 256)).all()
