@@ -32,7 +32,7 @@ class Config:
 
     def plain(self, names: tuple[str, ...]) -> dict[str, Any]:
         """The named sections and the seed as plain JSON-able values, for manifests and fingerprints."""
-        return {"seed": self.seed} | {name: _plain(self.sections[name]) for name in names}
+        return {"seed": self.seed} | {name: portable(_plain(self.sections[name])) for name in names}
 
 
 def load(path: Path, sections: Mapping[str, Any]) -> Config:
@@ -129,6 +129,15 @@ def _plain(value: Any) -> Any:
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
     return value
+
+
+def portable(value: Any) -> Any:
+    """Plain values without the absolute paths of one machine: only their last part is kept."""
+    if isinstance(value, Mapping):
+        return {key: portable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [portable(item) for item in value]
+    return f".../{Path(value).name}" if isinstance(value, str) and value.startswith(("/", "~")) else value
 
 
 def resolve_path(text: str, folder: Path) -> Path:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from braggnn_edge import figures, page
-from braggnn_edge.config import Config
+from braggnn_edge.config import Config, portable
 from braggnn_edge.distribution import error_distribution
 from braggnn_edge.errors import UserError
 from braggnn_edge.evaluate import errors_of, estimates_without_network, is_clean, losses, reference_of
@@ -160,7 +160,7 @@ def evaluate_run(
     document["versions"] = info.get("versions") or _versions()
     if info.get("git_commit"):
         document["git_commit"] = info["git_commit"]
-    document["configuration"] = _portable(info["config"])
+    document["configuration"] = portable(info["config"])
     return Evaluation(document, used, estimates, reference)
 
 
@@ -250,15 +250,6 @@ def _known(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [item for item in map(_known, value) if item is not None]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _portable(value: Any) -> Any:
-    """A configuration without the absolute paths of this machine: only their last part is kept."""
-    if isinstance(value, Mapping):
-        return {key: _portable(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_portable(item) for item in value]
-    return f".../{Path(value).name}" if isinstance(value, str) and value.startswith(("/", "~")) else value
 
 
 def _versions() -> dict[str, str]:

@@ -66,7 +66,9 @@ class PeakTable:
     def has(self, reference: str) -> NDArray[np.bool_]:
         """(n,) whether the reference position is known: truth is finite, or the fit converged."""
         if reference == "best":
-            return self.has("truth") | self.has("voigt")
+            # In a simulated scan a peak without truth is a hot pixel or a clump: nothing to learn from.
+            simulated = np.isin(self.peaks["scan"], np.unique(self.peaks["scan"][self.has("truth")]))
+            return self.has("truth") | (self.has("voigt") & ~simulated)
         if reference == "voigt":
             return self.peaks["voigt_converged"] & np.isfinite(self.peaks["voigt_row"])
         return np.isfinite(self.peaks["truth_row"])
