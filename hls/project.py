@@ -40,7 +40,7 @@ CXX_FLAGS = (
     "-Wno-stringop-overflow", "-Wno-stringop-overread",
 )  # fmt: skip
 
-#: Its optimization: -O2 simulates 1.5 to 3 times faster than -O1 and compiles 1.5 times slower.
+#: Its optimization. -O1 compiles about 1.3 times faster and simulates up to 1.4 times slower (docs/hls_backends.md).
 OPTIMIZATION = "-O2"
 
 #: hls4ml puts a random stamp into file names of its own build; ours is fixed, so that projects are reproducible.
