@@ -32,7 +32,7 @@ $(STAGES): $(READY) ## one stage, after the ones it needs
 	$(BIN)/braggnn-edge $@ --config $(CFG) $(RUN_OPTION)
 
 test: $(READY) ## the test suite
-	$(BIN)/python -m pytest -n 2 -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -q
 
 check: $(READY) ## formatting, lint, types, import layers
 	$(BIN)/ruff format --check .

@@ -9,7 +9,7 @@ from braggnn_edge import simulate as simulation
 from braggnn_edge.config import resolve_path
 from braggnn_edge.errors import UserError
 from braggnn_edge.rundir import write_json
-from braggnn_edge.scan import Scan, open_scan
+from braggnn_edge.scan import Scan, open_scan, split_name
 from braggnn_edge.table import SPLITS
 
 
@@ -35,8 +35,8 @@ class DetectorSpec:
 class ScanSpec:
     """One ``[[scan]]``: where its frames come from, how peaks are found in it, and what its peaks are used for.
 
-    format: "simulated" (see SimulationSpec) or a registered file format with a path (and data set, dark, mask, and
-    upstream peaks file); threshold: counts above which a pixel belongs to a peak; min_area: pixels of the smallest
+    format: "simulated" (see SimulationSpec) or a registered file format with a path (and data set, dark and mask);
+    peaks: an upstream peaks file, checked against the frames (labels are always fitted anew); threshold: counts above which a pixel belongs to a peak; min_area: pixels of the smallest
     component that is a peak; max_residual: largest rms residual of the fit over its amplitude (0: any);
     unsaturated: leave saturated peaks out; use: the splits that it feeds.
     """
@@ -59,8 +59,8 @@ class ScanSpec:
     def __post_init__(self) -> None:
         if (self.format == "simulated") == bool(self.path):
             raise UserError(f"scan {self.name!r}: a measured scan needs a path, a simulated one has none")
-        if not self.use or not set(self.use) <= set(SPLITS[:3]):
-            raise UserError(f"scan {self.name!r}: use {self.use} must name some of {', '.join(SPLITS[:3])}")
+        if not self.use or not set(self.use) <= set(SPLITS[:3]) or len(set(self.use)) != len(self.use):
+            raise UserError(f"scan {self.name!r}: use {self.use} must name some of {', '.join(SPLITS[:3])}, each once")
         if not self.name or not all(c.isalnum() or c in "-_" for c in self.name):
             raise UserError(f"scan name {self.name!r} is not a file name; use letters, digits, '-' and '_'")
         if self.min_area < 1 or self.max_residual < 0:
@@ -74,6 +74,9 @@ def check_scans(scans: tuple[ScanSpec, ...]) -> None:
     names = [scan.name for scan in scans]
     if len(set(names)) != len(names):
         raise UserError(f"scan names {names} must differ")
+    for scan in scans:
+        if scan.format == "simulated" and f"{scan.name}_truth" in names:
+            raise UserError(f"scan name '{scan.name}_truth' is that of the truth of scan {scan.name!r}; choose another")
     for part in SPLITS[:3]:
         if not any(part in scan.use for scan in scans):
             raise UserError(f"no scan is used for {part!r}; name it in the `use` of a [[scan]]")
@@ -82,13 +85,7 @@ def check_scans(scans: tuple[ScanSpec, ...]) -> None:
 def external_files(scans: tuple[ScanSpec, ...], folder: Path) -> tuple[Path, ...]:
     """The measured files that a configuration reads."""
     texts = [t for s in scans for t in (s.path, s.peaks, s.dark, s.mask) if t]
-    found = []
-    for text in texts:
-        path = resolve_path(text, folder)
-        if not path.exists() and ":" in path.name:
-            path = path.with_name(path.name.split(":")[0])
-        found.append(path)
-    return tuple(dict.fromkeys(found))
+    return tuple(dict.fromkeys(split_name(str(resolve_path(text, folder)))[0] for text in texts))
 
 
 def open_spec(spec: ScanSpec, data: Path, folder: Path) -> Scan:

@@ -1,6 +1,7 @@
 """The command line: every stage of the chain as one command, each bringing the stages before it up to date."""
 
 import argparse
+import dataclasses
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -18,7 +19,7 @@ from braggnn_edge.table import PeakTable
 from braggnn_edge.table import load as load_table
 from firmware_sim import evidence
 from hls import build
-from quant import plan, qat
+from quant import normalize, plan, qat
 
 SECTIONS: dict[str, Any] = {
     "scan": tuple[acquisition.ScanSpec, ...],
@@ -98,8 +99,8 @@ def stage(name: str, c: Context) -> Stage:
         "label": lambda out: label.run(
             cfg["scan"], cfg["peaks"], cfg["split"], cfg.seed, run / "data", cfg.folder, out, c.workers, c.say
         ),
-        "train": lambda out: train.run(_peaks(run), "full", cfg["full"], cfg.seed, out, c.say),
-        "compact": lambda out: train.run(_peaks(run), "compact", cfg["compact"], cfg.seed, out, c.say),
+        "train": lambda out: train.run(_peaks(run), "full", _float(cfg, "full"), cfg.seed, out, c.say),
+        "compact": lambda out: train.run(_peaks(run), "compact", _float(cfg, "compact"), cfg.seed, out, c.say),
         "qat": lambda out: qat.run(
             _peaks(run),
             cfg["qat"],
@@ -121,6 +122,35 @@ def stage(name: str, c: Context) -> Stage:
 def _initial(cfg: config.Config, name: str) -> tuple[Path, ...]:
     text = cfg[name].initial
     return (config.resolve_path(text, cfg.folder),) if text else ()
+
+
+def _float(cfg: config.Config, name: str) -> train.TrainSpec:
+    """The table of a float network, its initial checkpoint a path that can be opened."""
+    return dataclasses.replace(cfg[name], initial="".join(map(str, _initial(cfg, name))))
+
+
+def check(command: str, cfg: config.Config) -> None:
+    """Refuse tables that do not fit each other, before a stage has spent hours; each checked itself when it was read.
+
+    Only what the command needs is looked at: labelling takes no networks.
+    """
+    acquisition.check_scans(cfg["scan"])
+    stages = tuple(COMMANDS)
+    if stages.index(command) < stages.index("train"):
+        return
+    peaks = cfg["peaks"]
+    for name in ("full", "compact"):
+        cfg[name].network.check_patch_size(peaks.size)
+    trained = ("full", "compact") if command == "train" else ("full", "compact", "qat")
+    for name in trained:
+        if not 0 <= cfg[name].shift <= peaks.shift:
+            raise UserError(
+                f"{name}: shift {cfg[name].shift} is out of range; expected 0 to {peaks.shift} px, the margin that "
+                "shift in [peaks] keeps around the patches"
+            )
+    if "qat" in trained:
+        cfg["quant"].check(cfg["compact"].network)
+        normalize.Normalizer(bits=cfg["quant"].input_bits)
 
 
 def _peaks(run: Path) -> PeakTable:
@@ -181,18 +211,20 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(arguments: argparse.Namespace) -> None:
     if arguments.workers < 1 or arguments.threads < 0:
-        raise UserError(f"--workers {arguments.workers} and --threads {arguments.threads} must be positive")
+        raise UserError(
+            f"--workers {arguments.workers} must be at least 1 and --threads {arguments.threads} at least 0"
+        )
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     cfg = config.load(arguments.config, SECTIONS)
-    acquisition.check_scans(cfg["scan"])
+    check(arguments.command, cfg)
     name = arguments.run or cfg.name
     if name != Path(name).name or name.startswith("."):
         raise UserError(f"run name {name!r} is not a folder name; use letters, digits, '-' and '_'")
     run = arguments.runs / name
     rank = int(os.environ.get("RANK", "0"))
     if rank:  # under torchrun the first process keeps the run directory, the others only help it train
-        train.assist(run, {"full": ("train", cfg["full"]), "compact": ("compact", cfg["compact"])}, cfg.seed)
+        train.assist(run, {"full": ("train", _float(cfg, "full")), "compact": ("compact", _float(cfg, "compact"))}, cfg.seed)
         return
     with locked(run):
         bring_up_to_date(arguments.command, Context(cfg, run, arguments.workers, _say))
@@ -208,7 +240,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         with process_group(train.choose_device()):
             _run(arguments)
     except UserError as error:
-        print(f"braggnn-edge: error: {error}", file=sys.stderr)
+        # Messages that quote a compiler or a library hold line breaks.
+        print(f"braggnn-edge: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("braggnn-edge: interrupted; run the same command again to continue", file=sys.stderr)

@@ -73,7 +73,10 @@ def run(
     workers: int,
     say: Callable[[str], None],
 ) -> None:
-    """Write ``peaks.h5`` and ``summary.json`` into ``directory``. UserError when no peak is found in a scan."""
+    """Write ``peaks.h5`` and ``summary.json`` into ``directory``.
+
+    Raises UserError when no peak is found in a scan, or none falls into one of the three parts.
+    """
     parts = directory / "parts"
     parts.mkdir(exist_ok=True)
     tasks, splits = [], []
@@ -104,6 +107,12 @@ def run(
             f"  {scan_spec.name}: {len(rows_of)} peaks; "
             + ", ".join(f"{v} {k}" for k, v in counts[scan_spec.name].items())
         )
+    for number, name in enumerate(SPLITS[:3]):
+        if not (result.peaks["split"] == number).any():
+            raise UserError(
+                f"no peak is in the {name} part: {counts}; lower a threshold, raise the part's share in [split] or "
+                "allow larger residuals"
+            )
     table.save(result, directory / "peaks.h5")
     write_json(directory / "summary.json", counts)
     for task in tasks:

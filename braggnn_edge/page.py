@@ -31,7 +31,7 @@ _WHAT = {
     "maximum": "the brightest pixel of the patch",
     "centre_of_mass": "centroid of the counts above the patch's minimum",
     "centre_of_mass_squared": "centroid of their squares",
-    "voigt": "least-squares fit of the model that made the peaks",
+    "voigt": "maximum-likelihood fit of the model that made the peaks",
     "cramer_rao_bound": "Gaussian draws: no unbiased estimator does better",
     "float": "the published network, float32",
     "float_compact": "the firmware network before quantization, float32",

@@ -85,9 +85,13 @@ def manifest_of(run: Path, stage: str) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def locked(run: Path) -> Iterator[None]:
-    """Hold the run directory: a second process working in it would mix two results."""
-    run.mkdir(parents=True, exist_ok=True)
-    with (run / ".lock").open("w") as stream:
+    """Hold the run directory: a second process working in it would mix two results. UserError when it cannot."""
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        stream = (run / ".lock").open("w")
+    except OSError as error:
+        raise UserError(f"run directory {run} cannot be written ({error.strerror}); choose another --runs") from error
+    with stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

@@ -115,12 +115,18 @@ def open_scan(
     )
 
 
+def split_name(name: str) -> tuple[Path, str | None]:
+    """``path`` or ``path:data set`` as the two; a file whose own name holds a colon is taken as a path."""
+    path = Path(name)
+    if path.exists() or ":" not in name:
+        return path, None
+    head, _, dataset = name.rpartition(":")
+    return Path(head), dataset
+
+
 def _image(role: str, name: str, size: tuple[int, ...]) -> np.ndarray:
     """A 2-D image of shape ``size`` from ``name``: a path, or path:data set."""
-    path, dataset = Path(name), None
-    if not path.exists() and ":" in name:
-        head, _, dataset = name.rpartition(":")
-        path = Path(head)
+    path, dataset = split_name(name)
     check_file(path)
     if path.suffix == ".npy":
         try:

@@ -44,6 +44,10 @@ class TrainSpec:
     initial: str = ""
     labels: Literal["best", "voigt"] = "best"
 
+    def __post_init__(self) -> None:
+        if self.shift < 0 or self.huber < 0:
+            raise UserError(f"shift {self.shift} and huber {self.huber} must be 0 or more")
+
 
 def choose_device() -> str:
     """The GPU of this process when there is one, else the CPU."""
@@ -88,6 +92,11 @@ def train_network(
         if spec.initial
         else BraggNN(spec.network, table.size)
     )
+    if net.size != table.size:
+        raise UserError(
+            f"{name}: checkpoint {Path(spec.initial).name} is for patches of {net.size} px, those of this run have "
+            f"{table.size}; set size in [peaks] or leave out initial"
+        )
     net = net.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in the stubs
     spec_batch = min(spec.loop.batch, len(train))
     batches = Batches(train, spec_batch, spec.shift, seed, spec.dihedral)

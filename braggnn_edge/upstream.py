@@ -35,10 +35,12 @@ def spec_of(state: dict[str, Tensor]) -> NetworkSpec:
     """The network description that a state dict implies; layers that do not fit the naming are refused by name."""
     conv, dense = [], []
     for key, value in state.items():
-        if key.startswith("cnn_layers.") and key.endswith(".weight"):
-            conv.append((int(key.split(".")[1]), value.shape[0]))
-        elif key.startswith("dense_layers.") and key.endswith(".weight"):
-            dense.append((int(key.split(".")[1]), value.shape[0]))
+        layers, _, number = key.removesuffix(".weight").partition(".")
+        found = {"cnn_layers": (conv, 4), "dense_layers": (dense, 2)}.get(layers)
+        if found is not None and key.endswith(".weight"):
+            if not number.isdecimal() or value.ndim != found[1]:
+                raise UserError(f"checkpoint entry {key!r} of shape {tuple(value.shape)} is not a layer of a BraggNN")
+            found[0].append((int(number), value.shape[0]))
         elif not key.startswith(("cnn_layers.", "dense_layers.", "nlb.")):
             raise UserError(
                 f"checkpoint entry {key!r} is not of a BraggNN; expected cnn_layers.*, nlb.*, dense_layers.*"
@@ -60,7 +62,7 @@ def load_checkpoint(path: Path, spec: NetworkSpec | None = None) -> BraggNN:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many types for a damaged file; each means the same to the user
         raise UserError(f"{path}: not a readable PyTorch state dict ({error})") from error
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
         raise UserError(
             f"{path}: expected a plain state dict of tensors; save it with torch.save(net.state_dict(), ...)"
         )
@@ -70,6 +72,8 @@ def load_checkpoint(path: Path, spec: NetworkSpec | None = None) -> BraggNN:
         if (spec.conv, spec.dense, spec.attention) != (found.conv, found.dense, found.attention):
             raise UserError(f"{path}: holds {found}, expected {spec}; name the right checkpoint or description")
         found = spec
+    if "dense_layers.0.weight" not in state:
+        raise UserError(f"{path}: has no dense_layers.0.weight; the dense layers of a BraggNN are numbered from 0")
     inputs = state["dense_layers.0.weight"].shape[1]
     side = round((inputs / found.conv[-1]) ** 0.5)
     if side * side * found.conv[-1] != inputs:

@@ -9,6 +9,7 @@ import argparse
 from pathlib import Path
 
 from braggnn_edge import peaks
+from braggnn_edge.errors import UserError
 from braggnn_edge.scan import open_scan
 from quant import emulate, network
 
@@ -20,7 +21,14 @@ def main() -> None:
     parser.add_argument("--threshold", type=float, required=True, help="counts above which a pixel belongs to a peak")
     parser.add_argument("--frames-used", type=int, default=3, help="how many frames (default: %(default)s)")
     arguments = parser.parse_args()
+    try:
+        locate(arguments)
+    except UserError as error:
+        parser.exit(2, f"{parser.prog}: error: {error}\n")
 
+
+def locate(arguments: argparse.Namespace) -> None:
+    """Detect, crop, normalize to codes and run the integer network, frame by frame."""
     integer = network.load(arguments.network)
     normalizer = network.load_normalizer(arguments.network)
     scan = open_scan("braggnn", arguments.frames)

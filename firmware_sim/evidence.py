@@ -170,6 +170,8 @@ def _self_check(project: Path, copy: Path) -> None:
     """Run the project's own test bench with g++, as an engineer would; it compares the golden vectors itself."""
     shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(project, copy)  # the finished project stays as it was written
+    if shutil.which("make") is None:
+        raise UserError("make is not on the PATH; the test bench needs it (Debian, Ubuntu: apt install make)")
     command = ["make", "-s", "-C", str(copy), "test"]
     found = subprocess.run(command, capture_output=True, text=True, check=False, errors="replace")
     if found.returncode:

@@ -8,8 +8,8 @@ import numpy as np
 
 from braggnn_edge.errors import UserError
 from braggnn_edge.table import TEST, PeakTable
-from hls.project import load_project, write_project
-from hls.targets import DEFAULT_TARGET
+from hls.project import check_options, load_project, write_project
+from hls.targets import DEFAULT_TARGET, target
 from quant import network
 
 
@@ -17,9 +17,9 @@ from quant import network
 class HlsSpec:
     """The hardware project.
 
-    io_types: of "io_parallel" and "io_stream"; target: a board of hls.targets; clock_mhz: the clock to aim at;
-    strategy: hls4ml's "Latency" (unrolled) or "Resource"; reuse: its reuse factor; vectors: test peaks whose counts
-    become golden vectors of the test bench, beside the hostile ones.
+    io_types: of "io_parallel" and "io_stream"; backend: hls4ml's "Vitis" or "Vivado"; target: a board of hls.targets;
+    clock_mhz: the clock to aim at; strategy: hls4ml's "Latency" (unrolled) or "Resource"; reuse: its reuse factor;
+    vectors: test peaks whose counts become golden vectors of the test bench, beside the hostile ones.
     """
 
     io_types: tuple[str, ...] = ("io_parallel", "io_stream")
@@ -33,6 +33,9 @@ class HlsSpec:
     def __post_init__(self) -> None:
         if not self.io_types or len(set(self.io_types)) != len(self.io_types):
             raise UserError(f"hls: io_types {self.io_types} must name each io type once")
+        for io_type in self.io_types:
+            check_options(self.backend, io_type, self.clock_mhz, self.strategy, self.reuse)
+        target(self.target)
         if self.vectors < 1:
             raise UserError(f"hls: vectors {self.vectors} must be at least 1")
 

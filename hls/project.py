@@ -89,7 +89,8 @@ def write_project(
     read back and found to be the integer network's; otherwise a UserError names the layer. The same arguments
     give the same bytes.
     """
-    _check_arguments(network, normalizer, directory, backend, io_type, clock_mhz, strategy, reuse)
+    check_options(backend, io_type, clock_mhz, strategy, reuse)
+    _check_arguments(network, normalizer, directory)
     chosen = target(target_name)
     vectors = golden(
         network, normalizer, counts, hostile_codes(network.size, network.input) if codes is None else codes
@@ -138,10 +139,8 @@ def load_project(directory: Path) -> Project:
         raise UserError(f"{path}: not an HLS project ({error}); make it with `make hls`") from error
 
 
-def _check_arguments(
-    network: IntegerNetwork, normalizer: Normalizer, directory: Path, backend: str, io_type: str, clock_mhz: float,
-    strategy: str, reuse: int,
-) -> None:  # fmt: skip
+def check_options(backend: str, io_type: str, clock_mhz: float, strategy: str, reuse: int) -> None:
+    """Refuse what no project can be written for, before there is a network; see :func:`write_project`."""
     if backend not in BACKENDS:
         raise UserError(
             f"back end {backend!r} is not offered; expected {' or '.join(BACKENDS)} (docs/hls_backends.md says why)"
@@ -154,6 +153,9 @@ def _check_arguments(
         raise UserError(f"clock of {clock_mhz} MHz is impossible; expected a positive frequency")
     if reuse < 1:
         raise UserError(f"reuse factor {reuse} is impossible; expected 1 or more")
+
+
+def _check_arguments(network: IntegerNetwork, normalizer: Normalizer, directory: Path) -> None:
     expected = Format(normalizer.bits, normalizer.bits, signed=False)
     if network.input != expected:
         raise UserError(f"the normalizer makes codes of {expected}, but the network takes {network.input}")

@@ -113,6 +113,8 @@ def _check_attributes(name: str, node: onnx.NodeProto) -> None:
 
 def _quant(name: str, node: onnx.NodeProto, constants: dict[str, _Constant]) -> tuple[Format, int, str]:
     """Format, smallest code and rounding mode of a Quant node."""
+    if len(node.input) != 4:
+        raise UserError(f"node {name}: {len(node.input)} inputs, expected 4: the tensor, scale, zero point, bit width")
     values = []
     for role, tensor in zip(("scale", "zero point", "bit width"), node.input[1:], strict=True):
         if tensor not in constants:
@@ -124,7 +126,7 @@ def _quant(name: str, node: onnx.NodeProto, constants: dict[str, _Constant]) -> 
     scale, zero, bits = values
     if zero != 0.0:
         raise UserError(f"node {name}: zero point is {zero}, expected 0; quantize symmetrically")
-    if bits != int(bits) or bits < 2:
+    if not bits.is_integer() or bits < 2:
         raise UserError(f"node {name}: bit width is {bits}, expected a whole number of at least 2")
     signed, narrow = bool(_attribute(node, "signed", 1)), bool(_attribute(node, "narrow", 0))
     to = Format(int(bits), -power_of_two_exponent(scale, f"node {name}"), signed)

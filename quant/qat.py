@@ -50,6 +50,8 @@ class QatSpec:
     def __post_init__(self) -> None:
         if not 0 <= self.teacher <= 1 or not 0 <= self.sparsity < 1 or self.calibration < 1:
             raise UserError("qat: teacher must be in [0, 1], sparsity in [0, 1), calibration at least 1")
+        if self.shift < 0 or self.huber < 0:
+            raise UserError(f"qat: shift {self.shift} and huber {self.huber} must be 0 or more")
 
     def pruned(self, iteration: int) -> float:
         """Pruned fraction after ``iteration``."""
