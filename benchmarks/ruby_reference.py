@@ -4,7 +4,7 @@
 
 Refits every ruby peak of a finished run by scipy's least_squares: an axis-aligned pseudo-Voigt with 7 parameters,
 sampled at pixel centres, unweighted, on the stored pixels of the component alone. Peaks whose rms residual over those
-pixels is below 5 % of the maximum are kept. Prints p50, p75, p95 in px of the trivial estimators and of the firmware network.
+pixels is below 5 % of the maximum are kept. Prints p50, p75, p95 in px of every estimator.
 """
 
 import argparse

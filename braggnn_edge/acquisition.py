@@ -36,9 +36,10 @@ class ScanSpec:
     """One ``[[scan]]``: where its frames come from, how peaks are found in it, and what its peaks are used for.
 
     format: "simulated" (see SimulationSpec) or a registered file format with a path (and data set, dark and mask);
-    peaks: an upstream peaks file, checked against the frames (labels are always fitted anew); threshold: counts above which a pixel belongs to a peak; min_area: pixels of the smallest
-    component that is a peak; max_residual: largest rms residual of the fit over its amplitude (0: any);
-    unsaturated: leave saturated peaks out; use: the splits that it feeds.
+    peaks: an upstream peaks file, checked against the frames (labels are always fitted anew); threshold: counts above
+    which a pixel belongs to a peak; min_area: pixels of the smallest component that is a peak; max_residual: largest
+    rms residual of the fit over its amplitude (0: any); unsaturated: leave saturated peaks out; use: the splits that
+    it feeds.
     """
 
     name: str

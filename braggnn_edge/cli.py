@@ -224,7 +224,8 @@ def _run(arguments: argparse.Namespace) -> None:
     run = arguments.runs / name
     rank = int(os.environ.get("RANK", "0"))
     if rank:  # under torchrun the first process keeps the run directory, the others only help it train
-        train.assist(run, {"full": ("train", _float(cfg, "full")), "compact": ("compact", _float(cfg, "compact"))}, cfg.seed)
+        specs = {name: (stage, _float(cfg, name)) for name, stage in (("full", "train"), ("compact", "compact"))}
+        train.assist(run, specs, cfg.seed)
         return
     with locked(run):
         bring_up_to_date(arguments.command, Context(cfg, run, arguments.workers, _say))

@@ -87,8 +87,7 @@ def parameter_bound(
         )
     weight = 1.0 / variance
     if floor is not None:
-        # Information of a Gaussian censored from below (Amemiya 1973): a pixel below the floor still says
-        # so.
+        # Information of a Gaussian censored from below (Amemiya 1973): a pixel below the floor still says so.
         z = (floor - mean) / variance.sqrt()
         density = torch.exp(-0.5 * z * z) / math.sqrt(2.0 * math.pi)
         below = 0.5 * torch.special.erfc(z * -math.sqrt(0.5))
@@ -112,16 +111,16 @@ def position_bound(
     """Covariance bound (n, 2, 2) of (row, col), px^2, with all eight parameters free.
 
     Args:
-        parameters: (n, 8) true peaks, in the order of pseudo_voigt.PARAMETERS, pixel coordinates of the
-            patch.
+        parameters: (n, 8) true peaks, in the order of pseudo_voigt.PARAMETERS, pixel coordinates of the patch.
         size: patch size, or (height, width).
         gain: ADU per photon.
         read_noise: ADU rms.
         order: quadrature order of the pixel integration.
         saturation: pixels whose mean reaches it carry no information, as in the fit, which leaves them out.
-        floor: pixels below it are stored as zero; what the detector says of them is only that they are
-    below. A round peak has no tilt, which costs its position nothing: the information is inverted in
-    coordinates that stay regular there. Raises UserError for a bad gain, read noise or parameter.
+        floor: pixels below it are stored as zero; what the detector says of them is only that they are below.
+
+    A round peak has no tilt, which costs its position nothing: the information is inverted in coordinates that stay
+    regular there. Raises UserError for a bad gain, read noise or parameter.
     """
     bound = parameter_bound(
         parameters, size, gain=gain, read_noise=read_noise, order=order, saturation=saturation, floor=floor

@@ -37,9 +37,8 @@ class FitResult:
 
     parameters: (n, 8) in the order of pseudo_voigt.PARAMETERS; pixels of the patch, tilt in (-pi/2, pi/2].
     offset: (n, 2) (row, col) in px from the centre pixel (h // 2, w // 2).
-    covariance: (n, 8, 8) from Fisher's information at the solution; parameters at a bound or fixed count
-        as known (zero rows). sigma: (n, 8), its square-rooted diagonal; that of the tilt is at most pi /
-        sqrt(12).
+    covariance: (n, 8, 8) from Fisher's information at the solution; parameters at a bound or fixed count as known
+        (zero rows). sigma: (n, 8), its square-rooted diagonal; that of the tilt is at most pi / sqrt(12).
     chi2: sum of (d - m)^2 / v over the pixels used, one below the floor counting as d = min(m, floor); dof: their
         number less the free parameters.
     residual: root of the mean of (d - m)^2 over the pixels used as data (below the floor: not), divided by the

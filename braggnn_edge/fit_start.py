@@ -24,8 +24,7 @@ Mask = NDArray[np.bool_]
 MIN_FWHM = 0.5
 # Widths and tilt turn into each other as the axes cross; none can be held alone.
 FIXABLE = ("amplitude", "eta", "background")
-# Pixels this far from the brightest one, each way, give the start moments; neighbours further out do not
-# disturb them.
+# Pixels this far from the brightest one, each way, give the start moments; neighbours further out do not disturb them.
 REACH = 3
 
 

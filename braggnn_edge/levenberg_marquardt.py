@@ -51,6 +51,8 @@ class Lanes:
 
 @dataclass(frozen=True)
 class Noise:
+    """What scatters a pixel, in counts: gain a photon, read noise, and the floor below which zero was stored."""
+
     gain: float
     variance: float  # of the read noise
     floor: float | None

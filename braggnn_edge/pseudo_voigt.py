@@ -60,8 +60,8 @@ def pixel_means(parameters: Tensor, size: int | tuple[int, int], order: int, jac
     neighbours in the batch. The derivatives (left empty without ``jacobian``) are with respect to *local*
     coordinates, which stay regular for a round peak where the tilt does not exist: (row, col, amplitude,
     a, b, s, eta, background), where a = 2 ln fwhm_major, b = 2 ln fwhm_minor and s is the off-diagonal
-    element of the logarithm of the squared-width matrix in the frame of the peak's own axes; d/dtilt = (a
-    - b) d/ds. No validation: callers have checked.
+    element of the logarithm of the squared-width matrix in the frame of the peak's own axes; d/dtilt = (a - b) d/ds.
+    No validation: callers have checked.
     """
     height, width = shape_of(size)
     nodes, weights = quadrature(order)

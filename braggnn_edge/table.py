@@ -15,7 +15,7 @@ SPLITS = ("train", "validation", "test", "excluded")
 
 #: Positions are in frame pixels, widths are FWHM in px, intensities in detector counts, variances in px**2.
 #: ``row, col``: brightest pixel. ``maxima``: local maxima of the component; ``neighbours``: other components in the
-#: crop. ``voigt_*``: the pseudo-Voigt fit; ``voigt_residual``: rms residual over the crop / amplitude.
+#: patch. ``voigt_*``: the pseudo-Voigt fit; ``voigt_residual``: rms residual over the patch / amplitude.
 #: ``truth_*``, ``bound_*``: simulated scans only (NaN, -1 elsewhere); ``bound_*``: Cramer-Rao covariance.
 PEAK = np.dtype(
     [("scan", "u2"), ("frame", "i4"), ("row", "i4"), ("col", "i4"), ("area", "i4"), ("maximum", "f8")]

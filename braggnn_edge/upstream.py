@@ -33,7 +33,8 @@ def fold_offset(layer: nn.Linear, size: int) -> tuple[Tensor, Tensor]:
 
 def spec_of(state: dict[str, Tensor]) -> NetworkSpec:
     """The network description that a state dict implies; layers that do not fit the naming are refused by name."""
-    conv, dense = [], []
+    conv: list[tuple[int, int]] = []
+    dense: list[tuple[int, int]] = []
     for key, value in state.items():
         layers, _, number = key.removesuffix(".weight").partition(".")
         found = {"cnn_layers": (conv, 4), "dense_layers": (dense, 2)}.get(layers)

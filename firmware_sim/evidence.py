@@ -1,7 +1,7 @@
 """Stage "csim": every form of the network on the same patches, compared code for code, and the test set's positions.
 
 Forms: the quantized PyTorch network in float64, QONNX by its executor, the C simulation of every project, each against
-the integer network. A single differing code fails the stage, after the results are written.
+the integer network. A single differing code fails the stage; what was found stays in its ``.partial`` folder.
 """
 
 import shutil

@@ -1,9 +1,8 @@
 """The reference: the integer network executed exactly, with every saturation and overflow counted.
 
-Sums are computed by BLAS in floating point, which is exact: every product and every partial sum, in any
-order, is an
-integer within :func:`quant.arithmetic.linear_bounds`, and these are checked to lie below 2**24 (float32) or
-2**53 (float64) before they are used.
+Sums are computed by BLAS in floating point, which is exact: every product and every partial sum, in any order, is an
+integer within :func:`quant.arithmetic.linear_bounds`, and these are checked to lie below 2**24 (float32) or 2**53
+(float64) before they are used.
 """
 
 from dataclasses import dataclass
@@ -21,9 +20,7 @@ _CHUNK_CODES = 4_000_000
 
 @dataclass(frozen=True)
 class LayerStats:
-    """What happened in one layer over a run: codes computed, codes clipped, sums beyond the accumulator's
-    format.
-    """
+    """What happened in one layer over a run: codes computed, codes clipped, sums beyond the accumulator's format."""
 
     name: str
     kind: str
@@ -34,9 +31,7 @@ class LayerStats:
 
 @dataclass(frozen=True)
 class Result:
-    """outputs (N, 2) codes; one :class:`LayerStats` per layer; trace: codes after each layer, if it was asked
-    for.
-    """
+    """outputs: (N, 2) codes; layers: one :class:`LayerStats` each; trace: codes after each layer, if asked for."""
 
     outputs: Codes
     layers: tuple[LayerStats, ...]
@@ -44,9 +39,7 @@ class Result:
 
 
 def run(network: IntegerNetwork, codes: NDArray[np.integer], trace: bool = False) -> Result:
-    """Execute ``network`` on input codes (N, size, size) or (N, 1, size, size); a code out of range is
-    refused.
-    """
+    """Execute ``network`` on input codes (N, size, size) or (N, 1, size, size); a code out of range is refused."""
     checked = checked_codes(codes, network.size, network.input)
     sums = _sum_types(network)
     step = max(1, _CHUNK_CODES // _widest(network))
@@ -76,8 +69,9 @@ def run(network: IntegerNetwork, codes: NDArray[np.integer], trace: bool = False
 
 
 def checked_codes(codes: NDArray[np.integer], size: int, to: Format) -> Codes:
-    """Input codes as int64 (n, 1, size, size); another shape, a dtype that is no integer, a code beyond
-    ``to`` is refused.
+    """Input codes as int64 (n, 1, size, size).
+
+    Another shape, a dtype that is no integer, or a code beyond ``to`` is refused by a UserError.
     """
     found = np.asarray(codes)
     if not np.issubdtype(found.dtype, np.integer):

@@ -37,9 +37,9 @@ _CHECKED_PATCHES = 300
 def export_qonnx(qnet: QuantBraggNN, path: Path) -> IntegerNetwork:
     """Write ``qnet`` to ``path`` as QONNX and return the integer network read back from it.
 
-    The file is written only if onnx's checker accepts it, its graph is in the integer contract, and its
-    execution by qonnx and by the emulator equals ``qnet`` in float64, code for code, on random and hostile
-    inputs. The same weights give the same bytes. Raises UserError otherwise, and leaves nothing behind.
+    The file is written only if onnx's checker accepts it, its graph is in the integer contract, and its execution by
+    qonnx and by the emulator equals ``qnet`` in float64, code for code, on random and hostile inputs; otherwise a
+    UserError is raised and nothing left behind. The same weights give the same bytes.
     """
     aside = path.with_name(f".{path.name}.part")
     try:
@@ -98,9 +98,7 @@ def _execute(path: Path, batches: NDArray[np.float32]) -> list[NDArray[np.float3
 
 
 def _graph(qnet: QuantBraggNN) -> onnx.ModelProto:
-    """The cleaned QONNX graph, batch 1, without doc strings and metadata: they hold paths of the exporting
-    machine.
-    """
+    """The cleaned QONNX graph, batch 1, without doc strings and metadata: they hold paths of the exporting machine."""
     apply_masks(qnet)
     with _quiet():
         sample = torch.zeros(1, 1, qnet.size, qnet.size)

@@ -235,9 +235,7 @@ def _linear(name: str, node: onnx.NodeProto, chain: _Chain, constants: dict[str,
 
 
 def _append(layer: Linear, chain: _Chain) -> None:
-    """Append a linear layer with its accumulator sized from the range of its input, and move the chain behind
-    it.
-    """
+    """Append a linear layer with its accumulator sized from the range of its input; the chain goes on behind it."""
     flat = layer.weight.reshape(len(layer.weight), -1)
     low, high = linear_bounds(flat, layer.bias, chain.low, chain.high)
     frac = layer.accumulator.frac

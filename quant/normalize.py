@@ -1,8 +1,7 @@
 """The integer normalizer: detector counts to input codes, part of the integer contract.
 
-A code means ``code * 2**-bits`` and approximates min-max normalization, ``(x - min) / (max - min)``, from
-below. Every step is integer arithmetic with the widths given here, so that software and hardware agree on
-every code.
+A code means ``code * 2**-bits`` and approximates min-max normalization, ``(x - min) / (max - min)``, from below.
+Every step is integer arithmetic with the widths given here, so that software and hardware agree on every code.
 
 Let B = ``bits``, W = ``count_bits``, T = ``table_bits``, M = B + 4 (``mantissa_bits``). For one patch:
 
@@ -10,23 +9,21 @@ Let B = ``bits``, W = ``count_bits``, T = ``table_bits``, M = B + 4 (``mantissa_
  2. low = min(count), r = max(count) - low, D = count - low                        (unsigned, W bits)
  3. if r == 0 every code is 0; the steps below are for r > 0
  4. z = W - bit_length(r): the number of leading zeros of r in W bits              (0 <= z <= W-1)
- 5. ra = r << z, Da = D << z: r's leading one is at bit W-1; Da <= ra < 2**W       (unsigned, W bits, no bit
- lost) 6. t = Da >> (W - M)                                                              (unsigned, M bits) 7.
- i = (ra >> (W - 1 - T)) & (2**T - 1): the T bits after the leading one          (unsigned, T bits) 8. code =
- (t * table[i]) >> S, with S = 2 * M - 1 - B                             (product 2M bits, code B bits)
+ 5. ra = r << z, Da = D << z: r's leading one is at bit W-1; Da <= ra < 2**W       (unsigned, W bits, no bit lost)
+ 6. t = Da >> (W - M)                                                              (unsigned, M bits)
+ 7. i = (ra >> (W - 1 - T)) & (2**T - 1): the T bits after the leading one         (unsigned, T bits)
+ 8. code = (t * table[i]) >> S, with S = 2 * M - 1 - B                             (product 2M bits, code B bits)
 
 The table has 2**T entries of M bits, made by integer division and stored as data in the artifact:
 
     table[i] = floor(2**(T + M) / (2**T + i + 1))
 
-2**T + i + 1 is the top of bucket i, so the reciprocal is never too large. Two facts follow, with q = 2**B * D
-/ r:
+2**T + i + 1 is the top of bucket i, so the reciprocal is never too large. Two facts follow, with q = 2**B * D / r:
 
  - code <= q, and code <= 2**B - 1. For ra < (2**T + i + 1) * 2**(W-1-T) and t <= Da * 2**(M-W), so
    t * table[i] * 2**-S <= Da * 2**(M-W) * 2**(T+M-S) / (2**T + i + 1) < 2**B * Da / ra = q <= 2**B
    (for D > 0; both sides are 0 for D = 0). The first strict sign gives code < 2**B.
- - q - code < 1 + 2**(B-T) + 2**-2, which is 2.25 codes with T = B: the last floor loses less than 1; the
- width of a
+ - q - code < 1 + 2**(B-T) + 2**-2, which is 2.25 codes with T = B: the last floor loses less than 1; the width of a
    bucket at most q / (2**T + 1) < 2**(B-T); dropping W - M bits of Da less than one unit of t, worth
    table[i] * 2**-S < 2**(B+1-M) = 2**-3; flooring the table less than t * 2**-S < 2**-3.
 
@@ -47,8 +44,8 @@ from quant.arithmetic import Codes
 class Normalizer:
     """Widths of the normalizer; see the module's text for the steps.
 
-    bits: of a code. count_bits: signed counts, saturated beyond; 18 holds -131072 to 131071. table_bits: log2
-    of the number of reciprocals.
+    bits: of a code. count_bits: signed counts, saturated beyond; 18 holds -131072 to 131071. table_bits: log2 of the
+    number of reciprocals.
     """
 
     bits: int = 8
@@ -82,9 +79,7 @@ class Normalizer:
 
     @property
     def deviation(self) -> float:
-        """Upper bound of ``2**bits * (x - min) / (max - min) - code``, never reached; the difference is never
-        negative.
-        """
+        """Upper bound, never reached, of ``2**bits * (x - min) / (max - min) - code``, which is never negative."""
         return 1.0 + 2.0 ** (self.bits - self.table_bits) + 0.25
 
     def counts(self, patches: NDArray[np.generic]) -> tuple[Codes, int]:

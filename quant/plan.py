@@ -17,10 +17,10 @@ class BitPlan:
     """Bit widths of a network.
 
     input_bits: unsigned input codes, worth ``code * 2**-input_bits``.
-    weight_bits: signed weights, one number for all layers or one per layer: convolutions, hidden dense
-    layers, last dense layer.
-    activation_bits: unsigned activations after each ReLU, one number or one per hidden layer (as above,
-    without the last dense layer).
+    weight_bits: signed weights, one number for all layers or one per layer: convolutions, hidden dense layers, last
+    dense layer.
+    activation_bits: unsigned activations after each ReLU, one number or one per hidden layer (as above, without the
+    last dense layer).
     output_bits, output_frac: the signed result, offsets in pixels; 16 and 11 mean +-16 px by 1/2048 px.
     rounding: of activations and output; "floor" (ap_fixed's AP_TRN) is the only one that Brevitas, QONNX and
     the hardware tools share without a difference at ties.

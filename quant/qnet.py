@@ -1,6 +1,4 @@
-"""The quantized network in Brevitas: a trainable twin of the compact float network, exact when run in
-float64.
-"""
+"""The quantized network in Brevitas: a trainable twin of the compact float network, exact when run in float64."""
 
 import copy
 import itertools
@@ -32,11 +30,9 @@ _BATCH = 2048
 
 
 class PowerOfTwoScale(nn.Module):
-    """A scale ``2 ** round(exponent)``; the exponent is a parameter, fixed unless :func:`train_scales` frees
-    it.
+    """A scale ``2 ** round(exponent)``; the exponent is a parameter, fixed unless :func:`train_scales` frees it.
 
-    Written for Brevitas' ``scaling_impl``, which passes the tensor and the integer threshold; both are
-    unused.
+    Written for Brevitas' ``scaling_impl``, which passes the tensor and the integer threshold; both are unused.
     """
 
     def __init__(self) -> None:
@@ -70,13 +66,11 @@ class _Unsigned(_Activation):
 
 
 class QuantBraggNN(nn.Module):
-    """Input values (n, 1, size, size), codes * 2**-input_bits, to offsets (n, 2) (row, col) px from the
-    centre pixel.
+    """Input values (n, 1, size, size), codes * 2**-input_bits, to offsets (n, 2) (row, col) px from the centre pixel.
 
-    conv and dense hold the layers in order, conv_act and dense_act the quantized ReLUs between them, input
-    and output the formats at the ends. Every scale is a power of two and every zero point 0. ``mask`` of each
-    layer is 1 where a weight lives and 0 where it is pruned; it is applied in each forward pass and saved
-    with the state.
+    conv and dense hold the layers in order, conv_act and dense_act the quantized ReLUs between them, input and output
+    the formats at the ends. Every scale is a power of two and every zero point 0. ``mask`` of each layer is 1 where a
+    weight lives and 0 where it is pruned; it is applied in each forward pass and saved with the state.
     """
 
     def __init__(self, spec: NetworkSpec, size: int, plan: BitPlan) -> None:
@@ -148,8 +142,7 @@ def train_scales(qnet: QuantBraggNN, enabled: bool = True) -> None:
 
 
 def load_float(qnet: QuantBraggNN, float_net: BraggNN) -> None:
-    """Copy a float network's weights, its output turned into offsets, and choose each weight scale by least
-    error.
+    """Copy a float network's weights, its output turned into offsets, and choose each weight scale by least error.
 
     The activation scales are left as they are: follow with :func:`calibrate`.
     """
@@ -184,8 +177,8 @@ def fit_weight_scales(qnet: QuantBraggNN) -> None:
 def calibrate(qnet: QuantBraggNN, values: Tensor | NDArray[np.floating]) -> None:
     """Set each activation's exponent to the one with the least squared error on a batch of input values.
 
-    ``values`` is (n, 1, size, size), codes * 2**-input_bits; a few hundred to a few thousand patches. Layers
-    are treated in order, each fed by its quantized predecessors.
+    ``values`` is (n, 1, size, size), codes * 2**-input_bits; a few hundred to a few thousand patches. Layers are
+    treated in order, each fed by its quantized predecessors.
     """
     x = torch.as_tensor(values)
     if x.ndim != 4 or x.shape[1:] != (1, qnet.size, qnet.size) or not len(x) or not bool(torch.isfinite(x).all()):
@@ -208,9 +201,7 @@ def calibrate(qnet: QuantBraggNN, values: Tensor | NDArray[np.floating]) -> None
 
 @torch.no_grad()
 def _fit(scale: PowerOfTwoScale, values: Tensor, low: int, high: int, rounding: Any) -> None:
-    """Least-squares power-of-two scale; of equal ones the coarsest. All-zero values keep the finest range
-    near 1.
-    """
+    """Least-squares power-of-two scale; of equal ones the coarsest. All-zero values get a range of about 1."""
     top = float(values.abs().max())
     if top == 0.0:
         scale.exponent.fill_(-float(high.bit_length()))

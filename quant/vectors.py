@@ -6,8 +6,9 @@ from quant.arithmetic import Codes, Format
 
 
 def hostile_codes(size: int, to: Format) -> Codes:
-    """Patches (n, size, size): all zero, all at each end of the format, one hot pixel at every position and
-    its negative image, halves, stripes, checkerboards, ramps and a single saturated row or column."""
+    """Patches (n, size, size): all zero, all at each end of the format, one hot pixel at every position and its
+    negative image, halves, stripes, checkerboards, ramps and a single saturated row or column.
+    """
     low, high = to.low, to.high
     row, col = np.indices((size, size))
     flat = [np.full((size, size), code) for code in sorted({low, 0, 1, high // 2, high - 1, high})]
@@ -28,9 +29,7 @@ def hostile_codes(size: int, to: Format) -> Codes:
 
 
 def random_codes(size: int, to: Format, count: int, rng: np.random.Generator) -> Codes:
-    """``count`` patches (n, size, size) of codes: a third uniform, a third sparse, a third near a single
-    peak.
-    """
+    """``count`` patches (count, size, size) of codes: a third uniform, a third sparse, a third near a single peak."""
     uniform = rng.integers(to.low, to.high, (count, size, size), endpoint=True)
     sparse = np.where(rng.random((count, size, size)) < 0.1, uniform, 0)
     row, col = np.indices((size, size))

@@ -179,6 +179,8 @@ REFUSALS: list[tuple[str, Callable[[onnx.ModelProto], None]]] = [
         lambda m: _own_input(m, "cw_q", 1, np.ones((2, 1, 1, 1))),
     ),
     (r"node act_q: bit width is 7.5", lambda m: _own_input(m, "act_q", 3, 7.5)),
+    (r"node act_q: bit width is nan", lambda m: _own_input(m, "act_q", 3, np.nan)),
+    (r"node act_q: 3 inputs, expected 4", lambda m: node(m, "act_q").input.pop()),
     (r"node act_q: bit width is 1.0", lambda m: _own_input(m, "act_q", 3, 1.0)),
     (r"node cw_q: its scale 'x' is computed", lambda m: node(m, "cw_q").input.__setitem__(1, "x")),
     (

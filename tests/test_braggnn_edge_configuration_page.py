@@ -1,0 +1,56 @@
+"""docs/configuration.md names every key of every table with its default."""
+
+import dataclasses
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from braggnn_edge.acquisition import DetectorSpec, ScanSpec
+from braggnn_edge.config import parse
+from braggnn_edge.label import PeakSpec
+from braggnn_edge.model import NetworkSpec
+from braggnn_edge.optimize import LoopSpec
+from braggnn_edge.report import ReportSpec
+from braggnn_edge.simulation_spec import SimulationSpec
+from braggnn_edge.split import SplitSpec
+from braggnn_edge.train import TrainSpec
+from firmware_sim.evidence import CsimSpec
+from hls.build import HlsSpec
+from quant.plan import BitPlan
+from quant.qat import QatSpec
+
+#: In the order of the page.
+TABLES = (
+    ScanSpec, DetectorSpec, SimulationSpec, PeakSpec, SplitSpec, TrainSpec, NetworkSpec, LoopSpec, BitPlan, QatSpec,
+    HlsSpec, CsimSpec, ReportSpec,
+)  # fmt: skip
+PAGE = (Path(__file__).parents[1] / "docs/configuration.md").read_text(encoding="utf-8")
+WRITTEN = [re.findall(r"^\| `(\w+)` \| (.*?) \|", part, flags=re.M) for part in PAGE.split("| key | default |")[1:]]
+
+
+def test_every_table_has_its_page() -> None:
+    assert len(WRITTEN) == len(TABLES)
+
+
+@pytest.mark.parametrize(("table", "rows"), list(zip(TABLES, WRITTEN, strict=False)), ids=lambda item: str(item)[:40])
+def test_keys_and_defaults_are_those_of_the_code(table: type, rows: list[tuple[str, str]]) -> None:
+    fields = dataclasses.fields(table)
+    assert [name for name, _ in rows] == [field.name for field in fields]
+    for field, (name, written) in zip(fields, rows, strict=True):
+        if dataclasses.MISSING is field.default is field.default_factory:
+            assert written == "required", name
+        elif written:  # empty for a nested table
+            value = tomllib.loads(f"value = {written.strip('`')}")["value"]
+            kind = type(field.default)
+            expected = list(field.default) if isinstance(field.default, tuple) else field.default
+            assert (parse(float, value, name) if kind is float else value) == expected, name
+        else:
+            assert field.default is dataclasses.MISSING, name
+
+
+def test_loop_of_the_fine_tuning_is_as_written() -> None:
+    written = dict(re.findall(r"`(\w+) = ([^`]+)`", PAGE[PAGE.index("Its `loop` defaults to") :]))
+    values = {name: tomllib.loads(f"value = {text}")["value"] for name, text in written.items()}
+    assert LoopSpec(**values) == QatSpec().loop
