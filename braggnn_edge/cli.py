@@ -2,9 +2,11 @@
 
 import argparse
 import dataclasses
+import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
+from concurrent.futures import BrokenExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from braggnn_edge.optimize import process_group
 from braggnn_edge.rundir import Stage, execute, locked
 from braggnn_edge.table import PeakTable
 from braggnn_edge.table import load as load_table
-from firmware_sim import evidence
+from firmware_sim import csim, evidence
 from hls import build
 from quant import normalize, plan, qat
 
@@ -71,6 +73,7 @@ def stage(name: str, c: Context) -> Stage:
     cfg, run = c.cfg, c.run
     files: dict[str, tuple[Path, ...]] = {
         "data": acquisition.external_files(cfg["scan"], cfg.folder),
+        "label": acquisition.external_files(cfg["scan"], cfg.folder),  # it reads the measured frames again
         "train": _initial(cfg, "full"),
         "compact": _initial(cfg, "compact"),
     }
@@ -227,6 +230,8 @@ def _run(arguments: argparse.Namespace) -> None:
         specs = {name: (stage, _float(cfg, name)) for name, stage in (("full", "train"), ("compact", "compact"))}
         train.assist(run, specs, cfg.seed)
         return
+    if arguments.command in ("csim", "report") and not (run / "csim").exists():
+        csim.require_compiler()  # now, not after hours of training
     with locked(run):
         bring_up_to_date(arguments.command, Context(cfg, run, arguments.workers, _say))
     train.dismiss()
@@ -243,6 +248,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         # Messages that quote a compiler or a library hold line breaks.
         print(f"braggnn-edge: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except BrokenExecutor:
+        print(
+            "braggnn-edge: error: a worker process was killed, most likely for lack of memory; what is finished is "
+            "kept: run the same command again with fewer --workers",
+            file=sys.stderr,
+        )
+        return 2
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        print(
+            "braggnn-edge: error: the disk is full; what is finished is kept: make room and run the same command again",
+            file=sys.stderr,
+        )
         return 2
     except KeyboardInterrupt:
         print("braggnn-edge: interrupted; run the same command again to continue", file=sys.stderr)

@@ -19,6 +19,7 @@ from braggnn_edge import cramer_rao, peaks, table
 from braggnn_edge.acquisition import ScanSpec, open_spec
 from braggnn_edge.errors import UserError
 from braggnn_edge.fit import FitResult, fit
+from braggnn_edge.formats.braggnn import PEAK_DTYPE, write_peaks
 from braggnn_edge.rundir import write_json, written_aside
 from braggnn_edge.split import SplitSpec, frame_splits
 from braggnn_edge.table import EXCLUDED, PEAK, SPLITS, PeakTable
@@ -114,10 +115,25 @@ def run(
                 "allow larger residuals"
             )
     table.save(result, directory / "peaks.h5")
+    for index, scan_spec in enumerate(scans):
+        write_peaks(directory / f"{scan_spec.name}_peaks.h5", _upstream_peaks(result.peaks, index))
     write_json(directory / "summary.json", counts)
     for task in tasks:
         task.part.unlink()
     parts.rmdir()
+
+
+def _upstream_peaks(rows: NDArray[np.void], scan: int) -> NDArray[np.void]:
+    """The converged fits of one scan as upstream's peaks file has them.
+
+    ``deviations``, of which upstream keeps 0 to below 1, is the distance in px of the fit from the brightest pixel.
+    """
+    mine = rows[(rows["scan"] == scan) & rows["voigt_converged"]]
+    peak = np.zeros(len(mine), PEAK_DTYPE)
+    peak["frame"], peak["row"], peak["col"] = mine["frame"], mine["voigt_row"], mine["voigt_col"]
+    peak["npeaks"] = mine["maxima"]
+    peak["deviation"] = np.hypot(mine["voigt_row"] - mine["row"], mine["voigt_col"] - mine["col"])
+    return peak
 
 
 def _run_tasks(tasks: list[_Task], total: int, workers: int, say: Callable[[str], None]) -> None:

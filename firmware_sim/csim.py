@@ -34,6 +34,14 @@ class Executable:
     key: str
 
 
+def require_compiler(compiler: str = "g++") -> None:
+    """Raise UserError when the C++ compiler is missing."""
+    if shutil.which(compiler) is None:
+        raise UserError(
+            f"{compiler} is not on the PATH; the C simulation needs a C++ compiler (Debian, Ubuntu: apt install g++)"
+        )
+
+
 def build(project_dir: Path, build_dir: Path, compiler: str = "g++", optimization: str = OPTIMIZATION) -> Executable:
     """Compile the generated sources as they are in ``project_dir`` into ``build_dir/<key>/``.
 
@@ -41,10 +49,7 @@ def build(project_dir: Path, build_dir: Path, compiler: str = "g++", optimizatio
     fails; then the message ends with the compiler's first errors and names the log.
     """
     project = load_project(project_dir)
-    if shutil.which(compiler) is None:
-        raise UserError(
-            f"{compiler} is not on the PATH; the C simulation needs a C++ compiler (Debian, Ubuntu: apt install g++)"
-        )
+    require_compiler(compiler)
     flags = (optimization, *CXX_FLAGS)
     key = _key(project_dir, compiler, flags)
     final = build_dir / key[:16]

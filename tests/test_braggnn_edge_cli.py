@@ -206,3 +206,11 @@ def test_two_processes_train_as_one(finished, tmp_path) -> None:
     # the first ten steps that stays below a thousandth of the error. Wrong batches or sums would show in the first.
     for a, b in zip(one[:2], two[:2], strict=True):
         assert b["score"] == pytest.approx(a["score"], rel=1e-3)
+
+
+def test_missing_compiler_is_found_before_anything_runs(tmp_path, capsys, monkeypatch) -> None:
+    (tmp_path / "tiny.toml").write_text(TINY)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert braggnn_edge("report", "--config", str(tmp_path / "tiny.toml"), folder=tmp_path) == 2
+    assert "g++ is not on the PATH" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()

@@ -10,6 +10,7 @@ from braggnn_edge import acquisition, label, table
 from braggnn_edge.acquisition import DetectorSpec, ScanSpec
 from braggnn_edge.errors import UserError
 from braggnn_edge.label import PeakSpec
+from braggnn_edge.scan import open_scan
 from braggnn_edge.simulate import SimulationSpec
 from braggnn_edge.split import SplitSpec
 
@@ -56,6 +57,16 @@ def test_labels_crops_and_truth_agree(data, tmp_path) -> None:
     # in the denominator: sqrt(ln 4) / sqrt(2) = 0.83 for equal widths, less for unequal; neighbours add a little.
     assert 0.6 < np.median(error / bound) < 1.1
     assert np.array_equal(found.offsets("best")[known], found.offsets("truth")[known])
+
+
+def test_labels_and_frames_are_a_pair_in_the_upstream_layout(data, tmp_path) -> None:
+    found = labelled(data, tmp_path / "label")
+    pair = open_scan("braggnn", data / "tiny.h5", peaks=tmp_path / "label/tiny_peaks.h5")
+    converged = found.peaks[found.peaks["voigt_converged"]]
+    assert len(pair.peaks) == len(converged)
+    assert np.array_equal(pair.peaks["frame"], converged["frame"])
+    assert np.array_equal(pair.peaks["row"], converged["voigt_row"].astype(np.float32))
+    assert pair.peaks["valid"].mean() > 0.9
 
 
 def test_interrupted_and_parallel_runs_give_the_same_bytes(data, tmp_path, monkeypatch) -> None:
