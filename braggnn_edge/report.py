@@ -199,7 +199,7 @@ def _dataset(table: PeakTable, info: Mapping[str, Any]) -> dict[str, Any]:
     shift = max((config[s]["shift"] for s in ("full", "compact", "qat") if "shift" in config.get(s, {})), default=0)
     train = table.of(TRAIN)
     truth = int(train.has("truth").sum())
-    entry["labels"] = {"truth": truth, "voigt": int((train.has("voigt") & ~train.has("truth")).sum())}
+    entry["labels"] = {"truth": truth, "voigt": int((train.has("best") & ~train.has("truth")).sum())}
     entry["patch"] = {"size": table.size, "centred_on": "brightest pixel", "training_shift": shift}
     entry["test_scans"] = _test_scans(table, config)
     return {key: value for key, value in entry.items() if value not in (None, [])}
