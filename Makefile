@@ -1,7 +1,7 @@
 # Every stage of the chain as a target; `make` alone shows them.
 CFG ?= configs/demo.toml
 RUN ?=
-PYTHON ?= python3.11
+PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3.11)
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -20,7 +20,8 @@ help: ## show this help
 	@echo "  CFG=configs/NAME.toml  the scenario (now $(CFG)); RUN=name  the run's folder in runs/"
 
 $(READY): pyproject.toml
-	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is needed; install it or name it: make PYTHON=/path/to/python3.11"; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null \
+	  || { echo "Python 3.11 is needed; install it or name it: make PYTHON=/path/to/python3.11"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --editable '.[test,dev]'
 	@touch $@
