@@ -8,6 +8,9 @@ READY := $(VENV)/.ready
 STAGES := data label train qat hls csim report
 RUN_OPTION = $(if $(RUN),--run $(RUN))
 
+# Waiting threads sleep: spinning ones slow the small networks several times when another program uses the cores.
+export OMP_WAIT_POLICY ?= PASSIVE
+
 .DEFAULT_GOAL := help
 .PHONY: help demo $(STAGES) test check clean
 
