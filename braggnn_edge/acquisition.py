@@ -68,6 +68,10 @@ class ScanSpec:
             raise UserError(f"scan {self.name!r}: min_area must be 1 or more, max_residual 0 or more")
 
 
+#: The keys of a scan on which its frames depend.
+DATA_KEYS = ("name", "format", "path", "dataset", "dark", "mask", "peaks", "simulate")
+
+
 def check_scans(scans: tuple[ScanSpec, ...]) -> None:
     """Refuse a configuration without scans, with two of one name, or with nothing to train or to test on."""
     if not scans:

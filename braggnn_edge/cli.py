@@ -119,6 +119,8 @@ def stage(name: str, c: Context) -> Stage:
         "report": lambda out: report.run(cfg["report"], cfg, run, out, c.say),
     }
     settings = cfg.plain(sections[name])
+    if name == "data":  # how peaks are found and used later is none of its business: no new simulation for a threshold
+        settings["scan"] = [{key: scan[key] for key in acquisition.DATA_KEYS} for scan in settings["scan"]]
     return Stage(name, needs[name], settings, files.get(name, ()), work[name])
 
 

@@ -104,6 +104,10 @@ def test_second_run_does_nothing_and_a_change_says_why(finished, capsys) -> None
     assert "runs" not in said.replace("/runs/", "")
     before = (finished / "runs/tiny/qat/integer.json").read_bytes()
     changed = finished / "changed.toml"
+    changed.write_text(TINY.replace("threshold = 45.0", "threshold = 46.0"))
+    shutil.copytree(finished / "runs/tiny/data", finished / "runs/other/data")
+    assert braggnn_edge("label", "--config", str(changed), "--run", "other", folder=finished) == 0
+    assert "data: up to date" in capsys.readouterr().out
     changed.write_text(TINY.replace("weight_bits = 5", "weight_bits = 4"))
     assert braggnn_edge("qat", "--config", str(changed), folder=finished) == 0
     said = capsys.readouterr().out
