@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from braggnn_edge import acquisition, config, label, report, split, train
+from braggnn_edge import acquisition, config, label, label_part, report, split, train
 from braggnn_edge.errors import UserError
 from braggnn_edge.optimize import process_group
 from braggnn_edge.rundir import Stage, execute, locked
@@ -25,7 +25,7 @@ from quant import normalize, plan, qat
 
 SECTIONS: dict[str, Any] = {
     "scan": tuple[acquisition.ScanSpec, ...],
-    "peaks": label.PeakSpec,
+    "peaks": label_part.PeakSpec,
     "split": split.SplitSpec,
     "full": train.TrainSpec,
     "compact": train.TrainSpec,

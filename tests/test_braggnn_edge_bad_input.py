@@ -160,7 +160,7 @@ def test_part_without_peaks_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(label, "_collect", lambda *_: table)
     frames_file(tmp_path / "a.h5", np.zeros((40, 32, 32), np.uint16))
     with pytest.raises(UserError, match="no peak is in the validation part"):
-        label.run((ScanSpec("a"),), label.PeakSpec(), SplitSpec(5, guard=1), 1, tmp_path, tmp_path, tmp_path, 1, print)
+        label.run((ScanSpec("a"),), PeakSpec(), SplitSpec(5, guard=1), 1, tmp_path, tmp_path, tmp_path, 1, print)
     assert not (tmp_path / "peaks.h5").exists()
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from braggnn_edge.acquisition import DetectorSpec, ScanSpec
 from braggnn_edge.config import parse
-from braggnn_edge.label import PeakSpec
+from braggnn_edge.label_part import PeakSpec
 from braggnn_edge.model import NetworkSpec
 from braggnn_edge.optimize import LoopSpec
 from braggnn_edge.report import ReportSpec

@@ -9,7 +9,7 @@ import pytest
 from braggnn_edge import acquisition, label, table
 from braggnn_edge.acquisition import DetectorSpec, ScanSpec
 from braggnn_edge.errors import UserError
-from braggnn_edge.label import PeakSpec
+from braggnn_edge.label_part import PeakSpec
 from braggnn_edge.scan import open_scan
 from braggnn_edge.simulate import SimulationSpec
 from braggnn_edge.split import SplitSpec
@@ -72,7 +72,7 @@ def test_labels_and_frames_are_a_pair_in_the_upstream_layout(data, tmp_path) -> 
 def test_interrupted_and_parallel_runs_give_the_same_bytes(data, tmp_path, monkeypatch) -> None:
     labelled(data, tmp_path / "whole")
     calls = 0
-    original = label._label_part
+    original = label.label_part
 
     def fails_once(task) -> None:
         nonlocal calls
@@ -81,7 +81,7 @@ def test_interrupted_and_parallel_runs_give_the_same_bytes(data, tmp_path, monke
             raise KeyboardInterrupt
         original(task)
 
-    monkeypatch.setattr(label, "_label_part", fails_once)
+    monkeypatch.setattr(label, "label_part", fails_once)
     with pytest.raises(KeyboardInterrupt):
         labelled(data, tmp_path / "killed")
     assert not (tmp_path / "killed" / "peaks.h5").exists()
