@@ -13,6 +13,7 @@ import torch
 from braggnn_edge import cli, config, label
 from braggnn_edge.acquisition import ScanSpec, check_scans, external_files
 from braggnn_edge.errors import UserError
+from braggnn_edge.label_part import PeakSpec
 from braggnn_edge.model import BraggNN, NetworkSpec
 from braggnn_edge.split import SplitSpec
 from braggnn_edge.table import PEAK, PeakTable
