@@ -11,27 +11,30 @@ from braggnn_edge.levenberg_marquardt import Lanes
 
 # Vector instructions treat the last few elements of an array differently; a multiple of 64 has no such tail.
 LANE_STEP = 64
-START_DAMPING = 1e-2
 
 
 class Queue:
-    """Peaks waiting for a lane: data, used and below (n, p), start, low and high (n, 8), in this order."""
+    """Peaks waiting for a lane: data, used and below (n, p), start, low and high (n, 8), in this order.
 
-    def __init__(self, *arrays: NDArray) -> None:
+    damping: what a peak starts with.
+    """
+
+    def __init__(self, *arrays: NDArray, damping: float = 1e-2) -> None:
         self._arrays = arrays
+        self._damping = damping
         self._count = len(arrays[0])
         self._next = 0
 
-    def open(self, chunk: int, device: torch.device) -> Lanes:
+    def open(self, chunk: int, device: torch.device, dtype: torch.dtype) -> Lanes:
         """Lanes for ``chunk`` peaks, rounded up to a multiple of LANE_STEP, filled while there are peaks."""
         width = LANE_STEP * max(1, math.ceil(min(chunk, self._count) / LANE_STEP))
         pixels = self._arrays[0].shape[1]
 
         def zeros(*shape: int) -> Tensor:
-            return torch.zeros(*shape, width, dtype=torch.float64, device=device)
+            return torch.zeros(*shape, width, dtype=dtype, device=device)
 
         # A vacant lane holds a dull but finite peak.
-        idle = torch.tensor([0.0, 0.0, 1.0, 1.0, 1.0, 0.0, 0.5, 1.0], dtype=torch.float64, device=device)
+        idle = torch.tensor([0.0, 0.0, 1.0, 1.0, 1.0, 0.0, 0.5, 1.0], dtype=dtype, device=device)
         state = idle[:, None].repeat(1, width)
         lanes = Lanes(
             index=np.full(width, -1, dtype=np.int64),
@@ -47,7 +50,7 @@ class Queue:
             slope=zeros(8),
             curvature=zeros(8, 8),
             sums=zeros(2),
-            damping=zeros() + START_DAMPING,
+            damping=zeros() + self._damping,
             count=zeros(),
         )
         return self.refill(lanes, np.ones(width, dtype=bool))
@@ -64,14 +67,15 @@ class Queue:
         if take:
             device = lanes.state.device
             where = torch.from_numpy(places).to(device)
-            arrays = [torch.from_numpy(a[chosen].T.astype(np.float64)).to(device) for a in self._arrays]
+            dtype = lanes.state.dtype
+            arrays = [torch.from_numpy(a[chosen].T.astype(np.float64)).to(device, dtype) for a in self._arrays]
             data, used, below, start, low, high = arrays
             lanes.data[:, where], lanes.used[:, where], lanes.below[:, where] = data, used, below
             lanes.low[:, where], lanes.high[:, where] = low, high
             lanes.state[:, where] = lanes.trial[:, where] = start
             lanes.predicted[where] = 0.0
             lanes.cost[where] = math.inf
-            lanes.damping[where] = START_DAMPING
+            lanes.damping[where] = self._damping
             lanes.count[where] = 0.0
         busy = np.flatnonzero(lanes.index >= 0)
         width = LANE_STEP * math.ceil(len(busy) / LANE_STEP)
@@ -84,10 +88,10 @@ class Queue:
 class Records:
     """Solutions of n peaks in the order of the input, filled as they finish."""
 
-    def __init__(self, count: int) -> None:
-        self.parameters = np.empty((count, 8))
-        self.information = np.empty((count, 8, 8))
-        self.frozen = np.empty((count, 8), dtype=bool)
+    def __init__(self, count: int, parameters: int = 8) -> None:
+        self.parameters = np.empty((count, parameters))
+        self.information = np.empty((count, parameters, parameters))
+        self.frozen = np.empty((count, parameters), dtype=bool)
         self.sums = np.empty((count, 2))
         self.iterations = np.empty(count, dtype=np.int64)
         self.converged = np.empty(count, dtype=bool)

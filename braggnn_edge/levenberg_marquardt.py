@@ -14,8 +14,26 @@ from torch import Tensor
 
 from braggnn_edge.pseudo_voigt import FWHM_MAJOR, FWHM_MINOR, TILT, pixel_means
 
-# Stop when the next step would lower the deviance by less: about 1e-4 of a standard deviation.
-TOLERANCE = 1e-9
+
+@dataclass(frozen=True)
+class Precision:
+    """What depends on the type of the numbers.
+
+    tolerance: stop when the next step would lower the deviance by less (1e-9: about 3e-5 of a standard deviation);
+    refuse: relative rise of the cost that is rounding; pivot: smallest one of Cholesky's; tiny: smallest divisor.
+    """
+
+    tolerance: float
+    refuse: float
+    pivot: float
+    tiny: float
+
+
+# fit_kernel.cpp has the same.
+PRECISION = {
+    torch.float32: Precision(tolerance=1e-6, refuse=1e-6, pivot=1e-7, tiny=1e-30),
+    torch.float64: Precision(tolerance=1e-9, refuse=1e-12, pivot=1e-14, tiny=1e-300),
+}
 
 
 @dataclass
@@ -92,7 +110,7 @@ def _solve(matrix: Tensor, vector: Tensor) -> Tensor:
     work, size = matrix.clone(), len(vector)
     solution = vector.clone()
     for k in range(size):
-        root = work[k, k].clamp_min(1e-14).sqrt()
+        root = work[k, k].clamp_min(PRECISION[work.dtype].pivot).sqrt()
         work[k:, k] = work[k:, k] / root
         solution[k] = solution[k] / root
         if k + 1 < size:
@@ -133,8 +151,9 @@ def evaluate(lanes: Lanes, noise: Noise, shape: tuple[int, int], order: int) -> 
         curvature[i:, i] = row
     fall = lanes.cost - cost
     # Two costs that differ by rounding are equal: otherwise the last step is refused at random.
-    good = fall >= -1e-12 * (1.0 + cost.abs())
-    ratio = torch.where(torch.isinf(fall), 0.5, fall / lanes.predicted.clamp_min(1e-300))
+    precision = PRECISION[cost.dtype]
+    good = fall >= -precision.refuse * (1.0 + cost.abs())
+    ratio = torch.where(torch.isinf(fall), 0.5, fall / lanes.predicted.clamp_min(precision.tiny))
     damping = torch.where(ratio > 0.75, lanes.damping * 0.2, lanes.damping)
     damping = torch.where(ratio < 0.25, lanes.damping * 2.0, damping)
     lanes.damping = torch.where(good, damping, lanes.damping * 8.0).clamp_min(1e-10)
@@ -161,5 +180,7 @@ def propose(lanes: Lanes) -> tuple[Tensor, Tensor]:
     step = unit * scale
     lanes.predicted = 0.5 * ((unit * unit).sum(0) * lanes.damping - (lanes.slope * step).sum(0))
     lanes.trial = _moved(lanes.state, step, lanes.low, lanes.high)
-    done = (lanes.predicted < 0.5 * TOLERANCE) & ((lanes.damping <= 1e-2) | (lanes.damping > 1e8))
+    done = (lanes.predicted < 0.5 * PRECISION[lanes.state.dtype].tolerance) & (
+        (lanes.damping <= 1e-2) | (lanes.damping > 1e8)
+    )
     return frozen, done

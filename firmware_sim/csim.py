@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import shutil
 import subprocess
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from braggnn_edge.compiler import require_compiler
 from braggnn_edge.errors import UserError
 from firmware_sim.chunks import Arrays, Progress, map_chunks
 from hls.project import CXX_FLAGS, OPTIMIZATION, Project, load_project
@@ -32,14 +32,6 @@ class Executable:
     normalizer: Path
     project: Project
     key: str
-
-
-def require_compiler(compiler: str = "g++") -> None:
-    """Raise UserError when the C++ compiler is missing."""
-    if shutil.which(compiler) is None:
-        raise UserError(
-            f"{compiler} is not on the PATH; the C simulation needs a C++ compiler (Debian, Ubuntu: apt install g++)"
-        )
 
 
 def build(project_dir: Path, build_dir: Path, compiler: str = "g++", optimization: str = OPTIMIZATION) -> Executable:

@@ -1,0 +1,146 @@
+"""The compiled fit: its functions against scipy, its minima against torch's, and bits that depend on nothing else."""
+
+import os
+import re
+import stat
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.polynomial import chebyshev
+from scipy import special
+
+from braggnn_edge import compiler, fit_kernel
+from braggnn_edge.errors import UserError
+from braggnn_edge.fit import FitResult, fit
+from braggnn_edge.pseudo_voigt import render
+
+EPS = {True: 2.0**-52, False: 2.0**-23}
+
+
+def scene(count: int, seed: int, low: float = 30.0, high: float = 20000.0) -> np.ndarray:
+    """Noisy 11 x 11 patches with peaks of 1.2 to 4 px, from faint to bright."""
+    rng = np.random.default_rng(seed)
+    widths = np.sort(rng.uniform(1.2, 4.0, (count, 2)), axis=1)
+    peaks = np.stack(
+        [rng.uniform(4, 6, count), rng.uniform(4, 6, count), np.exp(rng.uniform(np.log(low), np.log(high), count)),
+         widths[:, 1], widths[:, 0], rng.uniform(-1.5, 1.5, count), rng.uniform(0, 1, count),
+         rng.uniform(1, 30, count)], axis=1,
+    )  # fmt: skip
+    return rng.poisson(render(torch.from_numpy(peaks), 11).numpy()).astype(np.float64)
+
+
+@pytest.mark.parametrize("wide", [True, False])
+def test_functions_against_scipy(wide: bool) -> None:
+    def given(x: np.ndarray) -> np.ndarray:
+        return x if wide else x.astype(np.float32).astype(np.float64)
+
+    x = given(np.linspace(-80.0, 10.0, 20_001))
+    got = fit_kernel.function("exp", x, wide)
+    # Taylor's series ends below half a unit; the reduction of the argument loses a little of its last place.
+    assert np.abs(got / np.exp(x) - 1).max() < 4 * EPS[wide]
+    x = given(np.concatenate([np.linspace(-0.999, 5.0, 20_001), np.geomspace(1e-12, 1e6), -np.geomspace(1e-12, 0.9)]))
+    x = x[x != 0]
+    assert np.abs(fit_kernel.function("log1p", x, wide) / np.log1p(x) - 1).max() < 4 * EPS[wide]
+    # From the smallest argument the fit makes, Phi(8), to pixels far above the floor.
+    x = given(np.concatenate([np.linspace(-8 / np.sqrt(2), 20, 20_001), np.geomspace(20, 1e4)]))
+    assert np.abs(fit_kernel.function("erfcx", x, wide) / special.erfcx(x) - 1).max() < 40 * EPS[wide]
+
+
+@pytest.mark.parametrize("terms", [25, 13])
+def test_the_table_of_erfcx_is_the_one_that_its_comment_describes(terms: int) -> None:
+    source = Path(fit_kernel.__file__).with_suffix(".cpp").read_text()
+    body = re.search(rf"kErfcx{terms}\[{terms}\] = \{{(.*?)\}};", source, re.DOTALL)
+    assert body is not None
+    stored = [float(number) for number in body[1].replace("\n", " ").split(",") if number.strip()]
+
+    def scaled(y: np.ndarray) -> np.ndarray:
+        x = 3.0 * (1 + y) / (1 - np.minimum(y, 1 - 1e-12))
+        return (1 + 2 * x) * special.erfcx(x)
+
+    # Interpolation at 25 points adds rounding of a few units to coefficients of order one.
+    np.testing.assert_allclose(stored, chebyshev.chebinterpolate(scaled, terms - 1), rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize(("floor", "saturation"), [(None, None), (60.0, None), (None, 3000.0)])
+def test_kernel_and_torch_end_in_the_same_minimum(floor: float | None, saturation: float | None) -> None:
+    data = scene(300, 1, low=100.0)
+    if floor:
+        data[data < floor] = 0.0
+    options = {"read_noise": 1.0, "floor": floor, "saturation": saturation}
+    ours, theirs = fit(data, engine="kernel", **options), fit(data, engine="torch", **options)
+    # Beside a floor of 60 the faintest have fewer pixels than parameters.
+    assert ours.converged.mean() > 0.97
+    both = ours.converged & theirs.converged
+    scale = np.maximum(ours.sigma[:, :2].max(axis=1), 1e-9)
+    apart = np.abs(ours.parameters - theirs.parameters)[:, :2].max(axis=1) / scale
+    # Each stops where its next step is below 1e-4 sigma, and the steps shrink tenfold or so.
+    assert np.percentile(apart[both], 98) < 1e-3
+    # A few peaks have two minima; there the engines may part, and no others may.
+    assert (apart[both] > 1e-2).mean() < 0.01
+    close = both & (apart < 1e-3)
+    np.testing.assert_allclose(ours.chi2[close], theirs.chi2[close], rtol=1e-4)
+    np.testing.assert_array_equal(ours.dof[close], theirs.dof[close])
+
+
+def test_bits_do_not_depend_on_threads_or_company() -> None:
+    data = scene(1500, 2)  # three blocks of the kernel, the last one short
+    whole = fit(data, threads=1)
+    for other in (fit(data, threads=3), fit(data[::-1], threads=2)):
+        flipped = other if np.array_equal(other.chi2, whole.chi2) else other.select(np.arange(len(data))[::-1])
+        for field in fields(FitResult):
+            assert np.array_equal(getattr(whole, field.name), getattr(flipped, field.name)), field.name
+    alone = fit(data[700:701])
+    assert np.array_equal(alone.parameters[0], whole.parameters[700])
+
+
+def test_torch_engine_does_not_depend_on_company() -> None:
+    data = scene(130, 3)
+    whole, half = fit(data, engine="torch", chunk=64), fit(data[60:], engine="torch")
+    assert np.array_equal(whole.parameters[60:], half.parameters)
+
+
+def test_the_limit_of_iterations_counts_both_passes() -> None:
+    data = scene(40, 4)
+    for engine in ("kernel", "torch"):
+        for limit in (1, 2, 5):
+            result = fit(data, max_iterations=limit, engine=engine)
+            assert (result.iterations <= limit).all()
+            assert not result.converged[result.iterations == 1].any()
+
+
+def test_wrong_engine() -> None:
+    with pytest.raises(UserError, match="engine 'kernel' on meta"):
+        fit(np.ones((1, 11, 11)), engine="kernel", device="meta")
+    with pytest.raises(UserError, match="engine 'fast'"):
+        fit(np.ones((1, 11, 11)), engine="fast")
+
+
+def test_missing_compiler_is_named(monkeypatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(UserError, match=r"g\+\+ is not on the PATH"):
+        compiler.shared_library(Path(fit_kernel.__file__).with_suffix(".cpp"), fit_kernel.FLAGS)
+
+
+def test_compiler_errors_are_shown_and_nothing_is_kept(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    source = tmp_path / "wrong.cpp"
+    source.write_text("int f( {")
+    with pytest.raises(UserError, match=r"g\+\+ failed .*wrong.cpp"):
+        compiler.shared_library(source, ())
+    assert not list((tmp_path / "braggnn-edge").iterdir())
+    source.write_text("int f() { return 1; }")
+    library = compiler.shared_library(source, ("-O1",))
+    assert compiler.shared_library(source, ("-O1",)) == library
+    assert compiler.shared_library(source, ("-O2",)) != library
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_cache_that_cannot_be_written_is_replaced(tmp_path, monkeypatch) -> None:
+    tmp_path.chmod(stat.S_IRUSR | stat.S_IXUSR)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    source = Path(fit_kernel.__file__).parent / "fit_kernel.cpp"
+    assert compiler._cache() not in tmp_path.parents
+    assert source.exists()
