@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from braggnn_edge import fit_kernel
 from braggnn_edge.cramer_rao import check_noise, inverse, public_covariance
 from braggnn_edge.errors import UserError
-from braggnn_edge.fit_lanes import Queue, Records
+from braggnn_edge.fit_lanes import LANE_STEP, Queue, Records
 from braggnn_edge.fit_start import bounds, starts
 from braggnn_edge.levenberg_marquardt import Noise, evaluate, propose
 from braggnn_edge.pseudo_voigt import AMPLITUDE, COL, ROW, TILT, quadrature
@@ -106,7 +106,7 @@ def fit(
             descend to the same minimum, to about 1e-4 standard deviations; bits differ between them.
         threads: of the kernel; by default as many as torch uses.
         chunk: peaks in work at a time with torch, rounded up to a multiple of 64; by default 128 on a CPU (its
-            caches), 65,536 on a GPU. Results do not depend on it.
+            caches), 65,536 on a GPU; halved when the device runs out of memory. Results do not depend on it.
         progress: called with (peaks done, n).
 
     Bounds: row and col within the patch; amplitude > 0; widths from 0.5 px to twice the patch; eta 0 to 1;
@@ -124,6 +124,7 @@ def fit(
     patches = np.asarray(patches)
     check_shapes(patches, valid, saturation, floor)
     noise = Noise(gain, read_noise**2, floor)
+    lanes = chunk or (128 if target.type == "cpu" else 65_536)
     results = []
     # Blocks bound the memory: intermediate arrays are several times the patches.
     for first in range(0, max(len(patches), 1), _BLOCK):
@@ -138,9 +139,20 @@ def fit(
                 max_iterations=max_iterations, threads=threads or torch.get_num_threads(),
             )  # fmt: skip
         else:
-            lanes = chunk or (128 if target.type == "cpu" else 65_536)
             arrays = tuple(image.reshape(len(data), -1) for image in (data, used, below))
-            records = _descend(arrays, start, low, high, noise, data.shape[1:], order, max_iterations, lanes, target)
+            while True:
+                try:
+                    records = _descend(
+                        arrays, start, low, high, noise, data.shape[1:], order, max_iterations, lanes, target
+                    )
+                    break
+                except torch.OutOfMemoryError as error:
+                    lanes //= 2
+                    if lanes < LANE_STEP:
+                        raise UserError(
+                            f"{target} has too little free memory for {LANE_STEP} peaks at a time; free some, or fit "
+                            "on the CPU"
+                        ) from error
         counts = used.sum(axis=(1, 2)), below.sum(axis=(1, 2))
         results.append(_result(records, *counts, low=low, high=high, shape=data.shape[1:]))
         if progress is not None:

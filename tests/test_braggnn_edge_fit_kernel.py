@@ -13,6 +13,7 @@ from numpy.polynomial import chebyshev
 from scipy import special
 
 from braggnn_edge import compiler, fit_kernel
+from braggnn_edge import fit as fit_module
 from braggnn_edge.errors import UserError
 from braggnn_edge.fit import FitResult, fit
 from braggnn_edge.pseudo_voigt import render
@@ -81,7 +82,7 @@ def test_kernel_and_torch_end_in_the_same_minimum(floor: float | None, saturatio
     # A few peaks have two minima; there the engines may part, and no others may.
     assert (apart[both] > 1e-2).mean() < 0.01
     close = both & (apart < 1e-3)
-    np.testing.assert_allclose(ours.chi2[close], theirs.chi2[close], rtol=1e-4)
+    np.testing.assert_allclose(ours.chi2[close], theirs.chi2[close], rtol=1e-4, atol=1e-3)
     np.testing.assert_array_equal(ours.dof[close], theirs.dof[close])
 
 
@@ -109,6 +110,26 @@ def test_the_limit_of_iterations_counts_both_passes() -> None:
             result = fit(data, max_iterations=limit, engine=engine)
             assert (result.iterations <= limit).all()
             assert not result.converged[result.iterations == 1].any()
+
+
+def test_out_of_memory_retries_with_fewer_lanes(monkeypatch) -> None:
+    data = scene(200, 5)
+    asked: list[int] = []
+    original = fit_module.Queue.open
+
+    def scarce(queue, chunk, device, dtype):
+        asked.append(chunk)
+        if chunk > 70:
+            raise torch.OutOfMemoryError("out of memory")
+        return original(queue, chunk, device, dtype)
+
+    whole = fit(data, engine="torch")
+    monkeypatch.setattr(fit_module.Queue, "open", scarce)
+    assert np.array_equal(fit(data, engine="torch", chunk=256).parameters, whole.parameters)
+    assert asked == [256, 128, 64, 64]
+    monkeypatch.setattr(fit_module.Queue, "open", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError("none")))
+    with pytest.raises(UserError, match="too little free memory"):
+        fit(data, engine="torch")
 
 
 def test_wrong_engine() -> None:
