@@ -23,3 +23,8 @@ def summary(estimate: NDArray[np.floating], reference: NDArray[np.floating], nam
         entry |= {key: float(np.percentile(distance, q)) for key, q in PERCENTILES.items()}
         entry["bias_row"], entry["bias_col"] = (float(v) for v in difference.mean(axis=0))
     return entry
+
+
+def validation(error: NDArray[np.float64]) -> dict[str, float]:
+    """What a training loop reports of distances (n,) in px: "score", their mean, which it minimizes, and percentiles."""
+    return {"score": float(error.mean()), **{f"p{q}": float(np.percentile(error, q)) for q in (50, 75, 95)}}

@@ -1,19 +1,17 @@
 """``report.html``: the report for a person, in one file without scripts or links, that also prints."""
 
-import base64
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from braggnn_edge.evaluate import CLEAN_AREA, CLEAN_RESIDUAL
 from braggnn_edge.figures import look
-from braggnn_edge.metrics import PERCENTILES
+from braggnn_edge.page_elements import NOT_MEASURED, number, picture, table
+from braggnn_edge.page_errors import error_section
 
 REFERENCES = {"truth": "the known truth", "voigt": "the pseudo-Voigt fit"}
-NOT_MEASURED = '<span class="none">not measured</span>'
 
 _FORMS = ("quantized/integer", "qonnx/integer", "csim/integer", "rtl/integer", "netlist/integer")
 _SOURCES = {
@@ -26,19 +24,6 @@ _FIGURES = {
     "lut": "LUT", "ff": "FF", "dsp": "DSP", "bram": "BRAM",
 }  # fmt: skip
 _ESTIMATES = ("latency_cycles", "interval_cycles", "lut", "ff", "dsp", "bram")
-_WHAT = {
-    "constant": "the patch's centre, where the crop has its brightest pixel",
-    "maximum": "the brightest pixel of the patch",
-    "centre_of_mass": "centroid of the counts above the patch's minimum",
-    "centre_of_mass_squared": "centroid of their squares",
-    "voigt": "maximum-likelihood fit of the model that made the peaks",
-    "cramer_rao_bound": "Gaussian draws: no unbiased estimator does better",
-    "float": "the published network, float32",
-    "float_compact": "the firmware network before quantization, float32",
-    "quantized": "the firmware network, quantized, in PyTorch",
-    "csim": "the generated C++ firmware, compiled",
-    "rtl": "the generated hardware description, simulated",
-}
 _CSS = resources.files("braggnn_edge").joinpath("page.css").read_text(encoding="utf-8")
 
 
@@ -64,7 +49,7 @@ def render(document: Mapping[str, Any], subject: str, figures: Path) -> str:
     body = "".join(
         (
             _head(document, subject),
-            _error_section(document, figures),
+            error_section(document, figures),
             _gallery_section(subject, figures),
             _exact_section(document),
             _layer_section(document, figures),
@@ -79,37 +64,6 @@ def render(document: Mapping[str, Any], subject: str, figures: Path) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{title}</title><style>{_CSS}</style></head><body><main>{body}</main></body></html>\n"
     )
-
-
-def _table(
-    head: Sequence[str],
-    rows: Iterable[Sequence[str]],
-    text: int = 1,
-    classes: Sequence[str] = (),
-    kind: str = "",
-) -> str:
-    """A table of ready HTML cells, the first ``text`` columns set left; a cell may bring its own <td>."""
-    marks = [' class="text"' if i < text else "" for i in range(len(head))]
-    lines = ["<tr>" + "".join(f"<th{m}>{h}</th>" for m, h in zip(marks, head, strict=True)) + "</tr>"]
-    for index, row in enumerate(rows):
-        cells = "".join(c if c.startswith("<td") else f"<td{m}>{c}</td>" for m, c in zip(marks, row, strict=True))
-        name = f' class="{classes[index]}"' if classes and classes[index] else ""
-        lines.append(f"<tr{name}>{cells}</tr>")
-    return f'<div class="scroll"><table class="{kind}">' + "\n".join(lines) + "</table></div>"
-
-
-def _picture(path: Path, text: str, caption: str) -> str:
-    if not path.exists():
-        return ""
-    data = base64.b64encode(path.read_bytes()).decode("ascii")
-    return (
-        f'<figure><img alt="{escape(text)}" src="data:image/png;base64,{data}">'
-        f"<figcaption>{caption}</figcaption></figure>"
-    )
-
-
-def _number(value: Any, digits: str = ",") -> str:
-    return NOT_MEASURED if value is None else escape(format(value, digits) if not isinstance(value, str) else value)
 
 
 def _head(document: Mapping[str, Any], subject: str) -> str:
@@ -136,117 +90,14 @@ def _head(document: Mapping[str, Any], subject: str) -> str:
     )
 
 
-def _error_table(errors: Mapping[str, Any], lost: Sequence[Mapping[str, Any]]) -> str:
-    marked = {(entry["estimator"], entry["percentile"]) for entry in lost}
-    rows, classes = [], []
-    for name, entry in errors.items():
-        kind = look(name)
-        what = escape(_WHAT.get(name.partition(":")[0], ""))
-        cells = [
-            f'<span class="dot" style="background:{kind.color}"></span>{escape(kind.label)}<small>{what}</small>',
-            f"{entry['n']:,}",
-            f"{entry['mean']:.4f}",
-        ]
-        for key in PERCENTILES:
-            value = f"{entry[key]:.4f}"
-            cells.append(f'<td class="lost">▲ {value}</td>' if (name, key) in marked else value)
-        rows.append([*cells, f"{entry['bias_row']:+.4f}", f"{entry['bias_col']:+.4f}"])
-        classes.append(
-            "network" if name.partition(":")[0] in ("float", "float_compact", "quantized", "csim", "rtl") else ""
-        )
-    head = ["estimator", "n", "mean", "p50", "p75", "p95", "p99.5", "bias row", "bias col"]
-    return _table(head, rows, classes=classes)
-
-
-def _loss_words(lost: Sequence[Mapping[str, Any]]) -> str:
-    """In words, where networks lose; those with the same figures share a sentence."""
-    if not lost:
-        return '<p class="wins">No network loses to a centroid at any of these percentiles.</p>'
-    where: dict[tuple[str, str], list[str]] = {}
-    for entry in lost:
-        percentile = entry["percentile"].replace("_", ".")
-        text = f"{percentile} ({entry['px']:.4f} px against {entry['centroid_px']:.4f} px)"
-        where.setdefault((entry["estimator"], entry["centroid"]), []).append(text)
-    sentences: dict[tuple[str, str], list[str]] = {}
-    for (name, rival), texts in where.items():
-        sentences.setdefault((rival, ", ".join(texts)), []).append(f"<b>{escape(look(name).label)}</b>")
-    items = "".join(
-        f"<li>{' and '.join(names)} {'loses' if len(names) == 1 else 'lose'} to the "
-        f"{escape(look(rival).label)} at {texts}.</li>"
-        for (rival, texts), names in sentences.items()
-    )
-    return f'<div class="loses"><b>▲ A network loses to a centroid:</b><ul>{items}</ul></div>'
-
-
-def _error_section(document: Mapping[str, Any], figures: Path) -> str:
-    reference, dataset = document["reference"], document["dataset"]
-    patch = dataset["patch"]
-    if reference["kind"] == "truth":
-        words = "Errors are distances from <b>the known truth</b> of simulated spots."
-        words += _left_out(reference["left_out"], "that no simulated spot explains")
-        missing = reference["voigt_not_converged"]
-        if missing:
-            words += f" The fit did not converge on {missing:,} peaks, which its own row alone leaves out."
-    else:
-        words = "Errors are distances from <b>the pseudo-Voigt fit</b>: the truth is not known."
-        words += _left_out(reference["left_out"], "whose fit did not converge")
-    chosen = "; ".join(_selection(scan) for scan in dataset.get("test_scans", []))
-    parts = [
-        "<h2>Position errors</h2>",
-        f"<p>{words} In pixels; p50 is the median, 95 % of the peaks are closer than p95. Test patches are "
-        f"{patch['size']} x {patch['size']} px, centred on the {escape(patch['centred_on'])} as in use, "
-        f"without further shift (in training they are shifted by up to {patch['training_shift']} px).</p>",
-        f"<p>Test peaks: {chosen}.</p>" if chosen else "",
-        _error_table(document["errors_px"], document["loses_to_centroid"]),
-        _loss_words(document["loses_to_centroid"]),
-    ]
-    if document.get("errors_px_clean"):
-        parts += [
-            f"<h3>Clean peaks only</h3><p>Test peaks that are unsaturated, have {CLEAN_AREA} or more pixels and a "
-            f"residual of the fit (rms over the patch) below {CLEAN_RESIDUAL:.0%} of its amplitude.</p>",
-            _error_table(document["errors_px_clean"], document["loses_to_centroid_clean"]),
-            _loss_words(document["loses_to_centroid_clean"]),
-        ]
-    parts += [
-        _picture(
-            figures / "errors.png",
-            "cumulative error distributions",
-            "Estimators that answer alike share a curve.",
-        ),
-        _picture(
-            figures / "height.png",
-            "error against peak height",
-            "Every point is an equal share of the test peaks; those with fewer than 5 answers are left out.",
-        ),
-    ]
-    return "".join(parts)
-
-
-def _left_out(count: int, which: str) -> str:
-    return f" {count:,} test peaks {which} are left out." if count else " No test peak is left out."
-
-
-def _selection(scan: Mapping[str, Any]) -> str:
-    words = [f"<b>{scan['peaks']:,}</b> of scan {escape(scan['name'])}"]
-    if "threshold" in scan:
-        words.append(f"8-connected pixels above {scan['threshold']:g} counts, at least {scan['min_area']} of them")
-    if scan.get("lone"):
-        words.append("one maximum and no neighbour in the patch")
-    if scan.get("unsaturated"):
-        words.append("unsaturated")
-    if scan.get("max_residual"):
-        words.append(f"residual of the fit below {100 * scan['max_residual']:g} % of its amplitude")
-    return ", ".join(words)
-
-
 def _gallery_section(subject: str, figures: Path) -> str:
     caption = (
         "Upper lines: whole patches, with the error of that estimator and the smallest and largest count, "
         "which are white and grey. Lower lines: the same, magnified around the reference; the bar is the "
         "scale. Centres outside the window are not drawn there."
     )
-    picture = _picture(figures / "gallery.png", "patches with the centres of all estimators", caption)
-    return f"<h2>Best, median and worst patches of the {escape(look(subject).label)}</h2>{picture}"
+    shown = picture(figures / "gallery.png", "patches with the centres of all estimators", caption)
+    return f"<h2>Best, median and worst patches of the {escape(look(subject).label)}</h2>{shown}"
 
 
 def _exact_section(document: Mapping[str, Any]) -> str:
@@ -262,19 +113,19 @@ def _exact_section(document: Mapping[str, Any]) -> str:
             [
                 escape(name.replace("/", " against ")),
                 cell,
-                _number(entry.get("patches")),
-                _number(entry.get("wrong")),
+                number(entry.get("patches")),
+                number(entry.get("wrong")),
             ]
         )
     rows += [[escape(name.replace("/", " against ")), NOT_MEASURED, "", ""] for name in missing]
     parts = [
         "<h2>Bit-exactness</h2><p>Every form must give the integer codes of the integer network on every "
         "patch; one code that differs by one fails the build.</p>",
-        _table(["form", "result", "patches", "wrong"], rows, text=2),
+        table(["form", "result", "patches", "wrong"], rows, text=2),
     ]
     if document.get("hostile"):
-        cells = [[escape(key), _number(value)] for key, value in _flat(document["hostile"])]
-        parts += ["<h3>Hostile patches among them</h3>", _table(["kind", "value"], cells, kind="narrow")]
+        cells = [[escape(key), number(value)] for key, value in _flat(document["hostile"])]
+        parts += ["<h3>Hostile patches among them</h3>", table(["kind", "value"], cells, kind="narrow")]
     return "".join(parts)
 
 
@@ -311,7 +162,7 @@ def _layer_section(document: Mapping[str, Any], figures: Path) -> str:
             value = layer.get(key)
             counted = key in ("saturations", "overflows")  # of every layer; the others depend on its kind
             form = ".1%" if key == "sparsity" else ","
-            shown = _number(value, form) if counted or value is not None else ""
+            shown = number(value, form) if counted or value is not None else ""
             cells.append(f'<td class="lost">{shown}</td>' if key == "overflows" and value else shown)
         rows.append(cells)
     head = [
@@ -328,8 +179,8 @@ def _layer_section(document: Mapping[str, Any], figures: Path) -> str:
     total = sum(layer.get("macs", 0) for layer in layers)
     return (
         "<h2>Bit widths and layers</h2>"
-        + _picture(figures / "bits.png", "bits of every layer", "")
-        + _table(head, rows, text=2)
+        + picture(figures / "bits.png", "bits of every layer", "")
+        + table(head, rows, text=2)
         + f'<p class="soft">{total:,} multiply-accumulates a patch. Accumulators are sized from the weights '
         "by interval arithmetic, so that an overflow is a defect; a saturation is part of the arithmetic.</p>"
     )
@@ -347,16 +198,16 @@ def _hardware_section(hardware: Sequence[Mapping[str, Any]]) -> str:
                 cells.append(_SOURCES.get(source, escape(str(source))) if source else NOT_MEASURED)
             else:
                 estimated = source == "analytic" and key in _ESTIMATES and value is not None
-                cells.append(("~ " if estimated else "") + _number(value))
+                cells.append(("~ " if estimated else "") + number(value))
         rows.append(cells)
     head = ["", *(escape(str(entry.get("form", ""))) for entry in hardware)]
-    return "<h2>Hardware</h2>" + _table(head, rows, kind="narrow")
+    return "<h2>Hardware</h2>" + table(head, rows, kind="narrow")
 
 
 def _training_section(document: Mapping[str, Any], figures: Path) -> str:
     labels = document["dataset"]["labels"]
     used = [f"{labels[key]:,} by {text}" for key, text in REFERENCES.items() if labels[key]]
-    return f"<h2>Training</h2><p>Training labels: {' and '.join(used) or 'none'}.</p>" + _picture(
+    return f"<h2>Training</h2><p>Training labels: {' and '.join(used) or 'none'}.</p>" + picture(
         figures / "curves.png", "learning curves", "The black dot is the lowest mean error."
     )
 
@@ -382,6 +233,6 @@ def _provenance_section(document: Mapping[str, Any]) -> str:
     plan = escape(json.dumps(document["configuration"], indent=1))
     return (
         f"<h2>Provenance</h2><dl>{described}</dl><h3>Wall time of the stages</h3>"
-        + _table(["stage", "seconds"], rows, kind="narrow")
+        + table(["stage", "seconds"], rows, kind="narrow")
         + f"<details><summary>Configuration</summary><pre>{plan}</pre></details>"
     )
