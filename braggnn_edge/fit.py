@@ -194,7 +194,7 @@ def _descend(
                 records.store(lanes, frozen, done, over)
                 lanes = queue.refill(lanes, over)
         if not last:
-            finite = np.isfinite(records.parameters).all(axis=1)
+            finite = np.all(np.isfinite(records.parameters), axis=1)
             # Rounding to float32 must not carry a parameter over its bound.
             start = np.where(finite[:, None], np.clip(records.parameters, low, high), start)
             spent = records.iterations
@@ -238,7 +238,7 @@ def classified(
     keep = np.ones(data.shape, bool)
     if valid is not None:
         keep &= np.asarray(valid, bool)
-    bad = (keep & ~np.isfinite(data)).any(axis=(1, 2))
+    bad = np.any(keep & ~np.isfinite(data), axis=(1, 2))
     if bad.any():
         raise UserError(
             f"patch {place[0] + int(bad.argmax())} of {place[1]} holds NaN or infinity; mark its pixels with "

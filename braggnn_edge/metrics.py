@@ -25,6 +25,6 @@ def summary(estimate: NDArray[np.floating], reference: NDArray[np.floating], nam
     return entry
 
 
-def validation(error: NDArray[np.float64]) -> dict[str, float]:
-    """What a training loop reports of distances (n,) in px: "score", their mean, which it minimizes, and percentiles."""
+def validation_figures(error: NDArray[np.float64]) -> dict[str, float]:
+    """Of distances (n,) in px, what a training loop reports: their mean, the "score" it minimizes, and percentiles."""
     return {"score": float(error.mean()), **{f"p{q}": float(np.percentile(error, q)) for q in (50, 75, 95)}}

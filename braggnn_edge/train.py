@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from braggnn_edge import figures, upstream
 from braggnn_edge.dataset import Batches, Peaks, min_max
 from braggnn_edge.errors import UserError
-from braggnn_edge.metrics import distances, validation
+from braggnn_edge.metrics import distances, validation_figures
 from braggnn_edge.model import BraggNN, NetworkSpec
 from braggnn_edge.optimize import LoopSpec, optimize, position_loss
 from braggnn_edge.rundir import write_json
@@ -114,7 +114,7 @@ def train_network(
     patches, offsets = (tensor.cpu().numpy() for tensor in validation.centred())
 
     def evaluate() -> dict[str, float]:
-        return validation(distances(predict(net, patches, device), offsets))
+        return validation_figures(distances(predict(net, patches, device), offsets))
 
     say(
         f"{name}: {sum(p.numel() for p in net.parameters())} parameters, {len(train)} peaks, {len(validation)} held out"

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from braggnn_edge import figures, train
 from braggnn_edge.dataset import Batches, Peaks
 from braggnn_edge.errors import UserError
-from braggnn_edge.metrics import distances, validation
+from braggnn_edge.metrics import distances, validation_figures
 from braggnn_edge.model import BraggNN
 from braggnn_edge.optimize import LoopSpec, optimize, position_loss
 from braggnn_edge.rundir import write_json, written_aside
@@ -104,7 +104,7 @@ def run(
             return np.concatenate([qnet(block).double().numpy() for block in held_out_values.split(4096)])
 
     def evaluate() -> dict[str, float]:
-        return validation(distances(predicted(), offsets))
+        return validation_figures(distances(predicted(), offsets))
 
     def prune_step(iteration: int) -> None:
         if spec.sparsity and iteration % _PRUNE_EVERY == 0:
