@@ -125,6 +125,7 @@ def execute(run: Path, stage: Stage, say: Callable[[str], None]) -> bool:
         return False
     resumed = _prepare(partial, identity, say)
     say(f"{stage.name}: {'continues an interrupted run' if resumed else reason}")
+    commit = _git_commit()  # now: a checkout may move on during hours of training, the code at work does not
     started = time.monotonic()
     spent = json.loads((partial / "started.json").read_text())["seconds"] if resumed else 0.0
     try:
@@ -140,7 +141,7 @@ def execute(run: Path, stage: Stage, say: Callable[[str], None]) -> bool:
     manifest = {
         **identity,
         "seed": stage.settings.get("seed"),
-        "git_commit": _git_commit(),
+        "git_commit": commit,
         "python": platform.python_version(),
         "packages": _versions(),
         "outputs": outputs,
