@@ -8,6 +8,7 @@ import h5py
 import hdf5plugin
 import numpy as np
 import pytest
+from fabio.edfimage import EdfImage
 
 from braggnn_edge.errors import UserError
 from braggnn_edge.formats import FORMATS
@@ -141,7 +142,7 @@ def test_dark_and_mask(tmp_path: Path) -> None:
     scan = open_scan("hdf5", path, dark=tmp_path / "dark.npy")
     assert scan.dtype == np.float32
     assert np.array_equal(_stack(scan), (FRAMES - dark / 2).astype(np.float32))
-    wide = _hdf5(tmp_path / "w.h5", np.full((1, 12, 9), 2**32 - 1, np.uint32))
+    wide = _hdf5(tmp_path / "w.h5", np.full((1, 12, 9), 2**32 - 2, np.uint32))
     np.save(tmp_path / "dark.npy", dark)
     assert (open_scan("hdf5", wide, dark=tmp_path / "dark.npy").frame(0) == 2**31 - 1).all()
 
@@ -199,6 +200,8 @@ def test_damaged_files(tmp_path: Path, name: str) -> None:
     whole = tmp_path / "whole.npz"
     if name == "hexrd":
         _cache(whole, FRAMES)
+    elif name == "images":
+        EdfImage(data=FRAMES[0]).write(str(whole))
     else:
         write_frames(whole, FRAMES, FRAMES.shape, FRAMES.dtype)
     path.write_bytes(whole.read_bytes()[: whole.stat().st_size * 2 // 3])
@@ -229,7 +232,7 @@ def test_missing_data_set_lists_those_there_are(tmp_path: Path) -> None:
         file["loop"] = h5py.SoftLink("/")
     with pytest.raises(UserError, match="name the 3-D data set to read"):
         open_scan("hdf5", path)
-    with pytest.raises(UserError, match="unknown; expected one of braggnn, hdf5, hexrd"):
+    with pytest.raises(UserError, match="unknown; expected one of braggnn, hdf5, hexrd, images"):
         open_scan("tiff", path)
 
 

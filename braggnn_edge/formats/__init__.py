@@ -1,7 +1,8 @@
 """Detector file formats. A new format is one new module here and one line in :data:`FORMATS`.
 
-A format module offers ``open_frames(path, dataset) -> FrameSource``: it validates the file without reading
-its frames, and raises UserError with one message for a file that it cannot read.
+A format module offers ``open_frames(path, dataset) -> FrameSource``: it checks that the file is there and is of its
+format, reads no more of it than that takes, and raises UserError with one message for a file that it cannot read. It
+may offer ``files_of(path, dataset)``, the files behind ``path``, where that is not the one file.
 """
 
 from collections.abc import Iterator
@@ -14,8 +15,12 @@ import numpy as np
 from braggnn_edge.errors import UserError
 
 
+class BadFrame(UserError):
+    """One frame cannot be decoded or used; the frames after it may well be good."""
+
+
 class FrameSource(Protocol):
-    """Raw frames of one file: what a format module returns. It holds no open file, so a process can be sent it."""
+    """Raw frames of one scan: what a format module returns. It holds no open file, so a process can be sent it."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -29,14 +34,21 @@ class FrameSource(Protocol):
     def omega(self) -> np.ndarray | None:
         """Rotation (frames, 2): start and end of each frame in degrees; None where the file has none."""
 
+    def file_of(self, index: int) -> Path:
+        """The file that holds frame ``index``, for messages."""
+
     def read(self, start: int, stop: int) -> Iterator[np.ndarray]:
-        """Frames start .. stop - 1 in order, each (rows, cols), with at most one chunk in memory."""
+        """Frames start .. stop - 1 in order, each (rows, cols), with at most one chunk in memory.
+
+        Raises BadFrame at the first frame that cannot be decoded; reading may begin again behind it.
+        """
 
 
 FORMATS = {
     "braggnn": "braggnn_edge.formats.braggnn",
     "hdf5": "braggnn_edge.formats.hdf5",
     "hexrd": "braggnn_edge.formats.hexrd",
+    "images": "braggnn_edge.formats.images",
 }
 
 
@@ -44,8 +56,13 @@ def open_source(name: str, path: Path, dataset: str | None) -> FrameSource:
     """The frames of ``path`` read as format ``name``; UserError for an unknown name or an unreadable file."""
     if name not in FORMATS:
         raise UserError(f"scan format {name!r} is unknown; expected one of {', '.join(sorted(FORMATS))}")
-    check_file(path)
     return import_module(FORMATS[name]).open_frames(path, dataset)
+
+
+def files_of(name: str, path: Path, dataset: str | None) -> tuple[Path, ...]:
+    """Every file that a scan is read from: those of a series, those behind links. ``path`` itself comes first."""
+    module = import_module(FORMATS[name])
+    return module.files_of(path, dataset) if hasattr(module, "files_of") else (path,)
 
 
 def check_file(path: Path) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 from braggnn_edge.errors import UserError
 from braggnn_edge.formats import check_layout
 from braggnn_edge.formats.hdf5 import Hdf5Frames, find_dataset, open_hdf5
+from braggnn_edge.formats.hdf5 import files_of as files_of_dataset
 from braggnn_edge.formats.hdf5 import open_frames as open_dataset
 from braggnn_edge.rundir import written_aside
 
@@ -32,6 +33,11 @@ _COLUMNS = {
 def open_frames(path: Path, dataset: str | None) -> Hdf5Frames:
     """The frames file at ``path``; its data set is ``frames`` unless another is named."""
     return open_dataset(path, dataset or "frames")
+
+
+def files_of(path: Path, dataset: str | None) -> tuple[Path, ...]:
+    """``path`` and the files behind its links."""
+    return files_of_dataset(path, dataset or "frames")
 
 
 def is_valid(npeaks: np.ndarray, deviation: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from braggnn_edge.errors import UserError
-from braggnn_edge.formats import check_file, check_layout
+from braggnn_edge.formats import BadFrame, check_file, check_layout
 
 _DAMAGED = (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError)
 
@@ -28,27 +28,34 @@ class HexrdFrames:
     dtype: np.dtype
     omega: np.ndarray | None
 
+    def file_of(self, index: int) -> Path:
+        """The cache."""
+        return self.path
+
     def read(self, start: int, stop: int) -> Iterator[np.ndarray]:
-        """Frames start .. stop - 1; one dense frame in memory."""
+        """Frames start .. stop - 1; one dense frame in memory. Raises BadFrame for one that cannot be decoded."""
         with _open(self.path) as cache:
             for index in range(start, stop):
                 yield self._frame(cache, index)
 
     def _frame(self, cache: np.lib.npyio.NpzFile, index: int) -> np.ndarray:
         where = f"{self.path}: frame {index}"
-        row, col, data = (_member(self.path, cache, f"{index}_{part}") for part in ("row", "col", "data"))
+        try:
+            row, col, data = (_member(self.path, cache, f"{index}_{part}") for part in ("row", "col", "data"))
+        except UserError as error:
+            raise BadFrame(str(error)) from error
         if not row.shape == col.shape == data.shape or row.ndim != 1:
-            raise UserError(
+            raise BadFrame(
                 f"{where}: row, col, data have shapes {row.shape}, {col.shape}, {data.shape}; expected equal 1-D"
             )
         if row.dtype.kind not in "ui" or col.dtype.kind not in "ui" or not np.can_cast(data.dtype, self.dtype):
-            raise UserError(
+            raise BadFrame(
                 f"{where}: row, col, data are {row.dtype}, {col.dtype}, {data.dtype}; expected integer indices and "
                 f"data that fit {self.dtype}"
             )
         _, rows, cols = self.shape
         if row.size and (row.min() < 0 or row.max() >= rows or col.min() < 0 or col.max() >= cols):
-            raise UserError(f"{where}: holds pixels outside the panel of {rows} x {cols}; the cache is damaged")
+            raise BadFrame(f"{where}: holds pixels outside the panel of {rows} x {cols}; the cache is damaged")
         frame = np.zeros((rows, cols), self.dtype)
         frame[row, col] = data
         return frame
