@@ -23,24 +23,13 @@ from scipy.special import ndtr
 
 from braggnn_edge.errors import UserError
 from braggnn_edge.formats.braggnn import create_frames
-from braggnn_edge.formats.hdf5 import find_dataset, open_hdf5
 from braggnn_edge.pseudo_voigt import PARAMETERS, render
 from braggnn_edge.rundir import written_aside
 from braggnn_edge.simulation_spec import WINDOWS, SimulationSpec
+from braggnn_edge.truth import TRUTH_DTYPE, read_truth
 
 __all__ = ["TRUTH_DTYPE", "SimulationSpec", "read_truth", "simulate"]
 
-#: One row a spot and frame. row, col: centre in px; amplitude: height of the profile above the background, in counts;
-#: tilt: radians in [0, pi), from +col towards +row; background: the smooth background there, in counts; total:
-#: expected counts above it; saturated: the pixel at its centre is expected at saturation; neighbour: distance in px to
-#: the nearest other spot of the table in its frame (inf if none).
-_TRUTH_FLOATS = ("amplitude", "fwhm_major", "fwhm_minor", "tilt", "eta", "background", "total", "neighbour")
-TRUTH_DTYPE = np.dtype(
-    [
-        *(("frame", "i4"), ("reflection", "i4"), ("row", "f8"), ("col", "f8"), ("saturated", "?")),
-        *((name, "f4") for name in _TRUTH_FLOATS),
-    ]
-)
 REFLECTION_DTYPE = np.dtype(
     [(name, "f8") for name in ("row", "col", "height", "omega", "rocking", "fwhm_major", "fwhm_minor", "tilt", "eta")]
 )
@@ -273,18 +262,6 @@ def simulate(
             for name in TRUTH_DTYPE.names or ():
                 file.create_dataset(name, data=table[name], shuffle=True, compression="gzip", compression_opts=1)
     return len(table)
-
-
-def read_truth(path: Path) -> np.ndarray:
-    """The truth table of a simulated scan (:data:`TRUTH_DTYPE`), by frame."""
-    with open_hdf5(path) as file:
-        columns = {name: find_dataset(path, file, name)[:] for name in TRUTH_DTYPE.names or ()}
-    if len({column.shape for column in columns.values()}) != 1:
-        raise UserError(f"{path}: columns differ in length; the truth table is damaged, simulate again")
-    truth = np.empty(len(columns["frame"]), TRUTH_DTYPE)
-    for name, column in columns.items():
-        truth[name] = column
-    return truth
 
 
 def _frames(spec: SimulationSpec, seed: int, workers: int) -> Iterator[tuple[bytes, np.ndarray]]:

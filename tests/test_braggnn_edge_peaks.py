@@ -1,15 +1,22 @@
 """Detection against a slow, obvious reference, its rules one by one, and crops."""
 
 import os
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy import ndimage
 
+from braggnn_edge import peaks
 from braggnn_edge.errors import UserError
-from braggnn_edge.peaks import DETECTION_DTYPE, crops, detect, is_lone
+from braggnn_edge.peaks import MAXIMUM_DTYPE, crops, is_lone
 from braggnn_edge.scan import open_scan
+
+
+def detect(frame: np.ndarray, **options) -> np.ndarray:
+    """The components alone."""
+    return peaks.detect(frame, **options).components
 
 
 def _reference(frame: np.ndarray, threshold: float, min_area: int, size: int, margin: int) -> list[tuple]:
@@ -76,6 +83,9 @@ def test_ties_plateaus_saturation_and_threshold() -> None:
     found = detect(frame, threshold=40, min_area=2, size=5, saturation=100, prominence=0)
     assert found[["row", "col", "area", "maxima"]].tolist() == [(5, 5, 6, 1), (12, 11, 6, 2)]
     assert found["saturated"].tolist() == [True, False]
+    # A plateau falls as a whole when one of its pixels does.
+    frame[1, 20:26] = [50, 80, 80, 80, 90, 50]
+    assert detect(frame, threshold=40, min_area=2, size=5, prominence=0)["maxima"].tolist() == [1, 1, 2]
     # strictly above the threshold: 40 counts at 40 are no peak, and corners connect
     found = detect(frame, threshold=39, min_area=2, size=5)
     assert found[["row", "col", "area"]].tolist()[-1] == (15, 25, 2)
@@ -92,6 +102,80 @@ def test_prominence_tells_noise_from_a_second_peak() -> None:
         ({"prominence": 2.9, "read_noise": 6.0}, 1),
     ):
         assert detect(frame, threshold=50, size=5, **options)["maxima"].tolist() == [maxima], options
+
+
+def test_every_significant_maximum_is_listed() -> None:
+    frame = np.zeros((20, 40))
+    frame[5, 3:8] = [100, 900, 300, 800, 100]
+    frame[12, 20:31] = [100, 600, 200, 900, 400, 470, 455, 470, 100, 700, 100]
+    found = peaks.detect(frame, threshold=50, size=5, prominence=3)
+    # 470 rises by 70 above 400, which is more than 3 * sqrt(470) = 65; its twin by 70 above the valley to the
+    # brightest, but by 15 above that to the first, which counts before it.
+    columns = [found.maxima[name].tolist() for name in ("row", "col", "maximum", "component", "maxima", "brightest")]
+    assert list(zip(*columns, strict=True)) == [
+        (5, 4, 900, 0, 2, True),
+        (5, 6, 800, 0, 2, False),
+        (12, 21, 600, 1, 4, False),
+        (12, 23, 900, 1, 4, True),
+        (12, 25, 470, 1, 4, False),
+        (12, 29, 700, 1, 4, False),
+    ]
+    assert np.array_equal(found.pixels, np.flatnonzero(frame > 50))
+    assert found.component.tolist() == [0] * 5 + [1] * 11
+    # The patch of a maximum is its own: the pair's second is out of reach of a patch around the first.
+    frame[5, 10:12] = frame[6, 10:12] = 60
+    found = peaks.detect(frame, threshold=50, size=9, prominence=3)
+    assert found.maxima["neighbours"].tolist()[:3] == [0, 1, 1]
+    assert found.maxima["edge"].tolist()[:2] == [False, False]
+
+
+def test_threshold_of_every_pixel() -> None:
+    rng = np.random.default_rng(2)
+    frame = rng.poisson(ndimage.gaussian_filter((rng.random((60, 70)) < 0.02) * 1.0, 1.0) * 300.0).astype(np.int32)
+    same = detect(frame, threshold=np.full(frame.shape, 7.5), prominence=2)
+    assert np.array_equal(same, detect(frame, threshold=7.5, prominence=2))
+    # A ramp below frame and threshold alike changes what is found in nothing but the value of the maximum.
+    ramp = np.add.outer(np.arange(60), 2 * np.arange(70))
+    lifted = detect(frame * 200 + ramp, threshold=7.5 * 200 + ramp, prominence=0)
+    plain = detect(frame * 200, threshold=7.5 * 200, prominence=0)
+    assert lifted["area"].sum() == plain["area"].sum()
+    assert len(lifted) == len(plain) > 10
+    # A pixel below its own threshold is no part of a component, even beside and brighter than one that is.
+    frame = np.zeros((20, 20))
+    frame[8:10, 8:10], frame[8, 10] = 50, 90
+    threshold = np.full(frame.shape, 40.0)
+    threshold[8, 10] = 100
+    found = detect(frame, threshold=threshold)
+    assert found[["row", "col", "area", "maxima"]].tolist() == [(8, 8, 4, 1)]
+
+
+@pytest.mark.parametrize("filler", [0, -2, 1e6, np.nan])
+def test_bad_pixels_belong_to_no_peak(filler: float) -> None:
+    frame = np.zeros((30, 40))
+    frame[9:12, 9:12] = [[200, 500, 200], [400, 900, 420], [200, 500, 200]]
+    frame[20:22, 30:32] = 80
+    valid = np.ones(frame.shape, bool)
+    valid[10, 10] = valid[6, 13] = valid[20, 30] = False
+    frame[~valid] = filler
+    found = detect(frame, threshold=50, min_area=3, size=9, valid=valid, prominence=1)
+    # Around the bad pixel in its middle the first is a ring. The pixels on opposite sides are no two peaks, since
+    # nothing between them is known to be darker.
+    assert found[["row", "col", "area", "maxima"]].tolist() == [(9, 10, 8, 1), (20, 31, 3, 1)]
+    assert found["masked"].tolist() == [2, 1]
+    assert not is_lone(found).any()
+    at_corner = np.zeros((9, 9))
+    at_corner[:2, :2] = 10
+    found = detect(at_corner, threshold=1, size=5, valid=np.arange(81).reshape(9, 9) != 80)
+    assert found["masked"].tolist() == [0]
+
+
+def test_a_frame_that_is_all_peak_is_done_in_seconds() -> None:
+    frame = np.random.default_rng(1).poisson(200, (600, 600)).astype(np.uint16)
+    start = time.process_time()
+    found = detect(frame, threshold=20)
+    assert time.process_time() - start < 5
+    assert len(found) == 1
+    assert found["maxima"][0] > 6
 
 
 def test_neighbours_reach_into_the_patch() -> None:
@@ -142,7 +226,7 @@ def test_crops_keep_dtype_and_pixels() -> None:
 def test_nothing_found() -> None:
     for frame in (np.zeros((20, 20), np.uint16), np.eye(20) * 0.5, np.diag([9.0] + [0.0] * 19)):
         found = detect(frame, threshold=1, min_area=2)
-        assert (found.shape, found.dtype) == ((0,), DETECTION_DTYPE)
+        assert (found.shape, found.dtype) == ((0,), MAXIMUM_DTYPE)
     everything = detect(np.ones((20, 20)), threshold=0.5)
     assert everything[["row", "col", "area", "maxima"]].tolist() == [(0, 0, 400, 1)]
 
@@ -157,6 +241,10 @@ def test_nothing_found() -> None:
         (np.zeros((20, 20)), {"margin": -1}, "margin -1"),
         (np.zeros((20, 20)), {"threshold": float("nan")}, "threshold nan"),
         (np.full((20, 20), np.nan), {}, "holds 400 NaN pixels"),
+        (np.zeros((20, 20)), {"threshold": np.ones((20, 19))}, r"threshold of shape \(20, 19\): expected one number"),
+        (np.zeros((20, 20)), {"threshold": np.full((20, 20), np.nan)}, "threshold holds NaN"),
+        (np.zeros((20, 20)), {"valid": np.ones((20, 19), bool)}, "valid is bool"),
+        (np.zeros((20, 20)), {"valid": np.ones((20, 20))}, "valid is float64"),
         (np.zeros((2, 20, 20)), {}, r"expected real numbers \(rows, cols\)"),
         (np.zeros((20, 20), complex), {}, "expected real numbers"),
     ],
@@ -177,9 +265,9 @@ def test_ruby_counts() -> None:
         frame = whole[1500:2300]
         labels, n = ndimage.label(frame > 150, np.ones((3, 3)))
         areas = np.bincount(labels.ravel())[1:]
-        peaks = detect(frame, threshold=150, min_area=1)
+        single = detect(frame, threshold=150, min_area=1)
         components, large = components + n, large + int((areas >= 4).sum())
-        assert len(peaks) == n
-        assert sorted(peaks["area"].tolist()) == sorted(areas.tolist())
+        assert len(single) == n
+        assert sorted(single["area"].tolist()) == sorted(areas.tolist())
         found += len(detect(frame, threshold=150, min_area=4))
     assert found == large > 2
