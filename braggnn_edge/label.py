@@ -1,29 +1,44 @@
 """Stage "label": frames to the peak table, by detection, crops, pseudo-Voigt fits, truth and splits.
 
-Work is cut into runs of frames, done in parallel processes; each writes its part aside and renames it, so that an
-interrupted stage goes on where it was. The result does not depend on the number of workers.
+Work is cut into runs of frames, done by the workers of a Dask cluster; each leaves a part file, and the parts are
+joined in order of scan and frame. An interrupted stage goes on from the parts that are there, and the result depends
+neither on interruptions nor on the workers.
 """
 
-import multiprocessing
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor, as_completed
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
-from braggnn_edge import table
+from braggnn_edge import parts, table
 from braggnn_edge.acquisition import ScanSpec, open_spec
+from braggnn_edge.config import resolve_path
+from braggnn_edge.environment import environment
 from braggnn_edge.errors import UserError
 from braggnn_edge.formats.braggnn import PEAK_DTYPE, write_peaks
-from braggnn_edge.label_part import PeakSpec, Task, label_part
+from braggnn_edge.label_part import PeakSpec, Task
+from braggnn_edge.progress import Progress
 from braggnn_edge.rundir import write_json
 from braggnn_edge.split import SplitSpec, frame_splits
-from braggnn_edge.table import EXCLUDED, SPLITS, PeakTable
+from braggnn_edge.table import EXCLUDED, SPLITS
 
 #: Frames in one unit of work.
 _RUN = 16
+#: Seconds of work left from which on a local cluster pays: it takes some 5 to 20 to start on two cores.
+_CLUSTER_PAYS = 20.0
+
+
+@dataclass(frozen=True)
+class _Labelled:
+    """One scan: the split of every frame, and its tasks in order."""
+
+    spec: ScanSpec
+    splits: NDArray[np.uint8]
+    tasks: tuple[Task, ...]
 
 
 def run(
@@ -36,112 +51,164 @@ def run(
     directory: Path,
     workers: int,
     say: Callable[[str], None],
+    scheduler: str = "",
 ) -> None:
-    """Write ``peaks.h5`` and ``summary.json`` into ``directory``.
+    """Write ``peaks.h5``, ``<scan>_peaks.h5`` and ``summary.json`` into ``directory``.
 
-    Raises UserError when no peak is found in a scan, or none falls into one of the three parts.
+    workers: processes on this machine; scheduler: address or scheduler file of a Dask cluster that does the work
+    instead (see :func:`distribute.connected`). Memory holds the parts in work, and 19 bytes a peak of one scan.
+
+    Raises UserError when no peak is found in a scan, and when none falls into a part that a scan is used for.
     """
-    parts = directory / "parts"
-    parts.mkdir(exist_ok=True)
-    tasks, splits = [], []
-    for index, scan_spec in enumerate(scans):
-        frames, rows, cols = open_spec(scan_spec, data, folder).shape
-        if spec.size + 2 * spec.shift > min(rows, cols):
-            raise UserError(
-                f"scan {scan_spec.name!r}: patches of {spec.size} px with a margin of {spec.shift} px do not fit in "
-                f"frames of {rows} x {cols}; choose a smaller patch size"
-            )
-        rng = np.random.default_rng((seed, 3, index))
-        splits.append(frame_splits(frames, split, scan_spec.use, rng))
-        for start in range(0, frames, _RUN):
-            part = parts / f"{index:02d}-{start:06d}.npz"
-            tasks.append(Task(index, scan_spec, start, min(frames, start + _RUN), data, folder, spec, part))
-    _run_tasks([task for task in tasks if not task.part.exists()], len(tasks), workers, say)
-    result = _collect(tasks, splits, scans, spec)
-    counts = {}
-    for index, scan_spec in enumerate(scans):
-        rows_of = result.peaks[result.peaks["scan"] == index]
-        if len(rows_of) == 0:
-            raise UserError(
-                f"scan {scan_spec.name!r}: no peaks found above {scan_spec.threshold} counts with at least "
-                f"{scan_spec.min_area} pixels; lower threshold or min_area"
-            )
-        counts[scan_spec.name] = {name: int((rows_of["split"] == i).sum()) for i, name in enumerate(SPLITS)}
-        say(
-            f"  {scan_spec.name}: {len(rows_of)} peaks; "
-            + ", ".join(f"{v} {k}" for k, v in counts[scan_spec.name].items())
+    if (directory / "summary.json").exists():  # written last: an earlier run was stopped while it tidied up
+        parts.remove(directory)
+        return
+    to = parts.folder(directory.absolute())
+    labelled = [_plan(i, s, spec, split, seed, data.absolute(), folder.absolute(), to) for i, s in enumerate(scans)]
+    _label([task for scan in labelled for task in scan.tasks], workers, scheduler, say)
+    summary = _join(labelled, spec, directory, say)
+    write_json(directory / "summary.json", summary)
+    parts.remove(directory)
+
+
+def _plan(
+    index: int, scan: ScanSpec, spec: PeakSpec, split: SplitSpec, seed: int, data: Path, folder: Path, to: Path
+) -> _Labelled:
+    # Variables and ~ are expanded here: on another machine they may mean something else.
+    path, dark, mask, peaks = (
+        str(resolve_path(text, folder)) if text else "" for text in (scan.path, scan.dark, scan.mask, scan.peaks)
+    )
+    scan = replace(scan, path=path, dark=dark, mask=mask, peaks=peaks)
+    frames, rows, cols = open_spec(scan, data, folder).shape
+    if spec.size + 2 * spec.shift > min(rows, cols):
+        raise UserError(
+            f"scan {scan.name!r}: patches of {spec.size} px with a margin of {spec.shift} px do not fit in "
+            f"frames of {rows} x {cols}; choose a smaller patch size"
         )
-    for number, name in enumerate(SPLITS[:3]):
-        if not (result.peaks["split"] == number).any():
+    splits = frame_splits(frames, split, scan.use, np.random.default_rng((seed, 3, index)))
+    starts = range(0, frames, _RUN)
+    return _Labelled(scan, splits, tuple(
+        Task(index, scan, start, min(frames, start + _RUN), data, folder, spec, to / f"{index:02d}-{start:06d}.npz")
+        for start in starts
+    ))  # fmt: skip
+
+
+def _label(tasks: list[Task], workers: int, scheduler: str, say: Callable[[str], None]) -> None:
+    """Make the parts that are missing or damaged."""
+    waiting, peaks = [], 0
+    for task in tasks:
+        found = parts.head(task.part)
+        if found is None:
+            waiting.append(task)
+        else:
+            peaks += found[0]
+    progress = Progress(len(tasks), say, len(tasks) - len(waiting), peaks)
+    if progress.done:
+        say(f"  {progress.done} of {progress.total} parts were done before")
+
+    def done(task: Task) -> None:
+        progress.add(parts.finished(task.part))
+
+    try:
+        if not scheduler:
+            waiting = _serially(waiting, workers, done)
+        if waiting:
+            # Dask takes seconds to import.
+            from braggnn_edge import distribute  # noqa: PLC0415
+
+            with distribute.connected(scheduler) if scheduler else distribute.local_cluster(workers) as client:
+                distribute.do_parts(client, waiting, done, say, local=not scheduler)
+    finally:
+        progress.end()
+
+
+def _serially(tasks: list[Task], workers: int, done: Callable[[Task], None]) -> list[Task]:
+    """Do tasks in this process while that is quicker than to start a cluster; what is left to that."""
+    wanted = {task.scan: environment(task) for task in {task.scan: task for task in tasks}.values()}
+    threads, began = torch.get_num_threads(), time.monotonic()
+    try:
+        for number, task in enumerate(tasks):
+            left = len(tasks) - number
+            if workers > 1 and left > 1 and number and (time.monotonic() - began) / number * left > _CLUSTER_PAYS:
+                return tasks[number:]
+            parts.make(task, wanted[task.scan])
+            done(task)
+        return []
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _join(labelled: list[_Labelled], spec: PeakSpec, directory: Path, say: Callable[[str], None]) -> dict[str, dict]:
+    """Join the parts, one in memory at a time, and give every row its split; the peaks of every scan and split."""
+    heads = [head for scan in labelled for task in scan.tasks if (head := parts.head(task.part))]
+    crops: DTypeLike = np.result_type(*{dtype for rows, dtype in heads if rows} or {np.dtype(np.uint16)})
+    summary: dict[str, dict] = {}
+    names = tuple(scan.spec.name for scan in labelled)
+    upstream: dict[str, list[NDArray[np.void]]] = {name: [] for name in names}
+    with table.writing(directory / "peaks.h5", names, spec.size, spec.shift, crops) as append:
+        for scan in labelled:
+            counts, bad = np.zeros(len(SPLITS), int), []
+            for rows, patches, skipped in _parts_of(scan, spec):
+                append(rows, patches)
+                counts += np.bincount(rows["split"], minlength=len(SPLITS))
+                upstream[scan.spec.name].append(_upstream_peaks(rows))
+                bad += skipped.tolist()
+            summary[scan.spec.name] = dict(zip(SPLITS, counts.tolist(), strict=True))
+            _check_found(scan.spec, counts)
+            say(f"  {scan.spec.name}: {counts.sum()} peaks; " + ", ".join(
+                f"{count} {name}" for name, count in summary[scan.spec.name].items()))  # fmt: skip
+            if bad:
+                summary[scan.spec.name]["bad_frames"] = len(bad)
+                say(f"  {scan.spec.name}: {len(bad)} bad frames skipped: {_listed(bad)}")
+        _check_splits(labelled, summary)
+    for name, peaks in upstream.items():
+        write_peaks(directory / f"{name}_peaks.h5", np.concatenate(peaks))
+    return summary
+
+
+def _parts_of(
+    scan: _Labelled, spec: PeakSpec
+) -> Iterator[tuple[NDArray[np.void], NDArray[np.generic], NDArray[np.int64]]]:
+    for task in scan.tasks:
+        rows, crops, bad = parts.load(task.part)
+        rows["split"] = scan.splits[rows["frame"]]
+        unfit = ~table.trainable(rows, spec.lone)
+        if scan.spec.max_residual:
+            unfit |= ~(rows["voigt_converged"] & (rows["voigt_residual"] < scan.spec.max_residual))
+        rows["split"][unfit] = EXCLUDED
+        yield rows, crops, bad
+
+
+def _check_found(scan: ScanSpec, counts: NDArray[np.int64]) -> None:
+    if not counts.any():
+        raise UserError(
+            f"scan {scan.name!r}: no peaks found above {scan.threshold} counts with at least {scan.min_area} pixels; "
+            "lower threshold or min_area"
+        )
+
+
+def _check_splits(labelled: list[_Labelled], summary: dict[str, dict]) -> None:
+    """Refuse a table that lacks a part which a scan is used for: training would find that out much later."""
+    for name in SPLITS[:3]:
+        if any(name in scan.spec.use for scan in labelled) and not any(counts[name] for counts in summary.values()):
             raise UserError(
-                f"no peak is in the {name} part: {counts}; lower a threshold, raise the part's share in [split] or "
+                f"no peak is in the {name} part: {summary}; lower a threshold, raise the part's share in [split] or "
                 "allow larger residuals"
             )
-    table.save(result, directory / "peaks.h5")
-    for index, scan_spec in enumerate(scans):
-        write_peaks(directory / f"{scan_spec.name}_peaks.h5", _upstream_peaks(result.peaks, index))
-    write_json(directory / "summary.json", counts)
-    for task in tasks:
-        task.part.unlink()
-    parts.rmdir()
 
 
-def _upstream_peaks(rows: NDArray[np.void], scan: int) -> NDArray[np.void]:
-    """The converged fits of one scan as upstream's peaks file has them.
+def _listed(numbers: list[int], most: int = 12) -> str:
+    return ", ".join(map(str, numbers[:most])) + (", ..." if len(numbers) > most else "")
+
+
+def _upstream_peaks(rows: NDArray[np.void]) -> NDArray[np.void]:
+    """The converged fits as upstream's peaks file has them.
 
     ``deviations``, of which upstream keeps 0 to below 1, is the distance in px of the fit from the brightest pixel.
     """
-    mine = rows[(rows["scan"] == scan) & rows["voigt_converged"]]
+    mine = rows[rows["voigt_converged"]]
     peak = np.zeros(len(mine), PEAK_DTYPE)
     peak["frame"], peak["row"], peak["col"] = mine["frame"], mine["voigt_row"], mine["voigt_col"]
     peak["npeaks"] = mine["maxima"]
     peak["deviation"] = np.hypot(mine["voigt_row"] - mine["row"], mine["voigt_col"] - mine["col"])
     return peak
-
-
-def _run_tasks(tasks: list[Task], total: int, workers: int, say: Callable[[str], None]) -> None:
-    done = total - len(tasks)
-    if done:
-        say(f"  {done} of {total} parts were done before")
-    if workers <= 1 or len(tasks) <= 1:
-        for number, task in enumerate(tasks, done + 1):
-            label_part(task)
-            _progress(number, total, say)
-        return
-    # Spawned, since torch's threads do not survive a fork.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        futures = [pool.submit(label_part, task) for task in tasks]
-        try:
-            for number, future in enumerate(as_completed(futures), done + 1):
-                future.result()
-                _progress(number, total, say)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
-def _progress(number: int, total: int, say: Callable[[str], None]) -> None:
-    if number == total or number % max(1, total // 10) == 0:
-        say(f"  labelled {number} of {total} parts")
-
-
-def _collect(
-    tasks: list[Task], splits: list[NDArray[np.uint8]], scans: tuple[ScanSpec, ...], spec: PeakSpec
-) -> PeakTable:
-    """Join the parts in order of scan and frame, and give every row its split."""
-    rows, crops = [], []
-    for task in tasks:
-        with np.load(task.part) as part:
-            rows.append(part["peaks"])
-            crops.append(part["crops"])
-    joined = np.concatenate(rows)
-    for index, scan_spec in enumerate(scans):
-        mine = joined["scan"] == index
-        joined["split"][mine] = splits[index][joined["frame"][mine]]
-        if scan_spec.max_residual:
-            poor = ~(joined["voigt_converged"] & (joined["voigt_residual"] < scan_spec.max_residual))
-            joined["split"][mine & poor] = EXCLUDED
-    kept = np.result_type(*{c.dtype for c in crops if len(c)} or {np.dtype(np.uint16)})
-    everything = np.concatenate([c.astype(kept) for c in crops])
-    return PeakTable(joined, everything, tuple(s.name for s in scans), spec.size, spec.shift)

@@ -22,7 +22,19 @@ from typing import Any
 
 from braggnn_edge.errors import UserError
 
-_PACKAGES = ("torch", "brevitas", "qonnx", "onnx", "onnxruntime", "hls4ml", "numpy", "scipy", "h5py")
+_PACKAGES = (
+    "torch",
+    "brevitas",
+    "qonnx",
+    "onnx",
+    "onnxruntime",
+    "hls4ml",
+    "numpy",
+    "scipy",
+    "h5py",
+    "fabio",
+    "distributed",
+)
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from braggnn_edge import cli, config, label
-from braggnn_edge.acquisition import ScanSpec, check_scans, external_files
+from braggnn_edge import cli, config
+from braggnn_edge.acquisition import DetectorSpec, ScanSpec, check_scans, external_files
 from braggnn_edge.errors import UserError
-from braggnn_edge.label_part import PeakSpec
 from braggnn_edge.model import BraggNN, NetworkSpec
-from braggnn_edge.split import SplitSpec
 from braggnn_edge.table import PEAK, PeakTable
 from braggnn_edge.train import TrainSpec, train_network
 from braggnn_edge.upstream import load_checkpoint, save_checkpoint
@@ -153,18 +151,6 @@ def test_part_named_twice_is_refused() -> None:
         ScanSpec("a", use=("test", "test"))
 
 
-def test_part_without_peaks_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    peaks = np.zeros(3, PEAK)
-    peaks["split"] = (0, 0, 2)
-    table = PeakTable(peaks, np.zeros((3, 13, 13), np.uint16), ("a",), 11, 1)
-    monkeypatch.setattr(label, "_run_tasks", lambda *_: None)
-    monkeypatch.setattr(label, "_collect", lambda *_: table)
-    frames_file(tmp_path / "a.h5", np.zeros((40, 32, 32), np.uint16))
-    with pytest.raises(UserError, match="no peak is in the validation part"):
-        label.run((ScanSpec("a"),), PeakSpec(), SplitSpec(5, guard=1), 1, tmp_path, tmp_path, tmp_path, 1, print)
-    assert not (tmp_path / "peaks.h5").exists()
-
-
 def test_initial_checkpoint_is_found_from_the_configuration_s_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -216,3 +202,10 @@ def test_missing_make_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("shutil.which", lambda _: None)
     with pytest.raises(UserError, match="make is not on the PATH"):
         evidence._self_check(tmp_path / "project", tmp_path / "copy")
+
+
+def test_detector_of_a_simulated_scan_is_the_one_that_makes_it() -> None:
+    made = SimulationSpec(gain=2.0, read_noise=3.0, saturation=4000, threshold=150.0)
+    assert ScanSpec("a", simulate=made).detector == DetectorSpec(2.0, 3.0, 4000.0, 150.5)
+    with pytest.raises(UserError, match=r"detector gain = 1\.0 but simulate gain = 2\.0"):
+        check_scans((ScanSpec("a", detector=DetectorSpec(1.0, 3.0, 4000.0), simulate=made),))

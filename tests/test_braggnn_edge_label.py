@@ -1,14 +1,17 @@
 """The labelling stage: complete, independent of workers, resumable, and clear about bad input."""
 
 import dataclasses
+import json
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from braggnn_edge import acquisition, label, table
+from braggnn_edge import acquisition, label, parts, progress, table
 from braggnn_edge.acquisition import DetectorSpec, ScanSpec
 from braggnn_edge.errors import UserError
+from braggnn_edge.formats.braggnn import read_peaks
 from braggnn_edge.label_part import PeakSpec
 from braggnn_edge.scan import open_scan
 from braggnn_edge.simulate import SimulationSpec
@@ -47,8 +50,10 @@ def test_labels_crops_and_truth_agree(data, tmp_path) -> None:
     found = labelled(data, tmp_path / "label")
     assert len(found.peaks) > 50
     assert {0, 1, 2} <= set(found.peaks["split"].tolist())
+    assert (np.diff(found.peaks["frame"]) >= 0).all()
     patches = found.patches()
     assert (patches[:, 5, 5] == found.peaks["maximum"]).all()
+    found = found.where(table.trainable(found.peaks, lone=True))
     known = found.has("truth") & found.has("voigt")
     assert known.mean() > 0.95
     error = np.linalg.norm((found.offsets("voigt") - found.offsets("truth"))[known], axis=1)
@@ -66,32 +71,117 @@ def test_labels_and_frames_are_a_pair_in_the_upstream_layout(data, tmp_path) -> 
     assert len(pair.peaks) == len(converged)
     assert np.array_equal(pair.peaks["frame"], converged["frame"])
     assert np.array_equal(pair.peaks["row"], converged["voigt_row"].astype(np.float32))
-    assert pair.peaks["valid"].mean() > 0.9
+    assert pair.peaks["valid"][table.trainable(converged, lone=True)].mean() > 0.9
 
 
-def test_interrupted_and_parallel_runs_give_the_same_bytes(data, tmp_path, monkeypatch) -> None:
-    labelled(data, tmp_path / "whole")
-    calls = 0
-    original = label.label_part
+def interrupted(data: Path, out: Path, monkeypatch: pytest.MonkeyPatch, after: int) -> list[Path]:
+    """The parts that a run leaves which is stopped when it has made some."""
+    original, made = parts.label_part, []
 
-    def fails_once(task) -> None:
-        nonlocal calls
-        calls += 1
-        if calls == 2:
+    def stops(task) -> None:
+        if len(made) == after:
             raise KeyboardInterrupt
         original(task)
+        made.append(task.start)
 
-    monkeypatch.setattr(label, "label_part", fails_once)
-    with pytest.raises(KeyboardInterrupt):
-        labelled(data, tmp_path / "killed")
-    assert not (tmp_path / "killed" / "peaks.h5").exists()
-    assert len(list((tmp_path / "killed" / "parts").glob("*.npz"))) == 1
+    with monkeypatch.context() as patch:
+        patch.setattr(parts, "label_part", stops)
+        with pytest.raises(KeyboardInterrupt):
+            labelled(data, out)
+    assert not (out / "peaks.h5").exists()
+    return sorted(out.glob("parts-*/*"))
+
+
+def test_interrupted_run_goes_on_and_gives_the_same_bytes(data, tmp_path, monkeypatch) -> None:
+    labelled(data, tmp_path / "whole")
+    kept = interrupted(data, tmp_path / "killed", monkeypatch, 2)
+    assert [path.name for path in kept] == ["00-000000.npz", "00-000016.npz"]
+    # What a power failure leaves of a file, and a killed worker of another.
+    kept[0].write_bytes(kept[0].read_bytes()[:-100])
+    kept[0].with_name(".00-000032.writing").write_bytes(b"half")
+    before = kept[1].stat().st_mtime_ns
+    made, original = [], parts.label_part
+    monkeypatch.setattr(parts, "label_part", lambda task: (made.append(task.start), original(task)))
+    monkeypatch.setattr(parts, "remove", lambda _: None)
     labelled(data, tmp_path / "killed")
-    monkeypatch.undo()
-    labelled(data, tmp_path / "parallel", workers=2)
-    whole = (tmp_path / "whole" / "peaks.h5").read_bytes()
-    assert (tmp_path / "killed" / "peaks.h5").read_bytes() == whole
-    assert (tmp_path / "parallel" / "peaks.h5").read_bytes() == whole
+    assert made == [0, 32]
+    assert kept[1].stat().st_mtime_ns == before
+    for name in ("peaks.h5", "tiny_peaks.h5", "summary.json"):
+        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_run_stopped_while_tidying_up_labels_nothing_again(data, tmp_path, monkeypatch) -> None:
+    labelled(data, tmp_path / "out")
+    before = (tmp_path / "out/peaks.h5").stat().st_mtime_ns
+    for name in ("parts-1", ".parts-2"):
+        (tmp_path / "out" / name).mkdir()
+    monkeypatch.setattr(parts, "label_part", None)
+    labelled(data, tmp_path / "out")
+    assert (tmp_path / "out/peaks.h5").stat().st_mtime_ns == before
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"peaks.h5", "tiny_peaks.h5", "summary.json"}
+
+
+def test_damaged_part_that_was_whole_at_the_start_is_removed(data, tmp_path, monkeypatch) -> None:
+    kept = interrupted(data, tmp_path / "out", monkeypatch, 2)
+    raw = bytearray(kept[1].read_bytes())
+    raw[len(raw) // 3] ^= 1  # in the data of the first array, whose checksum no longer fits
+    kept[1].write_bytes(raw)
+    with pytest.raises(UserError, match=r"00-000016\.npz is damaged and was removed; run the same command again"):
+        labelled(data, tmp_path / "out")
+    labelled(data, tmp_path / "out")
+
+
+def test_scan_for_one_part_needs_no_other(data, tmp_path) -> None:
+    found = labelled(data, tmp_path / "out", use=("test",))
+    assert set(found.peaks["split"].tolist()) <= {table.TEST, table.EXCLUDED}
+    assert np.array_equal(found.peaks["split"] == table.TEST, table.trainable(found.peaks, lone=True))
+
+
+def test_part_that_a_scan_feeds_must_have_peaks(data, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(label, "frame_splits", lambda frames, *_: np.full(frames, table.TRAIN, np.uint8))
+    with pytest.raises(UserError, match="no peak is in the validation part"):
+        labelled(data, tmp_path / "out")
+    assert not (tmp_path / "out/peaks.h5").exists()
+    with pytest.raises(UserError, match="no peak is in the test part"):
+        labelled(data, tmp_path / "test", use=("train", "test"))
+    labelled(data, tmp_path / "train", use=("train",))
+
+
+def test_skipped_frames_are_counted_and_rows_that_are_not_alone_excluded(data, tmp_path, monkeypatch) -> None:
+    original, said = parts.label_part, []
+
+    def marks(task) -> None:
+        original(task)
+        with np.load(task.part) as part:
+            arrays = dict(part)
+        if task.start == 16:
+            arrays["bad_frames"] = np.array([17, 20])
+        arrays["peaks"]["maxima"][::2] = 2
+        with task.part.open("wb") as stream:
+            np.savez(stream, **arrays)
+
+    monkeypatch.setattr(parts, "label_part", marks)
+    monkeypatch.setattr(sys.modules[__name__], "quiet", said.append)
+    found = labelled(data, tmp_path / "out", use=("test",))
+    assert json.loads((tmp_path / "out/summary.json").read_text())["tiny"]["bad_frames"] == 2
+    assert "  tiny: 2 bad frames skipped: 17, 20" in said
+    alone = table.trainable(found.peaks, lone=True)
+    assert not alone[found.peaks["maxima"] == 2].any()
+    assert 0 < alone.sum() < len(alone) / 2
+    assert np.array_equal(found.peaks["split"] == table.EXCLUDED, ~alone)
+    assert len(read_peaks(tmp_path / "out/tiny_peaks.h5")) == found.peaks["voigt_converged"].sum()
+
+
+def test_progress_is_a_few_lines(monkeypatch) -> None:
+    clock = iter(range(1000))
+    monkeypatch.setattr(progress.time, "monotonic", lambda: float(next(clock)))
+    said: list[str] = []
+    shown = progress.Progress(100, said.append, done=40, peaks=4000)
+    for _ in range(60):
+        shown.add(1500)
+    assert len(said) == 6
+    assert said[0] == "  labelled 50 of 100 parts, 19,000 peaks, 1,500 peaks/s, 0:50 left"
+    assert said[-1] == "  labelled 100 of 100 parts, 94,000 peaks, 1,500 peaks/s, 0:00 left"
 
 
 def test_selection_by_residual_and_saturation(data, tmp_path) -> None:
