@@ -5,19 +5,19 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-STAGES := data label train qat hls csim report
+STAGES := data label train qat hls csim reference report
 RUN_OPTION = $(if $(RUN),--run $(RUN))
 
 # Waiting threads sleep: spinning ones slow the small networks several times when another program uses the cores.
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo $(STAGES) test check clean
+.PHONY: help demo $(STAGES) ablation test check clean
 
 help: ## show this help
 	@echo "BraggNN Edge: detector frames to a bit-exact FPGA firmware project"
 	@echo
-	@grep -hE '^[a-z$$(). A-Z]+:.*## ' $(MAKEFILE_LIST) | sed -e 's/$$(STAGES)/data label train qat hls csim report/' \
+	@grep -hE '^[a-z$$(). A-Z]+:.*## ' $(MAKEFILE_LIST) | sed -e 's/$$(STAGES)/data label train qat hls csim reference report/' \
 	  | awk -F ':.*## ' '{printf "  make %-44s %s\n", $$1, $$2}'
 	@echo
 	@echo "  CFG=configs/NAME.toml  the scenario (now $(CFG)); RUN=name  the run's folder in runs/"
@@ -34,6 +34,10 @@ demo: $(READY) ## the whole chain on a small simulated scan, to runs/demo/report
 
 $(STAGES): $(READY) ## one stage, after the ones it needs
 	$(BIN)/braggnn-edge $@ --config $(CFG) $(RUN_OPTION)
+
+ablation: CFG = configs/ablation.toml
+ablation: $(READY) ## the paper's ablations, about an hour on one core, to runs/ablation/ablation
+	$(BIN)/braggnn-edge ablation --config $(CFG) $(RUN_OPTION)
 
 test: $(READY) ## the test suite
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -q

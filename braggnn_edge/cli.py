@@ -13,13 +13,13 @@ from typing import Any
 
 import torch
 
-from braggnn_edge import acquisition, config, label, label_part, report, split, train
+from braggnn_edge import ablation, acquisition, config, label, label_part, report, split, train
 from braggnn_edge.errors import UserError
 from braggnn_edge.optimize import process_group
 from braggnn_edge.rundir import Stage, execute, locked
 from braggnn_edge.table import PeakTable
 from braggnn_edge.table import load as load_table
-from firmware_sim import csim, evidence
+from firmware_sim import csim, evidence, reference
 from hls import build
 from quant import normalize, plan, qat
 
@@ -34,6 +34,7 @@ SECTIONS: dict[str, Any] = {
     "hls": build.HlsSpec,
     "csim": evidence.CsimSpec,
     "report": report.ReportSpec,
+    "ablation": ablation.AblationSpec,
 }
 
 #: Commands, and the stages each one asks for.
@@ -44,7 +45,9 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "qat": ("qat",),
     "hls": ("hls",),
     "csim": ("csim",),
+    "reference": ("reference",),
     "report": ("report",),
+    "ablation": ("ablation",),
 }
 
 _HELP = {
@@ -54,18 +57,24 @@ _HELP = {
     "qat": "quantization-aware training; QONNX file and integer network",
     "hls": "hls4ml projects with exact types, test bench and golden vectors",
     "csim": "compile and run the C simulation; compare all forms code for code",
+    "reference": "firmware against float networks, labels and truth; every form of inference against float64",
     "report": "report.json and report.html",
+    "ablation": "the full network with and without attention and random shifts, over several seeds",
 }
 
 
 @dataclass(frozen=True)
 class Context:
-    """What every stage gets: the configuration, the run directory, the number of processes, and a voice."""
+    """What every stage gets: the configuration, the run directory, the number of processes, and a voice.
+
+    scheduler: of the Dask cluster that labels; empty: processes of this machine.
+    """
 
     cfg: config.Config
     run: Path
     workers: int
     say: Callable[[str], None]
+    scheduler: str = ""
 
 
 def stage(name: str, c: Context) -> Stage:
@@ -85,7 +94,9 @@ def stage(name: str, c: Context) -> Stage:
         "qat": ("label", "compact", "train") if cfg["qat"].teacher else ("label", "compact"),
         "hls": ("label", "qat"),
         "csim": ("label", "train", "compact", "qat", "hls"),
-        "report": ("data", "label", "train", "compact", "qat", "hls", "csim"),
+        "reference": ("label", "train", "compact", "qat", "csim"),
+        "report": ("data", "label", "train", "compact", "qat", "hls", "csim", "reference"),
+        "ablation": ("label",),
     }
     sections: dict[str, tuple[str, ...]] = {
         "data": ("scan",),
@@ -95,12 +106,23 @@ def stage(name: str, c: Context) -> Stage:
         "qat": ("quant", "qat"),
         "hls": ("hls",),
         "csim": ("csim",),
+        "reference": (),
         "report": ("report",),
+        "ablation": ("ablation",),
     }
     work: dict[str, Callable[[Path], None]] = {
         "data": lambda out: acquisition.run(cfg["scan"], cfg.folder, cfg.seed, out, c.workers, c.say),
         "label": lambda out: label.run(
-            cfg["scan"], cfg["peaks"], cfg["split"], cfg.seed, run / "data", cfg.folder, out, c.workers, c.say
+            cfg["scan"],
+            cfg["peaks"],
+            cfg["split"],
+            cfg.seed,
+            run / "data",
+            cfg.folder,
+            out,
+            c.workers,
+            c.say,
+            c.scheduler,
         ),
         "train": lambda out: train.run(_peaks(run), "full", _float(cfg, "full"), cfg.seed, out, c.say),
         "compact": lambda out: train.run(_peaks(run), "compact", _float(cfg, "compact"), cfg.seed, out, c.say),
@@ -116,7 +138,9 @@ def stage(name: str, c: Context) -> Stage:
         ),
         "hls": lambda out: build.run(cfg["hls"], _peaks(run), run / "qat", out, c.say),
         "csim": lambda out: evidence.run(cfg["csim"], cfg["quant"], run, cfg.seed, out, c.workers, c.say),
+        "reference": lambda out: reference.run(run, out, c.say),
         "report": lambda out: report.run(cfg["report"], cfg, run, out, c.say),
+        "ablation": lambda out: ablation.run(_peaks(run), cfg["ablation"], cfg.seed, out, c.say),
     }
     settings = cfg.plain(sections[name])
     if name == "data":  # how peaks are found and used later is none of its business: no new simulation for a threshold
@@ -139,11 +163,15 @@ def check(command: str, cfg: config.Config) -> None:
 
     Only what the command needs is looked at: labelling takes no networks.
     """
-    acquisition.check_scans(cfg["scan"])
     stages = tuple(COMMANDS)
-    if stages.index(command) < stages.index("train"):
+    training = stages.index(command) >= stages.index("train")
+    acquisition.check_scans(cfg["scan"], training)
+    if not training:
         return
     peaks = cfg["peaks"]
+    if command == "ablation":
+        cfg["ablation"].check(peaks.size, peaks.shift)
+        return
     for name in ("full", "compact"):
         cfg[name].network.check_patch_size(peaks.size)
     trained = ("full", "compact") if command == "train" else ("full", "compact", "qat")
@@ -211,6 +239,12 @@ def _parser() -> argparse.ArgumentParser:
             default=0,
             help="threads of the numerical library (default: its own choice)",
         )
+        command.add_argument(
+            "--scheduler",
+            default="",
+            metavar="ADDRESS",
+            help="tcp://host:port or scheduler file of a Dask cluster that labels (default: processes of this machine)",
+        )
     return parser
 
 
@@ -221,6 +255,8 @@ def _run(arguments: argparse.Namespace) -> None:
         )
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
+    if arguments.command == "ablation" and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError("the ablation trains on one device; run it without torchrun")
     cfg = config.load(arguments.config, SECTIONS)
     check(arguments.command, cfg)
     name = arguments.run or cfg.name
@@ -232,10 +268,10 @@ def _run(arguments: argparse.Namespace) -> None:
         specs = {name: (stage, _float(cfg, name)) for name, stage in (("full", "train"), ("compact", "compact"))}
         train.assist(run, specs, cfg.seed)
         return
-    if arguments.command in ("csim", "report") and not (run / "csim").exists():
+    if arguments.command in ("csim", "reference", "report") and not (run / "csim").exists():
         csim.require_compiler()  # now, not after hours of training
     with locked(run):
-        bring_up_to_date(arguments.command, Context(cfg, run, arguments.workers, _say))
+        bring_up_to_date(arguments.command, Context(cfg, run, arguments.workers, _say, arguments.scheduler))
     train.dismiss()
     final = run / arguments.command
     print(f"finished: {final}" + (f" - open {final / 'report.html'}" if arguments.command == "report" else ""))

@@ -14,8 +14,8 @@ def require_compiler(compiler: str = "g++") -> None:
     """Raise UserError when the C++ compiler is missing."""
     if shutil.which(compiler) is None:
         raise UserError(
-            f"{compiler} is not on the PATH; the fit and the C simulation need a C++ compiler (Debian, Ubuntu: apt "
-            "install g++)"
+            f"{compiler} is not on the PATH; the fit, the compiled network and the C simulation need a C++ compiler "
+            "(Debian, Ubuntu: apt install g++)"
         )
 
 

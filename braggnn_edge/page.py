@@ -10,6 +10,7 @@ from typing import Any
 from braggnn_edge.figures import look
 from braggnn_edge.page_elements import NOT_MEASURED, number, picture, table
 from braggnn_edge.page_errors import error_section
+from braggnn_edge.page_reference import reference_section
 
 REFERENCES = {"truth": "the known truth", "voigt": "the pseudo-Voigt fit"}
 
@@ -52,6 +53,7 @@ def render(document: Mapping[str, Any], subject: str, figures: Path) -> str:
             error_section(document, figures),
             _gallery_section(subject, figures),
             _exact_section(document),
+            reference_section(document.get("reference_inference"), figures),
             _layer_section(document, figures),
             _hardware_section(document["hardware"]),
             _training_section(document, figures),

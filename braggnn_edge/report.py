@@ -7,6 +7,7 @@ import importlib.metadata
 import json
 import math
 import platform
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,8 +29,16 @@ from braggnn_edge.table import load as load_table
 
 Offsets = NDArray[np.float64]
 
+#: What the report takes over from the results, and what stands for a missing one (None: nothing).
+_COPIED: tuple[tuple[str, Any], ...] = (
+    ("bit_exact", {}),
+    ("layers", []),
+    ("hardware", []),
+    ("hostile", None),
+    ("reference_inference", None),
+)
 _NETWORKS = ("float", "float_compact", "quantized")
-_STAGES = ("data", "label", "train", "compact", "qat", "hls", "csim")
+_STAGES = ("data", "label", "train", "compact", "qat", "hls", "csim", "reference")
 
 
 @dataclass(frozen=True)
@@ -52,6 +61,14 @@ def run(spec: ReportSpec, cfg: Config, run: Path, directory: Path, say: Callable
             predictions = {name: file[name].astype(np.float64) for name in file.files}
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"results of the csim stage cannot be read ({error}); run `braggnn-edge csim`") from error
+    try:
+        results["reference_inference"] = json.loads((run / "reference/reference.json").read_text())
+        (directory / "figures").mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(run / "reference/reference.png", directory / "figures/reference.png")
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"results of the reference stage cannot be read ({error}); run `braggnn-edge reference`"
+        ) from error
     manifests = {name: manifest_of(run, name) for name in _STAGES}
     last = manifests["csim"]
     info = {
@@ -122,9 +139,10 @@ def evaluate_run(
     """The content of ``report.json``.
 
     table: the full peak table; predictions: form to offsets (n, 2) px for the rows of ``table.of(TEST)``; results: of
-    the csim stage (``bit_exact``, ``layers``, ``hardware``, and perhaps ``notes``, ``hostile``); seconds: wall time of
-    each stage; info: ``name``, ``seed``, ``config`` (plain), and where known ``split_by``, ``notes``, ``versions``,
-    ``git_commit``. Raises UserError when there is nothing to test on, or predictions do not fit the table.
+    the csim stage (``bit_exact``, ``layers``, ``hardware``, and perhaps ``notes``, ``hostile``), perhaps with the
+    reference stage's document as ``reference_inference``; seconds: wall time of each stage; info: ``name``, ``seed``,
+    ``config`` (plain), and where known ``split_by``, ``notes``, ``versions``, ``git_commit``. Raises
+    UserError when there is nothing to test on, or predictions do not fit the table.
     """
     test = table.of(TEST)
     kind = reference_of(test)
@@ -153,7 +171,7 @@ def evaluate_run(
         selected = {name: values[clean] for name, values in estimates.items()}
         document["errors_px_clean"] = errors_of(selected, reference[clean], kind)
         document["loses_to_centroid_clean"] = losses(document["errors_px_clean"])
-    for key, empty in (("bit_exact", {}), ("layers", []), ("hardware", []), ("hostile", None)):
+    for key, empty in _COPIED:
         if results.get(key, empty) is not None:
             document[key] = _known(results.get(key, empty))
     document["seconds"] = dict(seconds)

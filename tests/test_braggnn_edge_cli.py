@@ -82,12 +82,16 @@ def test_chain_ends_in_an_exact_report(finished) -> None:
     assert [layer["macs"] for layer in linear] == [81 * 9 * 4, 49 * 36 * 2, 98 * 6, 12]
     assert all(layer["sparsity"] >= 0.25 for layer in linear)  # floor(0.3 * 12) of 12 weights is a quarter
     assert all(layer["overflows"] == 0 for layer in document["layers"])
-    assert {"data", "label", "train", "compact", "qat", "hls", "csim"} <= set(document["seconds"])
+    forms = document["reference_inference"]["backends"]
+    assert {row["network"] for row in forms} == {"full", "compact", "integer"}
+    assert all(row["wrong"] == 0 for row in forms if "wrong" in row)
+    assert "<h2>Reference inference</h2>" in (finished / "runs/tiny/report/report.html").read_text()
+    assert {"data", "label", "train", "compact", "qat", "hls", "csim", "reference"} <= set(document["seconds"])
 
 
 def test_manifests_name_versions_and_hashes_but_no_place(finished) -> None:
     run = finished / "runs/tiny"
-    for stage in ("data", "label", "train", "compact", "qat", "hls", "csim", "report"):
+    for stage in ("data", "label", "train", "compact", "qat", "hls", "csim", "reference", "report"):
         text = (run / stage / "manifest.json").read_text()
         assert str(finished) not in text
         manifest = json.loads(text)

@@ -380,7 +380,7 @@ def test_float_that_beats_the_centroid_passes(monkeypatch: pytest.MonkeyPatch, t
 def test_stage_collects_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data, offsets = make_table(40)
     run = tmp_path / "runs" / "tiny"
-    stages = ("data", "label", "train", "compact", "qat", "hls", "csim")
+    stages = ("data", "label", "train", "compact", "qat", "hls", "csim", "reference")
     for index, name in enumerate(stages):
         (run / name).mkdir(parents=True)
         manifest = {"wall_seconds": index + 0.5, "python": "3.11.0", "packages": {"torch": "2"}, "git_commit": "abc+"}
@@ -397,6 +397,10 @@ def test_stage_collects_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         report.run(cfg["report"], cfg, run, tmp_path / "out", said.append)
     write_json(run / "csim/results.json", RESULTS | {"hardware": []})
     np.savez(run / "csim/predictions.npz", **moved(offsets))
+    with pytest.raises(UserError, match="run `braggnn-edge reference`"):
+        report.run(cfg["report"], cfg, run, tmp_path / "out", said.append)
+    write_json(run / "reference/reference.json", {"patches": 40})
+    (run / "reference/reference.png").write_bytes(b"picture")
     report.run(cfg["report"], cfg, run, tmp_path / "out", said.append)
     ((evaluation, histories, directory),) = written
     document = evaluation.document
@@ -404,6 +408,8 @@ def test_stage_collects_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert list(histories) == ["full", "compact", "quantized"]
     assert document["seconds"] == {name: index + 0.5 for index, name in enumerate(stages)}
     assert document["notes"] == ["Short."]
+    assert document["reference_inference"] == {"patches": 40}
+    assert (tmp_path / "out/figures/reference.png").read_bytes() == b"picture"
     assert document["versions"] == {"python": "3.11.0", "torch": "2"}
     assert (document["git_commit"], document["seed"], document["name"]) == ("abc+", 7, "tiny")
     assert document["errors_px"]["csim:io_stream"]["p50"] == pytest.approx(0.1, abs=1e-11)

@@ -1,0 +1,270 @@
+"""Inference against the published network in eager torch: the same patches, the same threads, the same run.
+
+    python benchmarks/inference.py --output benchmarks/inference.json                 # CPU
+    python benchmarks/inference.py --device cuda --output benchmarks/inference_cuda.json
+
+The rival is the published network as upstream executes it (braggnn_edge/eager.py), float32, at the best of five batch
+sizes and at upstream's 512. Every contender has normalization included, from detector counts to px. Rounds are
+interleaved; a ratio is that of one round, the median of all is given. Weights are seeded, or those of --run.
+
+On CUDA 800,000 patches go from pinned host memory through the network and back; the card's limit is the larger of the
+bytes over the measured bandwidth of the bus and the operations over the peak of the card's data sheet (--peak-tflops).
+"""
+
+import argparse
+import json
+import platform
+import resource
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from braggnn_edge import train
+from braggnn_edge.errors import UserError
+from braggnn_edge.folded import multiplications
+from braggnn_edge.locate import Locator, float_locator
+from braggnn_edge.model import BraggNN, NetworkSpec
+from quant import network
+from quant.export_qdq import TARGETS
+from quant.locator import integer_locator, qdq_locator
+
+EAGER_BATCHES = (16, 32, 64, 128, 512)
+CPU_FORMS = (
+    ("compiled", "float32"),
+    ("onnxruntime", "float32"),
+    ("onnxruntime", "float16"),
+    ("torch", "float32"),
+    ("torch", "bfloat16"),
+    ("torch", "float16"),
+)
+POOL = 20_000
+CUDA_PATCHES = 800_000
+
+
+def patches(count: int, size: int = 11) -> NDArray[np.uint16]:
+    """Seeded Gaussian spots on a background, with shot noise: (count, size, size) counts."""
+    rng = np.random.default_rng(5)
+    row, col = np.indices((size, size))
+    centre = rng.uniform(size // 2 - 1, size // 2 + 1, (count, 2, 1, 1))
+    width = rng.uniform(0.8, 2.0, (count, 1, 1))
+    height = 10 ** rng.uniform(2, 4, (count, 1, 1))
+    spot = height * np.exp(-((row - centre[:, 0]) ** 2 + (col - centre[:, 1]) ** 2) / (2 * width**2))
+    return rng.poisson(spot + 20).astype(np.uint16)
+
+
+def networks(run: Path | None) -> dict[str, BraggNN]:
+    """The published network and the compact one of configs/simulated.toml, trained when a run is given."""
+    if run is not None:
+        return {
+            "full": train.load_network(run / "train", "full"),
+            "compact": train.load_network(run / "compact", "compact"),
+        }
+    text = (Path(__file__).parent.parent / "configs/simulated.toml").read_text()
+    table = tomllib.loads(text)["compact"]["network"]
+    compact = NetworkSpec(tuple(table["conv"]), tuple(table["dense"]), table["attention"], table["slope"])
+    torch.manual_seed(5)
+    return {"full": BraggNN(NetworkSpec(), 11).eval(), "compact": BraggNN(compact, 11).eval()}
+
+
+def timed(call: Callable[[], Any]) -> float:
+    started = time.perf_counter()
+    call()
+    return time.perf_counter() - started
+
+
+def described(locator: Locator, found: NDArray[np.float64], reference: NDArray[np.float64]) -> dict[str, Any]:
+    error = np.linalg.norm(found - reference, axis=1)
+    figures = {f"p{q}": float(np.percentile(error, q)) for q in (50, 95)}
+    return {
+        "backend": locator.name,
+        "precision": locator.precision,
+        "batch": locator.batch,
+        "error_px": {"mean": float(error.mean()), **figures, "max": float(error.max())},
+    }
+
+
+def on_cpu(run: Path | None, threads: int, rounds: int) -> dict[str, Any]:
+    """Rates and ratios of all forms on the CPU."""
+    given = patches(POOL)
+    nets = networks(run)
+    rivals = {}
+    for batch in EAGER_BATCHES:
+        rivals[batch] = float_locator(nets["full"], "eager")
+        rivals[batch].batch = batch
+    contenders: dict[str, tuple[Locator, dict[str, Any]]] = {}
+    for name, net in nets.items():
+        reference = float_locator(net, "torch", precision="float64").locate(given[:4096])
+        for backend, precision in CPU_FORMS:
+            locator = float_locator(net, backend, precision=precision, threads=threads)
+            entry = {"network": name, **described(locator, locator.locate(given[:4096]), reference)}
+            contenders[f"{name} {backend} {precision}"] = (locator, entry)
+    if run is not None and (run / "qat/integer.json").exists():
+        integer = network.load(run / "qat/integer.json")
+        normalizer = network.load_normalizer(run / "qat/integer.json")
+        emulator = integer_locator(integer, normalizer)
+        reference = emulator.locate(given[:4096])
+        forms = [qdq_locator(integer, normalizer, target, threads=threads) for target in TARGETS]
+        for locator in (emulator, *forms):
+            entry = {"network": "integer", **described(locator, locator.locate(given[:4096]), reference)}
+            contenders[f"integer {locator.name}"] = (locator, entry)
+    rival_rates: dict[int, list[float]] = {batch: [] for batch in EAGER_BATCHES}
+    rates: dict[str, list[float]] = {name: [] for name in contenders}
+    for _ in range(rounds):
+        for batch, rival in rivals.items():
+            used = given[:2048]
+            rival_rates[batch].append(len(used) / timed(lambda r=rival, u=used: r.locate(u)))
+        for name, (locator, entry) in contenders.items():
+            used = given if entry["network"] == "compact" else given[:4096]
+            rates[name].append(len(used) / timed(lambda c=locator, u=used: c.locate(u)))
+    medians = {batch: float(np.median(values)) for batch, values in rival_rates.items()}
+    best = max(medians, key=lambda batch: medians[batch])
+    rows = []
+    for name, (_, entry) in contenders.items():
+        entry["patches_per_s"] = round(float(np.median(rates[name])))
+        for key, batch in (("ratio_to_eager_best_batch", best), ("ratio_to_eager_batch_512", 512)):
+            ratios = np.array(rates[name]) / np.array(rival_rates[batch])
+            entry[key] = round(float(np.median(ratios)), 2)
+        rows.append(entry)
+    return {
+        "threads": threads,
+        "rounds": rounds,
+        "weights": "seeded" if run is None else f"trained ({run.name})",
+        "eager_patches_per_s": {str(batch): round(value) for batch, value in medians.items()},
+        "eager_best_batch": best,
+        "multiplications": {
+            "published": multiplications(nets["full"].spec, 11, folded=False),
+            "published, multiplied out": multiplications(nets["full"].spec, 11, folded=True),
+            "compact": multiplications(nets["compact"].spec, 11, folded=True),
+        },
+        "forms": rows,
+    }
+
+
+def at_scale(name: str, count: int, threads: int) -> dict[str, Any]:
+    """``count`` patches streamed through the compiled network; seconds, and this process's memory at its peak."""
+    locator = float_locator(networks(None)[name], "compiled", threads=threads)
+    pool = patches(POOL)
+    locator.locate(pool[:64])
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+    def pieces() -> Iterator[NDArray[np.uint16]]:
+        for start in range(0, count, len(pool)):
+            yield pool[: min(len(pool), count - start)]
+
+    total = 0
+    started = time.perf_counter()
+    for offsets in locator.stream(pieces()):
+        total += len(offsets)
+    seconds = time.perf_counter() - started
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {
+        "network": name, "peaks": total, "seconds": round(seconds, 4), "peaks_per_s": round(total / seconds),
+        "peak_memory_mib": round(after / 1024), "memory_grown_mib": round((after - before) / 1024),
+    }  # fmt: skip
+
+
+def scale(threads: int, largest: int) -> list[dict[str, Any]]:
+    """Each size in a process of its own, so that its peak memory is its own."""
+    rows = []
+    for name in ("full", "compact"):
+        count = 1000
+        while count <= largest:
+            command = [sys.executable, __file__, "--scale-one", name, str(count), "--threads", str(threads)]
+            found = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+            rows.append(json.loads(found))
+            print(rows[-1], flush=True)
+            count *= 10
+    return rows
+
+
+def on_cuda(run: Path | None, peak_tflops: float, rounds: int) -> dict[str, Any]:
+    """800,000 patches from pinned host memory; not run anywhere so far."""
+    if not torch.cuda.is_available():
+        raise UserError("torch sees no CUDA device; run this where there is one, with a CUDA build of torch")
+    nets = networks(run)
+    host = torch.from_numpy(patches(POOL)).repeat(CUDA_PATCHES // POOL, 1, 1).pin_memory().numpy()
+    bus = host.nbytes / min(_copied(host) for _ in range(5))
+    rows = []
+    for name, net in nets.items():
+        reference = float_locator(net, "torch", precision="float64").locate(host[:4096])
+        operations = 2 * multiplications(net.spec, net.size, folded=True) * len(host)
+        limit = max((host.nbytes + 8 * len(host)) / bus, operations / (peak_tflops * 1e12))
+        for precision in ("float32", "bfloat16", "float16"):
+            for optimize in (False, True):
+                locator = float_locator(net, "torch", precision=precision, device="cuda", optimize=optimize)
+                locator.batch = len(host)
+                found = locator.locate(host)  # warms up and compiles
+                seconds = float(np.median([timed(lambda c=locator: c.locate(host)) for _ in range(rounds)]))
+                entry = {"network": name, **described(locator, found[:4096], reference)}
+                rows.append(entry | {"ms": 1e3 * seconds, "limit_ms": 1e3 * limit, "of_the_limit": limit / seconds})
+                print(rows[-1], flush=True)
+    return {
+        "device": torch.cuda.get_device_name(), "patches": len(host), "bytes_to_the_card": host.nbytes,
+        "bus_bytes_per_s": bus, "peak_tflops": peak_tflops, "forms": rows,
+    }  # fmt: skip
+
+
+def _copied(host: NDArray[np.generic]) -> float:
+    source = torch.from_numpy(host)
+
+    def copy() -> None:
+        source.to("cuda", non_blocking=True)
+        torch.cuda.synchronize()
+
+    return timed(copy)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, help="JSON file; parts measured now replace those it holds")
+    parser.add_argument("--run", type=Path, help="a finished run whose networks are used")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--part", choices=("rates", "scale", "both"), default="both", help="of the CPU's measurements")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--largest", type=int, default=10_000_000, help="peaks, for the cost against work")
+    parser.add_argument("--peak-tflops", type=float, default=989.0, help="dense bfloat16 of the card (H200: 989)")
+    parser.add_argument("--scale-one", nargs=2, metavar=("NETWORK", "PEAKS"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    if arguments.scale_one:
+        print(json.dumps(at_scale(arguments.scale_one[0], int(arguments.scale_one[1]), arguments.threads)))
+        return 0
+    document: dict[str, Any] = {}
+    if arguments.output and arguments.output.exists():
+        document = json.loads(arguments.output.read_text())
+    document["machine"] = {"processor": _processor(), "torch": torch.__version__, "python": platform.python_version()}
+    try:
+        if arguments.device == "cuda":
+            document["cuda"] = on_cuda(arguments.run, arguments.peak_tflops, arguments.rounds)
+        else:
+            if arguments.part != "scale":
+                document["rates"] = on_cpu(arguments.run, arguments.threads, arguments.rounds)
+            if arguments.part != "rates":
+                document["scale"] = {"threads": arguments.threads, "rows": scale(arguments.threads, arguments.largest)}
+    except UserError as error:
+        parser.exit(2, f"{parser.prog}: error: {error}\n")
+    text = json.dumps(document, indent=1) + "\n"
+    if arguments.output:
+        arguments.output.write_text(text)
+    print(text)
+    return 0
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
