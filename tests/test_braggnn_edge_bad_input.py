@@ -14,6 +14,7 @@ from braggnn_edge import cli, config
 from braggnn_edge.acquisition import DetectorSpec, ScanSpec, check_scans, external_files
 from braggnn_edge.errors import UserError
 from braggnn_edge.model import BraggNN, NetworkSpec
+from braggnn_edge.simulation_spec import SimulationSpec
 from braggnn_edge.table import PEAK, PeakTable
 from braggnn_edge.train import TrainSpec, train_network
 from braggnn_edge.upstream import load_checkpoint, save_checkpoint
