@@ -310,7 +310,9 @@ def main() -> None:
     else:
         document["rates"] = compare(arguments)
         document["accuracy_above_1000_counts"] = accuracy(2 * arguments.peaks, arguments.threads)
-        document["scaling"] = scaling(arguments.largest, arguments.threads)
+        # A process of its own, so that the peak of its memory is its own.
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+            document["scaling"] = pool.submit(scaling, arguments.largest, arguments.threads).result()
     write_json(arguments.output, document)
     print(json.dumps(document, indent=1))
 

@@ -18,6 +18,7 @@ threads. On a CPU the work is done by a compiled kernel (fit_kernel.cpp), on a G
 """
 
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from typing import Literal
 
@@ -33,8 +34,8 @@ from braggnn_edge.fit_start import bounds, starts
 from braggnn_edge.levenberg_marquardt import Noise, evaluate, propose
 from braggnn_edge.pseudo_voigt import AMPLITUDE, COL, ROW, TILT, quadrature
 
-# Patches in memory at a time.
-_BLOCK = 32_768
+# Patches at a time: intermediate arrays are several times the patches. On a CPU they should stay in its caches.
+_BLOCK, _LARGE_BLOCK = 1024, 131_072
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ def fit(
         device: torch device.
         engine: "kernel" is the compiled one, for CPUs; "torch" runs anywhere; "auto" takes the kernel on a CPU. Both
             descend to the same minimum, to about 1e-4 standard deviations; bits differ between them.
-        threads: of the kernel; by default as many as torch uses.
+        threads: of the kernel engine, each on blocks of its own; by default as many as torch uses.
         chunk: peaks in work at a time with torch, rounded up to a multiple of 64; by default 128 on a CPU (its
             caches), 65,536 on a GPU; halved when the device runs out of memory. Results do not depend on it.
         progress: called with (peaks done, n).
@@ -125,10 +126,10 @@ def fit(
     check_shapes(patches, valid, saturation, floor)
     noise = Noise(gain, read_noise**2, floor)
     lanes = chunk or (128 if target.type == "cpu" else 65_536)
-    results = []
-    # Blocks bound the memory: intermediate arrays are several times the patches.
-    for first in range(0, max(len(patches), 1), _BLOCK):
-        block = slice(first, first + _BLOCK)
+    size = _BLOCK if compiled else _LARGE_BLOCK
+
+    def one(first: int) -> FitResult:
+        block = slice(first, first + size)
         mine = valid[block] if valid is not None and np.ndim(valid) == 3 else valid
         data, used, below = classified(patches[block], mine, saturation, floor, (first, len(patches)))
         low, high = bounds(data, used, gain, read_noise, fixed or {})
@@ -136,28 +137,37 @@ def fit(
         if compiled:
             records = fit_kernel.solve(
                 data, used, below, noise=noise, order=order, low=low, high=high, start=start,
-                max_iterations=max_iterations, threads=threads or torch.get_num_threads(),
+                max_iterations=max_iterations, threads=1,
             )  # fmt: skip
         else:
             arrays = tuple(image.reshape(len(data), -1) for image in (data, used, below))
-            while True:
-                try:
-                    records = _descend(
-                        arrays, start, low, high, noise, data.shape[1:], order, max_iterations, lanes, target
-                    )
-                    break
-                except torch.OutOfMemoryError as error:
-                    lanes //= 2
-                    if lanes < LANE_STEP:
-                        raise UserError(
-                            f"{target} has too little free memory for {LANE_STEP} peaks at a time; free some, or fit "
-                            "on the CPU"
-                        ) from error
+            shape = data.shape[1:]
+            records = _retried(
+                lambda few: _descend(arrays, start, low, high, noise, shape, order, max_iterations, few, target), lanes
+            )
         counts = used.sum(axis=(1, 2)), below.sum(axis=(1, 2))
-        results.append(_result(records, *counts, low=low, high=high, shape=data.shape[1:]))
-        if progress is not None:
-            progress(min(first + _BLOCK, len(patches)), len(patches))
+        return _result(records, *counts, low=low, high=high, shape=data.shape[1:])
+
+    results = []
+    with ThreadPoolExecutor((threads or torch.get_num_threads()) if compiled else 1) as pool:
+        for result in pool.map(one, range(0, max(len(patches), 1), size)):
+            results.append(result)
+            if progress is not None:
+                progress(min(size * len(results), len(patches)), len(patches))
     return _joined(results)
+
+
+def _retried(work: Callable[[int], Records], lanes: int) -> Records:
+    """``work(lanes)``, with half the lanes whenever the device runs out of memory."""
+    while True:
+        try:
+            return work(lanes)
+        except torch.OutOfMemoryError as error:
+            lanes //= 2
+            if lanes < LANE_STEP:
+                raise UserError(
+                    f"too little free memory on the device for {LANE_STEP} peaks at a time; free some, or fit on the CPU"
+                ) from error
 
 
 def _descend(
