@@ -166,7 +166,7 @@ def _retried(work: Callable[[int], Records], lanes: int) -> Records:
             lanes //= 2
             if lanes < LANE_STEP:
                 raise UserError(
-                    f"too little free memory on the device for {LANE_STEP} peaks at a time; free some, or fit on the CPU"
+                    f"too little memory on the device for {LANE_STEP} peaks at a time; free some, or fit on the CPU"
                 ) from error
 
 

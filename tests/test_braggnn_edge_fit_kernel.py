@@ -128,7 +128,7 @@ def test_out_of_memory_retries_with_fewer_lanes(monkeypatch) -> None:
     assert np.array_equal(fit(data, engine="torch", chunk=256).parameters, whole.parameters)
     assert asked == [256, 128, 64, 64]
     monkeypatch.setattr(fit_module.Queue, "open", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError("none")))
-    with pytest.raises(UserError, match="too little free memory on the device"):
+    with pytest.raises(UserError, match="too little memory on the device"):
         fit(data, engine="torch")
 
 
