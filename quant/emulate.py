@@ -11,8 +11,10 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from braggnn_edge.errors import UserError
-from quant.arithmetic import Codes, Format, linear_bounds, requantize
-from quant.network import IntegerNetwork, Linear, Requantize
+from quant.arithmetic import Codes, Format, linear_bounds, requantize, shift_round
+from quant.attention import NonLocal, nonlocal_codes
+from quant.layers import Leaky, Linear, Requantize
+from quant.network import IntegerNetwork
 
 #: Codes in the widest intermediate array of one chunk; bounds memory at some tens of MiB.
 _CHUNK_CODES = 4_000_000
@@ -53,9 +55,12 @@ def run(network: IntegerNetwork, codes: NDArray[np.integer], trace: bool = False
                 x, frac = _linear(layer, x, sums[index]), layer.accumulator.frac
                 overflows = int(np.count_nonzero((x < layer.accumulator.low) | (x > layer.accumulator.high)))
             elif isinstance(layer, Requantize):
-                rectified = np.maximum(x, 0) if layer.kind == "relu" else x
-                x, saturations = requantize(rectified, frac, layer.output, layer.rounding)
+                x, saturations = activate(layer, x, frac)
                 frac = layer.output.frac
+            elif isinstance(layer, NonLocal):
+                found = nonlocal_codes(layer, x)
+                x, frac = found.codes, layer.accumulator.frac
+                saturations, overflows = sum(found.saturations.values()), sum(found.overflows.values())
             else:
                 x = x.reshape(len(x), int(np.prod(x.shape[1:])))
             counts[index] += (x.size, saturations, overflows)
@@ -88,6 +93,17 @@ def checked_codes(codes: NDArray[np.integer], size: int, to: Format) -> Codes:
     return found.astype(np.int64)
 
 
+def activate(layer: Requantize, x: Codes, frac: int) -> tuple[Codes, int]:
+    """Codes at ``frac`` through a requantization of any kind, with the number that saturated."""
+    if not isinstance(layer, Leaky):
+        return requantize(np.maximum(x, 0) if layer.kind == "relu" else x, frac, layer.output, layer.rounding)
+    shift = frac - layer.output.frac
+    below = shift_round(x * layer.slope_code, shift + layer.slope_frac, layer.rounding)
+    rounded = np.where(x < 0, below, shift_round(x, shift, layer.rounding))
+    clipped = np.clip(rounded, layer.output.low, layer.output.high)
+    return clipped, int(np.count_nonzero(clipped != rounded))
+
+
 def _linear(layer: Linear, x: Codes, dtype: DTypeLike) -> Codes:
     """Exact sums of one layer: conv2d (n, c, h, w) to (n, out, h', w'), dense (n, in) to (n, out)."""
     weight = layer.weight.reshape(len(layer.weight), -1).T.astype(dtype)
@@ -117,6 +133,8 @@ def _sum_types(network: IntegerNetwork) -> list[DTypeLike]:
             dtype = np.float32 if largest < 1 << 24 else np.float64
         elif isinstance(layer, Requantize):
             low, high = layer.output.low, layer.output.high
+        elif isinstance(layer, NonLocal):
+            low, high = layer.accumulator.low, layer.accumulator.high
         found.append(dtype)
     return found
 
@@ -131,4 +149,6 @@ def _widest(network: IntegerNetwork) -> int:
             widest = max(widest, rows * rows * max(out, inputs * height * width))
         elif isinstance(layer, Linear):
             widest = max(widest, *layer.weight.shape)
+        elif isinstance(layer, NonLocal):
+            widest = max(widest, 4 * layer.positions**2)  # four arrays of scores and weights are held at once
     return widest

@@ -17,11 +17,13 @@ from qonnx.transformation.infer_shapes import InferShapes
 from qonnx.util.cleanup import cleanup_model
 
 from braggnn_edge.errors import UserError
-from quant.arithmetic import Codes, exact_codes
+from quant.arithmetic import Codes, Format, exact_codes
 from quant.emulate import checked_codes, run
 from quant.from_qonnx import integer_network
-from quant.network import IntegerNetwork, Linear
+from quant.integers import integers
+from quant.network import IntegerNetwork, Linear, NonLocal
 from quant.qnet import QuantBraggNN, apply_masks, eval_exact, exact_copy
+from quant.to_qonnx import qonnx_model
 from quant.vectors import hostile_codes, random_codes
 
 with warnings.catch_warnings():
@@ -75,10 +77,10 @@ def run_qonnx(path: Path, codes: NDArray[np.integer], batch: int = 2000) -> Code
     the integer network; a wider network is refused.
     """
     network = integer_network(path)
-    for layer in network.layers:
-        if isinstance(layer, Linear) and layer.accumulator.high >= _FLOAT32_LIMIT:
+    for name, sums in _sums(network):
+        if max(sums.high, -sums.low) > _FLOAT32_LIMIT:
             raise UserError(
-                f"layer {layer.name}: its accumulator needs {layer.accumulator.bits} bits, but float32, in "
+                f"layer {name}: its accumulator needs {sums.bits} bits, but float32, in "
                 "which QONNX is executed, is exact up to 25 (sign included); use fewer bits"
             )
     values = network.input.values(checked_codes(codes, network.size, network.input)).astype(np.float32)
@@ -90,6 +92,18 @@ def run_qonnx(path: Path, codes: NDArray[np.integer], batch: int = 2000) -> Code
     return exact_codes(found[: len(values)], network.output.frac, f"{path}: output")
 
 
+def _sums(network: IntegerNetwork) -> Iterator[tuple[str, Format]]:
+    """Everything that the QONNX graph adds in float32, by name."""
+    for layer in network.layers:
+        if isinstance(layer, Linear):
+            yield layer.name, layer.accumulator
+        elif isinstance(layer, NonLocal):
+            difference = Format.holding(0, layer.score.high - layer.score.low, layer.score.frac)
+            yield from ((part.name, part.accumulator) for part in (layer.theta, layer.phi, layer.g, layer.out))
+            yield from ((f"{layer.name} (score)", layer.score), (f"{layer.name} (difference)", difference))
+            yield from ((f"{layer.name} (weighted)", layer.weighted), (layer.name, layer.accumulator))
+
+
 def _execute(path: Path, batches: NDArray[np.float32]) -> list[NDArray[np.float32]]:
     with _quiet():
         model = ModelWrapper(str(path)).transform(ChangeBatchSize(batches.shape[1])).transform(InferShapes())
@@ -98,8 +112,15 @@ def _execute(path: Path, batches: NDArray[np.float32]) -> list[NDArray[np.float3
 
 
 def _graph(qnet: QuantBraggNN) -> onnx.ModelProto:
-    """The cleaned QONNX graph, batch 1, without doc strings and metadata: they hold paths of the exporting machine."""
+    """The cleaned QONNX graph, batch 1, without doc strings and metadata: they hold paths of the exporting machine.
+
+    Brevitas writes a chain of ReLU layers; a network with attention or LeakyReLU is written from its integers.
+    """
     apply_masks(qnet)
+    if qnet.nlb is not None or qnet.spec.slope:
+        model = qonnx_model(integers(qnet))
+        onnx.checker.check_model(model)
+        return model
     with _quiet():
         sample = torch.zeros(1, 1, qnet.size, qnet.size)
         raw = brevitas_export(exact_copy(qnet).float(), args=sample, dynamo=False)

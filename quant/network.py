@@ -8,46 +8,26 @@ from typing import Any
 import numpy as np
 
 from braggnn_edge.errors import UserError
-from quant.arithmetic import Codes, Format
+from quant.arithmetic import Format
+from quant.attention import NonLocal
+from quant.layers import Flatten, Leaky, Linear, Requantize
 from quant.normalize import Normalizer
 
-
-@dataclass(frozen=True)
-class Linear:
-    """A convolution or a dense layer: ``accumulator = sum(weight * input) + bias``, exact and never rounded.
-
-    kind is "conv2d" (weight (out, in, kh, kw), stride 1, no padding) or "dense" (weight (out, in)). Bias codes are
-    at the accumulator's fraction, ``input.frac + weight.frac``. The accumulator format is sized from the actual
-    weights by interval arithmetic (:func:`quant.arithmetic.linear_bounds`).
-    """
-
-    name: str
-    kind: str
-    weight: Codes
-    weight_format: Format
-    bias: Codes
-    accumulator: Format
+__all__ = [
+    "Flatten",
+    "IntegerNetwork",
+    "Layer",
+    "Leaky",
+    "Linear",
+    "NonLocal",
+    "Requantize",
+    "load",
+    "load_normalizer",
+    "save",
+]
 
 
-@dataclass(frozen=True)
-class Requantize:
-    """kind "relu" or "identity": max(0, x) if relu, then shift with rounding, then saturation to ``output``."""
-
-    name: str
-    kind: str
-    output: Format
-    rounding: str = "floor"
-
-
-@dataclass(frozen=True)
-class Flatten:
-    """(channels, rows, cols) to a vector, in that order (channel slowest)."""
-
-    name: str
-    kind: str = "flatten"
-
-
-Layer = Linear | Requantize | Flatten
+Layer = Linear | Requantize | NonLocal | Flatten
 
 
 @dataclass(frozen=True)
@@ -73,19 +53,21 @@ class IntegerNetwork:
 
 
 _KINDS: dict[str, type] = {
-    "conv2d": Linear, "dense": Linear, "relu": Requantize, "identity": Requantize, "flatten": Flatten,
+    "conv2d": Linear, "dense": Linear, "relu": Requantize, "identity": Requantize, "leaky": Leaky,
+    "nonlocal": NonLocal, "flatten": Flatten,
 }  # fmt: skip
-_FORMATS = ("weight_format", "accumulator", "output")
-_ARRAYS = ("weight", "bias")
 
 
 def _plain(value: Any) -> Any:
+    """asdict's nested dictionaries with their arrays as lists."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
     return value.tolist() if isinstance(value, np.ndarray) else value
 
 
 def save(network: IntegerNetwork, path: Path, normalizer: Normalizer | None = None) -> None:
     """Write ``integer.json``: the same bytes for the same network, and the normalizer with its table if given."""
-    layers = [{k: _plain(v) for k, v in asdict(layer).items()} for layer in network.layers]
+    layers = [_plain(asdict(layer)) for layer in network.layers]
     document: dict[str, Any] = {"version": 1, "size": network.size, "input": asdict(network.input)}
     document["layers"] = layers
     if normalizer is not None:
@@ -123,12 +105,12 @@ def _document(path: Path) -> dict[str, Any]:
 
 
 def _layer(entry: dict[str, Any]) -> Layer:
+    """A layer from its dictionary: a field is a format, a layer inside (of a non-local block), an array or plain."""
     fields = dict(entry)
-    for key in _FORMATS:
-        if key in fields:
-            fields[key] = Format(**fields[key])
-    for key in _ARRAYS:
-        if key in fields:
-            fields[key] = np.asarray(fields[key], dtype=np.int64)
+    for key, value in entry.items():
+        if isinstance(value, dict):
+            fields[key] = _layer(value) if "kind" in value else Format(**value)
+        elif isinstance(value, list):
+            fields[key] = np.asarray(value, dtype=np.int64)
     layer: Layer = _KINDS[fields["kind"]](**fields)
     return layer

@@ -3,18 +3,14 @@
 import copy
 import itertools
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import brevitas.nn as qnn
 import numpy as np
 import torch
 from brevitas import config as brevitas_config
-from brevitas.core.function_wrapper import TensorClampSte
-from brevitas.inject.enum import FloatToIntImplType
 from brevitas.quant import Int32Bias
-from brevitas.quant.base import IntQuant
-from brevitas.quant.solver.act import ActQuantSolver
-from brevitas.quant.solver.weight import WeightQuantSolver
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -24,53 +20,46 @@ from braggnn_edge.upstream import fold_offset
 from quant.arithmetic import Codes, exact_codes
 from quant.emulate import checked_codes
 from quant.plan import BitPlan
+from quant.qnonlocal import QuantNonLocal, calibrate_block
+from quant.quantizers import (
+    PowerOfTwoScale,
+    QuantLeakyReLU,
+    Signed,
+    Unsigned,
+    Weight,
+    convolution,
+    fit_scale,
+    fit_signed,
+    scale_of,
+)
 
-#: Patches evaluated at a time in float64; bounds memory at about 1 MiB times the number of channels.
-_BATCH = 2048
+__all__ = [
+    "PowerOfTwoScale",
+    "QuantBraggNN",
+    "apply_masks",
+    "calibrate",
+    "eval_exact",
+    "exact_copy",
+    "fit_weight_scales",
+    "load_float",
+    "prune",
+    "scale_of",
+    "sparsity",
+    "train_scales",
+]
 
-
-class PowerOfTwoScale(nn.Module):
-    """A scale ``2 ** round(exponent)``; the exponent is a parameter, fixed unless :func:`train_scales` frees it.
-
-    Written for Brevitas' ``scaling_impl``, which passes the tensor and the integer threshold; both are unused.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.exponent = nn.Parameter(torch.tensor(0.0), requires_grad=False)
-
-    def forward(self, _: Tensor, __: Tensor | None = None) -> Tensor:
-        whole = self.exponent + (self.exponent.round() - self.exponent).detach()  # straight-through gradient
-        return torch.exp2(whole)
-
-
-class _Weight(IntQuant, WeightQuantSolver):
-    scaling_impl = PowerOfTwoScale
-    scaling_per_output_type = "tensor"
-    restrict_scaling_type = "power_of_two"
-    scaling_impl_type = "parameter"
-    # A clamp with gradient: with a fixed scale, a weight beyond the range could otherwise never return.
-    tensor_clamp_impl = TensorClampSte
-
-
-class _Activation(IntQuant, ActQuantSolver):
-    scaling_impl = PowerOfTwoScale
-    scaling_per_output_type = "tensor"
-    restrict_scaling_type = "power_of_two"
-    scaling_impl_type = "parameter"
-    float_to_int_impl_type = FloatToIntImplType.FLOOR
-
-
-class _Unsigned(_Activation):
-    signed = False
+#: Patches evaluated at a time in float64; bounds memory at about 1 MiB times the number of channels, and, where there
+#: is attention, at 13 MiB for each array of scores.
+_BATCH, _ATTENTION_BATCH = 2048, 256
 
 
 class QuantBraggNN(nn.Module):
     """Input values (n, 1, size, size), codes * 2**-input_bits, to offsets (n, 2) (row, col) px from the centre pixel.
 
-    conv and dense hold the layers in order, conv_act and dense_act the quantized ReLUs between them, input and output
-    the formats at the ends. Every scale is a power of two and every zero point 0. ``mask`` of each layer is 1 where a
-    weight lives and 0 where it is pruned; it is applied in each forward pass and saved with the state.
+    conv and dense hold the layers in order, conv_act and dense_act the quantized ReLUs or LeakyReLUs between them, nlb
+    the non-local block after the first convolution (or None), input and output the formats at the ends. Every scale is
+    a power of two and every zero point 0. ``mask`` of each layer is 1 where a weight lives and 0 where it is pruned; it
+    is applied in each forward pass and saved with the state.
     """
 
     def __init__(self, spec: NetworkSpec, size: int, plan: BitPlan) -> None:
@@ -78,22 +67,27 @@ class QuantBraggNN(nn.Module):
         spec.check_patch_size(size)
         plan.check(spec)
         self.spec, self.size, self.plan = spec, size, plan
-        bits = iter(plan.weights(spec))
-        self.input = qnn.QuantIdentity(_Unsigned, bit_width=plan.input_bits, return_quant_tensor=True)
+        bits, hidden = plan.weights(spec), len(spec.conv) + len(spec.dense)
+        self.input = qnn.QuantIdentity(Unsigned, bit_width=plan.input_bits, return_quant_tensor=True)
         self.conv = nn.ModuleList(
-            qnn.QuantConv2d(i, o, 3, weight_quant=_Weight, weight_bit_width=next(bits), bias_quant=Int32Bias)
-            for i, o in zip((1, *spec.conv), spec.conv, strict=False)
+            convolution(i, o, 3, bit)
+            for i, o, bit in zip((1, *spec.conv), spec.conv, (bits[0], *bits[-hidden:]), strict=False)
         )
+        self.nlb = QuantNonLocal(spec.conv[0], plan.attention) if spec.attention else None
         side = size - 2 * len(spec.conv)
         widths = (side * side * spec.conv[-1], *spec.dense, 2)
         self.dense = nn.ModuleList(
-            qnn.QuantLinear(i, o, bias=True, weight_quant=_Weight, weight_bit_width=next(bits), bias_quant=Int32Bias)
-            for i, o in itertools.pairwise(widths)
+            qnn.QuantLinear(i, o, bias=True, weight_quant=Weight, weight_bit_width=bit, bias_quant=Int32Bias)
+            for (i, o), bit in zip(itertools.pairwise(widths), bits[-len(spec.dense) - 1 :], strict=True)
         )
-        activations = [qnn.QuantReLU(_Unsigned, bit_width=b, return_quant_tensor=True) for b in plan.activations(spec)]
+        slope = plan.slope(spec)
+        activations: list[nn.Module] = [
+            QuantLeakyReLU(slope, b) if slope else qnn.QuantReLU(Unsigned, bit_width=b, return_quant_tensor=True)
+            for b in plan.activations(spec)
+        ]
         self.conv_act = nn.ModuleList(activations[: len(spec.conv)])
         self.dense_act = nn.ModuleList(activations[len(spec.conv) :])
-        self.output = qnn.QuantIdentity(_Activation, bit_width=plan.output_bits, return_quant_tensor=False)
+        self.output = qnn.QuantIdentity(Signed, bit_width=plan.output_bits, return_quant_tensor=False)
         for layer in self.layers():
             layer.register_buffer("mask", torch.ones_like(layer.weight))
         scale_of(self.input).exponent.fill_(-plan.input.frac)
@@ -102,20 +96,24 @@ class QuantBraggNN(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         apply_masks(self)
         x = self.input(x)
-        for conv, act in zip(self.conv, self.conv_act, strict=True):
-            x = act(conv(x))
+        for index, (conv, act) in enumerate(zip(self.conv, self.conv_act, strict=True)):
+            x = conv(x)
+            x = act(self.nlb(x) if self.nlb is not None and index == 0 else x)
         x = x.flatten(1)
         for dense, act in zip(self.dense, self.dense_act, strict=False):
             x = act(dense(x))
         return self.output(self.dense[-1](x))
 
     def layers(self) -> Iterator[Any]:
-        """The convolutions and dense layers, in order."""
-        yield from self.conv
+        """The convolutions and dense layers, in order; the block's four follow the first."""
+        yield self.conv[0]
+        if self.nlb is not None:
+            yield from self.nlb.convolutions()
+        yield from self.conv[1:]
         yield from self.dense
 
     def activations(self) -> Iterator[Any]:
-        """The quantized ReLUs, in order; one fewer than :meth:`layers`."""
+        """The quantized ReLUs or LeakyReLUs, in order: one after each hidden layer."""
         yield from self.conv_act
         yield from self.dense_act
 
@@ -129,15 +127,10 @@ class QuantBraggNN(nn.Module):
             brevitas_config.REINIT_ON_STATE_DICT_LOAD = before
 
 
-def scale_of(module: Any) -> PowerOfTwoScale:
-    """The scale of a layer's weight or of an activation."""
-    proxy: Any = module.weight_quant if hasattr(module, "weight_quant") else module.act_quant
-    return next(m for m in proxy.modules() if isinstance(m, PowerOfTwoScale))
-
-
 def train_scales(qnet: QuantBraggNN, enabled: bool = True) -> None:
     """Let the exponents of weights and activations be trained (off at first); input and output stay fixed."""
-    for module in (*qnet.layers(), *qnet.activations()):
+    inner = () if qnet.nlb is None else qnet.nlb.quantizers()
+    for module in (*qnet.layers(), *inner, *qnet.activations()):
         scale_of(module).exponent.requires_grad_(enabled)
 
 
@@ -147,13 +140,17 @@ def load_float(qnet: QuantBraggNN, float_net: BraggNN) -> None:
     The activation scales are left as they are: follow with :func:`calibrate`.
     """
     spec = float_net.spec
-    if (spec.conv, spec.dense, float_net.size) != (qnet.spec.conv, qnet.spec.dense, qnet.size):
+    same_slope = qnet.plan.slope(spec) == qnet.plan.slope(qnet.spec)
+    if not same_slope or (replace(spec, slope=qnet.spec.slope), float_net.size) != (qnet.spec, qnet.size):
         raise UserError(
             f"float network {spec} for {float_net.size} px does not match the quantized "
             f"{qnet.spec} for {qnet.size} px; train the float network from the same [network] table"
         )
-    qnet.plan.check(spec)
-    sources = [m for m in float_net.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    sources: list[nn.Module] = [m for m in float_net.cnn_layers if isinstance(m, nn.Conv2d)]
+    if spec.attention:
+        block = float_net.nlb
+        sources[1:1] = [block.theta_layer, block.phi_layer, block.g_layer, block.out_cnn]
+    sources += [m for m in float_net.dense_layers if isinstance(m, nn.Linear)]
     with torch.no_grad():
         for target, source in zip(qnet.layers(), sources, strict=True):
             weight, bias = source.weight, source.bias
@@ -170,7 +167,7 @@ def fit_weight_scales(qnet: QuantBraggNN) -> None:
     apply_masks(qnet)
     for layer, bits in zip(qnet.layers(), qnet.plan.weights(qnet.spec), strict=True):
         low, high = -(1 << (bits - 1)), (1 << (bits - 1)) - 1
-        _fit(scale_of(layer), layer.weight.detach().double(), low, high, torch.round)
+        fit_scale(scale_of(layer), layer.weight.detach().double(), low, high, torch.round)
 
 
 @torch.no_grad()
@@ -189,31 +186,20 @@ def calibrate(qnet: QuantBraggNN, values: Tensor | NDArray[np.floating]) -> None
     apply_masks(qnet)
     exact = exact_copy(qnet)
     x = exact.input(x.double())
-    twins = zip(exact.layers(), exact.activations(), qnet.activations(), strict=False)
+    layers = (*exact.conv, *exact.dense)
+    twins = zip(layers, exact.activations(), qnet.activations(), strict=False)
     for (layer, act, original), bits in zip(twins, qnet.plan.activations(qnet.spec), strict=True):
         if isinstance(layer, nn.Linear):
             x = x.flatten(1)
         accumulator = layer(x)
-        _fit(scale_of(original), accumulator.clamp(min=0), 0, (1 << bits) - 1, torch.floor)
-        scale_of(act).exponent.copy_(scale_of(original).exponent)
+        if layer is layers[0] and exact.nlb is not None and qnet.nlb is not None:
+            accumulator = calibrate_block(exact.nlb, qnet.nlb, accumulator)
+        if isinstance(act, QuantLeakyReLU):
+            fit_signed((original, act), act.activate(accumulator), bits)
+        else:
+            fit_scale(scale_of(original), accumulator.clamp(min=0), 0, (1 << bits) - 1, torch.floor)
+            scale_of(act).exponent.copy_(scale_of(original).exponent)
         x = act(accumulator)
-
-
-@torch.no_grad()
-def _fit(scale: PowerOfTwoScale, values: Tensor, low: int, high: int, rounding: Any) -> None:
-    """Least-squares power-of-two scale; of equal ones the coarsest. All-zero values get a range of about 1."""
-    top = float(values.abs().max())
-    if top == 0.0:
-        scale.exponent.fill_(-float(high.bit_length()))
-        return
-    start = int(np.ceil(np.log2(top / max(high, 1)))) + 1
-    best, chosen = np.inf, start
-    for exponent in range(start, start - 8, -1):
-        codes = rounding(torch.ldexp(values, torch.tensor(-exponent))).clamp(low, high)
-        error = float((torch.ldexp(codes, torch.tensor(exponent)) - values).square().mean())
-        if error < best:
-            best, chosen = error, exponent
-    scale.exponent.fill_(float(chosen))
 
 
 @torch.no_grad()
@@ -254,7 +240,8 @@ def eval_exact(qnet: QuantBraggNN, codes: NDArray[np.integer]) -> Codes:
     codes = checked_codes(codes, qnet.size, qnet.plan.input)
     exact = exact_copy(qnet)
     found = [np.zeros((0, 2))]
-    for start in range(0, len(codes), _BATCH):
-        values = qnet.plan.input.values(codes[start : start + _BATCH])
+    step = _BATCH if qnet.nlb is None else _ATTENTION_BATCH
+    for start in range(0, len(codes), step):
+        values = qnet.plan.input.values(codes[start : start + step])
         found.append(exact(torch.from_numpy(values)).numpy())
     return exact_codes(np.concatenate(found), qnet.plan.output.frac, "output of the quantized network")

@@ -11,6 +11,7 @@ from braggnn_edge.locate_onnx import session
 from quant import emulate
 from quant.arithmetic import Format, linear_bounds
 from quant.export_qdq import TARGETS, export_qdq, qdq_model
+from quant.layers import Leaky
 from quant.locator import integer_locator, qdq_locator
 from quant.network import Flatten, IntegerNetwork, Linear, Requantize
 from quant.normalize import Normalizer
@@ -139,6 +140,10 @@ def test_what_int8_cannot_hold_is_refused(tmp_path) -> None:
     again = replace(integer, layers=(*integer.layers[:2], integer.layers[1], *integer.layers[2:]))
     with pytest.raises(UserError, match=r"layer relu_conv0 \(relu\) has no int8 QDQ form"):
         qdq_model(again)
+    relu = integer.layers[1]
+    leaky = replace(integer, layers=(integer.layers[0], Leaky(relu.name, "leaky", relu.output), *integer.layers[2:]))
+    with pytest.raises(UserError, match="layer relu_conv0: only unsigned activations after a ReLU have"):
+        qdq_model(leaky)
     far = integer_network(8, shift=15)
     with pytest.raises(UserError, match="shift 15 exceeds 14; export for the target tensorrt"):
         qdq_model(far, "cpu")

@@ -1,0 +1,63 @@
+"""The fine-tuning stage on the published kind of network: attention and LeakyReLU, through to its files."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from braggnn_edge.model import BraggNN, NetworkSpec
+from braggnn_edge.optimize import LoopSpec
+from braggnn_edge.table import PEAK, TRAIN, VALIDATION, PeakTable
+from braggnn_edge.train import located
+from quant.attention import NonLocal
+from quant.emulate import run as emulate
+from quant.export import run_qonnx
+from quant.network import load
+from quant.plan import BitPlan
+from quant.qat import QatSpec, load_quantized, run
+from quant.qnet import eval_exact
+from quant.vectors import random_codes
+
+torch.set_num_threads(1)
+SIZE = 9
+
+
+def spots(n: int) -> PeakTable:
+    """Gaussians of known centre, a quarter of them for validation."""
+    rng = np.random.default_rng(5)
+    side = SIZE + 2
+    centre = side // 2 + rng.uniform(-1.5, 1.5, (n, 2))
+    grid = np.arange(side)
+    rows, cols = (np.exp(-((grid[None] - centre[:, axis, None]) ** 2) / 2.0) for axis in (0, 1))
+    peaks = np.zeros(n, PEAK)
+    peaks["truth_row"], peaks["truth_col"] = (centre - side // 2).T
+    peaks["split"] = np.where(np.arange(n) % 4 == 0, VALIDATION, TRAIN)
+    return PeakTable(peaks, 1000 * rows[:, :, None] * cols[:, None, :], ("scan",), SIZE, 1)
+
+
+def test_stage_fine_tunes_a_network_with_attention(tmp_path: Path) -> None:
+    table = spots(200)
+    torch.manual_seed(0)
+    net = BraggNN(NetworkSpec((4, 3), (8,), True, 0.01), SIZE)
+    patches = torch.from_numpy(table.patches()).float()
+    offsets = torch.from_numpy(table.offsets("truth")).float()
+    optimizer = torch.optim.Adam(net.parameters(), lr=1e-2)
+    for _ in range(120):
+        optimizer.zero_grad()
+        (located(net, patches) - offsets).square().mean().backward()
+        optimizer.step()
+    loop = LoopSpec(batch=32, learning_rate=1e-3, max_iterations=6, evaluate_every=3, patience=0)
+    plan = BitPlan(power_of_two_slope=True)
+    run(table, QatSpec(loop=loop, shift=0, sparsity=0.2), plan, net, None, 1, tmp_path, lambda _: None)
+    network = load(tmp_path / "integer.json")
+    kinds = [layer.kind for layer in network.layers]
+    assert kinds[:4] == ["conv2d", "identity", "nonlocal", "leaky"]
+    block = next(layer for layer in network.layers if isinstance(layer, NonLocal))
+    for part in (block.theta, block.phi, block.g, block.out):
+        assert np.count_nonzero(part.weight == 0) >= int(0.2 * part.weight.size) > 0
+    assert len(json.loads((tmp_path / "qat.json").read_text())["sparsity"]) == 8
+    codes = random_codes(SIZE, plan.input, 50, np.random.default_rng(0))
+    reference = eval_exact(load_quantized(tmp_path, net, plan), codes)
+    assert (emulate(network, codes).outputs == reference).all()
+    assert (run_qonnx(tmp_path / "model.onnx", codes) == reference).all()

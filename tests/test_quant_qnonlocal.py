@@ -1,0 +1,357 @@
+"""The published network quantized: non-local block and LeakyReLU in PyTorch, QONNX and the emulator, code for code."""
+
+from collections.abc import Callable
+from dataclasses import fields, replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper
+
+from braggnn_edge.errors import UserError
+from braggnn_edge.model import BraggNN, NetworkSpec
+from quant import qnet as q
+from quant.arithmetic import Codes
+from quant.attention import NonLocal, nonlocal_codes
+from quant.emulate import run
+from quant.export import export_qonnx, run_qonnx
+from quant.from_qonnx import integer_network
+from quant.integers import integers
+from quant.layers import Leaky
+from quant.network import IntegerNetwork, load, save
+from quant.plan import AttentionPlan, BitPlan
+from quant.qnonlocal import _TableSoftmax
+from quant.tables import exp_table
+from quant.to_qonnx import qonnx_model
+from quant.vectors import hostile_codes, random_codes
+
+torch.set_num_threads(1)
+SIZE = 9
+SPEC = NetworkSpec((8, 4), (6,), True, 0.01)
+
+
+def plan(bits: int, **others: object) -> BitPlan:
+    """Every width ``bits``, the reciprocal's table 64 entries of 10 bits."""
+    narrow = {field.name: bits for field in fields(AttentionPlan)}
+    attention = AttentionPlan(**(narrow | {"reciprocal_index_bits": 6, "reciprocal_bits": 10}))
+    return BitPlan(8, bits, bits, attention=attention, **others)  # type: ignore[arg-type]
+
+
+def float_network(spec: NetworkSpec, seed: int) -> BraggNN:
+    """Random weights, biases, and scores of several units, so that attention is neither uniform nor one key alone."""
+    torch.manual_seed(seed)
+    net = BraggNN(spec, SIZE)
+    with torch.no_grad():
+        for parameter in net.parameters():
+            if parameter.ndim == 1:
+                parameter.normal_(0.05, 0.1)
+        net.nlb.theta_layer.weight.mul_(6)
+        net.dense_layers[-1].bias.add_(0.5)
+    return net
+
+
+def network(bits: int, seed: int = 0, spec: NetworkSpec = SPEC, **others: object) -> q.QuantBraggNN:
+    quantized = q.QuantBraggNN(spec, SIZE, plan(bits, **others))
+    q.load_float(quantized, float_network(spec, seed))
+    codes = random_codes(SIZE, quantized.plan.input, 60, np.random.default_rng(seed))
+    q.calibrate(quantized, quantized.plan.input.values(codes[:, None]))
+    return quantized
+
+
+def inputs(seed: int, count: int = 100) -> Codes:
+    to = BitPlan().input
+    return np.concatenate([hostile_codes(SIZE, to), random_codes(SIZE, to, count, np.random.default_rng(seed))])
+
+
+def block_of(found: IntegerNetwork) -> tuple[int, NonLocal]:
+    return next((i, layer) for i, layer in enumerate(found.layers) if isinstance(layer, NonLocal))
+
+
+@pytest.mark.parametrize(
+    ("bits", "slope", "power"), [(8, 0.01, False), (6, 0.01, True), (4, 2.0**-3, False), (8, 0.0, False)]
+)
+def test_three_forms_agree(bits: int, slope: float, power: bool, tmp_path: Path) -> None:
+    net = network(bits, bits, NetworkSpec((8, 4), (6,), True, slope), power_of_two_slope=power)
+    path = tmp_path / "model.onnx"
+    exported = export_qonnx(net, path)
+    codes = inputs(7)
+    reference = q.eval_exact(net, codes)
+    result = run(exported, codes, trace=True)
+    assert (result.outputs == reference).all()
+    assert (run_qonnx(path, codes, batch=97) == reference).all()
+    assert not any(layer.overflows for layer in result.layers)
+    assert len(np.unique(reference, axis=0)) > 50
+    index, block = block_of(exported)
+    inner = nonlocal_codes(block, result.trace[index - 1])
+    assert (inner.codes == result.trace[index]).all()
+    assert len(np.unique(inner.trace["e"])) > 5
+    own = integers(net)
+    save(own, tmp_path / "own.json")
+    save(exported, tmp_path / "read.json")
+    same = [
+        (tmp_path / name).read_text().replace("conv.0.act_quant", "conv.0.act") for name in ("own.json", "read.json")
+    ]
+    assert same[0] == same[1]
+    assert (run(load(tmp_path / "read.json"), codes).outputs == reference).all()
+    leaky = [(layer.slope_code, layer.slope_frac) for layer in exported.layers if isinstance(layer, Leaky)]
+    assert leaky == [{0.01: (1, 7) if power else (164, 14), 0.125: (1, 3)}[slope]] * 3 if slope else not leaky
+
+
+def test_a_stale_table_a_lost_residual_and_a_turned_key_show() -> None:
+    """Each changes the block alone, and the comparison with the trainable network sees it."""
+    net = network(8, 2)
+    right = integers(net)
+    codes = inputs(4, 30)
+    reference = q.eval_exact(net, codes)
+    assert (run(right, codes).outputs == reference).all()
+    index, block = block_of(right)
+    finer = replace(block.difference, frac=block.difference.frac + 1)
+    key = replace(block.phi, weight=np.ascontiguousarray(block.phi.weight[::-1]), bias=block.phi.bias[::-1])
+    lost = np.zeros_like(block.out.weight)
+    for change in (
+        {"exp_table": exp_table(finer, block.exponential)},
+        {"reciprocal_table": block.reciprocal_table[::-1]},
+        {"phi": key},
+        {"out": replace(block.out, weight=lost)},
+        {"input": replace(block.input, frac=block.input.frac - 1), "accumulator": replace(block.accumulator, bits=40)},
+    ):
+        layers = [*right.layers]
+        layers[index] = replace(block, **change)
+        found = run(replace(right, layers=tuple(layers)), codes).outputs
+        assert (found != reference).any(axis=1).mean() > 0.5, change.keys()
+
+
+def test_extreme_weights_agree() -> None:
+    """Weights at the ends of their formats, scores far beyond the table, everything saturated."""
+    net = network(6, 1)
+    with torch.no_grad():
+        for layer in net.layers():
+            top = 2.0 ** float(q.scale_of(layer).exponent) * 40
+            layer.weight.copy_(torch.where(layer.weight > 0, top, -top))
+    codes = inputs(3, 40)
+    found = run(integers(net), codes, trace=True)
+    assert (found.outputs == q.eval_exact(net, codes)).all()
+    index, block = block_of(integers(net))
+    inner = nonlocal_codes(block, found.trace[index - 1])
+    assert all(inner.saturations[step] > 0 for step in ("q", "k", "v", "t"))
+    assert not any(inner.overflows.values())
+
+
+def test_quantized_is_near_float_when_bits_are_many() -> None:
+    """The distance to the float network halves at least with every two bits more in the block."""
+    spec, distances = NetworkSpec((4, 3), (5,), True, 0.01), []
+    for bits in (8, 10, 12):
+        wide = AttentionPlan(**({field.name: bits for field in fields(AttentionPlan)} | {"reciprocal_bits": bits + 4}))
+        quantized = q.QuantBraggNN(spec, SIZE, BitPlan(8, 14, 14, 24, 16, attention=wide))
+        net = float_network(spec, 0)
+        q.load_float(quantized, net)
+        codes = random_codes(SIZE, quantized.plan.input, 60, np.random.default_rng(0))
+        values = quantized.plan.input.values(codes[:, None])
+        q.calibrate(quantized, values)
+        upstream = net.double()(torch.from_numpy(values)).detach().numpy()
+        offsets = upstream[:, ::-1] * SIZE - SIZE // 2
+        distances.append(float(np.abs(q.eval_exact(quantized, codes) / 2**16 - offsets).mean()))
+    assert distances[1] < 0.6 * distances[0]
+    assert distances[2] < 0.6 * distances[1]
+    assert distances[2] < 0.02
+
+
+def test_training_goes_through_the_tables() -> None:
+    net = network(8)
+    x = torch.from_numpy(net.plan.input.values(inputs(1)[:, None])).float()
+    peak = x.flatten(1).argmax(1)
+    target = torch.stack([peak // SIZE, peak % SIZE], 1).float() - SIZE // 2
+    optimizer = torch.optim.Adam([p for p in net.parameters() if p.requires_grad], lr=1e-2)
+    losses = []
+    net.train()
+    for _ in range(25):
+        optimizer.zero_grad()
+        loss = (net(x) - target).square().mean()
+        loss.backward()
+        assert net.nlb is not None
+        assert all(float(part.weight.grad.abs().max()) > 0 for part in net.nlb.convolutions())
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.5 * losses[0]
+    codes = inputs(2, 30)
+    assert (run(integers(net), codes).outputs == q.eval_exact(net, codes)).all()
+    q.train_scales(net)
+    net(x[:20]).square().sum().backward()
+    assert all(q.scale_of(quantizer).exponent.grad is not None for quantizer in net.nlb.quantizers())
+
+
+def test_gradient_of_the_tables_is_that_of_softmax() -> None:
+    tables = [torch.from_numpy(table).double() for table in AttentionPlan().tables()]
+    scores = torch.randn(3, 7, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    factor = torch.randn(3, 7, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    weights = _TableSoftmax.apply(scores, *tables, 2.0**5)
+    (weights * factor).sum().backward()
+    found, scores.grad = scores.grad, None
+    exact = torch.softmax(scores, -1)
+    (exact * factor).sum().backward()
+    assert torch.equal(found, scores.grad) or float((found - scores.grad).abs().max()) < 1e-15
+    # A step of 1/32 in the exponent, half a code of 255 over the largest weight, the reciprocal's 2**-8.
+    assert float((weights - exact).detach().abs().max()) < 1 / 32 + 1 / 255 + 2.0**-8
+
+
+def test_state_is_restored_and_a_float_network_of_another_kind_refused() -> None:
+    net, again = network(6), network(6, 5)
+    codes = inputs(0, 20)
+    assert (q.eval_exact(again, codes) != q.eval_exact(net, codes)).any()
+    again.load_state_dict(net.state_dict())
+    assert (q.eval_exact(again, codes) == q.eval_exact(net, codes)).all()
+    for spec in (NetworkSpec((8, 4), (6,), True, 0.0), NetworkSpec((8, 4), (6,), False, 0.01)):
+        with pytest.raises(UserError, match="does not match"):
+            q.load_float(net, BraggNN(spec, SIZE))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"query_bits": 13}, "attention.query_bits 13 is out of range; expected whole numbers from 2 to 12"),
+        ({"exponential_bits": 1}, "attention.exponential_bits 1"),
+        ({"difference_bits": 13}, "attention.difference_bits 13"),
+        ({"reciprocal_bits": 8}, "attention.reciprocal_bits 8 is out of range; expected whole numbers from 9"),
+        (
+            {"exponential_bits": 3},
+            "attention.reciprocal_index_bits 8 is out of range; expected whole numbers from 2 to 7",
+        ),
+    ],
+)
+def test_plans_out_of_range_are_refused(arguments: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        AttentionPlan(**arguments)
+
+
+def test_plan_of_the_published_network() -> None:
+    spec = NetworkSpec()
+    BitPlan().check(spec)
+    assert len(BitPlan().weights(spec)) == 12
+    mixed = BitPlan(weight_bits=tuple(range(2, 10)), attention=AttentionPlan(weight_bits=5))
+    assert mixed.weights(spec) == (2, 5, 5, 5, 5, 3, 4, 5, 6, 7, 8, 9)
+    assert BitPlan().slope(spec) == (164, 14)
+    assert BitPlan(power_of_two_slope=True).slope(spec) == (1, 7)
+    assert BitPlan(power_of_two_slope=True).slope(NetworkSpec(slope=0.2)) == (1, 2)
+    assert BitPlan().slope(NetworkSpec(slope=0.25)) == (1, 2)
+    assert BitPlan().slope(NetworkSpec(slope=0.0)) is None
+    with pytest.raises(UserError, match=r"network.slope 0.2 has no quantized form; expected 0.0"):
+        BitPlan().check(NetworkSpec(slope=0.2))
+
+
+def test_sums_beyond_float32_are_refused_by_name(tmp_path: Path) -> None:
+    wide = AttentionPlan(value_bits=12, exponential_bits=12)
+    net = q.QuantBraggNN(SPEC, SIZE, BitPlan(attention=wide))
+    q.load_float(net, float_network(SPEC, 0))
+    q.calibrate(net, net.plan.input.values(inputs(0, 5)[:, None]))
+    with pytest.raises(UserError, match=r"layer nlb \(weighted\): its accumulator needs 30 bits"):
+        export_qonnx(net, tmp_path / "model.onnx")
+    codes = inputs(0, 5)
+    assert (run(integers(net), codes).outputs == q.eval_exact(net, codes)).all()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture(scope="module")
+def model() -> onnx.ModelProto:
+    return qonnx_model(integers(network(6)))
+
+
+Change = Callable[[onnx.ModelProto], None]
+
+
+def node(model: onnx.ModelProto, name: str) -> onnx.NodeProto:
+    return next(n for n in model.graph.node if n.name == name)
+
+
+def between(name: str, place: int, op: str, **attributes: object) -> Change:
+    """Put a node called "extra" before one input of a node."""
+
+    def change(model: onnx.ModelProto) -> None:
+        position = next(i for i, n in enumerate(model.graph.node) if n.name == name)
+        target = model.graph.node[position]
+        inputs = [target.input[place]] + (["two"] if op == "Mul" else [])
+        model.graph.initializer.append(helper.make_tensor("two", TensorProto.FLOAT, [], [2.0]))
+        target.input[place] = "extra_out"
+        model.graph.node.insert(position, helper.make_node(op, inputs, ["extra_out"], name="extra", **attributes))
+
+    return change
+
+
+def reads(name: str, place: int, tensor: str) -> Change:
+    return lambda model: node(model, name).input.__setitem__(place, tensor)
+
+
+def attributes(name: str, key: str, value: object) -> Change:
+    def change(model: onnx.ModelProto) -> None:
+        (kept,) = [a for a in node(model, name).attribute if a.name == key]
+        kept.CopyFrom(helper.make_attribute(key, value))
+
+    return change
+
+
+def stale(name: str) -> Change:
+    """Exchange two entries of a constant table."""
+
+    def change(model: onnx.ModelProto) -> None:
+        (tensor,) = [t for t in model.graph.initializer if t.name == name]
+        values = onnx.numpy_helper.to_array(tensor).copy()
+        values[[40, 300]] = values[[300, 40]]
+        tensor.CopyFrom(onnx.numpy_helper.from_array(values, name))
+
+    return change
+
+
+def constant(name: str, value: np.ndarray | np.number) -> Change:
+    def change(model: onnx.ModelProto) -> None:
+        (tensor,) = [t for t in model.graph.initializer if t.name == name]
+        tensor.CopyFrom(onnx.numpy_helper.from_array(np.asarray(value), name))
+
+    return change
+
+
+def extra_reader(model: onnx.ModelProto) -> None:
+    model.graph.node.append(helper.make_node("Relu", ["nlb_scores_out"], ["extra_out"], name="extra"))
+
+
+REFUSALS: list[tuple[str, Change]] = [
+    (r"node nlb_maximum: axes is \[1\], expected \[-1\]", attributes("nlb_maximum", "axes", [1])),
+    (r"node nlb_sum: its axes is \[1.0\], expected \[-1\]", constant("nlb_sum_axes", np.array([1]))),
+    (r"node extra: operator Mul, expected MatMul \(scores, without a scale\)", between("nlb_difference", 1, "Mul")),
+    (r"node extra: operator Mul, expected Sub", between("nlb_index_quant", 0, "Mul")),
+    (r"node extra: operator Mul, expected Transpose", between("nlb_scores", 0, "Mul")),
+    (r"node nlb_maximum: reads 'extra_out', expected 'nlb_scores_out'", between("nlb_maximum", 0, "Mul")),
+    (r"node extra: operator Transpose, expected Reshape", between("nlb_scores", 1, "Transpose", perm=[0, 2, 1])),
+    (r"node nlb_query_rows: perm is \[0, 1, 2\], expected", attributes("nlb_query_rows", "perm", [0, 1, 2])),
+    (r"node nlb.phi: one of 2 nodes \(nlb.input, nlb.phi\) that read 'conv.0_out'", reads("nlb.phi", 0, "conv.0_out")),
+    (r"node nlb.g: reads \['nlb.input_out'\], expected 'nlb_out' alone", reads("nlb_value_flat", 0, "nlb_key_out")),
+    (r"nodes .* that read 'nlb.input_out'; expected one, or the three", reads("nlb", 1, "nlb.out_out")),
+    (r"node extra: reads 'nlb_scores_out' inside the pattern that ends at node nlb", extra_reader),
+    (r"node nlb_mixed: rounding mode ROUND", attributes("nlb_mixed", "rounding_mode", "ROUND")),
+    (r"node nlb_scores: operator MatMul, expected ReduceMax", reads("nlb_difference", 0, "nlb_scores_out")),
+    (r"node nlb_sum_index: its table differs from the bits below", stale("nlb_sum_index_table")),
+    (r"node nlb_sum_power: its table differs from the power", stale("nlb_sum_power_table")),
+    (r"node nlb_index: its scale is \[9.0\]", constant("nlb_index_scale", np.float32(9))),
+    (r"node nlb.theta: strides is \[2, 2\]", attributes("nlb.theta", "strides", [2, 2])),
+    (r"node conv.0.act: one of 2 nodes .* that read 'nlb_out'", reads("conv.0.act", 0, "nlb_out")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("message", "change"), REFUSALS, ids=[m for m, _ in REFUSALS])
+def test_other_patterns_are_refused_by_name(
+    message: str, change: Change, model: onnx.ModelProto, tmp_path: Path
+) -> None:
+    found = onnx.ModelProto()
+    found.CopyFrom(model)
+    change(found)
+    onnx.save(found, str(tmp_path / "m.onnx"))
+    with pytest.raises(UserError, match=message):
+        integer_network(tmp_path / "m.onnx")
+
+
+def test_inexact_slopes_are_refused(tmp_path: Path) -> None:
+    found = qonnx_model(integers(network(6, power_of_two_slope=True)))
+    attributes("conv.1.act", "alpha", 0.01)(found)
+    onnx.save(found, str(tmp_path / "m.onnx"))
+    with pytest.raises(UserError, match=r"node conv.1.act: alpha is 0.0099\d*, expected a power of two below 1"):
+        integer_network(tmp_path / "m.onnx")
