@@ -21,7 +21,7 @@ class NetworkSpec:
 
     conv: output channels of the 3 x 3 valid convolutions; dense: widths of the hidden dense layers (a last
     layer of 2 outputs is always added); attention: non-local block after the first convolution; slope: negative
-    slope of every activation (0.01 in the paper, 0.0 is a plain ReLU and the only one that is quantized).
+    slope of every activation (0.01 in the paper, 0.0 is a plain ReLU).
     """
 
     conv: tuple[int, ...] = (64, 32, 8)

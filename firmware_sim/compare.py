@@ -11,10 +11,15 @@ from numpy.typing import NDArray
 from braggnn_edge.errors import UserError
 from firmware_sim import csim
 from firmware_sim.chunks import Arrays, Progress, map_chunks
+from hls.attention import steps
 from quant import emulate
-from quant.arithmetic import Codes, requantize
-from quant.network import Flatten, IntegerNetwork, Linear, Requantize
+from quant.arithmetic import Codes
+from quant.attention import NonLocal, nonlocal_codes
+from quant.network import Flatten, IntegerNetwork, Layer, Linear, Requantize
 from quant.normalize import Normalizer
+
+#: Patches of a network with a non-local block that are traced at a time.
+_BLOCK_PATCHES = 100
 
 
 @dataclass(frozen=True)
@@ -35,7 +40,7 @@ class LayerCount:
 
 @dataclass(frozen=True)
 class Mismatch:
-    """Where two forms part first: the first layer in order, its first patch, and the first code in it."""
+    """Where two forms part first: the first layer or step in order, its first patch, and the first code in it."""
 
     layer: str
     patch: int
@@ -86,39 +91,81 @@ class Comparison:
 
 
 def compare(network: IntegerNetwork, expected: list[Codes], found: list[Codes], start: int = 0) -> Comparison:
-    """Compare two traces of the same patches: one array (n, ...) per layer that is no flatten, in order.
+    """Compare two traces of the same patches: one array (n, ...) for each of :func:`points`, in order.
 
     ``start`` is the number of the first patch, for messages.
     """
-    layers = [layer for layer in network.layers if not isinstance(layer, Flatten)]
-    if not len(layers) == len(expected) == len(found):
-        raise UserError(f"{len(layers)} layers, but traces of {len(expected)} and {len(found)}; trace the same network")
+    compared = points(network)
+    if not len(compared) == len(expected) == len(found):
+        raise UserError(
+            f"{len(compared)} layers, but traces of {len(expected)} and {len(found)}; trace the same network"
+        )
     counts, first = [], None
-    for i, (layer, want, have) in enumerate(zip(layers, expected, found, strict=True)):
+    before: tuple[Layer, Codes] | None = None  # the layer before and its codes
+    for (name, layer), want, have in zip(compared, expected, found, strict=True):
         if want.shape != have.shape:
-            raise UserError(
-                f"layer {layer.name}: traces of shape {want.shape} and {have.shape}; trace the same network"
-            )
+            raise UserError(f"layer {name}: traces of shape {want.shape} and {have.shape}; trace the same network")
         wrong = want != have
         saturations = overflows = 0
-        if isinstance(layer, Linear):
-            difference = (have - want)[wrong]
-            overflows = int(np.count_nonzero(difference % (1 << layer.accumulator.bits) == 0))
-        elif isinstance(layer, Requantize) and i:
-            saturations = _saturations(layers[i - 1], layer, found[i - 1])
-        counts.append(LayerCount(layer.name, layer.kind, want.size, int(wrong.sum()), saturations, overflows))
+        if layer is not None:
+            saturations = _saturations(*before, layer) if before else 0
+            if isinstance(layer, Linear | NonLocal):
+                difference = (have - want)[wrong]
+                overflows = int(np.count_nonzero(difference % (1 << layer.accumulator.bits) == 0))
+            before = layer, have
+        kind = layer.kind if layer is not None else "step"
+        counts.append(LayerCount(name, kind, want.size, int(wrong.sum()), saturations, overflows))
         if first is None and wrong.any():
             patch, *index = (int(n) for n in np.argwhere(wrong)[0])
             at = (patch, *index)
-            first = Mismatch(layer.name, start + patch, tuple(index), int(want[at]), int(have[at]))
+            first = Mismatch(name, start + patch, tuple(index), int(want[at]), int(have[at]))
     outputs = (expected[-1] != found[-1]).reshape(len(found[-1]), -1).any(axis=1)
     return Comparison(len(outputs), int(outputs.sum()), tuple(counts), first)
 
 
-def _saturations(before: Linear | Requantize, layer: Requantize, codes: Codes) -> int:
-    frac = before.accumulator.frac if isinstance(before, Linear) else before.output.frac
-    rectified = np.maximum(codes, 0) if layer.kind == "relu" else codes
-    return requantize(rectified, frac, layer.output, layer.rounding)[1]
+def points(network: IntegerNetwork) -> list[tuple[str, Layer | None]]:
+    """What is compared, in order: each layer that is no flatten, and before a non-local block its steps.
+
+    A step is named ``<block>.<step>`` and has no layer of its own.
+    """
+    found: list[tuple[str, Layer | None]] = []
+    for layer in network.layers:
+        if isinstance(layer, NonLocal):
+            found += [(f"{layer.name}.{step.name}", None) for step in steps(layer)]
+        if not isinstance(layer, Flatten):
+            found.append((layer.name, layer))
+    return found
+
+
+def expected_traces(network: IntegerNetwork, codes: NDArray[np.integer]) -> list[Codes]:
+    """The emulator's codes at each of :func:`points` for input codes (n, size, size)."""
+    kept: list[Codes] = []
+    before = np.asarray(codes)
+    for layer, codes_after in zip(network.layers, emulate.run(network, codes, trace=True).trace, strict=True):
+        if isinstance(layer, NonLocal):
+            inside = nonlocal_codes(layer, before).trace
+            kept += [inside[step.name] for step in steps(layer)]
+        if not isinstance(layer, Flatten):
+            kept.append(codes_after)
+        before = codes_after
+    return kept
+
+
+def _saturations(before: Layer, codes: Codes, layer: Layer) -> int:
+    """Codes that ``layer`` clips when it is given ``codes``, those of the layer before it."""
+    if isinstance(layer, NonLocal):
+        return sum(nonlocal_codes(layer, codes).saturations.values())
+    if isinstance(layer, Requantize):
+        return emulate.activate(layer, codes, _frac(before))[1]
+    return 0
+
+
+def _frac(layer: Layer) -> int:
+    if isinstance(layer, Requantize):
+        return layer.output.frac
+    if isinstance(layer, Flatten):
+        raise UserError(f"layer {layer.name} only moves codes; their fraction is that of the layer before it")
+    return layer.accumulator.frac
 
 
 def merge(parts: list[Comparison]) -> Comparison:
@@ -146,11 +193,18 @@ def simulate(
     """
 
     def work(start: int, part: NDArray[np.integer]) -> Arrays:
-        found = csim.trace(executable, part)
-        kept = emulate.run(network, part, trace=True).trace
-        expected = [t for t, layer in zip(kept, network.layers, strict=True) if not isinstance(layer, Flatten)]
-        text = json.dumps(compare(network, expected, found, start).document())
-        return {"outputs": found[-1], "comparison": np.array(text)}
+        slices = [slice(at, at + step) for at in range(0, len(part), step)]
+        outputs, parts = [], []
+        for chosen in slices:
+            found = csim.trace(executable, part[chosen])
+            outputs.append(found[-1])
+            parts.append(compare(network, expected_traces(network, part[chosen]), found, start + chosen.start))
+        text = json.dumps(merge(parts).document())
+        return {"outputs": np.concatenate(outputs), "comparison": np.array(text)}
+
+    # The steps of a block are some hundred thousand codes a patch at full size: few patches at a time.
+    has_block = any(isinstance(layer, NonLocal) for layer in network.layers)
+    step = min(chunk, _BLOCK_PATCHES) if has_block else chunk
 
     data = np.asarray(codes, np.int32).reshape(-1, network.size, network.size)
     digest = f"simulate {executable.key} {network_key(network)}"

@@ -25,6 +25,7 @@ from firmware_sim.vectors import hostile_codes, hostile_counts
 from hls.project import load_project
 from quant import emulate, network, qat
 from quant.arithmetic import Codes
+from quant.attention import NonLocal
 from quant.export import run_qonnx
 from quant.network import Flatten, IntegerNetwork, Linear, Requantize
 from quant.plan import BitPlan
@@ -201,6 +202,15 @@ def layer_rows(
                 "accumulator_bits": layer.accumulator.bits,
                 "sparsity": float(np.mean(layer.weight == 0)),
                 "macs": positions * layer.weight.size,
+            }
+        elif isinstance(layer, NonLocal):
+            parts = (layer.theta, layer.phi, layer.g, layer.out)
+            pairs = layer.positions**2 * len(layer.theta.weight)
+            row |= {
+                "weight_bits": max(part.weight_format.bits for part in parts),
+                "accumulator_bits": layer.accumulator.bits,
+                "sparsity": float(np.mean(np.concatenate([part.weight.ravel() for part in parts]) == 0)),
+                "macs": layer.positions * sum(part.weight.size for part in parts) + 2 * pairs,  # scores, weighted sums
             }
         elif isinstance(layer, Requantize):
             row["activation_bits"] = layer.output.bits

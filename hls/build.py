@@ -19,7 +19,8 @@ class HlsSpec:
 
     io_types: of "io_parallel" and "io_stream"; backend: hls4ml's "Vitis" or "Vivado"; target: a board of hls.targets;
     clock_mhz: the clock to aim at; strategy: hls4ml's "Latency" (unrolled) or "Resource"; reuse: its reuse factor;
-    vectors: test peaks whose counts become golden vectors of the test bench, beside the hostile ones.
+    vectors: test peaks whose counts become golden vectors of the test bench, beside the hostile ones; parallel: keys of
+    a non-local block handled in a cycle.
     """
 
     io_types: tuple[str, ...] = ("io_parallel", "io_stream")
@@ -29,6 +30,7 @@ class HlsSpec:
     strategy: str = "Latency"
     reuse: int = 1
     vectors: int = 200
+    parallel: int = 8
 
     def __post_init__(self) -> None:
         if not self.io_types or len(set(self.io_types)) != len(self.io_types):
@@ -38,6 +40,8 @@ class HlsSpec:
         target(self.target)
         if self.vectors < 1:
             raise UserError(f"hls: vectors {self.vectors} must be at least 1")
+        if self.parallel < 1:
+            raise UserError(f"hls: parallel {self.parallel} must be at least 1")
 
 
 def run(spec: HlsSpec, table: PeakTable, qat: Path, directory: Path, say: Callable[[str], None]) -> None:
@@ -54,6 +58,6 @@ def run(spec: HlsSpec, table: PeakTable, qat: Path, directory: Path, say: Callab
             write_project(
                 qat / "model.onnx", integer, normalizer, project,
                 counts=patches[chosen], io_type=io_type, backend=spec.backend, target_name=spec.target,
-                clock_mhz=spec.clock_mhz, strategy=spec.strategy, reuse=spec.reuse,
+                clock_mhz=spec.clock_mhz, strategy=spec.strategy, reuse=spec.reuse, parallel=spec.parallel,
             )  # fmt: skip
         say(f"  {io_type}: {len(load_project(project).layers)} layers, every type and weight read back")

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 
 from braggnn_edge.errors import UserError
-from quant.arithmetic import Codes, Format, exact_codes
-from quant.network import Flatten, IntegerNetwork, Linear, Requantize
-
-#: hls4ml's rounding mode of each of ours.
-ROUNDING_MODES = {"floor": "TRN", "half_up": "RND"}
+from hls.attention import constants, steps, types
+from hls.precision import bias_format, precision, slope_format
+from quant.arithmetic import Codes, exact_codes
+from quant.attention import NonLocal
+from quant.network import Flatten, IntegerNetwork, Leaky, Linear, Requantize
 
 #: hls4ml layers that move values and compute nothing.
 _MOVES = ("Reshape", "Repack")
@@ -18,10 +18,12 @@ _MOVES = ("Reshape", "Repack")
 
 @dataclass(frozen=True)
 class Traced:
-    """A layer of the integer network as the C simulation shows it.
+    """A layer of the integer network, or a step inside a non-local block, as the C simulation shows it.
 
     name and kind are the integer network's, ``hls`` is hls4ml's name. ``shape`` is hls4ml's: (rows, cols, channels)
-    or (features,). ``frac`` is the fraction of its codes.
+    or (features,). ``frac`` is the fraction of its codes. The steps of a block (:func:`hls.attention.steps`) come
+    before it; their names are ``<block>.<step>`` in both, their shapes those of
+    :class:`quant.attention.NonLocalResult`.
     """
 
     name: str
@@ -29,18 +31,6 @@ class Traced:
     hls: str
     shape: tuple[int, ...]
     frac: int
-
-
-def precision(format_: Format, rounding: str = "floor", saturate: bool = False) -> str:
-    """hls4ml's text of a format: the plain (truncating, wrapping) type, or the one that requantizes."""
-    kind = "fixed" if format_.signed else "ufixed"
-    modes = f"{ROUNDING_MODES[rounding]},{'SAT' if saturate else 'WRAP'}"
-    return f"{kind}<{format_.bits},{format_.bits - format_.frac},{modes},0>"
-
-
-def bias_format(layer: Linear) -> Format:
-    """The narrowest format of the bias, at the accumulator's fraction."""
-    return Format.holding(int(layer.bias.min()), int(layer.bias.max()), layer.accumulator.frac)
 
 
 def check(graph: Any, network: IntegerNetwork) -> tuple[Traced, ...]:
@@ -54,7 +44,7 @@ def check(graph: Any, network: IntegerNetwork) -> tuple[Traced, ...]:
             "The QONNX file and the integer network must come from the same `make qat`"
         )
     _same(found[0].name, "result", _type(found[0], "result_t"), precision(network.input, saturate=True))
-    traced = []
+    traced: list[Traced] = []
     shape: tuple[int, ...] = (1, network.size, network.size)  # channels first, as in the integer network
     layers = iter(found[1:])
     for layer in network.layers:
@@ -64,6 +54,13 @@ def check(graph: Any, network: IntegerNetwork) -> tuple[Traced, ...]:
         if isinstance(layer, Linear):
             _check_linear(node, layer, shape)
             frac = layer.accumulator.frac
+        elif isinstance(layer, NonLocal):
+            _check_block(node, layer)
+            frac = layer.accumulator.frac
+            traced += [
+                Traced(f"{layer.name}.{step.name}", layer.kind, f"{node.name}.{step.name}", step.shape, step.frac)
+                for step in steps(layer)
+            ]
         else:
             _check_requantize(node, layer)
             frac = layer.output.frac
@@ -112,9 +109,28 @@ def _weight_forms(layer: Linear, inputs: tuple[int, ...]) -> tuple[Codes, Codes]
     return weight.T, weight
 
 
+def _check_block(node: Any, block: NonLocal) -> None:
+    """Every type and every constant; rows and channels follow from the input's shape and the constants'."""
+    if node.class_name != "NonLocal":
+        raise UserError(f"layer {block.name}: hls4ml made it a {node.class_name}, expected a NonLocal")
+    for name, (to, rounds) in types(block).items():
+        _same(block.name, name, _type(node, f"{name}_t"), precision(to, saturate=rounds))
+    _same(block.name, "result", _type(node, "result_t"), precision(block.accumulator))
+    for name, constant in constants(block).items():
+        _same(block.name, name, _type(node, f"{name}_t"), precision(constant.format))
+        values = np.asarray(node.weights[name].data, np.float64)
+        if not np.array_equal(exact_codes(values, constant.format.frac, block.name), constant.codes):
+            raise UserError(f"layer {block.name}: hls4ml's {name} is not that of the integer network")
+
+
 def _check_requantize(node: Any, layer: Requantize) -> None:
-    expected = {"relu": "relu", "identity": "linear"}[layer.kind]
+    expected = {"relu": "relu", "identity": "linear", "leaky": "leakyrelu"}[layer.kind]
     activation = str(node.get_attr("activation", node.class_name)).lower()
     if activation != expected:
         raise UserError(f"layer {layer.name}: hls4ml made it {activation}, expected {expected}")
     _same(layer.name, "result", _type(node, "result_t"), precision(layer.output, layer.rounding, saturate=True))
+    if isinstance(layer, Leaky):
+        slope = slope_format(layer.slope_code, layer.slope_frac)
+        _same(layer.name, "slope", _type(node, "param_t"), precision(slope))
+        if float(node.get_attr("activ_param")) != float(np.ldexp(layer.slope_code, -layer.slope_frac)):
+            raise UserError(f"layer {layer.name}: hls4ml's slope is not that of the integer network")

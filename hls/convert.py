@@ -16,13 +16,13 @@ from qonnx.transformation.gemm_to_matmul import GemmToMatMul
 from qonnx.util.cleanup import cleanup_model
 
 from braggnn_edge.errors import UserError
-from hls.check import bias_format, precision
+from hls.blocks import has_forks, prescribed_types, put_back, stand_in
+from hls.extension import DENSE, NON_LOCAL, hls4ml
+from hls.precision import bias_format, precision, slope_format
 from quant.arithmetic import Format
-from quant.network import IntegerNetwork, Linear
-
-#: Our own ONNX operation: a dense layer that owns its weight and bias, so that hls4ml need not fuse an Add into a
-#: MatMul (its fusion works only while the type of the result is left open, and ours is prescribed).
-DENSE = "ExactDense"
+from quant.attention import NonLocal
+from quant.from_qonnx import integer_network
+from quant.network import IntegerNetwork, Leaky, Linear
 
 
 def _fold_dense(model: ModelWrapper) -> ModelWrapper:
@@ -64,13 +64,19 @@ def _fold_dense(model: ModelWrapper) -> ModelWrapper:
 def channels_last(qonnx_path: Path) -> ModelWrapper:
     """Read a QONNX file (channels first) and return it channels last, its weights folded to constants.
 
-    The transformations are qonnx's own; initializers are put in the order of use, because qonnx leaves them in the
+    Non-local blocks are read from the file by :mod:`quant.from_qonnx` and become one node each. The transformations
+    are qonnx's own; initializers are put in the order of use, because qonnx leaves them in the
     order of a set and hls4ml numbers its layers after them.
     """
     try:
         proto = onnx.load(str(qonnx_path))
     except Exception as error:
         raise UserError(f"{qonnx_path}: not a readable QONNX file ({error}); make it with `make qat`") from error
+    blocks: tuple[NonLocal, ...] = ()
+    if has_forks(proto.graph):
+        blocks = tuple(layer for layer in integer_network(qonnx_path).layers if isinstance(layer, NonLocal))
+        proto = stand_in(proto, blocks)
+    _floor_input(proto)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # GemmToMatMul knows version 9 of Gemm only; :func:`hls.check.check` knows all
         model = cleanup_model(ModelWrapper(proto))
@@ -78,6 +84,7 @@ def channels_last(qonnx_path: Path) -> ModelWrapper:
         model = cleanup_model(model.transform(GemmToMatMul()))
         model = model.transform(FoldConstants(exclude_op_types=[]))
     model = _fold_dense(model)
+    put_back(model.graph, blocks)
     order = {name: i for i, name in enumerate(name for node in model.graph.node for name in node.input)}
     initializers = sorted(model.graph.initializer, key=lambda tensor: order[tensor.name])
     del model.graph.initializer[:]
@@ -85,41 +92,42 @@ def channels_last(qonnx_path: Path) -> ModelWrapper:
     return model
 
 
-def _parse_dense(node: Any, inputs: list[str], shapes: list[list[int]], graph: Any) -> dict[str, Any]:
-    """hls4ml's layer of an ``ExactDense`` node."""
-    attributes = {a.name: numpy_helper.to_array(a.t) for a in node.attribute}
-    weight = attributes["weight"]
-    return {
-        "name": node.name, "class_name": "Dense", "inputs": inputs, "outputs": list(node.output),
-        "n_in": weight.shape[0], "n_out": weight.shape[1], "weight_data": weight, "bias_data": attributes["bias"],
-        "use_bias": True,
-    }  # fmt: skip
+def _floor_input(model: onnx.ModelProto) -> None:
+    """Let the input's Quant round as the input's type does: values are codes already, so all modes are the same.
+
+    hls4ml drops a Quant whose type is that of the tensor before it.
+    """
+    for node in model.graph.node:
+        if node.op_type == "Quant" and node.input[0] == model.graph.input[0].name:
+            for attribute in node.attribute:
+                if attribute.name == "rounding_mode":
+                    attribute.s = b"FLOOR"
 
 
-def _hls4ml() -> Any:
-    """Import hls4ml, quietly, with our ONNX handler registered through its extension API."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # optional front ends that are not installed
-        import hls4ml  # noqa: PLC0415  (takes seconds; only the stages that convert pay for it)
-        from hls4ml.converters import get_supported_onnx_layers, register_onnx_layer_handler  # noqa: PLC0415
-    if DENSE not in get_supported_onnx_layers():
-        register_onnx_layer_handler(DENSE, _parse_dense)
-    return hls4ml
-
-
-def _configuration(model: ModelWrapper, network: IntegerNetwork, strategy: str, reuse: int) -> dict[str, Any]:
-    """hls4ml's configuration by layer name: explicit types of inputs and linear layers, the rest from the QONNX."""
-    linears = [layer for layer in network.layers if isinstance(layer, Linear)]
-    nodes = [node for node in model.graph.node if node.op_type in ("Conv", DENSE)]
-    if len(nodes) != len(linears):
+def _paired(model: ModelWrapper, network: IntegerNetwork, operators: tuple[str, ...], kind: type) -> Any:
+    """Nodes of ``operators`` and layers of class ``kind``, in order."""
+    layers = [layer for layer in network.layers if isinstance(layer, kind)]
+    nodes = [node for node in model.graph.node if node.op_type in operators]
+    if len(nodes) != len(layers):
         raise UserError(
-            f"the QONNX file has {len(nodes)} linear layers, the integer network {len(linears)}; "
+            f"the QONNX file has {len(nodes)} layers {' and '.join(operators)}, the integer network {len(layers)}; "
             "both must come from the same `make qat`"
         )
+    return zip(nodes, layers, strict=True)
+
+
+def _configuration(
+    model: ModelWrapper, network: IntegerNetwork, strategy: str, reuse: int, parallel: int
+) -> dict[str, Any]:
+    """hls4ml's configuration by layer name: explicit types of inputs and linear layers, the rest from the QONNX."""
     layers: dict[str, Any] = {}
     for node in model.graph.node:
         layers[node.name] = {"Precision": {"result": "auto"}, "Trace": True}
-    for node, layer in zip(nodes, linears, strict=True):
+    for node, leaky in _paired(model, network, ("LeakyRelu",), Leaky):
+        layers[node.name]["Precision"]["param"] = precision(slope_format(leaky.slope_code, leaky.slope_frac))
+    for node, _ in _paired(model, network, (NON_LOCAL,), NonLocal):
+        layers[node.name] = {"Precision": prescribed_types(node), "Parallel": parallel, "Trace": True}
+    for node, layer in _paired(model, network, ("Conv", DENSE), Linear):
         accumulator = precision(layer.accumulator)
         layers[node.name] = {
             "Precision": {
@@ -140,16 +148,20 @@ def _configuration(model: ModelWrapper, network: IntegerNetwork, strategy: str, 
 def convert(
     model: ModelWrapper, network: IntegerNetwork, directory: Path, *,
     name: str, io_type: str, backend: str, part: str, clock_ns: float, strategy: str, reuse: int,
+    parallel: int = 1,
 ) -> Any:  # fmt: skip
-    """An hls4ml ``ModelGraph`` of the channels-last ``model``; :func:`hls.check.check` it. Nothing is written."""
-    hls4ml = _hls4ml()
+    """An hls4ml ``ModelGraph`` of the channels-last ``model``; :func:`hls.check.check` it. Nothing is written.
+
+    parallel: keys of a non-local block handled in a cycle.
+    """
+    converters = hls4ml().converters
     log = io.StringIO()
     try:
         with contextlib.redirect_stdout(log), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            graph = hls4ml.converters.convert_from_onnx_model(
+            graph = converters.convert_from_onnx_model(
                 model, output_dir=str(directory), project_name=name, backend=backend, io_type=io_type, part=part,
-                clock_period=clock_ns, hls_config=_configuration(model, network, strategy, reuse),
+                clock_period=clock_ns, hls_config=_configuration(model, network, strategy, reuse, parallel),
                 write_weights_txt=False,
             )  # fmt: skip
     except Exception as error:

@@ -14,11 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from braggnn_edge.errors import UserError
+from hls.attention import check_parallel, check_tables
 from hls.check import Traced, check
 from hls.convert import channels_last, convert
+from hls.extension import KERNEL
 from hls.targets import DEFAULT_TARGET, target
 from hls.test_bench import golden, normalizer_headers, render, test_bench_files
 from quant.arithmetic import Format
+from quant.attention import NonLocal
 from quant.network import IntegerNetwork, Linear, save
 from quant.normalize import Normalizer
 from quant.vectors import hostile_codes
@@ -64,6 +67,7 @@ class Project:
     layers: tuple[Traced, ...]
     hls4ml: str
     name: str = NAME
+    parallel: int = 0  # keys of a non-local block handled in a cycle; 0 without one
 
 
 def write_project(
@@ -80,11 +84,13 @@ def write_project(
     clock_mhz: float = 200.0,
     strategy: str = "Latency",
     reuse: int = 1,
+    parallel: int = 8,
 ) -> Project:
     """Write the HLS project of a QONNX file and of the integer network derived from it.
 
     counts (n, size, size) are detector values for the golden vectors of the normalizer and of the network; codes
     (k, size, size) are further input codes for the network, :func:`quant.vectors.hostile_codes` if not given.
+    parallel: keys of a non-local block handled in a cycle, where there is one (docs/attention_hls.md).
     The directory must not exist. It appears, complete, only when every type and weight in hls4ml's model was
     read back and found to be the integer network's; otherwise a UserError names the layer. The same arguments
     give the same bytes.
@@ -92,6 +98,10 @@ def write_project(
     check_options(backend, io_type, clock_mhz, strategy, reuse)
     _check_arguments(network, normalizer, directory)
     chosen = target(target_name)
+    blocks = [layer for layer in network.layers if isinstance(layer, NonLocal)]
+    for block in blocks:
+        check_parallel(block, parallel)
+        check_tables(block, parallel, chosen)
     vectors = golden(
         network, normalizer, counts, hostile_codes(network.size, network.input) if codes is None else codes
     )
@@ -99,12 +109,12 @@ def write_project(
     shutil.rmtree(aside, ignore_errors=True)
     graph = convert(
         channels_last(qonnx_path), network, aside, name=NAME, io_type=io_type, backend=backend, part=chosen.part,
-        clock_ns=round(1000 / clock_mhz, 6), strategy=strategy, reuse=reuse,
+        clock_ns=round(1000 / clock_mhz, 6), strategy=strategy, reuse=reuse, parallel=parallel,
     )  # fmt: skip
     layers = check(graph, network)
     project = Project(
         backend, io_type, chosen.name, chosen.part, clock_mhz, strategy, reuse, network.size, network.input,
-        network.output, layers, version("hls4ml"),
+        network.output, layers, version("hls4ml"), parallel=parallel if blocks else 0,
     )  # fmt: skip
     files = {
         **test_bench_files(NAME, io_type, network, vectors),
@@ -120,6 +130,8 @@ def write_project(
             (aside / name).write_text(text)
         save(network, aside / "integer.json", normalizer)
         _make_reproducible(aside, graph)
+        if not blocks:  # hls4ml copies every registered kernel
+            (aside / "firmware" / "nnet_utils" / KERNEL.name).unlink(missing_ok=True)
         os.replace(aside, directory)
     finally:
         shutil.rmtree(aside, ignore_errors=True)

@@ -18,13 +18,13 @@ from braggnn_edge.split import SplitSpec
 from braggnn_edge.train import TrainSpec
 from firmware_sim.evidence import CsimSpec
 from hls.build import HlsSpec
-from quant.plan import BitPlan
+from quant.plan import AttentionPlan, BitPlan
 from quant.qat import QatSpec
 
 #: In the order of the page.
 TABLES = (
-    ScanSpec, DetectorSpec, SimulationSpec, PeakSpec, SplitSpec, TrainSpec, NetworkSpec, LoopSpec, BitPlan, QatSpec,
-    HlsSpec, CsimSpec, ReportSpec,
+    ScanSpec, DetectorSpec, SimulationSpec, PeakSpec, SplitSpec, TrainSpec, NetworkSpec, LoopSpec, BitPlan,
+    AttentionPlan, QatSpec, HlsSpec, CsimSpec, ReportSpec,
 )  # fmt: skip
 PAGE = (Path(__file__).parents[1] / "docs/configuration.md").read_text(encoding="utf-8")
 WRITTEN = [re.findall(r"^\| `(\w+)` \| (.*?) \|", part, flags=re.M) for part in PAGE.split("| key | default |")[1:]]

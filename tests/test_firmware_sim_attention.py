@@ -1,0 +1,158 @@
+"""A small network with a non-local block through hls4ml and g++: every code of every layer and step, both io types."""
+
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from braggnn_edge.errors import UserError
+from firmware_sim import csim
+from firmware_sim.compare import Comparison, points, simulate
+from firmware_sim.vectors import hostile_codes
+from hls.attention import steps
+from hls.project import load_project, write_project
+from quant import emulate
+from quant.arithmetic import Format
+from quant.attention import NonLocal, exp_table, reciprocal_table, size_block
+from quant.network import Flatten, IntegerNetwork, Leaky, Linear, Requantize
+from quant.normalize import Normalizer
+from quant.sizing import sized
+from quant.to_qonnx import qonnx_model
+
+SIZE, CHANNELS = 9, (8, 4)
+pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
+
+
+def linear(rng: np.random.Generator, name: str, kind: str, shape: tuple[int, ...], frac: int) -> Linear:
+    weight = Format(5, 4, True)
+    codes = rng.integers(weight.low, weight.high, shape, endpoint=True)
+    return Linear(name, kind, codes, weight, rng.integers(-60, 60, shape[0]), Format(1, frac + weight.frac, True))
+
+
+def network() -> IntegerNetwork:
+    """Convolutions 8 and 4 with a block between, one leaky activation, one dense layer; random weights."""
+    rng = np.random.default_rng(7)
+    one, two = CHANNELS
+    side = SIZE - 2
+    x, mixed = Format(6, 4, True), Format(7, 4, True)
+    parts = {role: linear(rng, role, "conv2d", (one // 2, one, 1, 1), x.frac) for role in ("theta", "phi", "g")}
+    parts["out"] = linear(rng, "out", "conv2d", (one, one // 2, 1, 1), mixed.frac)
+    formats = {
+        "query": Format(6, 2, True), "key": Format(5, 1, True), "value": Format(6, 3, True),
+        "difference": Format(6, 2, False), "exponential": Format(8, 8, False), "reciprocal": Format(9, 9, False),
+        "mixed": mixed,
+    }  # fmt: skip
+    tables = exp_table(formats["difference"], formats["exponential"]), reciprocal_table(6, 9)
+    dense = linear(rng, "dense", "dense", (2, two * (side - 2) ** 2), 3)
+    found = IntegerNetwork(
+        SIZE,
+        Format(8, 8, False),
+        (
+            linear(rng, "conv0", "conv2d", (one, 1, 3, 3), 8),
+            Requantize("x", "identity", x),
+            size_block("nlb", side**2, (x, x.low, x.high), parts, formats, tables),
+            Leaky("act0", "leaky", Format(6, 3, True), slope_code=164, slope_frac=14),
+            linear(rng, "conv1", "conv2d", (two, one, 3, 3), 3),
+            Requantize("act1", "relu", Format(5, 3, False)),
+            Flatten("flatten"),
+            dense,
+            Requantize("out", "identity", Format(12, 5, True)),
+        ),
+    )
+    return sized(found)
+
+
+class Case:
+    """The network, its project and the compiled simulation."""
+
+    def __init__(self, directory: Path, io_type: str, parallel: int) -> None:
+        self.network = network()
+        self.block = next(layer for layer in self.network.layers if isinstance(layer, NonLocal))
+        self.qonnx, self.project = directory / "model.onnx", directory / "project"
+        self.codes = hostile_codes(SIZE, self.network.input, np.random.default_rng(3), count=20)[-60:]
+        onnx.save(qonnx_model(self.network), self.qonnx)
+        self.write(self.network, self.project, io_type, parallel)
+        self.executable = csim.build(self.project, directory / "build", optimization="-O0")
+
+    def write(self, found: IntegerNetwork, project: Path, io_type: str, parallel: int) -> None:
+        counts = np.random.default_rng(1).poisson(300, (2, SIZE, SIZE))
+        write_project(self.qonnx, found, Normalizer(), project, counts=counts, io_type=io_type, parallel=parallel)
+
+    def simulate(self, executable: csim.Executable, out: Path) -> Comparison:
+        return simulate(executable, self.network, self.codes, workers=1, chunk=60, out_dir=out)[1]
+
+
+@pytest.fixture(scope="module")
+def parallel(tmp_path_factory) -> Case:
+    return Case(tmp_path_factory.mktemp("parallel"), "io_parallel", 32)
+
+
+@pytest.fixture(scope="module")
+def stream(tmp_path_factory) -> Case:
+    return Case(tmp_path_factory.mktemp("stream"), "io_stream", 8)
+
+
+@pytest.fixture(params=["parallel", "stream"])
+def case(request) -> Case:
+    return request.getfixturevalue(request.param)
+
+
+def test_every_code_of_every_layer_and_step_agrees(case, tmp_path):
+    outputs, found = simulate(case.executable, case.network, case.codes, workers=1, chunk=60, out_dir=tmp_path)
+    reference = emulate.run(case.network, case.codes)
+    assert found.exact, str(found.first)
+    np.testing.assert_array_equal(outputs, reference.outputs)
+    names = [layer.name for layer in found.layers]
+    assert names == [name for name, _ in points(case.network)]
+    assert {f"nlb.{step.name}" for step in steps(case.block)} < set(names)
+    counted = {layer.name: layer.saturations for layer in found.layers}
+    assert counted["nlb"] == next(s.saturations for s in reference.layers if s.name == "nlb") > 0
+    assert len(np.unique(outputs, axis=0)) > 20
+
+
+def test_project_says_what_was_built(case):
+    project = load_project(case.project)
+    assert project.parallel == {"io_parallel": 32, "io_stream": 8}[project.io_type]
+    assert "#pragma HLS DATAFLOW" in (case.project / "firmware" / "braggnn.cpp").read_text()
+    assert (case.project / "firmware" / "nnet_utils" / "nnet_nonlocal.h").exists()
+    assert [layer.shape for layer in project.layers if layer.name in ("nlb.q", "nlb.e", "nlb")] == [
+        (49, 4), (49, 49), (7, 7, 8),
+    ]  # fmt: skip
+
+
+def test_a_stale_table_is_caught_at_its_step(stream, tmp_path):
+    copy = tmp_path / "project"
+    shutil.copytree(stream.project, copy)
+    path = next((copy / "firmware" / "weights").glob("exp_table*.h"))
+    text = path.read_text()
+    stale = re.sub(r"(= \{[^,]*, )([0-9.]+)", lambda match: f"{match[1]}{float(match[2]) / 2}", text)
+    assert stale != text
+    path.write_text(stale)
+    found = stream.simulate(csim.build(copy, tmp_path / "build", optimization="-O0"), tmp_path / "out")
+    assert found.first is not None
+    assert found.first.layer == "nlb.e"
+
+
+def _changed(found: IntegerNetwork, **fields) -> IntegerNetwork:
+    layers = [replace(layer, **fields) if isinstance(layer, NonLocal) else layer for layer in found.layers]
+    return replace(found, layers=tuple(layers))
+
+
+def test_a_block_that_is_not_the_qonnx_files_is_refused(stream, tmp_path):
+    table = stream.block.exp_table.copy()
+    table[2] -= 1
+    bias = replace(stream.block.theta, bias=stream.block.theta.bias[::-1].copy())
+    for fields, message in (
+        ({"exp_table": table}, "layer nlb: hls4ml's exp_table"),
+        ({"theta": bias}, "layer nlb: hls4ml's theta_bias"),
+        ({"query": Format(7, 2, True)}, "layer nlb: hls4ml gave the query type"),
+    ):
+        with pytest.raises(UserError, match=message):
+            stream.write(_changed(stream.network, **fields), tmp_path / "p", "io_stream", 8)
+    with pytest.raises(UserError, match="nlb: parallel 50 is impossible; expected 1 to 49"):
+        stream.write(stream.network, tmp_path / "p", "io_stream", 50)
+    assert list(tmp_path.iterdir()) == []
