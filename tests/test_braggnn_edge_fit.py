@@ -54,7 +54,7 @@ def test_noise_free_peaks_are_recovered():
     peaks = draw(100, 1000, 5, seed=0, spread=2.5)
     result = fit(expected(peaks))
     assert result.converged.all()
-    # The step that ends a fit is below 1e-4 standard deviations (levenberg_marquardt.PRECISION); those are below 0.1 px here.
+    # The step that ends a fit is below 1e-4 standard deviations (levenberg_marquardt.PRECISION); those are < 0.1 px.
     np.testing.assert_allclose(result.parameters[:, :2], peaks[:, :2], atol=1e-5)
     turn = np.angle(np.exp(2j * (result.parameters[:, TILT] - peaks[:, TILT]))) / 2
     assert np.all(np.abs(turn) <= 1e-3 * result.sigma[:, TILT])
