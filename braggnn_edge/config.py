@@ -38,15 +38,11 @@ class Config:
 def load(path: Path, sections: Mapping[str, Any]) -> Config:
     """Read a TOML file whose tables are ``sections``: name to a dataclass, or to ``tuple[dataclass, ...]``.
 
-    A table that is left out takes its dataclass's defaults. Raises UserError for anything unexpected.
+    A table that is left out takes its dataclass's defaults. ``extends`` names another file, relative to this one, whose
+    keys hold where this one has none of its own. Raises UserError for anything unexpected.
     """
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"configuration {path} does not exist; the ones provided are in configs/") from error
-    except (OSError, UnicodeDecodeError, RecursionError, tomllib.TOMLDecodeError) as error:
-        raise UserError(f"configuration {path} cannot be read as TOML: {error}") from error
-    known = ["name", "seed", *sections]
+    document = _document(path)
+    known = ["name", "seed", "extends", *sections]
     for key in document:
         if key not in known:
             raise UserError(f"{path}: unknown key {key!r}; valid keys are {', '.join(known)}")
@@ -61,6 +57,32 @@ def load(path: Path, sections: Mapping[str, Any]) -> Config:
         for key, kind in sections.items()
     }
     return Config(name, seed, types.MappingProxyType(parsed), path.resolve().parent)
+
+
+def _document(path: Path, extended: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """A file's content, laid over that of the file it extends."""
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"configuration {path} does not exist; the ones provided are in configs/") from error
+    except (OSError, UnicodeDecodeError, RecursionError, tomllib.TOMLDecodeError) as error:
+        raise UserError(f"configuration {path} cannot be read as TOML: {error}") from error
+    if "extends" not in document:
+        return document
+    base = path.parent / parse(str, document["extends"], f"{path}: extends")
+    if base.resolve() in (path.resolve(), *extended):
+        raise UserError(f"{path}: extends {document['extends']!r}, which extends it in turn; break the circle")
+    below = {key: value for key, value in _document(base, (path.resolve(), *extended)).items() if key != "name"}
+    return _over(document, below)
+
+
+def _over(upper: dict[str, Any], lower: dict[str, Any]) -> dict[str, Any]:
+    """``upper`` with the keys of ``lower`` that it lacks, table by table; an array is taken whole."""
+    found = dict(lower)
+    for key, value in upper.items():
+        below = lower.get(key)
+        found[key] = _over(value, below) if isinstance(value, dict) and isinstance(below, dict) else value
+    return found
 
 
 def parse(kind: Any, value: Any, where: str) -> Any:

@@ -48,6 +48,19 @@ def load(tmp_path: Path, text: str | bytes) -> config.Config:
     return config.load(path, SECTIONS)
 
 
+@dataclass(frozen=True)
+class Deep:
+    a: int = 0
+    b: int = 0
+
+
+@dataclass(frozen=True)
+class Extended:
+    x: float = 0.0
+    y: float = 0.0
+    deep: Deep = field(default_factory=Deep)
+
+
 def test_full_file(tmp_path: Path) -> None:
     cfg = load(
         tmp_path,
@@ -99,7 +112,7 @@ def test_sections_cannot_be_changed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "parts"),
     [
-        ("[mian]\nrate = 1", ["unknown key 'mian'", "name, seed, main, item"]),
+        ("[mian]\nrate = 1", ["unknown key 'mian'", "name, seed, extends, main, item"]),
         ("[main]\nrate = 1\nrat = 2", ["main: unknown key 'rat'", "rate, widths"]),
         ("[main]\nrate = 1\ninner = { dept = 1 }", ["main.inner: unknown key 'dept'", "depth, mode"]),
         ('[main]\nrate = 1\n[[item]]\nname = "a"\n[[item]]\nnam = "b"', ["item[1]: unknown key 'nam'", "name, inner"]),
@@ -145,6 +158,29 @@ def test_hostile_files(tmp_path: Path, text: str | bytes, parts: list[str]) -> N
     assert "case.toml" in message
     for part in parts:
         assert part in message
+
+
+def test_a_file_extends_another(tmp_path: Path) -> None:
+    (tmp_path / "base.toml").write_text(
+        'name = "base"\nseed = 5\n[one]\nx = 1.0\ny = 2.0\n[one.deep]\na = 1\nb = 2\n[[s]]\n[[s]]\n'
+    )
+    (tmp_path / "top.toml").write_text('extends = "base.toml"\n[one]\ny = 3.0\ndeep = { b = 4 }\n[[s]]\n')
+    (tmp_path / "higher.toml").write_text('extends = "top.toml"\nseed = 6\n[one]\nx = 0.5\n')
+    kinds: dict[str, Any] = {"one": Extended, "s": tuple[Deep, ...]}
+    found = config.load(tmp_path / "top.toml", kinds)
+    assert (found.name, found.seed, found["one"]) == ("top", 5, Extended(1.0, 3.0, Deep(1, 4)))
+    assert len(found["s"]) == 1
+    found = config.load(tmp_path / "higher.toml", kinds)
+    assert (found.name, found.seed, found["one"]) == ("higher", 6, Extended(0.5, 3.0, Deep(1, 4)))
+    (tmp_path / "base.toml").write_text('extends = "higher.toml"\n')
+    with pytest.raises(UserError, match=r"extends 'higher.toml', which extends it in turn"):
+        config.load(tmp_path / "higher.toml", kinds)
+    (tmp_path / "base.toml").write_text('extends = "none.toml"\n')
+    with pytest.raises(UserError, match=r"none.toml does not exist"):
+        config.load(tmp_path / "higher.toml", kinds)
+    (tmp_path / "base.toml").write_text("extends = 3\n")
+    with pytest.raises(UserError, match=r"base.toml: extends: expected str, got 3"):
+        config.load(tmp_path / "base.toml", kinds)
 
 
 def test_missing_file_and_folder(tmp_path: Path) -> None:
