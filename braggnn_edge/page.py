@@ -1,7 +1,7 @@
 """``report.html``: the report for a person, in one file without scripts or links, that also prints."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from html import escape
 from importlib import resources
 from pathlib import Path
@@ -10,21 +10,12 @@ from typing import Any
 from braggnn_edge.figures import look
 from braggnn_edge.page_elements import NOT_MEASURED, number, picture, table
 from braggnn_edge.page_errors import error_section
+from braggnn_edge.page_hardware import hardware_section
 from braggnn_edge.page_reference import reference_section
 
 REFERENCES = {"truth": "the known truth", "voigt": "the pseudo-Voigt fit"}
 
 _FORMS = ("quantized/integer", "qonnx/integer", "csim/integer", "rtl/integer", "netlist/integer")
-_SOURCES = {
-    "synthesis": "synthesis", "place_and_route": "place and route", "vendor_report": "vendor report",
-    "analytic": "analytic <b>estimate</b>, not a synthesis result",
-}  # fmt: skip
-_FIGURES = {
-    "source": "source of the figures", "part": "part", "io": "io", "clock_mhz": "clock (MHz)",
-    "latency_cycles": "latency (cycles)", "interval_cycles": "interval (cycles)",
-    "lut": "LUT", "ff": "FF", "dsp": "DSP", "bram": "BRAM",
-}  # fmt: skip
-_ESTIMATES = ("latency_cycles", "interval_cycles", "lut", "ff", "dsp", "bram")
 _CSS = resources.files("braggnn_edge").joinpath("page.css").read_text(encoding="utf-8")
 
 
@@ -55,7 +46,7 @@ def render(document: Mapping[str, Any], subject: str, figures: Path) -> str:
             _exact_section(document),
             reference_section(document.get("reference_inference"), figures),
             _layer_section(document, figures),
-            _hardware_section(document["hardware"]),
+            hardware_section(document["hardware"]),
             _training_section(document, figures),
             _provenance_section(document),
         )
@@ -186,24 +177,6 @@ def _layer_section(document: Mapping[str, Any], figures: Path) -> str:
         + f'<p class="soft">{total:,} multiply-accumulates a patch. Accumulators are sized from the weights '
         "by interval arithmetic, so that an overflow is a defect; a saturation is part of the arithmetic.</p>"
     )
-
-
-def _hardware_section(hardware: Sequence[Mapping[str, Any]]) -> str:
-    if not hardware:
-        return f"<h2>Hardware</h2><p>{NOT_MEASURED}: no synthesis or vendor report is at hand.</p>"
-    rows = []
-    for key, text in _FIGURES.items():
-        cells = [text]
-        for entry in hardware:
-            value, source = entry.get(key), entry.get("source")
-            if key == "source":
-                cells.append(_SOURCES.get(source, escape(str(source))) if source else NOT_MEASURED)
-            else:
-                estimated = source == "analytic" and key in _ESTIMATES and value is not None
-                cells.append(("~ " if estimated else "") + number(value))
-        rows.append(cells)
-    head = ["", *(escape(str(entry.get("form", ""))) for entry in hardware)]
-    return "<h2>Hardware</h2>" + table(head, rows, kind="narrow")
 
 
 def _training_section(document: Mapping[str, Any], figures: Path) -> str:
