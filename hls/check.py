@@ -33,8 +33,11 @@ class Traced:
     frac: int
 
 
-def check(graph: Any, network: IntegerNetwork) -> tuple[Traced, ...]:
-    """Compare; raise a UserError that names the first layer that differs, else return the layers in order."""
+def check(graph: Any, network: IntegerNetwork, strategy: str, reuse: tuple[int, ...]) -> tuple[Traced, ...]:
+    """Compare; raise a UserError that names the first layer that differs, else return the layers in order.
+
+    strategy, reuse: as asked for, one factor for each convolution and dense layer; hls4ml changes what it cannot build.
+    """
     found = [node for node in graph.get_layers() if node.class_name not in _MOVES]
     expected = [layer for layer in network.layers if not isinstance(layer, Flatten)]
     if len(found) != len(expected) + 1 or found[0].class_name not in ("Input", "InputLayer"):
@@ -46,13 +49,14 @@ def check(graph: Any, network: IntegerNetwork) -> tuple[Traced, ...]:
     _same(found[0].name, "result", _type(found[0], "result_t"), precision(network.input, saturate=True))
     traced: list[Traced] = []
     shape: tuple[int, ...] = (1, network.size, network.size)  # channels first, as in the integer network
-    layers = iter(found[1:])
+    layers, factors = iter(found[1:]), iter(reuse)
     for layer in network.layers:
         if isinstance(layer, Flatten):
             continue
         node = next(layers)
         if isinstance(layer, Linear):
             _check_linear(node, layer, shape)
+            _check_reuse(node, layer, strategy, next(factors))
             frac = layer.accumulator.frac
         elif isinstance(layer, NonLocal):
             _check_block(node, layer)
@@ -99,6 +103,15 @@ def _check_linear(node: Any, layer: Linear, inputs: tuple[int, ...]) -> None:
         raise UserError(f"layer {layer.name}: hls4ml's bias is not that of the integer network")
 
 
+def _check_reuse(node: Any, layer: Linear, strategy: str, factor: int) -> None:
+    found = str(node.get_attr("strategy")), int(node.get_attr("reuse_factor"))
+    if found != (strategy.lower(), factor):
+        raise UserError(
+            f"layer {layer.name}: hls4ml made it strategy {found[0]} with reuse factor {found[1]}, "
+            f"asked for were {strategy} and {factor}"
+        )
+
+
 def _weight_forms(layer: Linear, inputs: tuple[int, ...]) -> tuple[Codes, Codes]:
     """The weights in hls4ml's two orders: its own (inputs first, channels last) and the Resource strategy's."""
     if layer.kind == "conv2d":
@@ -113,6 +126,11 @@ def _check_block(node: Any, block: NonLocal) -> None:
     """Every type and every constant; rows and channels follow from the input's shape and the constants'."""
     if node.class_name != "NonLocal":
         raise UserError(f"layer {block.name}: hls4ml made it a {node.class_name}, expected a NonLocal")
+    if node.get_attr("pool") != block.pool:
+        raise UserError(
+            f"layer {block.name}: hls4ml pools its keys by {node.get_attr('pool')}, the integer network by "
+            f"{block.pool}; the project would not be exact, so it was not written"
+        )
     for name, (to, rounds) in types(block).items():
         _same(block.name, name, _type(node, f"{name}_t"), precision(to, saturate=rounds))
     _same(block.name, "result", _type(node, "result_t"), precision(block.accumulator))

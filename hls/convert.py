@@ -117,7 +117,7 @@ def _paired(model: ModelWrapper, network: IntegerNetwork, operators: tuple[str, 
 
 
 def _configuration(
-    model: ModelWrapper, network: IntegerNetwork, strategy: str, reuse: int, parallel: int
+    model: ModelWrapper, network: IntegerNetwork, strategy: str, reuse: tuple[int, ...], parallel: int
 ) -> dict[str, Any]:
     """hls4ml's configuration by layer name: explicit types of inputs and linear layers, the rest from the QONNX."""
     layers: dict[str, Any] = {}
@@ -127,32 +127,40 @@ def _configuration(
         layers[node.name]["Precision"]["param"] = precision(slope_format(leaky.slope_code, leaky.slope_frac))
     for node, _ in _paired(model, network, (NON_LOCAL,), NonLocal):
         layers[node.name] = {"Precision": prescribed_types(node), "Parallel": parallel, "Trace": True}
-    for node, layer in _paired(model, network, ("Conv", DENSE), Linear):
+    for (node, layer), factor in zip(_paired(model, network, ("Conv", DENSE), Linear), reuse, strict=True):
         accumulator = precision(layer.accumulator)
         layers[node.name] = {
             "Precision": {
                 "weight": precision(layer.weight_format), "bias": precision(bias_format(layer)),
                 "accum": accumulator, "result": accumulator,
             },
-            "Strategy": strategy, "ReuseFactor": reuse, "Trace": True,
+            "Strategy": strategy, "ReuseFactor": factor, "Trace": True,
         }  # fmt: skip
     entry = model.graph.input[0].name
     layers[entry] = {"Precision": {"result": precision(network.input, saturate=True)}}
     default = precision(Format(48, 24, True))
     return {
-        "Model": {"Precision": {"default": default}, "ReuseFactor": reuse, "Strategy": strategy},
+        # The model's own factor would be that of activations, which have no multiplier worth sharing.
+        # PipelineInterval: of a network of dense layers alone, whose top function is one pipeline in io_parallel.
+        "Model": {
+            "Precision": {"default": default},
+            "ReuseFactor": 1,
+            "Strategy": strategy,
+            "PipelineInterval": max(reuse),
+        },
         "LayerName": layers,
     }
 
 
 def convert(
     model: ModelWrapper, network: IntegerNetwork, directory: Path, *,
-    name: str, io_type: str, backend: str, part: str, clock_ns: float, strategy: str, reuse: int,
-    parallel: int = 1,
+    name: str, io_type: str, backend: str, part: str, clock_ns: float, strategy: str, reuse: tuple[int, ...],
+    parallel: int = 1, board: str = "",
 ) -> Any:  # fmt: skip
     """An hls4ml ``ModelGraph`` of the channels-last ``model``; :func:`hls.check.check` it. Nothing is written.
 
-    parallel: keys of a non-local block handled in a cycle.
+    reuse: one factor for each convolution and dense layer, in order. parallel: keys of a non-local block handled in a
+    cycle. board: of the back end VivadoAccelerator, hls4ml's name.
     """
     converters = hls4ml().converters
     log = io.StringIO()
@@ -162,10 +170,11 @@ def convert(
             graph = converters.convert_from_onnx_model(
                 model, output_dir=str(directory), project_name=name, backend=backend, io_type=io_type, part=part,
                 clock_period=clock_ns, hls_config=_configuration(model, network, strategy, reuse, parallel),
-                write_weights_txt=False,
+                **({"board": board} if board else {"write_weights_txt": False}),
             )  # fmt: skip
     except Exception as error:
         last = (log.getvalue().strip().splitlines() or ["no output"])[-1]
         raise UserError(f"hls4ml's {backend} back end cannot convert the network: {error} (last: {last})") from error
+    graph.config.config["WriterConfig"]["WriteWeightsTxt"] = False  # VivadoAccelerator has no option for it
     graph.config.trace_output = True  # as ModelGraph.trace() does; the tracing code is not synthesized
     return graph

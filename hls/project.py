@@ -5,6 +5,7 @@ import io
 import json
 import os
 import shutil
+import warnings
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -14,10 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from braggnn_edge.errors import UserError
+from hls.accelerator import ACCELERATOR, check_accelerator, name_sources
 from hls.attention import check_parallel, check_tables
 from hls.check import Traced, check
 from hls.convert import channels_last, convert
 from hls.extension import KERNEL
+from hls.reuse import check_reuse, spread
 from hls.targets import DEFAULT_TARGET, target
 from hls.test_bench import golden, normalizer_headers, render, test_bench_files
 from quant.arithmetic import Format
@@ -60,7 +63,7 @@ class Project:
     part: str
     clock_mhz: float
     strategy: str
-    reuse: int
+    reuse: tuple[int, ...]  # of each convolution and dense layer
     size: int
     input: Format
     output: Format
@@ -83,25 +86,26 @@ def write_project(
     target_name: str = DEFAULT_TARGET,
     clock_mhz: float = 200.0,
     strategy: str = "Latency",
-    reuse: int = 1,
+    reuse: int | tuple[int, ...] = 1,
     parallel: int = 8,
 ) -> Project:
     """Write the HLS project of a QONNX file and of the integer network derived from it.
 
     counts (n, size, size) are detector values for the golden vectors of the normalizer and of the network; codes
     (k, size, size) are further input codes for the network, :func:`quant.vectors.hostile_codes` if not given.
-    parallel: keys of a non-local block handled in a cycle, where there is one (docs/attention_hls.md).
+    reuse: one factor for all convolutions and dense layers, or one for each, in order. parallel: keys of a non-local
+    block handled in a cycle, where there is one (docs/attention_hls.md).
     The directory must not exist. It appears, complete, only when every type and weight in hls4ml's model was
     read back and found to be the integer network's; otherwise a UserError names the layer. The same arguments
     give the same bytes.
     """
-    check_options(backend, io_type, clock_mhz, strategy, reuse)
+    factors = check_project(
+        network, io_type=io_type, backend=backend, target_name=target_name, clock_mhz=clock_mhz, strategy=strategy,
+        reuse=reuse, parallel=parallel,
+    )  # fmt: skip
     _check_arguments(network, normalizer, directory)
     chosen = target(target_name)
-    blocks = [layer for layer in network.layers if isinstance(layer, NonLocal)]
-    for block in blocks:
-        check_parallel(block, parallel)
-        check_tables(block, parallel, chosen)
+    attention = any(isinstance(layer, NonLocal) for layer in network.layers)
     vectors = golden(
         network, normalizer, counts, hostile_codes(network.size, network.input) if codes is None else codes
     )
@@ -109,28 +113,34 @@ def write_project(
     shutil.rmtree(aside, ignore_errors=True)
     graph = convert(
         channels_last(qonnx_path), network, aside, name=NAME, io_type=io_type, backend=backend, part=chosen.part,
-        clock_ns=round(1000 / clock_mhz, 6), strategy=strategy, reuse=reuse, parallel=parallel,
+        clock_ns=round(1000 / clock_mhz, 6), strategy=strategy, reuse=factors, parallel=parallel,
+        board=chosen.accelerator if backend == ACCELERATOR else "",
     )  # fmt: skip
-    layers = check(graph, network)
+    layers = check(graph, network, strategy, factors)
     project = Project(
-        backend, io_type, chosen.name, chosen.part, clock_mhz, strategy, reuse, network.size, network.input,
-        network.output, layers, version("hls4ml"), parallel=parallel if blocks else 0,
+        backend, io_type, chosen.name, chosen.part, clock_mhz, strategy, factors, network.size,
+        network.input, network.output, layers, version("hls4ml"), parallel=parallel if attention else 0,
     )  # fmt: skip
     files = {
-        **test_bench_files(NAME, io_type, network, vectors),
+        **test_bench_files(NAME, "axi" if backend == ACCELERATOR else io_type, network, vectors),
         **normalizer_headers(normalizer, network.size),
-        "Makefile": render("Makefile", {"CXX_FLAGS": " ".join((OPTIMIZATION, *CXX_FLAGS)), "NAME": NAME}),
+        "Makefile": render(
+            "Makefile", {"CXX_FLAGS": " ".join((OPTIMIZATION, *CXX_FLAGS)), "NAME": NAME, "SOURCES": _sources(backend)}
+        ),
         "README.txt": _readme(project, len(vectors.counts), len(vectors.codes)),
         "project.json": json.dumps(asdict(project), indent=1) + "\n",
     }
     try:
-        with contextlib.redirect_stdout(io.StringIO()):
+        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)  # hls4ml leaves its list of boards open
             graph.write()
         for name, text in files.items():
             (aside / name).write_text(text)
         save(network, aside / "integer.json", normalizer)
         _make_reproducible(aside, graph)
-        if not blocks:  # hls4ml copies every registered kernel
+        if backend == ACCELERATOR:
+            name_sources(aside, NAME)
+        if not attention:  # hls4ml copies every registered kernel
             (aside / "firmware" / "nnet_utils" / KERNEL.name).unlink(missing_ok=True)
         os.replace(aside, directory)
     finally:
@@ -145,15 +155,34 @@ def load_project(directory: Path) -> Project:
         document: dict[str, Any] = json.loads(path.read_text())
         for key in ("input", "output"):
             document[key] = Format(**document[key])
+        document["reuse"] = tuple(document["reuse"])
         document["layers"] = tuple(Traced(**{**entry, "shape": tuple(entry["shape"])}) for entry in document["layers"])
         return Project(**document)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: not an HLS project ({error}); make it with `make hls`") from error
 
 
-def check_options(backend: str, io_type: str, clock_mhz: float, strategy: str, reuse: int) -> None:
+def check_project(
+    network: IntegerNetwork, *,
+    io_type: str, backend: str, target_name: str, clock_mhz: float, strategy: str, reuse: int | tuple[int, ...],
+    parallel: int,
+) -> tuple[int, ...]:  # fmt: skip
+    """Refuse a project of ``network`` that cannot be; returns the reuse factors, one a layer. Nothing is converted."""
+    check_options(backend, io_type, clock_mhz, strategy, reuse)
+    chosen, factors = target(target_name), spread(reuse, network)
+    check_reuse(network, factors, strategy, io_type)
+    for layer in network.layers:
+        if isinstance(layer, NonLocal):
+            check_parallel(layer, parallel)
+            check_tables(layer, parallel, chosen)
+    if backend == ACCELERATOR:
+        check_accelerator(network, chosen, io_type, strategy, factors)
+    return factors
+
+
+def check_options(backend: str, io_type: str, clock_mhz: float, strategy: str, reuse: int | tuple[int, ...]) -> None:
     """Refuse what no project can be written for, before there is a network; see :func:`write_project`."""
-    if backend not in BACKENDS:
+    if backend not in (*BACKENDS, ACCELERATOR):
         raise UserError(
             f"back end {backend!r} is not offered; expected {' or '.join(BACKENDS)} (docs/hls_backends.md says why)"
         )
@@ -163,8 +192,9 @@ def check_options(backend: str, io_type: str, clock_mhz: float, strategy: str, r
         raise UserError(f"strategy {strategy!r} is unknown; expected one of {', '.join(STRATEGIES)}")
     if not clock_mhz > 0:
         raise UserError(f"clock of {clock_mhz} MHz is impossible; expected a positive frequency")
-    if reuse < 1:
-        raise UserError(f"reuse factor {reuse} is impossible; expected 1 or more")
+    for factor in (reuse,) if isinstance(reuse, int) else reuse:
+        if factor < 1:
+            raise UserError(f"reuse factor {factor} is impossible; expected 1 or more")
 
 
 def _check_arguments(network: IntegerNetwork, normalizer: Normalizer, directory: Path) -> None:
@@ -178,15 +208,23 @@ def _check_arguments(network: IntegerNetwork, normalizer: Normalizer, directory:
             raise UserError(f"layer {layer.name} has no bias; export it with one (zeros will do)")
 
 
+def _sources(backend: str) -> str:
+    """The C++ that the test bench is linked with."""
+    return f"firmware/{NAME}.cpp" + f" firmware/{NAME}_axi.cpp" * (backend == ACCELERATOR)
+
+
 def _readme(project: Project, counts: int, codes: int) -> str:
     return render(
         "README.txt",
         {
-            "BACKEND": project.backend, "IO_TYPE": project.io_type, "NAME": project.name, "SIZE": project.size,
+            "COMMANDS": render(f"README_{project.backend}.txt", {}), "N_IN": project.size**2,
+            "BOARD": target(project.target).board, "BACKEND": project.backend,
+            "IO_TYPE": project.io_type, "NAME": project.name, "SIZE": project.size,
             "N_OUT": project.layers[-1].shape[0], "INPUT_TYPE": project.input.ap_type,
             "INPUT_FRAC": project.input.frac, "OUTPUT_TYPE": project.output.ap_type,
             "OUTPUT_FRAC": project.output.frac, "PART": f"{project.part} ({target(project.target).board})",
-            "CLOCK": f"{1000 / project.clock_mhz:g}", "STRATEGY": project.strategy, "REUSE": project.reuse,
+            "CLOCK": f"{1000 / project.clock_mhz:g}", "STRATEGY": project.strategy,
+            "REUSE": ", ".join(map(str, project.reuse)),
             "HLS4ML": project.hls4ml, "COUNTS": counts, "CODES": codes,
         },
     )  # fmt: skip

@@ -14,28 +14,43 @@ from quant.normalize import Normalizer
 
 _TEMPLATES = Path(__file__).with_name("templates")
 
-#: Feeding one patch to the top function, for each io type.
+#: Feeding one patch to the top function, for each io type and for the AXI stream around either.
 _CALLS = {
     "io_parallel": """\
-    input_t input[N_IN];
-    result_t result[N_OUT];
-    for (int i = 0; i < N_IN; i++)
+    input_t input[INPUTS];
+    result_t result[OUTPUTS];
+    for (int i = 0; i < INPUTS; i++)
         set_code(input[i], codes[i]);
     @NAME@(input, result);
-    for (int k = 0; k < N_OUT; k++)
+    for (int k = 0; k < OUTPUTS; k++)
         outputs[k] = code_of(result[k]);""",
     "io_stream": """\
     hls::stream<input_t> input("input");
     hls::stream<result_t> result("result");
-    for (int i = 0; i < N_IN; i++) {
+    for (int i = 0; i < INPUTS; i++) {
         input_t pixel;
         set_code(pixel[0], codes[i]);
         input.write(pixel);
     }
     @NAME@(input, result);
     const result_t last = result.read();
-    for (int k = 0; k < N_OUT; k++)
+    for (int k = 0; k < OUTPUTS; k++)
         outputs[k] = code_of(last[k]);""",
+    "axi": """\
+    input_axi_t input[INPUTS];
+    output_axi_t result[OUTPUTS];
+    for (int i = 0; i < INPUTS; i++) {
+        input[i].data = std::ldexp((float)codes[i], -@INPUT_FRAC@);
+        input[i].last = i == INPUTS - 1;
+    }
+    @NAME@_axi(input, result);
+    for (int k = 0; k < OUTPUTS; k++) {
+        outputs[k] = (long long)std::ldexp(result[k].data, @OUTPUT_FRAC@);
+        if ((result[k].last == 1) != (k == OUTPUTS - 1)) {
+            std::cerr << "ERROR: TLAST of output " << k << " is " << result[k].last << std::endl;
+            std::exit(2);
+        }
+    }""",
 }
 
 
@@ -85,12 +100,14 @@ def normalizer_headers(normalizer: Normalizer, size: int) -> dict[str, str]:
     return {"firmware/normalize.h": render("normalize.h", values), "firmware/normalize_table.h": table}
 
 
-def test_bench_files(name: str, io_type: str, network: IntegerNetwork, vectors: Golden) -> dict[str, str]:
-    """The test bench and its data."""
+def test_bench_files(name: str, call: str, network: IntegerNetwork, vectors: Golden) -> dict[str, str]:
+    """The test bench and its data. call: how the top function is called, an io type or "axi"."""
     n_out = vectors.outputs.shape[1]
     values = {
-        "RUN_NETWORK": _CALLS[io_type], "NAME": name, "SIZE": network.size, "N_IN": network.size**2,
+        "RUN_NETWORK": _CALLS[call], "NAME": name, "HEADER": name + "_axi" * (call == "axi"),
+        "SIZE": network.size, "N_IN": network.size**2,
         "N_OUT": n_out, "COUNTS": len(vectors.counts), "CODES": len(vectors.codes),
+        "INPUT_FRAC": network.input.frac, "OUTPUT_FRAC": network.output.frac,
     }  # fmt: skip
     return {
         f"{name}_test.cpp": render("test_bench.cpp", values),

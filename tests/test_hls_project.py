@@ -147,13 +147,15 @@ def test_check_reads_types_back(exported, tmp_path):
     path, network = exported
     graph = convert(
         channels_last(path), network, tmp_path / "p", name="x", io_type="io_parallel", backend="Vitis",
-        part="xczu9eg-ffvb1156-2-e", clock_ns=5.0, strategy="Latency", reuse=1,
+        part="xczu9eg-ffvb1156-2-e", clock_ns=5.0, strategy="Latency", reuse=(1, 2, 1, 1),
     )  # fmt: skip
-    assert len(check(graph, network)) == 8
+    assert len(check(graph, network, "Latency", (1, 2, 1, 1))) == 8
+    with pytest.raises(UserError, match=r"Conv_1: hls4ml made it strategy latency with reuse factor 2, .* and 1"):
+        check(graph, network, "Latency", (1, 1, 1, 1))
     node = next(n for n in graph.get_layers() if n.class_name == "Dense")
     node.types["accum_t"].precision.width -= 1
     with pytest.raises(UserError, match="layer Gemm_0: hls4ml gave the accumulator type"):
-        check(graph, network)
+        check(graph, network, "Latency", (1, 2, 1, 1))
 
 
 @pytest.mark.parametrize(
@@ -210,5 +212,8 @@ def test_precision_text():
 
 def test_targets_and_templates():
     assert target("u280").part == "xcu280-fsvh2892-2L-e"
+    assert (target("u280").dsps, target("zcu102").dsps) == (9_024, 2_520)
+    for backend, command in (("Vitis", "vitis-run"), ("Vivado", "vivado_hls"), ("VivadoAccelerator", "design.tcl")):
+        assert command in render(f"README_{backend}.txt", {})
     assert "make test" in render("README.txt", {})
     assert shutil.which("make") is None or "test_bench" in render("Makefile", {"NAME": "x", "CXX_FLAGS": "-O2"})

@@ -2,6 +2,7 @@
 //
 // It is what `make test` runs here with g++, and what Vitis HLS runs as C simulation and, with RTL_SIM defined, as C/RTL
 // co-simulation (build_prj.tcl). C++11, since that is what the build script asks for.
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
@@ -11,7 +12,7 @@
 #include <string>
 #include <vector>
 
-#include "firmware/@NAME@.h"
+#include "firmware/@HEADER@.h"
 #include "firmware/nnet_utils/nnet_helpers.h"
 #include "firmware/normalize.h"
 
@@ -21,8 +22,8 @@ std::map<std::string, void *> *trace_outputs = NULL;
 size_t trace_type_size = sizeof(double);
 } // namespace nnet
 
-static const int N_IN = @N_IN@;
-static const int N_OUT = @N_OUT@;
+static const int INPUTS = @N_IN@;
+static const int OUTPUTS = @N_OUT@;
 static const int SIZE = @SIZE@;
 
 template <int W, int I, ap_q_mode Q, ap_o_mode O, int N> long long code_of(const ap_fixed<W, I, Q, O, N> &value) {
@@ -59,18 +60,18 @@ static void run_network(const std::vector<long long> &codes, std::vector<long lo
 
 static int check_normalizer(const char *path) {
     std::ifstream file(path);
-    std::vector<long long> row(2 * N_IN);
+    std::vector<long long> row(2 * INPUTS);
     int patches = 0;
     for (; read_row(file, path, row); patches++) {
-        normalize::count_t counts[N_IN];
-        normalize::code_t codes[N_IN];
-        for (int i = 0; i < N_IN; i++)
+        normalize::count_t counts[INPUTS];
+        normalize::code_t codes[INPUTS];
+        for (int i = 0; i < INPUTS; i++)
             counts[i] = row[i];
         normalize::counts_to_codes(counts, codes);
-        for (int i = 0; i < N_IN; i++)
-            if (codes[i].to_int64() != row[N_IN + i]) {
+        for (int i = 0; i < INPUTS; i++)
+            if (codes[i].to_int64() != row[INPUTS + i]) {
                 std::cerr << "ERROR: normalizer: patch " << patches << ", pixel (" << i / SIZE << ", " << i % SIZE
-                          << "): code " << codes[i].to_int64() << ", expected " << row[N_IN + i] << std::endl;
+                          << "): code " << codes[i].to_int64() << ", expected " << row[INPUTS + i] << std::endl;
                 return -1;
             }
     }
@@ -79,16 +80,16 @@ static int check_normalizer(const char *path) {
 
 static int check_network(const char *path, std::ofstream &log) {
     std::ifstream file(path);
-    std::vector<long long> row(N_IN + N_OUT), outputs(N_OUT);
+    std::vector<long long> row(INPUTS + OUTPUTS), outputs(OUTPUTS);
     int patches = 0;
     for (; read_row(file, path, row); patches++) {
-        run_network(std::vector<long long>(row.begin(), row.begin() + N_IN), outputs);
-        for (int k = 0; k < N_OUT; k++)
-            log << outputs[k] << (k + 1 < N_OUT ? " " : "\n");
-        for (int k = 0; k < N_OUT; k++)
-            if (outputs[k] != row[N_IN + k]) {
+        run_network(std::vector<long long>(row.begin(), row.begin() + INPUTS), outputs);
+        for (int k = 0; k < OUTPUTS; k++)
+            log << outputs[k] << (k + 1 < OUTPUTS ? " " : "\n");
+        for (int k = 0; k < OUTPUTS; k++)
+            if (outputs[k] != row[INPUTS + k]) {
                 std::cerr << "ERROR: network: patch " << patches << ", output " << k << ": code " << outputs[k]
-                          << ", expected " << row[N_IN + k] << std::endl;
+                          << ", expected " << row[INPUTS + k] << std::endl;
                 return -1;
             }
     }
