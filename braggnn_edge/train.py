@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +23,10 @@ from braggnn_edge.rundir import write_json
 from braggnn_edge.table import TRAIN, VALIDATION, PeakTable
 from braggnn_edge.table import load as load_table
 
+#: A direction along which more than this share of the labels' variance is left in the errors counts as lost, on at
+#: least so many peaks.
+_LOST, _FEW = 0.8, 50
+
 
 @dataclass(frozen=True)
 class TrainSpec:
@@ -31,8 +35,9 @@ class TrainSpec:
     shift: largest random shift in px (the paper's m); dihedral: random reflections and transpositions besides; huber:
     corner in px of Huber's loss, which lets crowded peaks weigh less (0: the paper's squared error);
     precision: "float32", or "bfloat16" for autocast on a GPU; initial: a checkpoint in the upstream form to start
-    from; labels: "best" (the truth of simulated peaks, the fit of measured ones) or "voigt" (the fit of all); loop: see
-    LoopSpec, whose defaults with these are the paper's recipe (Adam 3e-4, batch 512, MSE).
+    from; labels: "best" (the truth of simulated peaks, the fit of measured ones) or "voigt" (the fit of all); seed:
+    added to the run's for the initial weights and the batches alone; loop: see LoopSpec, whose defaults with these are
+    the paper's recipe (Adam 3e-4, batch 512, MSE).
     """
 
     network: NetworkSpec = field(default_factory=NetworkSpec)
@@ -43,10 +48,11 @@ class TrainSpec:
     precision: Literal["float32", "bfloat16"] = "float32"
     initial: str = ""
     labels: Literal["best", "voigt"] = "best"
+    seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.shift < 0 or self.huber < 0:
-            raise UserError(f"shift {self.shift} and huber {self.huber} must be 0 or more")
+        if min(self.shift, self.huber, self.seed) < 0:
+            raise UserError(f"shift {self.shift}, huber {self.huber} and seed {self.seed} must be 0 or more")
 
 
 def choose_device() -> str:
@@ -79,7 +85,7 @@ def train_network(
 
     Raises UserError when there is nothing to train on, or when the result is no better than the constant predictor.
     """
-    device = choose_device()
+    device, seed = choose_device(), seed + spec.seed
     train, validation = (Peaks.of(table.of(part), spec.labels, device) for part in (TRAIN, VALIDATION))
     for part, peaks in (("train", train), ("validation", validation)):
         if len(peaks) == 0:
@@ -120,35 +126,54 @@ def train_network(
         f"{name}: {sum(p.numel() for p in net.parameters())} parameters, {len(train)} peaks, {len(validation)} held out"
     )
     history = optimize(net, loss, evaluate, spec.loop, directory / f"{name}.checkpoint", say)
-    check_learned(distances(predict(net, patches, device), offsets), np.linalg.norm(offsets, axis=1), name)
+    check_learned(predict(net, patches, device), offsets, name)
     if rank == 0:
         upstream.save_checkpoint(net, directory / f"{name}.pt")
         write_json(directory / f"{name}.json", {"history": history, "spec": _describe(spec), "size": table.size})
     return net
 
 
-def check_learned(error: NDArray[np.float64], constant: NDArray[np.float64], name: str) -> None:
-    """Refuse a network that is no better than always answering the centre pixel (dead units, a diverged run)."""
-    got, trivial = float(np.mean(error)), float(np.mean(constant))
+def check_learned(predicted: NDArray[np.float64], offsets: NDArray[np.float64], name: str) -> None:
+    """Refuse answers (n, 2) px no better than the centre pixel: dead units, a diverged run, or one direction only.
+
+    A narrow head such as the published 16-8-4-2 can pass on a single number: then the answers follow the labels along
+    one direction, and across it they are constant (docs/ablation.md has how often).
+    """
+    got, trivial = float(np.mean(distances(predicted, offsets))), float(np.mean(np.linalg.norm(offsets, axis=1)))
     if not got < 0.9 * trivial:
         raise UserError(
             f"{name}: mean validation error {got:.3f} px is that of the constant predictor ({trivial:.3f} px): the "
             "network has not learned; train longer or lower the learning rate"
         )
+    if (lost := unexplained(predicted, offsets)) > _LOST:
+        raise UserError(
+            f"{name}: along one direction {lost:.0%} of the labels' variance is left in the errors: the network "
+            "answers a single number; set another seed in its table, or wider layers in dense"
+        )
+
+
+def unexplained(predicted: NDArray[np.float64], offsets: NDArray[np.float64]) -> float:
+    """The errors' share of the labels' variance (n, 2) along the direction where it is largest; 0 for few peaks."""
+    if len(offsets) < _FEW:
+        return 0.0
+    errors, labels = np.cov((predicted - offsets).T), np.cov(offsets.T)
+    return float(np.linalg.eigvals(np.linalg.solve(labels, errors)).real.max())
 
 
 def _describe(spec: TrainSpec) -> dict[str, Any]:
-    n = spec.network
-    return {"conv": list(n.conv), "dense": list(n.dense), "attention": n.attention, "slope": n.slope}
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(spec.network).items()}
 
 
 def load_network(directory: Path, name: str) -> BraggNN:
     """A network that :func:`train_network` wrote, with its activation slope."""
     try:
         described = json.loads((directory / f"{name}.json").read_text())["spec"]
-    except (OSError, ValueError, KeyError) as error:
+        fields: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in described.items()
+        }
+        spec = NetworkSpec(**fields)  # what an older file does not name has its default
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{name}.json of the train stage cannot be read ({error}); run `braggnn-edge train`") from error
-    spec = NetworkSpec(tuple(described["conv"]), tuple(described["dense"]), described["attention"], described["slope"])
     return upstream.load_checkpoint(directory / f"{name}.pt", spec)
 
 

@@ -1,8 +1,9 @@
-"""Stage "qat": quantization-aware training of the compact network, and its export to QONNX and integers."""
+"""Stage "qat": quantization-aware training of the firmware's network, and its export to QONNX and integers."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -21,19 +22,22 @@ from quant import network
 from quant.export import export_qonnx
 from quant.normalize import Normalizer
 from quant.plan import BitPlan
-from quant.qnet import QuantBraggNN, calibrate, load_float, prune, sparsity, train_scales
+from quant.qnet import QuantBraggNN, prune, sparsity, train_scales
+from quant.start import start
 
 
 @dataclass(frozen=True)
 class QatSpec:
     """Fine-tuning of the quantized network.
 
-    teacher: weight in [0, 1] of the full float network's answer in the target (0: labels only); sparsity: final
-    fraction of pruned weights in each layer, reached over the first half of the iterations on the cubic schedule of
-    Zhu and Gupta (arXiv:1710.01878); learn_scales: let the power-of-two exponents move in training; calibration:
-    patches that set the activation scales; shift, dihedral, huber, loop: as in float training.
+    network: the float network that goes to the firmware, "compact" or "full" (then no compact one is trained); teacher:
+    weight in [0, 1] of the full float network's answer in the target (0: labels only); sparsity: final fraction of
+    pruned weights in each layer, reached over the first half of the iterations on the cubic schedule of Zhu and Gupta
+    (arXiv:1710.01878); learn_scales: let the power-of-two exponents move in training; calibration: patches that set
+    the activation scales; shift, dihedral, huber, loop: as in float training.
     """
 
+    network: Literal["compact", "full"] = "compact"
     loop: LoopSpec = field(
         default_factory=lambda: LoopSpec(
             learning_rate=1e-3, schedule="one_cycle", max_iterations=4000, evaluate_every=250, patience=0
@@ -59,6 +63,9 @@ class QatSpec:
         return self.sparsity * (1 - (1 - progress) ** 3)
 
 
+#: Stage and name of each float network.
+FLOAT_NETWORKS = {"full": ("train", "full"), "compact": ("compact", "compact")}
+
 #: Iterations between two steps of the pruning schedule.
 _PRUNE_EVERY = 50
 
@@ -75,8 +82,8 @@ def run(
 ) -> None:
     """The stage: write ``quantized.pt``, ``model.onnx``, ``integer.json``, ``qat.json`` and ``curves.png``.
 
-    float_net: the trained compact network; full: the teacher, needed when ``spec.teacher`` is not 0. Raises
-    UserError for a float network that cannot be quantized, and when the result is no better than the constant.
+    float_net: the trained network that goes to the firmware; full: the teacher, needed when ``spec.teacher`` is not 0.
+    Raises UserError for a float network that cannot be quantized, and when the result is no better than the constant.
     """
     teacher = full if spec.teacher else None
     normalizer = Normalizer(bits=plan.input_bits)
@@ -84,9 +91,8 @@ def run(
     batches = Batches(data, min(spec.loop.batch, len(data)), spec.shift, seed, spec.dihedral)
     torch.manual_seed(seed)
     qnet = QuantBraggNN(float_net.spec, float_net.size, plan)
-    load_float(qnet, float_net)
-    sample = table.of(TRAIN).patches()[: spec.calibration]
-    calibrate(qnet, values_of(sample, normalizer, plan))
+    sample = values_of(table.of(TRAIN).patches()[: spec.calibration], normalizer, plan)
+    start(qnet, float_net, sample, say)
     train_scales(qnet, spec.learn_scales)
 
     patches, offsets = (tensor.numpy() for tensor in held_out.centred())
@@ -115,7 +121,7 @@ def run(
     settled = spec.loop.max_iterations // 2 if spec.sparsity else 0
     checkpoint = directory / "qat.checkpoint"
     history = optimize(qnet, loss, evaluate, spec.loop, checkpoint, say, prune_step, settled)
-    train.check_learned(distances(predicted(), offsets), np.linalg.norm(offsets, axis=1), "quantized network")
+    train.check_learned(predicted(), offsets, "quantized network")
     _write(qnet, normalizer, plan, directory)
     figures.learning_curves({"quantized": history}, directory / "curves.png")
     write_json(directory / "qat.json", {"history": history, "before": before, "sparsity": list(sparsity(qnet))})

@@ -28,6 +28,7 @@ from quant.quantizers import (
     Unsigned,
     Weight,
     convolution,
+    corrected,
     fit_scale,
     fit_signed,
     scale_of,
@@ -65,7 +66,7 @@ class QuantBraggNN(nn.Module):
     def __init__(self, spec: NetworkSpec, size: int, plan: BitPlan) -> None:
         super().__init__()
         spec.check_patch_size(size)
-        plan.check(spec)
+        plan.check(spec, size)
         self.spec, self.size, self.plan = spec, size, plan
         bits, hidden = plan.weights(spec), len(spec.conv) + len(spec.dense)
         self.input = qnn.QuantIdentity(Unsigned, bit_width=plan.input_bits, return_quant_tensor=True)
@@ -73,7 +74,8 @@ class QuantBraggNN(nn.Module):
             convolution(i, o, 3, bit)
             for i, o, bit in zip((1, *spec.conv), spec.conv, (bits[0], *bits[-hidden:]), strict=False)
         )
-        self.nlb = QuantNonLocal(spec.conv[0], plan.attention) if spec.attention else None
+        block = (spec.conv[0], spec.inner, spec.attention_pool, plan.attention)
+        self.nlb = QuantNonLocal(*block) if spec.attention else None
         side = size - 2 * len(spec.conv)
         widths = (side * side * spec.conv[-1], *spec.dense, 2)
         self.dense = nn.ModuleList(
@@ -175,7 +177,9 @@ def calibrate(qnet: QuantBraggNN, values: Tensor | NDArray[np.floating]) -> None
     """Set each activation's exponent to the one with the least squared error on a batch of input values.
 
     ``values`` is (n, 1, size, size), codes * 2**-input_bits; a few hundred to a few thousand patches. Layers are
-    treated in order, each fed by its quantized predecessors.
+    treated in order, each fed by its quantized predecessors. Each layer's bias is moved by the difference of its mean
+    results, channel by channel, between the float network and the quantized one (bias correction, Nagel et al.,
+    arXiv:1906.04721): floor alone shifts every activation by half a step.
     """
     x = torch.as_tensor(values)
     if x.ndim != 4 or x.shape[1:] != (1, qnet.size, qnet.size) or not len(x) or not bool(torch.isfinite(x).all()):
@@ -185,20 +189,27 @@ def calibrate(qnet: QuantBraggNN, values: Tensor | NDArray[np.floating]) -> None
         )
     apply_masks(qnet)
     exact = exact_copy(qnet)
-    x = exact.input(x.double())
+    wanted = x.double()
+    x = exact.input(wanted)
     layers = (*exact.conv, *exact.dense)
-    twins = zip(layers, exact.activations(), qnet.activations(), strict=False)
-    for (layer, act, original), bits in zip(twins, qnet.plan.activations(qnet.spec), strict=True):
-        if isinstance(layer, nn.Linear):
-            x = x.flatten(1)
-        accumulator = layer(x)
-        if layer is layers[0] and exact.nlb is not None and qnet.nlb is not None:
-            accumulator = calibrate_block(exact.nlb, qnet.nlb, accumulator)
+    originals = (*qnet.conv, *qnet.dense)
+    bits = qnet.plan.activations(qnet.spec)
+    for index, (layer, original) in enumerate(zip(layers, originals, strict=True)):
+        if layer is exact.dense[0]:
+            x, wanted = x.flatten(1), wanted.flatten(1)
+        accumulator, wanted = corrected(layer, original, x, wanted)
+        if index == 0 and exact.nlb is not None and qnet.nlb is not None:
+            accumulator, wanted = calibrate_block(exact.nlb, qnet.nlb, accumulator, wanted)
+        if layer is layers[-1]:
+            return
+        act, twin = (tuple(net.activations())[index] for net in (exact, qnet))
         if isinstance(act, QuantLeakyReLU):
-            fit_signed((original, act), act.activate(accumulator), bits)
+            wanted = act.activate(wanted)
+            fit_signed((twin, act), act.activate(accumulator), bits[index])
         else:
-            fit_scale(scale_of(original), accumulator.clamp(min=0), 0, (1 << bits) - 1, torch.floor)
-            scale_of(act).exponent.copy_(scale_of(original).exponent)
+            wanted = wanted.clamp(min=0)
+            fit_scale(scale_of(twin), accumulator.clamp(min=0), 0, (1 << bits[index]) - 1, torch.floor)
+            scale_of(act).exponent.copy_(scale_of(twin).exponent)
         x = act(accumulator)
 
 

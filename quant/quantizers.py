@@ -104,3 +104,18 @@ def fit_signed(scales: tuple[Any, ...], values: Tensor, bits: int) -> None:
     """The least-squares scale of signed activations, set in each of the given quantizers."""
     for module in scales:
         fit_scale(scale_of(module), values, -(1 << (bits - 1)), (1 << (bits - 1)) - 1, torch.floor)
+
+
+@torch.no_grad()
+def corrected(layer: Any, original: Any, x: Any, wanted: Tensor) -> tuple[Tensor, Tensor]:
+    """A layer's results on quantized inputs ``x`` and, in float, on ``wanted``, after its bias was corrected.
+
+    The bias of both copies of the layer, of which ``layer`` is in float64, is moved so that the two have equal means
+    in each channel, to the rounding of the bias.
+    """
+    operation = functional.conv2d if isinstance(layer, nn.Conv2d) else functional.linear
+    aim = operation(wanted, layer.weight, layer.bias)
+    error = (aim - layer(x)).transpose(0, 1).flatten(1).mean(1)
+    layer.bias += error
+    original.bias += error.to(original.bias.dtype)
+    return layer(x), aim
