@@ -20,8 +20,8 @@ from braggnn_edge.rundir import Stage, execute, locked
 from braggnn_edge.table import PeakTable
 from braggnn_edge.table import load as load_table
 from firmware_sim import csim, evidence, reference
-from hls import build
-from quant import normalize, plan, qat
+from hls import build, hardware
+from quant import network, normalize, plan, qat
 
 SECTIONS: dict[str, Any] = {
     "scan": tuple[acquisition.ScanSpec, ...],
@@ -80,22 +80,25 @@ class Context:
 def stage(name: str, c: Context) -> Stage:
     """One stage of the chain for this configuration."""
     cfg, run = c.cfg, c.run
+    floats = float_stages(cfg)
+    source = qat.FLOAT_NETWORKS[cfg["qat"].network]
     files: dict[str, tuple[Path, ...]] = {
         "data": acquisition.external_files(cfg["scan"], cfg.folder),
         "label": acquisition.external_files(cfg["scan"], cfg.folder),  # it reads the measured frames again
         "train": _initial(cfg, "full"),
         "compact": _initial(cfg, "compact"),
+        "report": hardware.vendor_files(run / "hls"),  # those of a synthesis after the simulation
     }
     needs: dict[str, tuple[str, ...]] = {
         "data": (),
         "label": ("data",),
         "train": ("label",),
         "compact": ("label",),
-        "qat": ("label", "compact", "train") if cfg["qat"].teacher else ("label", "compact"),
+        "qat": ("label", *dict.fromkeys((source[0], "train"))) if cfg["qat"].teacher else ("label", source[0]),
         "hls": ("label", "qat"),
-        "csim": ("label", "train", "compact", "qat", "hls"),
-        "reference": ("label", "train", "compact", "qat", "csim"),
-        "report": ("data", "label", "train", "compact", "qat", "hls", "csim", "reference"),
+        "csim": ("label", *floats, "qat", "hls"),
+        "reference": ("label", *floats, "qat", "csim"),
+        "report": ("data", "label", *floats, "qat", "hls", "csim", "reference"),
         "ablation": ("label",),
     }
     sections: dict[str, tuple[str, ...]] = {
@@ -130,22 +133,35 @@ def stage(name: str, c: Context) -> Stage:
             _peaks(run),
             cfg["qat"],
             cfg["quant"],
-            train.load_network(run / "compact", "compact"),
+            train.load_network(run / source[0], source[1]),
             train.load_network(run / "train", "full") if cfg["qat"].teacher else None,
             cfg.seed,
             out,
             c.say,
         ),
         "hls": lambda out: build.run(cfg["hls"], _peaks(run), run / "qat", out, c.say),
-        "csim": lambda out: evidence.run(cfg["csim"], cfg["quant"], run, cfg.seed, out, c.workers, c.say),
-        "reference": lambda out: reference.run(run, out, c.say),
-        "report": lambda out: report.run(cfg["report"], cfg, run, out, c.say),
+        "csim": lambda out: evidence.run(cfg["csim"], cfg["quant"], source, run, cfg.seed, out, c.workers, c.say),
+        "reference": lambda out: reference.run(run, floats, out, c.say),
+        "report": lambda out: report.run(
+            cfg["report"],
+            cfg,
+            run,
+            needs["report"],
+            hardware.hardware_rows(run / "hls", network.load(run / "qat" / "integer.json"), c.say),
+            out,
+            c.say,
+        ),
         "ablation": lambda out: ablation.run(_peaks(run), cfg["ablation"], cfg.seed, out, c.say),
     }
     settings = cfg.plain(sections[name])
     if name == "data":  # how peaks are found and used later is none of its business: no new simulation for a threshold
         settings["scan"] = [{key: scan[key] for key in acquisition.DATA_KEYS} for scan in settings["scan"]]
     return Stage(name, needs[name], settings, files.get(name, ()), work[name])
+
+
+def float_stages(cfg: config.Config) -> tuple[str, ...]:
+    """The stages that train float networks: the compact one is not trained when the full one goes to the firmware."""
+    return ("train",) if cfg["qat"].network == "full" else ("train", "compact")
 
 
 def _initial(cfg: config.Config, name: str) -> tuple[Path, ...]:
@@ -172,9 +188,10 @@ def check(command: str, cfg: config.Config) -> None:
     if command == "ablation":
         cfg["ablation"].check(peaks.size, peaks.shift)
         return
-    for name in ("full", "compact"):
+    networks = tuple(name for name, (made, _) in qat.FLOAT_NETWORKS.items() if made in float_stages(cfg))
+    for name in networks:
         cfg[name].network.check_patch_size(peaks.size)
-    trained = ("full", "compact") if command == "train" else ("full", "compact", "qat")
+    trained = networks if command == "train" else (*networks, "qat")
     for name in trained:
         if not 0 <= cfg[name].shift <= peaks.shift:
             raise UserError(
@@ -182,7 +199,7 @@ def check(command: str, cfg: config.Config) -> None:
                 "shift in [peaks] keeps around the patches"
             )
     if "qat" in trained:
-        cfg["quant"].check(cfg["compact"].network)
+        cfg["quant"].check(cfg[cfg["qat"].network].network, peaks.size)
         normalize.Normalizer(bits=cfg["quant"].input_bits)
 
 
@@ -203,7 +220,7 @@ def bring_up_to_date(command: str, c: Context) -> None:
             visit(need)
         execute(c.run, wanted, c.say)
 
-    for name in COMMANDS[command]:
+    for name in float_stages(c.cfg) if command == "train" else COMMANDS[command]:
         visit(name)
 
 

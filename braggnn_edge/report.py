@@ -38,7 +38,6 @@ _COPIED: tuple[tuple[str, Any], ...] = (
     ("reference_inference", None),
 )
 _NETWORKS = ("float", "float_compact", "quantized")
-_STAGES = ("data", "label", "train", "compact", "qat", "hls", "csim", "reference")
 
 
 @dataclass(frozen=True)
@@ -52,8 +51,19 @@ class ReportSpec:
     float_beats_centroid: bool = False
 
 
-def run(spec: ReportSpec, cfg: Config, run: Path, directory: Path, say: Callable[[str], None]) -> None:
-    """The stage: collect what the stages of ``run`` left and :func:`build` the report in ``directory``."""
+def run(
+    spec: ReportSpec,
+    cfg: Config,
+    run: Path,
+    stages: tuple[str, ...],
+    hardware: list[dict[str, Any]],
+    directory: Path,
+    say: Callable[[str], None],
+) -> None:
+    """The stage: collect what ``stages`` of ``run`` left and :func:`build` the report in ``directory``.
+
+    hardware: the report's rows of that name.
+    """
     table = load_table(run / "label/peaks.h5")
     try:
         results = json.loads((run / "csim/results.json").read_text())
@@ -61,6 +71,7 @@ def run(spec: ReportSpec, cfg: Config, run: Path, directory: Path, say: Callable
             predictions = {name: file[name].astype(np.float64) for name in file.files}
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"results of the csim stage cannot be read ({error}); run `braggnn-edge csim`") from error
+    results["hardware"] = hardware
     try:
         results["reference_inference"] = json.loads((run / "reference/reference.json").read_text())
         (directory / "figures").mkdir(parents=True, exist_ok=True)
@@ -69,7 +80,7 @@ def run(spec: ReportSpec, cfg: Config, run: Path, directory: Path, say: Callable
         raise UserError(
             f"results of the reference stage cannot be read ({error}); run `braggnn-edge reference`"
         ) from error
-    manifests = {name: manifest_of(run, name) for name in _STAGES}
+    manifests = {name: manifest_of(run, name) for name in stages}
     last = manifests["csim"]
     info = {
         "name": run.name,
@@ -80,16 +91,27 @@ def run(spec: ReportSpec, cfg: Config, run: Path, directory: Path, say: Callable
         "git_commit": last["git_commit"],
     }
     seconds = {name: manifest["wall_seconds"] for name, manifest in manifests.items()}
-    document = build(table, predictions, results, _histories(run), seconds, info, directory, spec.float_beats_centroid)
+    document = build(
+        table,
+        predictions,
+        results,
+        _histories(run, stages),
+        seconds,
+        info,
+        directory,
+        spec.float_beats_centroid,
+    )
     for name, entry in document["errors_px"].items():
         say(f"  {name:24s} p50 {entry['p50']:.4f}  p75 {entry['p75']:.4f}  p95 {entry['p95']:.4f} px")
     say(f"  bit-exactness: {page.verdict(document['bit_exact'])}")
 
 
-def _histories(run: Path) -> dict[str, list[dict[str, float]]]:
+def _histories(run: Path, stages: tuple[str, ...]) -> dict[str, list[dict[str, float]]]:
     """The learning curves that the training stages wrote, by network."""
     found = {}
-    for path in (p for stage in ("train", "compact", "qat") for p in sorted((run / stage).glob("*.json"))):
+    for path in (
+        p for stage in ("train", "compact", "qat") if stage in stages for p in sorted((run / stage).glob("*.json"))
+    ):
         content = json.loads(path.read_text())
         if path.name != "manifest.json" and isinstance(content, dict) and "history" in content:
             found["quantized" if path.stem == "qat" else path.stem] = content["history"]

@@ -22,6 +22,7 @@ from braggnn_edge.table import load as load_table
 from firmware_sim import csim
 from firmware_sim.compare import Comparison, compare_normalizer, simulate
 from firmware_sim.vectors import hostile_codes, hostile_counts
+from hls.hardware import hardware_rows
 from hls.project import load_project
 from quant import emulate, network, qat
 from quant.arithmetic import Codes
@@ -79,19 +80,25 @@ def inputs(table: PeakTable, integer: IntegerNetwork, to_codes: Any, least: int,
 def run(
     spec: CsimSpec,
     plan: BitPlan,
+    source: tuple[str, str],
     run_directory: Path,
     seed: int,
     directory: Path,
     workers: int,
     say: Callable[[str], None],
 ) -> None:
-    """The stage: write ``results.json`` and ``predictions.npz`` (positions of the test peaks, offsets (n, 2) px)."""
+    """The stage: write ``results.json`` and ``predictions.npz`` (positions of the test peaks, offsets (n, 2) px).
+
+    source: stage and name of the float network that went to the firmware, of ``qat.FLOAT_NETWORKS``.
+    """
     table = load_table(run_directory / "label" / "peaks.h5")
-    compact = train.load_network(run_directory / "compact", "compact")
     full = train.load_network(run_directory / "train", "full")
+    deployed = (
+        full if source == qat.FLOAT_NETWORKS["full"] else train.load_network(run_directory / source[0], source[1])
+    )
     integer = network.load(run_directory / "qat" / "integer.json")
     normalizer = network.load_normalizer(run_directory / "qat" / "integer.json")
-    quantized = qat.load_quantized(run_directory / "qat", compact, plan)
+    quantized = qat.load_quantized(run_directory / "qat", deployed, plan)
     given = inputs(table, integer, normalizer.codes, spec.patches, seed)
     say(f"  {len(given.codes)} patches, {given.test} of them test peaks, {given.hostile} hostile")
 
@@ -104,11 +111,12 @@ def run(
     for name, found in forms.items():
         _record(bit_exact, name, len(found), int((found != emulated.outputs).any(axis=1).sum()), say)
     test_patches = table.of(TEST).patches()
-    predictions = {"float": train.predict(full, test_patches), "float_compact": train.predict(compact, test_patches)}
+    predictions = {"float": train.predict(full, test_patches)}
+    if deployed is not full:
+        predictions["float_compact"] = train.predict(deployed, test_patches)
     predictions["quantized"] = integer.output.values(forms["quantized"][: given.test])
 
     compared: dict[str, Comparison] = {}
-    hardware = []
     for project in sorted(path.parent for path in (run_directory / "hls").glob("*/project.json")):
         described = load_project(project)
         name = f"csim:{described.io_type}"
@@ -126,13 +134,10 @@ def run(
         counted = compare_normalizer(executable, normalizer, given.values)
         _record(bit_exact, f"normalizer:{described.io_type}", counted.patches, counted.wrong, say)
         predictions[name] = integer.output.values(outputs[: given.test])
-        hardware.append(
-            {"form": "hls4ml", "part": described.part, "io": described.io_type, "clock_mhz": described.clock_mhz}
-        )
     results = {
         "bit_exact": bit_exact,
         "layers": layer_rows(integer, emulated, compared),
-        "hardware": hardware,
+        "hardware": hardware_rows(run_directory / "hls", integer, say),
         "hostile": {"patches": given.hostile},
         "first_difference": {name: str(c.first) for name, c in compared.items() if c.first is not None},
     }

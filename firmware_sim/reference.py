@@ -21,7 +21,7 @@ from braggnn_edge.model import BraggNN
 from braggnn_edge.rundir import write_json
 from braggnn_edge.table import TEST, PeakTable
 from braggnn_edge.table import load as load_table
-from quant import network
+from quant import network, qat
 from quant.export_qdq import TARGETS, export_qdq
 from quant.locator import integer_locator, qdq_locator
 
@@ -46,18 +46,17 @@ FORMS: tuple[tuple[str, str, str], ...] = (
 _TIMED = 2048
 
 
-def run(run_directory: Path, directory: Path, say: Callable[[str], None]) -> None:
+def run(run_directory: Path, stages: tuple[str, ...], directory: Path, say: Callable[[str], None]) -> None:
     """The stage: write ``reference.json`` and ``reference.png``, and the int8 files ``qdq_<target>.onnx``.
 
+    stages: those that trained float networks, "train" and perhaps "compact".
     Raises UserError when there are no test peaks, or when the predictions of the csim stage do not fit them.
     """
     test = load_table(run_directory / "label" / "peaks.h5").of(TEST)
     if not len(test.peaks):
         raise UserError("no test peaks to compare on; change the split or lower the threshold")
-    nets = {
-        "full": train.load_network(run_directory / "train", "full"),
-        "compact": train.load_network(run_directory / "compact", "compact"),
-    }
+    trained = {name: stage for name, (stage, _) in qat.FLOAT_NETWORKS.items() if stage in stages}
+    nets = {name: train.load_network(run_directory / stage, name) for name, stage in trained.items()}
     firmware = _predictions(run_directory / "csim" / "predictions.npz", len(test.peaks))
     patches = test.patches()
     device = train.choose_device().partition(":")[0]
@@ -76,10 +75,8 @@ def run(run_directory: Path, directory: Path, say: Callable[[str], None]) -> Non
             f"p50 {error['p50']:.1e}  max {error['max']:.1e} px  {row['ratio_to_eager']:8.2f} x eager"
         )
 
-    float_forms = {
-        "float": float_locator(nets["full"], "torch", device=device),
-        "float_compact": float_locator(nets["compact"], "torch", device=device),
-    }
+    shown = {"full": "float", "compact": "float_compact"}
+    float_forms = {shown[name]: float_locator(net, "torch", device=device) for name, net in nets.items()}
     references = {name: locator.locate(patches) for name, locator in float_forms.items()}
     compared = compare(firmware, references, test)
     for form, against in compared.items():

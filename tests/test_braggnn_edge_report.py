@@ -394,14 +394,14 @@ def test_stage_collects_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     written: list[Any] = []
     monkeypatch.setattr(report, "_write", lambda *arguments: written.append(arguments))
     with pytest.raises(UserError, match="run `braggnn-edge csim`"):
-        report.run(cfg["report"], cfg, run, tmp_path / "out", said.append)
-    write_json(run / "csim/results.json", RESULTS | {"hardware": []})
+        report.run(cfg["report"], cfg, run, stages, [], tmp_path / "out", said.append)
+    write_json(run / "csim/results.json", RESULTS)
     np.savez(run / "csim/predictions.npz", **moved(offsets))
     with pytest.raises(UserError, match="run `braggnn-edge reference`"):
-        report.run(cfg["report"], cfg, run, tmp_path / "out", said.append)
+        report.run(cfg["report"], cfg, run, stages, [], tmp_path / "out", said.append)
     write_json(run / "reference/reference.json", {"patches": 40})
     (run / "reference/reference.png").write_bytes(b"picture")
-    report.run(cfg["report"], cfg, run, tmp_path / "out", said.append)
+    report.run(cfg["report"], cfg, run, stages, [], tmp_path / "out", said.append)
     ((evaluation, histories, directory),) = written
     document = evaluation.document
     assert directory == tmp_path / "out"

@@ -87,7 +87,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_stage_compares_the_firmware_with_floats_labels_and_truth(run: Path, tmp_path: Path) -> None:
     said: list[str] = []
-    reference.run(run, tmp_path, said.append)
+    reference.run(run, ("train", "compact"), tmp_path, said.append)
     document = json.loads((tmp_path / "reference.json").read_text())
     assert document["patches"] == COUNT
     assert list(document["firmware"]) == ["csim:io_parallel"]
@@ -147,4 +147,4 @@ def test_a_run_without_test_peaks_is_refused(run: Path, tmp_path: Path) -> None:
     everything = peak_table()
     table.save(everything.of(table.TRAIN), tmp_path / "label/peaks.h5")
     with pytest.raises(UserError, match="no test peaks"):
-        reference.run(tmp_path, tmp_path, lambda _: None)
+        reference.run(tmp_path, ("train", "compact"), tmp_path, lambda _: None)
