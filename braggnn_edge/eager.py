@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from braggnn_edge.dataset import min_max
-from braggnn_edge.model import BraggNN
+from braggnn_edge.model import BraggNN, pooled
 from braggnn_edge.upstream import to_offset
 
 
@@ -26,12 +26,13 @@ class EagerNetwork(nn.Module):
         x = self.net.cnn_layers[0](min_max(patches)[:, None])
         if self.net.spec.attention:
             block = self.net.nlb
-            n, channels, rows, cols = x.shape
-            theta = block.theta_layer(x).view(n, channels // 2, -1).permute(0, 2, 1)
-            phi = block.phi_layer(x).view(n, channels // 2, -1)
-            g = block.g_layer(x).view(n, channels // 2, -1).permute(0, 2, 1)
+            n, _, rows, cols = x.shape
+            inner = self.net.spec.inner
+            theta = block.theta_layer(x).view(n, inner, -1).permute(0, 2, 1)
+            phi = pooled(block.phi_layer(x), block.pool).view(n, inner, -1)
+            g = pooled(block.g_layer(x), block.pool).view(n, inner, -1).permute(0, 2, 1)
             mixed = torch.matmul(torch.softmax(torch.matmul(theta, phi), -1), g)
-            mixed = mixed.permute(0, 2, 1).contiguous().view(n, channels // 2, rows, cols)
+            mixed = mixed.permute(0, 2, 1).contiguous().view(n, inner, rows, cols)
             x = x + block.out_cnn(mixed)
         x = self.net.cnn_layers[1:](x)
         return to_offset(self.net.dense_layers(x.flatten(1)), self.net.size)

@@ -8,9 +8,10 @@ all depend on the 9 pixels u_i under a 3 x 3 window alone. With x_i = u_i C + c,
     x_i + out(sum_j a_ij g_j) = u_i C + (sum_j a_ij u_j) G + c'          since the a_ij of one i sum to 1
 
 so the block works on 9 channels. Multiplied out in float64, its 1.13 million multiplications become 0.22 million; the
-whole network's 2.09 million become 1.18 million.
+whole network's 2.09 million become 1.18 million. A maximum is not linear: a block of pooled keys stays as it is.
 """
 
+import copy
 import itertools
 from typing import Any
 
@@ -47,7 +48,11 @@ class FoldedNetwork(nn.Module):
         self.wide = torch.float64 if precision == "float64" else torch.float32
         convolutions = [m for m in net.cnn_layers if isinstance(m, nn.Conv2d)]
         dense = [m for m in net.dense_layers if isinstance(m, nn.Linear)]
-        if self.attention:
+        self.block: nn.Module | None = None
+        if self.attention and net.spec.attention_pool > 1:
+            self.block = copy.deepcopy(nn.Sequential(net.cnn_layers[0], net.nlb)).to(self.wide).requires_grad_(False)
+            convolutions = convolutions[1:]
+        elif self.attention:
             for name, value in zip(("query", "shift", "mixed", "bias"), multiplied_out(net), strict=True):
                 self.register_buffer(name, value.to(self.wide).contiguous())
             convolutions = convolutions[1:]
@@ -77,6 +82,8 @@ class FoldedNetwork(nn.Module):
 
     def _non_local(self, x: Tensor) -> Tensor:
         """First convolution, non-local block and activation: (n, size, size) to (n, channels, size - 2, size - 2)."""
+        if self.block is not None:
+            return functional.leaky_relu_(self.block(x[:, None]), self.slope).to(self.narrow)
         windows = x.unfold(1, 3, 1).unfold(2, 3, 1)  # (n, side, side, 3, 3)
         both = self._fused(windows) if x.is_cuda else self._plain(windows)
         y = functional.leaky_relu_(functional.linear(both, self.mixed, self.bias), self.slope).to(self.narrow)
@@ -106,7 +113,15 @@ class FoldedNetwork(nn.Module):
 
 
 def multiplied_out(net: BraggNN) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The block in float64 as (T' (9, 9), t (9,), [C; G]' (channels, 18), c' (channels,)), as in the module's text."""
+    """The block in float64 as (T' (9, 9), t (9,), [C; G]' (channels, 18), c' (channels,)), as in the module's text.
+
+    Raises UserError for a block of pooled keys.
+    """
+    if net.spec.attention_pool > 1:
+        raise UserError(
+            f"attention_pool {net.spec.attention_pool}: maxima over windows cannot be multiplied out; choose the "
+            "backend torch or eager"
+        )
     first, block = net.cnn_layers[0], net.nlb
 
     def matrix(layer: Any) -> tuple[Tensor, Tensor]:
@@ -124,14 +139,14 @@ def multiplied_out(net: BraggNN) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 def multiplications(spec: NetworkSpec, size: int, folded: bool) -> int:
-    """Multiplications a patch, without normalization and softmax: as published, or multiplied out (``folded``)."""
+    """Multiplications a patch, without normalization and softmax: layer by layer, or multiplied out (``folded``)."""
     side = size - 2
     channels, pixels = spec.conv[0], side * side
     count = pixels * 9 * channels
-    if spec.attention and folded:
+    if spec.attention and folded and spec.attention_pool == 1:
         count = pixels * 9 * 9 + 2 * pixels * pixels * 9 + pixels * 18 * channels
     elif spec.attention:
-        count += 4 * pixels * channels * (channels // 2) + 2 * pixels * pixels * (channels // 2)
+        count += 4 * pixels * channels * spec.inner + 2 * pixels * spec.keys(size) * spec.inner
     for inputs, outputs in itertools.pairwise(spec.conv):
         side -= 2
         count += side * side * 9 * inputs * outputs

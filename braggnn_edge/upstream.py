@@ -6,6 +6,7 @@ Checkpoints are state dicts named ``cnn_layers.0|2|4``, ``nlb.theta_layer|phi_la
 ``dense_layers.0|2|...``; they are read and written in that form.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -50,13 +51,17 @@ def spec_of(state: dict[str, Tensor]) -> NetworkSpec:
     if not conv or not widths or widths[-1] != 2:
         raise UserError("checkpoint is not a BraggNN: it needs cnn_layers.* and dense_layers.* ending in 2 outputs")
     attention = any(key.startswith("nlb.") for key in state)
-    return NetworkSpec(tuple(width for _, width in sorted(conv)), tuple(widths[:-1]), attention)
+    theta = state.get("nlb.theta_layer.weight")
+    inner = len(theta) if theta is not None and theta.ndim else 0
+    channels = tuple(width for _, width in sorted(conv))
+    return NetworkSpec(channels, tuple(widths[:-1]), attention, attention_channels=inner)
 
 
 def load_checkpoint(path: Path, spec: NetworkSpec | None = None) -> BraggNN:
     """Read an upstream (or our own) state dict; the patch size follows from the first dense layer.
 
-    ``spec`` gives the activation slope when it is not the published 0.01; channels are read from the file.
+    ``spec`` gives what the file does not hold: the activation slope when it is not the published 0.01, the pooling of
+    the block's keys when there is one. Channels are read from the file.
     Raises UserError for a file that is not such a state dict.
     """
     try:
@@ -70,7 +75,7 @@ def load_checkpoint(path: Path, spec: NetworkSpec | None = None) -> BraggNN:
     state = {key.removeprefix("module."): value for key, value in state.items()}
     found = spec_of(state)
     if spec is not None:
-        if (spec.conv, spec.dense, spec.attention) != (found.conv, found.dense, found.attention):
+        if found != replace(spec, slope=found.slope, attention_pool=found.attention_pool):
             raise UserError(f"{path}: holds {found}, expected {spec}; name the right checkpoint or description")
         found = spec
     if "dense_layers.0.weight" not in state:

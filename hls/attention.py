@@ -60,11 +60,13 @@ def constants(block: NonLocal) -> dict[str, Constant]:
 
 
 def sizes(block: NonLocal, parallel: int) -> dict[str, int]:
-    """The kernel's numbers by name. ``parallel``: keys handled in a cycle, 1 to the number of positions."""
+    """The kernel's numbers by name. ``parallel``: keys handled in a cycle, 1 to the number of keys."""
     check_parallel(block, parallel)
     inner, channels = block.theta.weight.shape[:2]
     return {
         "positions": block.positions,
+        "side": block.side,
+        "pool": block.pool,
         "channels": channels,
         "inner": inner,
         "parallel": parallel,
@@ -75,10 +77,9 @@ def sizes(block: NonLocal, parallel: int) -> dict[str, int]:
 
 def check_parallel(block: NonLocal, parallel: int) -> None:
     """Refuse a parallelism that has no meaning."""
-    if not 1 <= parallel <= block.positions:
+    if not 1 <= parallel <= block.keys:
         raise UserError(
-            f"layer {block.name}: parallel {parallel} is impossible; expected 1 to {block.positions}, "
-            "the number of keys"
+            f"layer {block.name}: parallel {parallel} is impossible; expected 1 to {block.keys}, the number of keys"
         )
 
 
@@ -100,17 +101,17 @@ def check_tables(block: NonLocal, parallel: int, target: Target) -> None:
 
 
 def steps(block: NonLocal) -> tuple[Step, ...]:
-    """The block's inner results in the order of computing."""
-    n = block.positions
+    """The block's inner results in the order of computing; k and v are those that are held, after any pooling."""
+    n, keys = block.positions, block.keys
     inner, channels = block.theta.weight.shape[:2]
     return (
         Step("q", (n, inner), block.query.frac),
-        Step("k", (n, inner), block.key.frac),
-        Step("v", (n, inner), block.value.frac),
-        Step("s", (n, n), block.score.frac),
+        Step("k", (keys, inner), block.key.frac),
+        Step("v", (keys, inner), block.value.frac),
+        Step("s", (n, keys), block.score.frac),
         Step("m", (n,), block.score.frac),
-        Step("t", (n, n), block.difference.frac),
-        Step("e", (n, n), block.exponential.frac),
+        Step("t", (n, keys), block.difference.frac),
+        Step("e", (n, keys), block.exponential.frac),
         Step("S", (n,), block.total.frac),
         Step("a", (n, inner), block.weighted.frac),
         Step("R", (n,), block.reciprocal.frac),

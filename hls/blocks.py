@@ -15,8 +15,8 @@ from hls.precision import precision
 from quant.attention import NonLocal
 
 #: What carries a block through qonnx's change of layout, which moves transpositions across elementwise operators
-#: only. A block treats all positions alike, so its layout may change with the tensors around it. No network of ours has
-#: a Tanh.
+#: only. A block knows positions by rows and columns alone, so its layout may change with the tensors around it. No
+#: network of ours has a Tanh.
 _STAND_IN = "Tanh"
 
 
@@ -93,6 +93,7 @@ def put_back(graph: onnx.GraphProto, blocks: tuple[NonLocal, ...]) -> None:
             name=f"{NON_LOCAL}_{index}",
             domain="braggnn_edge",
             types=json.dumps(_types(block)),
+            pool=block.pool,
             **values,
         )
         graph.node.remove(old)

@@ -19,7 +19,7 @@ NON_LOCAL = "NonLocal"
 #: The kernel's file, copied into every project that has such a block.
 KERNEL = Path(__file__).parent.resolve() / "templates" / "nnet_nonlocal.h"
 
-_BACKENDS = ("Vivado", "Vitis")
+_BACKENDS = ("Vivado", "Vitis", "VivadoAccelerator")
 
 
 @cache
@@ -54,8 +54,10 @@ def _parse_dense(node: Any, inputs: list[str], shapes: list[list[int]], graph: A
 def _parse_non_local(node: Any, inputs: list[str], shapes: list[list[int]], graph: Any) -> dict[str, Any]:
     """hls4ml's layer of a ``NonLocal`` node."""
     arrays = {f"{name}_data": values for name, values in _arrays(node).items()}
+    pool = next(int(attribute.i) for attribute in node.attribute if attribute.name == "pool")
     return {
-        "name": node.name, "class_name": NON_LOCAL, "inputs": inputs, "outputs": list(node.output), **arrays,
+        "name": node.name, "class_name": NON_LOCAL, "inputs": inputs, "outputs": list(node.output), "pool": pool,
+        **arrays,
     }  # fmt: skip
 
 
@@ -63,16 +65,17 @@ def _register_non_local() -> None:
     """Layer class, configuration and call templates, kernel source, for every back end that has them."""
     from hls4ml.backends import get_backend  # noqa: PLC0415  (as above)
     from hls4ml.backends.template import FunctionCallTemplate, LayerConfigTemplate  # noqa: PLC0415
-    from hls4ml.model.attributes import ConfigurableAttribute, TypeAttribute, WeightAttribute  # noqa: PLC0415
+    from hls4ml.model import attributes as kinds  # noqa: PLC0415  (as above)
     from hls4ml.model.layers import Layer, register_layer  # noqa: PLC0415
 
     class NonLocal(Layer):
         """(rows, cols, channels) to the same shape; types from the configuration, constants from the handler."""
 
         _expected_attributes = [  # noqa: RUF012  (hls4ml's convention)
-            ConfigurableAttribute("parallel", default=1),
-            *(TypeAttribute(name) for name in (*TYPES, *CONSTANTS)),
-            *(WeightAttribute(name) for name in CONSTANTS),
+            kinds.Attribute("pool"),
+            kinds.ConfigurableAttribute("parallel", default=1),
+            *(kinds.TypeAttribute(name) for name in (*TYPES, *CONSTANTS)),
+            *(kinds.WeightAttribute(name) for name in CONSTANTS),
         ]
 
         def initialize(self) -> None:
@@ -87,9 +90,11 @@ def _register_non_local() -> None:
             super().__init__(NonLocal)
 
         def format(self, node: Any) -> str:
-            rows, cols, channels = node.get_input_variable().shape
+            rows, _, channels = node.get_input_variable().shape
             numbers = {
-                "positions": int(rows * cols),
+                "positions": int(rows * rows),
+                "side": int(rows),
+                "pool": int(node.get_attr("pool")),
                 "channels": int(channels),
                 "inner": int(node.weights["theta_weight"].shape[0]),
                 "parallel": int(node.get_attr("parallel")),

@@ -1,28 +1,26 @@
 """The non-local block (self-attention over all pixels, with a residual) in integers.
 
-Steps for one patch of N positions i, j (row-major) and C channels, D = C // 2 inside. ``floor`` is an arithmetic right
-shift, ``sat`` clips to the named format; every format and table is data of the layer:
+Steps for one patch of N positions i (row-major) and C channels, D inside, with K keys j: one a position, or one a
+window of pool x pool positions, windows in row-major order. ``floor`` is an arithmetic right shift, ``sat`` clips to
+the named format; every format and table is data of the layer:
 
  1. q = sat(floor(theta(x))), k = sat(floor(phi(x))), v = sat(floor(g(x))): 1 x 1 convolutions with exact sums, in
-    the formats query, key, value
+    the formats query, key, value. With pooling k and v are then the windows' maxima, channel by channel (pooled before
+    the floor they are the same integers: floor and sat are monotone)
  2. s[i, j] = sum_c q[i, c] * k[j, c], exact (score)
  3. d[i, j] = max_j s[i, j] - s[i, j] >= 0, exact; t = min(floor(d / 2**difference_shift), difference.high)
  4. e[i, j] = exp_table[t[i, j]]; entry 0 is the largest code of ``exponential``, the last one is 0
- 5. S[i] = sum_j e[i, j]; 2**E - 1 <= S <= N * (2**E - 1) with E = exponential.bits (total)
+ 5. S[i] = sum_j e[i, j]; 2**E - 1 <= S <= K * (2**E - 1) with E = exponential.bits (total)
  6. a[i, c] = sum_j e[i, j] * v[j, c], exact (weighted)
  7. L = bit_length(S); r = the T bits of S below its leading one (zeros where S has no more); R = reciprocal_table[r];
     y = sat(floor(a * R / 2**(reciprocal_shift + L))), in the format ``mixed``
  8. z = (out(y) << out_shift) + (x << residual_shift), exact (accumulator): the result
 
-Step 7's error. With M = reciprocal.bits, entry r is 2**(M + T) / (2**T + r + 1/2) rounded to the nearest integer. S
-lies within 2**(L - 2 - T) of the centre of its bucket, 2**(L - 1 - T) * (2**T + r + 1/2), and rounding moves R by at
-most 1/2, so |R * S / 2**(M + L - 1) - 1| < 2**-(T + 1) + 2**-M. With the exact quotient b = a / S at frac(mixed),
-
-    -1 - |b| * (2**-(T + 1) + 2**-M) < y - b < |b| * (2**-(T + 1) + 2**-M)
-
-unless y saturates. Source of the block: Wang et al., CVPR 2018 (embedded Gaussian), as in :mod:`braggnn_edge.model`.
+The errors of steps 4 and 7 are bounded in docs/numerics.md. Source of the block: Wang et al., CVPR 2018 (embedded
+Gaussian, subsampling trick), as in :mod:`braggnn_edge.model`.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -35,17 +33,9 @@ from quant.layers import Linear
 from quant.tables import difference_frac, exp_table, leading_bits, reciprocal_table
 
 __all__ = [
-    "NonLocal",
-    "NonLocalResult",
-    "block_bounds",
-    "difference_frac",
-    "exp_table",
-    "nonlocal_codes",
-    "reciprocal_table",
-    "reciprocals",
-    "resized_block",
-    "size_block",
-]
+    "NonLocal", "NonLocalResult", "block_bounds", "difference_frac", "exp_table", "nonlocal_codes",
+    "reciprocal_table", "reciprocals", "resized_block", "size_block",
+]  # fmt: skip
 
 #: Sums of integers below this are exact in float32, in any order.
 _FLOAT32_LIMIT = 1 << 24
@@ -55,10 +45,11 @@ _FLOAT32_LIMIT = 1 << 24
 class NonLocal:
     """One non-local block: codes (n, C, R, R) of format ``input`` to sums (n, C, R, R) of format ``accumulator``.
 
-    positions: N = R * R. theta, phi, g, out: kind "conv2d", weights (D, C, 1, 1) and, for out, (C, D, 1, 1), each with
-    its own exact accumulator. query, key, value, mixed: signed. difference: unsigned, its bits index ``exp_table``.
-    exponential, reciprocal: unsigned, the formats of the two tables' entries (frac = bits, so that an entry is below
-    1). score, total, weighted: exact sums. The tables have 2**difference.bits and 2**T entries.
+    positions: N = R * R; pool: side of the windows of positions that a key is the maximum of, a divisor of R. theta,
+    phi, g, out: kind "conv2d", weights (D, C, 1, 1) and, for out, (C, D, 1, 1), each with its own exact accumulator.
+    query, key, value, mixed: signed. difference: unsigned, its bits index ``exp_table``. exponential, reciprocal:
+    unsigned, the formats of the two tables' entries (frac = bits, so that an entry is below 1). score, total, weighted:
+    exact sums. The tables have 2**difference.bits and 2**T entries.
     """
 
     name: str
@@ -82,6 +73,7 @@ class NonLocal:
     accumulator: Format
     exp_table: Codes
     reciprocal_table: Codes
+    pool: int = 1
 
     def __post_init__(self) -> None:
         problem = self._problem()
@@ -89,6 +81,8 @@ class NonLocal:
             raise UserError(f"layer {self.name}: {problem}; make the integer network again with `make qat`")
 
     def _problem(self) -> str | None:
+        if self.side**2 != self.positions or self.pool < 1 or self.side % self.pool:
+            return f"windows of side {self.pool} do not tile its {self.positions} positions"
         if len(self.exp_table) != 1 << self.difference.bits:
             return f"exp_table has {len(self.exp_table)} entries, expected {1 << self.difference.bits}"
         if self.exp_table.min() < 0 or self.exp_table[0] != self.exponential.high or self.exp_table[-1] != 0:
@@ -106,6 +100,16 @@ class NonLocal:
         if self.reciprocal_shift + self.exponential.bits < 0:
             return f"the fraction of its mixed values, {self.mixed.frac}, is too fine for its tables"
         return None
+
+    @property
+    def side(self) -> int:
+        """R: rows and columns of positions."""
+        return math.isqrt(self.positions)
+
+    @property
+    def keys(self) -> int:
+        """K: keys and values."""
+        return (self.side // self.pool) ** 2
 
     @property
     def index_bits(self) -> int:
@@ -137,8 +141,9 @@ class NonLocal:
 class NonLocalResult:
     """codes: (n, C, R, R) at ``accumulator``. saturations, overflows: counts by step. trace: every step's codes.
 
-    trace: q, k, v, a, y (n, N, D); s, t, e (n, N, N), queries first; m, S, R (n, N); o (n, N, C), out's
-    unshifted sums. Saturations of t are part of the exponential (its last entry is 0) and are counted with the others.
+    trace: q, a, y (n, N, D); k, v (n, K, D), pooled; s, t, e (n, N, K), queries first; m, S, R (n, N); o (n, N, C),
+    out's unshifted sums. Saturations of k and v are counted before the pooling; those of t are part of the exponential
+    (its last entry is 0) and are counted with the others.
     """
 
     codes: Codes
@@ -154,15 +159,17 @@ def size_block(
     parts: Mapping[str, Linear],
     formats: Mapping[str, Format],
     tables: tuple[Codes, Codes],
+    pool: int = 1,
 ) -> NonLocal:
     """A block whose accumulators are sized so that none can overflow.
 
     source: format, lowest and highest code of the input; parts: theta, phi, g, out, of whose accumulators only the frac
-    counts; formats: query, key, value, difference, exponential, reciprocal, mixed; tables: exponential, reciprocal.
+    counts; formats: query, key, value, difference, exponential, reciprocal, mixed; tables: exponential, reciprocal;
+    pool: side of the windows of keys and values, a divisor of the rows of positions.
     """
     query, key, value, exponential = (formats[role] for role in ("query", "key", "value", "exponential"))
     products = [one * two for one in (query.low, query.high) for two in (key.low, key.high)]
-    inner, most = len(parts["theta"].weight), positions * exponential.high
+    inner, most = len(parts["theta"].weight), positions // pool**2 * exponential.high
     x, low, high = source
     frac = max(parts["out"].accumulator.frac, x.frac)
     block = NonLocal(
@@ -187,6 +194,7 @@ def size_block(
         accumulator=Format(1, frac, signed=True),
         exp_table=tables[0],
         reciprocal_table=tables[1],
+        pool=pool,
     )
     return resized_block(block, low, high)
 
@@ -234,6 +242,7 @@ def nonlocal_codes(layer: NonLocal, x: NDArray[np.integer]) -> NonLocalResult:
         sums = _pointwise(part, pixels)
         overflows[part.name] = _beyond(sums, part.accumulator)
         trace[step], saturations[step] = requantize(sums, part.accumulator.frac, to)
+    trace["k"], trace["v"] = (_pooled(layer, trace[step]) for step in ("k", "v"))
     trace["s"] = _matmul(trace["q"], trace["k"].transpose(0, 2, 1), layer.score)
     trace["m"] = trace["s"].max(axis=2)
     difference = trace["m"][:, :, None] - trace["s"]
@@ -265,6 +274,13 @@ def reciprocals(layer: NonLocal, total: NDArray[np.integer]) -> tuple[Codes, Cod
     """Table entries R and bit lengths L of sums S of at least 1: ``1 / S`` is about ``R * 2**-(M + L - 1)``."""
     index, length = leading_bits(np.asarray(total, dtype=np.int64), layer.index_bits)
     return layer.reciprocal_table[index], length
+
+
+def _pooled(layer: NonLocal, codes: Codes) -> Codes:
+    """Maxima over the windows, channel by channel: (n, N, D) to (n, K, D)."""
+    count = layer.side // layer.pool
+    windows = codes.reshape(len(codes), count, layer.pool, count, layer.pool, codes.shape[2])
+    return windows.max(axis=(2, 4)).reshape(len(codes), layer.keys, codes.shape[2])
 
 
 def _flat(part: Linear) -> tuple[Codes, Codes]:

@@ -68,6 +68,25 @@ class Block:
     output: str
 
 
+@dataclass(frozen=True)
+class _Like:
+    """What the three projections of a block share: their input, its format and shape (C, R, R), inner channels."""
+
+    x: str
+    source: Format
+    shape: tuple[int, ...]
+    inner: int
+
+
+@dataclass(frozen=True)
+class _Projected:
+    """Queries, keys or values: their convolution, format, side of the windows whose maxima they are."""
+
+    part: Linear
+    to: Format
+    pool: int
+
+
 @dataclass
 class _Walk:
     """Backward through a pattern: the nodes met so far."""
@@ -139,8 +158,12 @@ def match_block(graph: Graph, x: str, shape: tuple[int, ...], source: Format | N
     add, walk = adds[0], _Walk(graph)
     if source is None or not source.signed or len(shape) != 3:
         raise walk.refused(add, "its block reads a tensor that is not quantized, expected a signed Quant before it")
-    inner, positions = shape[0] // 2, shape[1] * shape[2]
     out = walk.step(add, 1 if add.input[0] == x else 0, "Conv", "the projection back")
+    weight = walk.constant(out, 1, "weight").values
+    if weight.ndim != 4:
+        raise walk.refused(out, f"weight of shape {weight.shape}, expected {(shape[0], 'inner channels', 1, 1)}")
+    inner = weight.shape[1]
+    like = _Like(x, source, shape, inner)
     square = walk.step(out, 0, "Reshape", "to rows and columns")
     walk.values(square, 1, "shape", [1, inner, *shape[1:]])
     turned = walk.step(square, 0, "Transpose", "channels before positions", perm=[0, 2, 1])
@@ -150,8 +173,43 @@ def match_block(graph: Graph, x: str, shape: tuple[int, ...], source: Format | N
     wide = walk.step(product, 0, "Cast", "weighted sums in float64", to=onnx.TensorProto.DOUBLE)
     weighted = walk.step(wide, 0, "MatMul", "weighted sums of values, without a scale")
     exponentials = walk.step(weighted, 0, "Gather", "exponentials", axis=0)
-    value = _projection(walk, weighted, 1, x, True, shape, source)
+    value = _projection(walk, weighted, 1, True, like, pooling=True)
 
+    place, power, reciprocal = _reciprocals(walk, quotient, product, exponentials)
+    difference, scores = _differences(walk, exponentials)
+    query = _projection(walk, scores, 0, True, like)
+    key = _projection(walk, scores, 1, False, like, pooling=True)
+    if key.pool != value.pool:
+        raise walk.refused(scores, f"its keys are pooled by {key.pool}, the values by {value.pool}, expected the same")
+    positions = shape[1] * shape[2]
+    exp_codes, exponential = walk.table(exponentials, "table of exponentials")
+    reciprocal_codes, inverse = walk.table(reciprocal, "table of reciprocals")
+    expected = sum_tables(
+        positions // key.pool**2 * exponential.high, len(reciprocal_codes).bit_length() - 1, inverse.bits
+    )
+    for node, role, entries in zip((place, power), ("bits below", "power of"), expected, strict=True):
+        if not np.array_equal(walk.constant(node, 0, "table").values, entries):
+            raise walk.refused(
+                node, f"its table differs from the {role} a sum's leading one, expected {len(entries)} entries"
+            )
+    to = walk.quant(mixed, signed=True)
+    parts = {"theta": query.part, "phi": key.part, "g": value.part}
+    parts["out"] = _part(walk, out, to.frac, (inner, *shape[1:]), shape[0])
+    formats = {
+        "query": query.to, "key": key.to, "value": value.to, "mixed": to,
+        "difference": difference, "exponential": exponential, "reciprocal": inverse,
+    }  # fmt: skip
+    graph.take([*walk.nodes, add])
+    bounds = source, source.low, source.high
+    tables = exp_codes, reciprocal_codes
+    layer = size_block(graph.name(add), positions, bounds, parts, formats, tables, key.pool)
+    return Block(layer, add.output[0])
+
+
+def _reciprocals(
+    walk: _Walk, quotient: onnx.NodeProto, product: onnx.NodeProto, exponentials: onnx.NodeProto
+) -> tuple[onnx.NodeProto, onnx.NodeProto, onnx.NodeProto]:
+    """From the quotient back to the sum of exponentials: the look-ups of its bits, its power of two, its reciprocal."""
     power = walk.step(quotient, 1, "Gather", "power of two of the sum", axis=0)
     wide = walk.step(product, 1, "Cast", "reciprocals in float64", to=onnx.TensorProto.DOUBLE)
     reciprocal = walk.step(wide, 0, "Gather", "reciprocals", axis=0)
@@ -161,29 +219,7 @@ def match_block(graph: Graph, x: str, shape: tuple[int, ...], source: Format | N
     total = walk.step(whole, 0, "ReduceSum", "sums of exponentials", keepdims=1)
     walk.values(total, 1, "axes", [-1])
     walk.same(total, 0, exponentials.output[0], "the exponentials")
-
-    difference, scores = _differences(walk, exponentials)
-    query = _projection(walk, scores, 0, x, True, shape, source)
-    key = _projection(walk, scores, 1, x, False, shape, source)
-    exp_codes, exponential = walk.table(exponentials, "table of exponentials")
-    reciprocal_codes, inverse = walk.table(reciprocal, "table of reciprocals")
-    expected = sum_tables(positions * exponential.high, len(reciprocal_codes).bit_length() - 1, inverse.bits)
-    for node, role, entries in zip((place, power), ("bits below", "power of"), expected, strict=True):
-        if not np.array_equal(walk.constant(node, 0, "table").values, entries):
-            raise walk.refused(
-                node, f"its table differs from the {role} a sum's leading one, expected {len(entries)} entries"
-            )
-    to = walk.quant(mixed, signed=True)
-    parts = {"theta": query[0], "phi": key[0], "g": value[0]}
-    parts["out"] = _part(walk, out, to.frac, (inner, *shape[1:]), shape[0])
-    formats = {
-        "query": query[1], "key": key[1], "value": value[1], "mixed": to,
-        "difference": difference, "exponential": exponential, "reciprocal": inverse,
-    }  # fmt: skip
-    graph.take([*walk.nodes, add])
-    bounds = source, source.low, source.high
-    layer = size_block(graph.name(add), positions, bounds, parts, formats, (exp_codes, reciprocal_codes))
-    return Block(layer, add.output[0])
+    return place, power, reciprocal
 
 
 def _differences(walk: _Walk, exponentials: onnx.NodeProto) -> tuple[Format, onnx.NodeProto]:
@@ -201,19 +237,35 @@ def _differences(walk: _Walk, exponentials: onnx.NodeProto) -> tuple[Format, onn
 
 
 def _projection(
-    walk: _Walk, reader: onnx.NodeProto, place: int, x: str, turned: bool, shape: tuple[int, ...], source: Format
-) -> tuple[Linear, Format]:
-    """Queries, keys or values: Conv, Quant, Reshape to (D, N) and, for rows of positions, Transpose."""
+    walk: _Walk, reader: onnx.NodeProto, place: int, turned: bool, like: _Like, pooling: bool = False
+) -> _Projected:
+    """Queries, keys or values: Conv, Quant, MaxPool if pooled, Reshape to (D, K) and, for rows, Transpose."""
     node = reader
     if turned:
         node = walk.step(node, place, "Transpose", "positions before channels", perm=[0, 2, 1])
         place = 0
-    flat = walk.step(node, place, "Reshape", "positions in one row")
-    walk.values(flat, 1, "shape", [1, shape[0] // 2, shape[1] * shape[2]])
-    clipped = walk.step(flat, 0, "Quant", "codes of queries, keys and values")
+    flat = node = walk.step(node, place, "Reshape", "positions in one row")
+    pool = 1
+    if pooling and walk.graph.writer(flat.input[0], flat).op_type == "MaxPool":
+        node = walk.step(flat, 0, "MaxPool", "windows of keys and values")
+        pool = _window(walk, node, like.shape[1:])
+    walk.values(flat, 1, "shape", [1, like.inner, like.shape[1] * like.shape[2] // pool**2])
+    clipped = walk.step(node, 0, "Quant", "codes of queries, keys and values")
     conv = walk.step(clipped, 0, "Conv", "projection")
-    walk.same(conv, 0, x, "the one input of the block")
-    return _part(walk, conv, source.frac, shape, shape[0] // 2), walk.quant(clipped, signed=True)
+    walk.same(conv, 0, like.x, "the one input of the block")
+    part = _part(walk, conv, like.source.frac, like.shape, like.inner)
+    return _Projected(part, walk.quant(clipped, signed=True), pool)
+
+
+def _window(walk: _Walk, node: onnx.NodeProto, sides: tuple[int, ...]) -> int:
+    """The side of a pooling's windows, which must be square, side by side, and tile the positions."""
+    kernel, strides = (list(attribute(node, key, [1, 1])) for key in ("kernel_shape", "strides"))
+    fitting = [pool for pool in range(2, sides[0] + 1) if all(side % pool == 0 for side in sides)]
+    if kernel not in [[pool, pool] for pool in fitting]:
+        raise walk.refused(node, f"kernel_shape is {kernel}, expected a square whose side is one of {fitting}")
+    if strides != kernel:
+        raise walk.refused(node, f"strides is {strides}, expected {kernel}: windows side by side")
+    return int(kernel[0])
 
 
 def _part(walk: _Walk, node: onnx.NodeProto, frac: int, data: tuple[int, ...], outputs: int) -> Linear:

@@ -83,4 +83,5 @@ def _block(module: QuantNonLocal, positions: int) -> NonLocal:
         {"query": signed("query"), "key": signed("key"), "value": signed("value"), "mixed": mixed}
         | {"difference": plan.difference, "exponential": plan.exponential, "reciprocal": plan.reciprocal},
         plan.tables(),
+        module.pool,
     )

@@ -46,10 +46,19 @@ class AttentionPlan:
         for key in fields(self):
             if key.name != "reciprocal_bits":
                 _check(f"quant.attention.{key.name}", getattr(self, key.name), 2, MAX_ATTENTION_BITS)
-        # Sums of 17 or more exponentials are 4 bits wider than one of them: the index lies below their leading one.
-        index = self.reciprocal_index_bits
-        _check("quant.attention.reciprocal_index_bits", index, 2, min(MAX_ATTENTION_BITS, self.exponential_bits + 4))
-        _check("quant.attention.reciprocal_bits", self.reciprocal_bits, index + 1, MAX_BITS)
+        _check("quant.attention.reciprocal_bits", self.reciprocal_bits, self.reciprocal_index_bits + 1, MAX_BITS)
+
+    def check_keys(self, keys: int) -> None:
+        """Refuse an index of the reciprocal's table that has more bits than sums have below their leading one.
+
+        The exponentials of ``keys`` keys sum to ``keys * (2**E - 1)`` at most, whose bits are those of the widest sum.
+        """
+        most = (keys * self.exponential.high).bit_length() - 1
+        if self.reciprocal_index_bits > most:
+            raise UserError(
+                f"quant.attention.reciprocal_index_bits {self.reciprocal_index_bits} is more than the sums of {keys} "
+                f"exponentials of {self.exponential_bits} bits have below their leading one; expected at most {most}"
+            )
 
     @property
     def exponential(self) -> Format:
@@ -135,11 +144,13 @@ class BitPlan:
         """Activation bits after each hidden layer of ``spec``; a plan of another length is refused."""
         return _spread("activation_bits", self.activation_bits, len(spec.conv) + len(spec.dense), spec)
 
-    def check(self, spec: NetworkSpec) -> None:
-        """Refuse a network that this plan does not describe, or that has no quantized form."""
+    def check(self, spec: NetworkSpec, size: int | None = None) -> None:
+        """Refuse a network that this plan does not describe, or that has no quantized form for patches of ``size``."""
         self.slope(spec)
         self.weights(spec)
         self.activations(spec)
+        if spec.attention and size is not None:
+            self.attention.check_keys(spec.keys(size))
 
     def slope(self, spec: NetworkSpec) -> tuple[int, int] | None:
         """``spec``'s negative slope as (code, frac), worth ``code * 2**-frac``; None for a plain ReLU.

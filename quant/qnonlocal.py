@@ -7,8 +7,9 @@ import brevitas.nn as qnn
 import torch
 from torch import Tensor, nn
 
+from braggnn_edge.model import pooled
 from quant.plan import AttentionPlan
-from quant.quantizers import Signed, convolution, fit_signed
+from quant.quantizers import Signed, convolution, corrected, fit_signed
 
 #: Patches whose scores are held at a time in calibration; 81 x 81 float64 numbers each.
 _BATCH = 256
@@ -17,14 +18,15 @@ _BATCH = 256
 class QuantNonLocal(nn.Module):
     """The first convolution's values (n, C, R, R) to the block's (n, C, R, R), unquantized sums; exact in float64.
 
-    theta, phi, g, out are the 1 x 1 convolutions; input, query, key, value, mixed the signed quantizers. The tables
-    are functions of the plan alone and no part of the state.
+    theta, phi, g, out are the 1 x 1 convolutions to and from ``inner`` channels; input, query, key, value, mixed the
+    signed quantizers; pool the side of the windows whose maxima are the keys and values. The tables are functions of
+    the plan alone and no part of the state.
     """
 
-    def __init__(self, channels: int, plan: AttentionPlan) -> None:
+    def __init__(self, channels: int, inner: int, pool: int, plan: AttentionPlan) -> None:
         super().__init__()
-        inner, bits = channels // 2, plan.weight_bits
-        self.plan = plan
+        bits = plan.weight_bits
+        self.plan, self.pool = plan, pool
         self.theta, self.phi, self.g = (convolution(channels, inner, 1, bits) for _ in range(3))
         self.out = convolution(inner, channels, 1, bits)
         self.input = qnn.QuantIdentity(Signed, bit_width=plan.input_bits, return_quant_tensor=True)
@@ -43,11 +45,16 @@ class QuantNonLocal(nn.Module):
         return self.out(self.mixed(self.attend(query, key, value))) + x.value  # type: ignore[attr-defined]
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Quantized queries, keys, values (n, D, R, R) to weighted means of the values (n, D, R, R), unquantized."""
-        q, k, v = (tensor.flatten(2).transpose(1, 2) for tensor in (query, key, value))  # n, N, D
+        """Quantized queries, keys, values (n, D, R, R) to weighted means of the values (n, D, R, R), unquantized.
+
+        Keys and values are pooled here: the maximum of codes is the code of the maximum, since floor and clipping
+        change no order.
+        """
+        pools = (query, pooled(key, self.pool), pooled(value, self.pool))
+        q, k, v = (tensor.flatten(2).transpose(1, 2) for tensor in pools)  # n, N, D; n, K, D twice
         scores = q @ k.transpose(1, 2)
         weights = _TableSoftmax.apply(scores, self.exp_table, self.reciprocal_table, 2.0**self.plan.difference.frac)
-        return (weights @ v).transpose(1, 2).reshape(value.shape)
+        return (weights @ v).transpose(1, 2).reshape(query.shape)
 
     def convolutions(self) -> Iterator[Any]:
         """theta, phi, g, out."""
@@ -86,10 +93,11 @@ class _TableSoftmax(torch.autograd.Function):
 
 
 @torch.no_grad()
-def calibrate_block(exact: QuantNonLocal, original: QuantNonLocal, x: Tensor) -> Tensor:
-    """Set the scales of both copies by least squared error, in order, and return the block's result.
+def calibrate_block(exact: QuantNonLocal, original: QuantNonLocal, x: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+    """Set the scales of both copies by least squared error, in order, and correct the four biases.
 
-    x: the first convolution's values (n, C, R, R) in float64; exact: the copy of ``original`` in float64.
+    x: the first convolution's values (n, C, R, R) in float64; exact: the copy of ``original`` in float64; wanted: the
+    float network's values there. Returns the block's results, quantized and float.
     """
 
     def fitted(name: str, values: Tensor) -> Any:
@@ -98,9 +106,20 @@ def calibrate_block(exact: QuantNonLocal, original: QuantNonLocal, x: Tensor) ->
         return quantizer(values)
 
     x = fitted("input", x)
-    query, key, value = (
-        fitted(name, part(x)) for name, part in (("query", exact.theta), ("key", exact.phi), ("value", exact.g))
-    )
-    blocks = (tensor.split(_BATCH) for tensor in (query, key, value))
-    mixed = torch.cat([exact.attend(*block) for block in zip(*blocks, strict=True)])
-    return exact.out(fitted("mixed", mixed)) + x.value  # type: ignore[attr-defined]
+    pairs = [
+        corrected(part, other, x, wanted)
+        for part, other in ((exact.theta, original.theta), (exact.phi, original.phi), (exact.g, original.g))
+    ]
+    query, key, value = (fitted(n, p[0]) for n, p in zip(("query", "key", "value"), pairs, strict=True))
+    blocks = zip(*(tensor.split(_BATCH) for tensor in (query, key, value)), strict=True)
+    mixed = torch.cat([exact.attend(*block) for block in blocks])
+    blocks = zip(*(pair[1].split(_BATCH) for pair in pairs), strict=True)
+    aim = torch.cat([_attended(q, k, v, exact.pool) for q, k, v in blocks])
+    result, aim = corrected(exact.out, original.out, fitted("mixed", mixed), aim)
+    return result + x.value, aim + wanted  # type: ignore[attr-defined]
+
+
+def _attended(query: Tensor, key: Tensor, value: Tensor, pool: int) -> Tensor:
+    """The float block's weighted means (n, D, R, R)."""
+    q, k, v = (tensor.flatten(2).transpose(1, 2) for tensor in (query, pooled(key, pool), pooled(value, pool)))
+    return (torch.softmax(q @ k.transpose(1, 2), -1) @ v).transpose(1, 2).reshape(query.shape)

@@ -15,9 +15,12 @@ QUANT_OPS = ("Quant", "IntQuant")
 ATTRIBUTES: dict[str, dict[str, Any]] = {
     "Conv": {"dilations": [1, 1], "group": 1, "pads": [0, 0, 0, 0], "strides": [1, 1], "auto_pad": b"NOTSET"},
     "Gemm": {"alpha": 1.0, "beta": 1.0, "transA": 0},
+    "MaxPool": {
+        "dilations": [1, 1], "pads": [0, 0, 0, 0], "ceil_mode": 0, "storage_order": 0, "auto_pad": b"NOTSET",
+    },
     "Flatten": {"axis": 1},
     "Reshape": {"allowzero": 0},
-}
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ def attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
 
 
 def check_attributes(name: str, node: onnx.NodeProto) -> None:
-    """Refuse a convolution, dense layer or reshape with attributes outside the contract."""
+    """Refuse a convolution, dense layer, pooling or reshape with attributes outside the contract."""
     for key, expected in ATTRIBUTES.get(node.op_type, {}).items():
         found = attribute(node, key, expected)
         found = list(found) if isinstance(expected, list) else found

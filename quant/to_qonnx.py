@@ -106,13 +106,17 @@ class _Graph:
         return self.quant(f"{name}_quant", self.node("Max", name, [wide, below]), layer.output)
 
     def block(self, layer: NonLocal, x: str, shape: tuple[int, ...]) -> str:
-        """Queries (n, N, D), keys (n, D, N), values (n, N, D); scores (n, N, N), one row a query."""
+        """Queries (n, N, D), keys (n, D, K), values (n, K, D); scores (n, N, K), one row a query."""
         name, inner = layer.name, len(layer.theta.weight)
 
         def projected(part: Linear, to: Format, role: str, turned: bool) -> str:
-            quantized = self.quant(f"{name}_{role}", self.linear(part, x, layer.input.frac), to)
-            flat = self.constant(f"{name}_{role}_shape", [1, inner, layer.positions], np.int64)
-            rows = self.node("Reshape", f"{name}_{role}_flat", [quantized, flat])
+            codes = self.quant(f"{name}_{role}", self.linear(part, x, layer.input.frac), to)
+            if layer.pool > 1 and part is not layer.theta:
+                window = [layer.pool, layer.pool]
+                codes = self.node("MaxPool", f"{name}_{role}_pool", [codes], kernel_shape=window, strides=window)
+            count = layer.positions if part is layer.theta else layer.keys
+            flat = self.constant(f"{name}_{role}_shape", [1, inner, count], np.int64)
+            rows = self.node("Reshape", f"{name}_{role}_flat", [codes, flat])
             return self.node("Transpose", f"{name}_{role}_rows", [rows], perm=[0, 2, 1]) if turned else rows
 
         def table(role: str, codes: NDArray[np.int64], entry: Format) -> str:
@@ -134,7 +138,7 @@ class _Graph:
         axes = self.constant(f"{name}_sum_axes", [-1], np.int64)
         total = self.node("ReduceSum", f"{name}_sum", [exponentials, axes], keepdims=1)
         total = self.node("Cast", f"{name}_sum_whole", [total], to=TensorProto.INT64)
-        indices, powers = sum_tables(layer.positions * layer.exponential.high, layer.index_bits, layer.reciprocal.bits)
+        indices, powers = sum_tables(layer.keys * layer.exponential.high, layer.index_bits, layer.reciprocal.bits)
         places = self.constant(f"{name}_sum_index_table", indices, np.int64)
         which = self.node("Gather", f"{name}_sum_index", [places, total], axis=0)
         entries = table("reciprocal_table", layer.reciprocal_table, layer.reciprocal)

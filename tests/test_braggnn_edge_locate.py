@@ -24,6 +24,7 @@ from braggnn_edge.train import located
 PUBLISHED = NetworkSpec()
 SMALL = NetworkSpec(conv=(7, 3), dense=(5,), attention=False, slope=0.0)
 ODD = NetworkSpec(conv=(6, 13, 2), dense=(9, 3), attention=True)
+POOLED = NetworkSpec(conv=(6, 3), dense=(5,), attention_channels=2, attention_pool=3)
 
 
 def network(spec: NetworkSpec, size: int = 11) -> BraggNN:
@@ -108,6 +109,21 @@ def test_multiplied_out_is_the_same_function() -> None:
     with torch.no_grad():
         net.nlb.out_cnn.weight *= 0
     assert np.abs(in_float64(net, patches) - exact).max() > 1
+
+
+def test_pooled_keys_are_computed_or_refused_by_form() -> None:
+    """A maximum cannot be multiplied out: torch keeps the block as it is, the forms that cannot say which can."""
+    net, patches = network(POOLED), spots(30)
+    exact = in_float64(net, patches)
+    assert np.abs(float_locator(net, "torch", precision="float64").locate(patches) - exact).max() < 1e-11
+    assert np.abs(float_locator(net, "torch").locate(patches) - exact).max() < 2e-5
+    assert np.abs(float_locator(net, "torch", precision="float16").locate(patches) - exact).max() < 0.02
+    assert np.abs(float_locator(net, "eager").locate(patches) - exact).max() < 2e-5
+    for backend in ("compiled", "onnxruntime"):
+        with pytest.raises(UserError, match=r"attention_pool 3: .* choose the backend torch or eager"):
+            float_locator(net, backend)
+    every = 81 * 9 * 6 + 4 * 81 * 6 * 2 + 2 * 81 * 9 * 2 + 49 * 9 * 18 + 147 * 5 + 10
+    assert multiplications(POOLED, 11, folded=True) == multiplications(POOLED, 11, folded=False) == every
 
 
 def test_attention_for_a_gpu_is_that_for_a_cpu() -> None:

@@ -1,12 +1,16 @@
 """The float networks against the published description, and the upstream conventions."""
 
+import dataclasses
+import json
+
 import numpy as np
 import pytest
 import torch
 
 from braggnn_edge import upstream
 from braggnn_edge.errors import UserError
-from braggnn_edge.model import PATCH_SIZES, BraggNN, NetworkSpec
+from braggnn_edge.model import PATCH_SIZES, BraggNN, NetworkSpec, NonLocalBlock
+from braggnn_edge.train import load_network
 
 PUBLISHED_NAMES = {
     f"{layer}.{kind}"
@@ -51,6 +55,49 @@ def test_published_network_has_the_published_names_and_function() -> None:
         torch.testing.assert_close(net(x), literal_forward(state, x), rtol=0, atol=1e-11)
 
 
+@pytest.mark.parametrize(("inner", "pool"), [(2, 3), (5, 1), (1, 9), (3, 3)])
+def test_fewer_channels_and_pooled_keys_are_their_definition(inner: int, pool: int) -> None:
+    """Position by position: softmax over windows of the query times the windows' largest phi, of the largest g."""
+    torch.manual_seed(4)
+    block = NonLocalBlock(6, inner, pool).double()
+    x = torch.randn(2, 6, 9, 9, dtype=torch.float64)
+    with torch.no_grad():
+        found = block(x)
+        theta, phi, g = block.theta_layer(x), block.phi_layer(x), block.g_layer(x)
+        assert theta.shape == (2, inner, 9, 9)
+        corners = [(r, c) for r in range(0, 9, pool) for c in range(0, 9, pool)]
+        key, value = (
+            torch.stack([t[:, :, r : r + pool, c : c + pool].amax((2, 3)) for r, c in corners], 1) for t in (phi, g)
+        )
+        for r, c in ((0, 0), (4, 7), (8, 8)):
+            weights = torch.softmax((key * theta[:, None, :, r, c]).sum(2), 1)
+            mixed = (weights[:, :, None] * value).sum(1)
+            expected = x[:, :, r, c] + mixed @ block.out_cnn.weight[:, :, 0, 0].T + block.out_cnn.bias
+            torch.testing.assert_close(found[:, :, r, c], expected, rtol=0, atol=1e-12)
+
+
+def test_one_network_has_one_description() -> None:
+    assert NetworkSpec(attention_channels=32) == NetworkSpec()
+    assert NetworkSpec(attention=False, attention_channels=8, attention_pool=3) == NetworkSpec(attention=False)
+    cheap = NetworkSpec(attention_channels=8, attention_pool=3)
+    assert (cheap.inner, cheap.keys(11), NetworkSpec().keys(11)) == (8, 9, 81)
+
+
+@pytest.mark.parametrize(
+    ("fields", "size", "message"),
+    [
+        ({"attention_pool": 2}, 11, r"attention_pool 2 does not divide the 9 x 9 positions .* one of 1, 3, 9"),
+        ({"attention_pool": 3}, 9, r"does not divide the 7 x 7 positions .* expected one of 1, 7"),
+        ({"attention_pool": 0}, 11, "attention_pool 0 are out of range; expected at least 0 .* and at least 1"),
+        ({"attention_channels": -1}, 11, "attention_channels -1"),
+        ({"conv": (1,)}, 11, "needs at least 2 channels in the first convolution, or attention_channels"),
+    ],
+)  # fmt: skip
+def test_attention_without_a_meaning_is_refused(fields: dict, size: int, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        BraggNN(NetworkSpec(**fields), size)
+
+
 @pytest.mark.parametrize("size", PATCH_SIZES)
 def test_published_patch_sizes(size: int) -> None:
     assert BraggNN(NetworkSpec(dense=(64, 32, 16, 8)), size)(torch.rand(2, 1, size, size)).shape == (2, 2)
@@ -80,7 +127,14 @@ def test_folded_head_answers_in_offsets() -> None:
 
 
 @pytest.mark.parametrize(
-    "spec", [NetworkSpec(), NetworkSpec(dense=(64, 32, 16, 8)), NetworkSpec((8, 2, 8), (16,), False, 0.0)]
+    "spec",
+    [
+        NetworkSpec(),
+        NetworkSpec(dense=(64, 32, 16, 8)),
+        NetworkSpec((8, 2, 8), (16,), False, 0.0),
+        NetworkSpec((6, 4), (5,), attention_channels=2),
+        NetworkSpec((6, 4), (5,), attention_channels=5, attention_pool=11),
+    ],
 )
 def test_checkpoint_round_trip(tmp_path, spec: NetworkSpec) -> None:
     net = BraggNN(spec, 13).to(memory_format=torch.channels_last)
@@ -89,8 +143,29 @@ def test_checkpoint_round_trip(tmp_path, spec: NetworkSpec) -> None:
     assert (read.spec, read.size) == (spec, 13)
     for name, value in net.state_dict().items():
         assert torch.equal(value, read.state_dict()[name])
-    if spec == NetworkSpec():
+    if spec.slope == 0.01 and spec.attention_pool == 1:
         assert upstream.load_checkpoint(tmp_path / "net.pth").spec == spec
+
+
+def test_channels_of_the_attention_are_the_files(tmp_path) -> None:
+    spec = NetworkSpec((6, 4), (5,), attention_channels=2, attention_pool=3)
+    net = BraggNN(spec, 11)
+    upstream.save_checkpoint(net, tmp_path / "net.pt")
+    with pytest.raises(UserError, match=r"attention_channels=2, .* expected .*attention_channels=0"):
+        upstream.load_checkpoint(tmp_path / "net.pt", NetworkSpec((6, 4), (5,), attention_pool=3))
+    with pytest.raises(UserError, match="attention_pool 2 does not divide"):
+        upstream.load_checkpoint(tmp_path / "net.pt", dataclasses.replace(spec, attention_pool=2))
+
+
+def test_descriptions_of_before_there_were_these_choices_are_read(tmp_path) -> None:
+    spec = NetworkSpec((6, 4), (5,), slope=0.125)
+    upstream.save_checkpoint(BraggNN(spec, 11), tmp_path / "full.pt")
+    old = {"conv": [6, 4], "dense": [5], "attention": True, "slope": 0.125}
+    (tmp_path / "full.json").write_text(json.dumps({"spec": old}))
+    assert load_network(tmp_path, "full").spec == spec
+    (tmp_path / "full.json").write_text(json.dumps({"spec": old | {"unknown": 1}}))
+    with pytest.raises(UserError, match=r"full.json of the train stage cannot be read .*unknown"):
+        load_network(tmp_path, "full")
 
 
 def test_hostile_checkpoints_are_refused(tmp_path) -> None:

@@ -23,7 +23,7 @@ from quant.normalize import Normalizer
 from quant.sizing import sized
 from quant.to_qonnx import qonnx_model
 
-SIZE, CHANNELS = 9, (8, 4)
+CHANNELS = (8, 4)
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
 
 
@@ -33,14 +33,14 @@ def linear(rng: np.random.Generator, name: str, kind: str, shape: tuple[int, ...
     return Linear(name, kind, codes, weight, rng.integers(-60, 60, shape[0]), Format(1, frac + weight.frac, True))
 
 
-def network() -> IntegerNetwork:
+def network(size: int, inner: int, pool: int) -> IntegerNetwork:
     """Convolutions 8 and 4 with a block between, one leaky activation, one dense layer; random weights."""
     rng = np.random.default_rng(7)
     one, two = CHANNELS
-    side = SIZE - 2
+    side = size - 2
     x, mixed = Format(6, 4, True), Format(7, 4, True)
-    parts = {role: linear(rng, role, "conv2d", (one // 2, one, 1, 1), x.frac) for role in ("theta", "phi", "g")}
-    parts["out"] = linear(rng, "out", "conv2d", (one, one // 2, 1, 1), mixed.frac)
+    parts = {role: linear(rng, role, "conv2d", (inner, one, 1, 1), x.frac) for role in ("theta", "phi", "g")}
+    parts["out"] = linear(rng, "out", "conv2d", (one, inner, 1, 1), mixed.frac)
     formats = {
         "query": Format(6, 2, True), "key": Format(5, 1, True), "value": Format(6, 3, True),
         "difference": Format(6, 2, False), "exponential": Format(8, 8, False), "reciprocal": Format(9, 9, False),
@@ -49,12 +49,12 @@ def network() -> IntegerNetwork:
     tables = exp_table(formats["difference"], formats["exponential"]), reciprocal_table(6, 9)
     dense = linear(rng, "dense", "dense", (2, two * (side - 2) ** 2), 3)
     found = IntegerNetwork(
-        SIZE,
+        size,
         Format(8, 8, False),
         (
             linear(rng, "conv0", "conv2d", (one, 1, 3, 3), 8),
             Requantize("x", "identity", x),
-            size_block("nlb", side**2, (x, x.low, x.high), parts, formats, tables),
+            size_block("nlb", side**2, (x, x.low, x.high), parts, formats, tables, pool),
             Leaky("act0", "leaky", Format(6, 3, True), slope_code=164, slope_frac=14),
             linear(rng, "conv1", "conv2d", (two, one, 3, 3), 3),
             Requantize("act1", "relu", Format(5, 3, False)),
@@ -69,17 +69,17 @@ def network() -> IntegerNetwork:
 class Case:
     """The network, its project and the compiled simulation."""
 
-    def __init__(self, directory: Path, io_type: str, parallel: int) -> None:
-        self.network = network()
+    def __init__(self, directory: Path, io_type: str, parallel: int, size: int, inner: int, pool: int) -> None:
+        self.network = network(size, inner, pool)
         self.block = next(layer for layer in self.network.layers if isinstance(layer, NonLocal))
         self.qonnx, self.project = directory / "model.onnx", directory / "project"
-        self.codes = hostile_codes(SIZE, self.network.input, np.random.default_rng(3), count=20)[-60:]
+        self.codes = hostile_codes(size, self.network.input, np.random.default_rng(3), count=20)[-60:]
         onnx.save(qonnx_model(self.network), self.qonnx)
         self.write(self.network, self.project, io_type, parallel)
         self.executable = csim.build(self.project, directory / "build", optimization="-O0")
 
     def write(self, found: IntegerNetwork, project: Path, io_type: str, parallel: int) -> None:
-        counts = np.random.default_rng(1).poisson(300, (2, SIZE, SIZE))
+        counts = np.random.default_rng(1).poisson(300, (2, found.size, found.size))
         write_project(self.qonnx, found, Normalizer(), project, counts=counts, io_type=io_type, parallel=parallel)
 
     def simulate(self, executable: csim.Executable, out: Path) -> Comparison:
@@ -88,12 +88,14 @@ class Case:
 
 @pytest.fixture(scope="module")
 def parallel(tmp_path_factory) -> Case:
-    return Case(tmp_path_factory.mktemp("parallel"), "io_parallel", 32)
+    """The block as published: half the channels, every position a key."""
+    return Case(tmp_path_factory.mktemp("parallel"), "io_parallel", 32, size=9, inner=4, pool=1)
 
 
 @pytest.fixture(scope="module")
 def stream(tmp_path_factory) -> Case:
-    return Case(tmp_path_factory.mktemp("stream"), "io_stream", 8)
+    """Fewer channels inside, 9 keys pooled from 81 positions, the last group of keys short."""
+    return Case(tmp_path_factory.mktemp("stream"), "io_stream", 4, size=11, inner=3, pool=3)
 
 
 @pytest.fixture(params=["parallel", "stream"])
@@ -116,12 +118,12 @@ def test_every_code_of_every_layer_and_step_agrees(case, tmp_path):
 
 def test_project_says_what_was_built(case):
     project = load_project(case.project)
-    assert project.parallel == {"io_parallel": 32, "io_stream": 8}[project.io_type]
+    assert project.parallel == {"io_parallel": 32, "io_stream": 4}[project.io_type]
     assert "#pragma HLS DATAFLOW" in (case.project / "firmware" / "braggnn.cpp").read_text()
     assert (case.project / "firmware" / "nnet_utils" / "nnet_nonlocal.h").exists()
-    assert [layer.shape for layer in project.layers if layer.name in ("nlb.q", "nlb.e", "nlb")] == [
-        (49, 4), (49, 49), (7, 7, 8),
-    ]  # fmt: skip
+    shapes = [layer.shape for layer in project.layers if layer.name in ("nlb.q", "nlb.k", "nlb.e", "nlb")]
+    published, cheaper = [(49, 4), (49, 4), (49, 49), (7, 7, 8)], [(81, 3), (9, 3), (81, 9), (9, 9, 8)]
+    assert shapes == {"io_parallel": published, "io_stream": cheaper}[project.io_type]
 
 
 def test_a_stale_table_is_caught_at_its_step(stream, tmp_path):
@@ -150,9 +152,10 @@ def test_a_block_that_is_not_the_qonnx_files_is_refused(stream, tmp_path):
         ({"exp_table": table}, "layer nlb: hls4ml's exp_table"),
         ({"theta": bias}, "layer nlb: hls4ml's theta_bias"),
         ({"query": Format(7, 2, True)}, "layer nlb: hls4ml gave the query type"),
+        ({"pool": 9}, "layer nlb: hls4ml pools its keys by 3, the integer network by 9"),
     ):
         with pytest.raises(UserError, match=message):
-            stream.write(_changed(stream.network, **fields), tmp_path / "p", "io_stream", 8)
-    with pytest.raises(UserError, match="nlb: parallel 50 is impossible; expected 1 to 49"):
-        stream.write(stream.network, tmp_path / "p", "io_stream", 50)
+            stream.write(_changed(stream.network, **fields), tmp_path / "p", "io_stream", 1)
+    with pytest.raises(UserError, match="nlb: parallel 10 is impossible; expected 1 to 9"):
+        stream.write(stream.network, tmp_path / "p", "io_stream", 10)
     assert list(tmp_path.iterdir()) == []

@@ -25,11 +25,12 @@ HARNESS = Path(__file__).with_name("hls_nonlocal_harness.cpp")
 
 
 def block(
-    seed: int, side: int, channels: int, bits: int, e: int = 8, t: int = 5, m: int = 8, d: int = 6, fine: int = 0
-) -> NonLocal:
+    seed: int, side: int, channels: int, bits: int, e: int = 8, t: int = 5, m: int = 8, d: int = 6, fine: int = 0,
+    inner: int = 0, pool: int = 1,
+) -> NonLocal:  # fmt: skip
     """A block of random weights whose scores span the table, with saturations at every requantization."""
     rng = np.random.default_rng(seed)
-    inner, x = channels // 2, Format(bits, bits - 3, True)
+    inner, x = inner or channels // 2, Format(bits, bits - 3, True)
     weight = Format(bits, bits - 1, True)
 
     def part(name: str, outputs: int, inputs: int, frac: int) -> Linear:
@@ -47,7 +48,7 @@ def block(
         "exponential": Format(e, e, False), "reciprocal": Format(m, m, False), "mixed": mixed,
     }  # fmt: skip
     tables = exp_table(formats["difference"], formats["exponential"]), reciprocal_table(t, m)
-    return size_block("nlb", side * side, (x, x.low, x.high), parts, formats, tables)
+    return size_block("nlb", side * side, (x, x.low, x.high), parts, formats, tables, pool)
 
 
 def hostile(layer: NonLocal, side: int, n: int) -> np.ndarray:
@@ -125,6 +126,8 @@ CASES = {
     "p8": (4, 6, 6, {"e": 6, "t": 4, "m": 7, "d": 5}, 8),
     "p16": (4, 4, 4, {"e": 4, "t": 3, "m": 5, "d": 4, "fine": 3}, 16),
     "p32": (6, 2, 8, {"e": 10, "t": 6, "m": 10, "d": 8}, 32),
+    "pooled, p4": (6, 5, 6, {"inner": 3, "pool": 2}, 4),
+    "pooled, p9": (9, 4, 5, {"e": 4, "t": 7, "m": 9, "d": 4, "fine": 1, "pool": 3}, 9),  # t: all bits of the sums
 }
 
 
@@ -148,16 +151,20 @@ def test_every_step_on_both_interfaces(name, tmp_path):
 
 #: The step where each mutation of the kernel must show first, the text that is changed, and what it becomes.
 MUTATIONS = {
-    "a key of another channel": ("s", "query[d] * keys[group][lane][d]", "query[d] * keys[group][lane][0]"),
-    "maximum of the first keys": ("m", "|| found[lane] > maximum)", ")"),
-    "sum over the first keys": ("S", "total += exponential;", "if (first == 0) total += exponential;"),
+    "a window that forgets its first pixel": ("k", "(row == 0 && col == 0)", "(row == 0 && col <= 1)"),
+    "values of a window's last pixel": ("v", "if (!opens && value_maxima[window][d] > value)", "if (false)"),
+    "a transposed key": ("s", "query[d] * keys[group][lane][d]", "query[d] * keys[group][d][lane]"),
+    "maximum of the first keys": ("m", "|| largest > maximum)", ")"),
+    # The axis of queries: what begins with the patch, and not with each row, runs over all of them.
+    "maximum over queries": ("m", "if (group == 0 || largest", "if (step == 0 || largest"),
+    "sum over queries": ("S", "            total = 0;\n", "            if (step == 0) total = 0;\n"),
     "dropped residual": ("z", "result[c] = out + pixel[c]", "result[c] = out"),
 }
 
 
 def test_each_mutation_shows_at_its_step(tmp_path):
-    layer = block(1, 3, 4, 6)
-    codes = hostile(layer, 3, 30)
+    layer = block(1, 6, 4, 6, inner=4, pool=2)
+    codes = hostile(layer, 6, 30)
     expected = nonlocal_codes(layer, codes)
     text = (TEMPLATES / "nnet_nonlocal.h").read_text()
     assert all(text.count(before) == 1 for _, before, _ in MUTATIONS.values())
@@ -173,9 +180,11 @@ def test_each_mutation_shows_at_its_step(tmp_path):
 
 def test_parallelism_beyond_the_keys_is_refused():
     layer = block(1, 3, 2, 6)
+    pooled = block(1, 9, 2, 6, pool=3)
     for parallel in (0, 10):
-        with pytest.raises(UserError, match=f"nlb: parallel {parallel} .* 1 to 9"):
-            check_parallel(layer, parallel)
+        for refused in (layer, pooled):
+            with pytest.raises(UserError, match=f"nlb: parallel {parallel} .* 1 to 9"):
+                check_parallel(refused, parallel)
     assert "@" not in config_struct(layer, 9, "config", "io_stream", "nlb")
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from braggnn_edge.errors import UserError
-from quant.arithmetic import Format
+from quant.arithmetic import Format, requantize
 from quant.attention import (
     NonLocal,
     block_bounds,
@@ -26,10 +26,18 @@ from quant.network import IntegerNetwork, load, save
 SIDE = 3
 
 
-def block(bits: int = 8, channels: int = 4, seed: int = 0, side: int = SIDE, index_bits: int = 6) -> NonLocal:
+def block(
+    bits: int = 8,
+    channels: int = 4,
+    seed: int = 0,
+    side: int = SIDE,
+    index_bits: int = 6,
+    inner: int = 2,
+    pool: int = 1,
+) -> NonLocal:
     """A block of random weights, with fracs under which queries, sums of values and results use their range."""
     rng = np.random.default_rng(seed)
-    inner, top = channels // 2, 1 << (bits - 1)
+    top = 1 << (bits - 1)
     x = Format(bits, bits - 1, signed=True)
 
     def part(name: str, outputs: int, inputs: int) -> Linear:
@@ -45,7 +53,7 @@ def block(bits: int = 8, channels: int = 4, seed: int = 0, side: int = SIDE, ind
     parts = {role: part(role, inner, channels) for role in ("theta", "phi", "g")} | {
         "out": part("out", channels, inner)
     }
-    return size_block("nlb", side * side, (x, x.low, x.high), parts, formats, tables)
+    return size_block("nlb", side * side, (x, x.low, x.high), parts, formats, tables, pool)
 
 
 def inputs(layer: NonLocal, count: int, seed: int = 1) -> np.ndarray:
@@ -74,17 +82,24 @@ def plain(layer: NonLocal, x: np.ndarray) -> dict[str, list]:
         assert shift >= 0
         return [[sat(value // 2**shift, to) for value in sums(part, pixel)] for pixel in pixels]
 
-    q, k = projected(layer.theta, layer.query), projected(layer.phi, layer.key)
-    v = projected(layer.g, layer.value)
+    def maxima(rows: list[list[int]]) -> list[list[int]]:
+        """Of every window, channel by channel, windows in row-major order."""
+        side, pool = round(n**0.5), layer.pool
+        corners = [(r, c) for r in range(0, side, pool) for c in range(0, side, pool)]
+        windows = [[(r + i) * side + c + j for i in range(pool) for j in range(pool)] for r, c in corners]
+        return [[max(rows[i][d] for i in window) for d in range(len(rows[0]))] for window in windows]
+
+    q, k = projected(layer.theta, layer.query), maxima(projected(layer.phi, layer.key))
+    v = maxima(projected(layer.g, layer.value))
     y, z, weights = [], [], []
     for i in range(n):
-        s = [sum(a * b for a, b in zip(q[i], k[j], strict=True)) for j in range(n)]
+        s = [sum(a * b for a, b in zip(q[i], key, strict=True)) for key in k]
         t = [int((max(s) - value) * 2.0 ** (layer.difference.frac - layer.score.frac)) for value in s]
         e = [int(layer.exp_table[min(index, layer.difference.high)]) for index in t]
         total = sum(e)
         tail = bin(total)[3:] + "0" * layer.index_bits  # the bits below the leading one
         r = int(layer.reciprocal_table[int(tail[: layer.index_bits], 2)])
-        a = [sum(e[j] * v[j][c] for j in range(n)) for c in range(len(v[0]))]
+        a = [sum(e[j] * v[j][c] for j in range(len(v))) for c in range(len(v[0]))]
         exponent = layer.reciprocal.bits + total.bit_length() - 1 + layer.value.frac - layer.mixed.frac
         y.append([sat(value * r // 2**exponent, layer.mixed) for value in a])
         lift_o = 2 ** (layer.accumulator.frac - layer.out.accumulator.frac)
@@ -94,9 +109,12 @@ def plain(layer: NonLocal, x: np.ndarray) -> dict[str, list]:
     return {"q": q, "k": k, "v": v, "e": weights, "y": y, "z": z}
 
 
-@pytest.mark.parametrize("bits", [8, 6, 4])
-def test_block_equals_plain_loops(bits: int) -> None:
-    layer = block(bits, seed=bits)
+@pytest.mark.parametrize(
+    ("bits", "side", "inner", "pool"), [(8, 3, 2, 1), (6, 3, 3, 1), (4, 3, 1, 1), (8, 6, 3, 2), (6, 6, 2, 3)]
+)
+def test_block_equals_plain_loops(bits: int, side: int, inner: int, pool: int) -> None:
+    layer = block(bits, seed=bits, side=side, inner=inner, pool=pool)
+    assert layer.keys == (side // pool) ** 2
     x = inputs(layer, 12)
     found = nonlocal_codes(layer, x)
     for index, patch in enumerate(x):
@@ -193,8 +211,20 @@ def test_division_stays_within_its_proven_error() -> None:
     assert (error > -1 - slack[inside]).all()
 
 
-def test_file_holds_the_block(tmp_path: Path) -> None:
-    layer = block()
+def test_pooling_before_the_floor_gives_the_same_codes() -> None:
+    """floor and clipping change no order: the code of a window's largest sum is the largest of its codes."""
+    layer = block(6, side=6, pool=2)
+    x = inputs(layer, 40)
+    sums = np.tensordot(layer.phi.weight[:, :, 0, 0], x, (1, 1)).swapaxes(0, 1) + layer.phi.bias[:, None, None]
+    largest = sums.reshape(40, 2, 3, 2, 3, 2).max(axis=(3, 5)).reshape(40, 2, 9).transpose(0, 2, 1)
+    codes, saturated = requantize(largest, layer.phi.accumulator.frac, layer.key)
+    assert saturated > 0
+    assert (nonlocal_codes(layer, x).trace["k"] == codes).all()
+
+
+@pytest.mark.parametrize("pool", [1, 3])
+def test_file_holds_the_block(pool: int, tmp_path: Path) -> None:
+    layer = block(pool=pool)
     head = Linear(
         "c", "conv2d", np.ones((4, 1, 3, 3), np.int64), Format(2, 0, True), np.zeros(4, np.int64), Format(12, 7, True)
     )
@@ -205,6 +235,11 @@ def test_file_holds_the_block(tmp_path: Path) -> None:
     save(again, tmp_path / "again.json")
     assert (tmp_path / "again.json").read_bytes() == (tmp_path / "integer.json").read_bytes()
     assert again.layers[3] == leaky
+    if pool == 1:  # files of before there was pooling
+        text = (tmp_path / "integer.json").read_text()
+        assert text.count(',"pool":1') == 1
+        (tmp_path / "again.json").write_text(text.replace(',"pool":1', ""))
+        again = load(tmp_path / "again.json")
     codes = np.random.default_rng(0).integers(0, 256, (5, 5, 5))
     one, two = run(network, codes, trace=True), run(again, codes, trace=True)
     assert all((a == b).all() for a, b in zip(one.trace, two.trace, strict=True))
@@ -221,6 +256,8 @@ DAMAGE: list[tuple[str, Callable[[NonLocal], dict]]] = [
     ("reciprocal_table has 63 entries", lambda b: {"reciprocal_table": b.reciprocal_table[1:]}),
     ("reciprocal_table does not fit its 12 bits", lambda b: {"reciprocal_table": b.reciprocal_table * 2}),
     ("index has 6 bits, expected fewer than the sum's 6", lambda b: {"total": replace(b.total, bits=6)}),
+    ("windows of side 2 do not tile its 9 positions", lambda b: {"pool": 2}),
+    ("windows of side 0 do not tile its 9 positions", lambda b: {"pool": 0}),
     ("mixed values, 40, is too fine", lambda b: {"mixed": replace(b.mixed, frac=40)}),
 ]
 

@@ -1,5 +1,7 @@
 """The published network quantized: non-local block and LeakyReLU in PyTorch, QONNX and the emulator, code for code."""
 
+import inspect
+import textwrap
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
@@ -11,7 +13,8 @@ import torch
 from onnx import TensorProto, helper
 
 from braggnn_edge.errors import UserError
-from braggnn_edge.model import BraggNN, NetworkSpec
+from braggnn_edge.model import BraggNN, NetworkSpec, pooled
+from quant import attention, emulate, export, qnonlocal
 from quant import qnet as q
 from quant.arithmetic import Codes
 from quant.attention import NonLocal, nonlocal_codes
@@ -22,14 +25,16 @@ from quant.integers import integers
 from quant.layers import Leaky
 from quant.network import IntegerNetwork, load, save
 from quant.plan import AttentionPlan, BitPlan
-from quant.qnonlocal import _TableSoftmax
+from quant.qnonlocal import QuantNonLocal, _TableSoftmax
 from quant.tables import exp_table
 from quant.to_qonnx import qonnx_model
 from quant.vectors import hostile_codes, random_codes
 
 torch.set_num_threads(1)
-SIZE = 9
+SIZE, POOLED_SIZE = 9, 11
 SPEC = NetworkSpec((8, 4), (6,), True, 0.01)
+#: 9 keys from 81 positions, 3 channels inside.
+POOLED = NetworkSpec((8, 4), (6,), True, 0.01, attention_channels=3, attention_pool=3)
 
 
 def plan(bits: int, **others: object) -> BitPlan:
@@ -39,10 +44,14 @@ def plan(bits: int, **others: object) -> BitPlan:
     return BitPlan(8, bits, bits, attention=attention, **others)  # type: ignore[arg-type]
 
 
+def size_of(spec: NetworkSpec) -> int:
+    return POOLED_SIZE if spec.attention_pool > 1 else SIZE
+
+
 def float_network(spec: NetworkSpec, seed: int) -> BraggNN:
     """Random weights, biases, and scores of several units, so that attention is neither uniform nor one key alone."""
     torch.manual_seed(seed)
-    net = BraggNN(spec, SIZE)
+    net = BraggNN(spec, size_of(spec))
     with torch.no_grad():
         for parameter in net.parameters():
             if parameter.ndim == 1:
@@ -53,16 +62,16 @@ def float_network(spec: NetworkSpec, seed: int) -> BraggNN:
 
 
 def network(bits: int, seed: int = 0, spec: NetworkSpec = SPEC, **others: object) -> q.QuantBraggNN:
-    quantized = q.QuantBraggNN(spec, SIZE, plan(bits, **others))
+    quantized = q.QuantBraggNN(spec, size_of(spec), plan(bits, **others))
     q.load_float(quantized, float_network(spec, seed))
-    codes = random_codes(SIZE, quantized.plan.input, 60, np.random.default_rng(seed))
+    codes = random_codes(quantized.size, quantized.plan.input, 60, np.random.default_rng(seed))
     q.calibrate(quantized, quantized.plan.input.values(codes[:, None]))
     return quantized
 
 
-def inputs(seed: int, count: int = 100) -> Codes:
+def inputs(seed: int, count: int = 100, size: int = SIZE) -> Codes:
     to = BitPlan().input
-    return np.concatenate([hostile_codes(SIZE, to), random_codes(SIZE, to, count, np.random.default_rng(seed))])
+    return np.concatenate([hostile_codes(size, to), random_codes(size, to, count, np.random.default_rng(seed))])
 
 
 def block_of(found: IntegerNetwork) -> tuple[int, NonLocal]:
@@ -70,13 +79,21 @@ def block_of(found: IntegerNetwork) -> tuple[int, NonLocal]:
 
 
 @pytest.mark.parametrize(
-    ("bits", "slope", "power"), [(8, 0.01, False), (6, 0.01, True), (4, 2.0**-3, False), (8, 0.0, False)]
+    ("bits", "spec", "slope", "power"),
+    [
+        (8, SPEC, 0.01, False),
+        (6, SPEC, 0.01, True),
+        (4, SPEC, 2.0**-3, False),
+        (8, SPEC, 0.0, False),
+        (8, POOLED, 0.01, False),
+        (4, POOLED, 0.0, False),
+    ],
 )
-def test_three_forms_agree(bits: int, slope: float, power: bool, tmp_path: Path) -> None:
-    net = network(bits, bits, NetworkSpec((8, 4), (6,), True, slope), power_of_two_slope=power)
+def test_three_forms_agree(bits: int, spec: NetworkSpec, slope: float, power: bool, tmp_path: Path) -> None:
+    net = network(bits, bits, replace(spec, slope=slope), power_of_two_slope=power)
     path = tmp_path / "model.onnx"
     exported = export_qonnx(net, path)
-    codes = inputs(7)
+    codes = inputs(7, size=net.size)
     reference = q.eval_exact(net, codes)
     result = run(exported, codes, trace=True)
     assert (result.outputs == reference).all()
@@ -84,6 +101,7 @@ def test_three_forms_agree(bits: int, slope: float, power: bool, tmp_path: Path)
     assert not any(layer.overflows for layer in result.layers)
     assert len(np.unique(reference, axis=0)) > 50
     index, block = block_of(exported)
+    assert (len(block.theta.weight), block.keys) == (spec.inner, spec.keys(net.size))
     inner = nonlocal_codes(block, result.trace[index - 1])
     assert (inner.codes == result.trace[index]).all()
     assert len(np.unique(inner.trace["e"])) > 5
@@ -121,6 +139,86 @@ def test_a_stale_table_a_lost_residual_and_a_turned_key_show() -> None:
         layers[index] = replace(block, **change)
         found = run(replace(right, layers=tuple(layers)), codes).outputs
         assert (found != reference).any(axis=1).mean() > 0.5, change.keys()
+
+
+def changed_source(function: Callable, before: str, after: str) -> Callable:
+    """The function compiled anew from its source with one text changed."""
+    source = textwrap.dedent(inspect.getsource(function))
+    assert source.count(before) == 1, before
+    scope: dict = {}
+    exec(source.replace(before, after), function.__globals__, scope)
+    return next(iter(scope.values()))
+
+
+#: Mutations of the emulator and of the trainable network: the function, the text that is changed, what it becomes.
+EMULATOR = {
+    "a transposed key": ('trace["k"].transpose(0, 2, 1)', 'trace["k"].reshape(len(codes), -1, layer.keys)'),
+    "maximum over queries": ('trace["s"].max(axis=2)', 'trace["s"].max(axis=1)'),
+    "sum over queries": ('trace["e"].sum(axis=2)', 'trace["e"].sum(axis=1)'),
+    "a dropped residual": ("+ (pixels << layer.residual_shift)", ""),
+    "a stale table": ('layer.exp_table[trace["t"]]', 'np.minimum(layer.exp_table[trace["t"]] + 1, 200)'),
+}
+TABLES = "self.exp_table, self.reciprocal_table, 2.0**self.plan.difference.frac"
+TWIN = {
+    "a transposed key": ("attend", "q @ k.transpose(1, 2)", "q @ k.reshape(len(k), k.shape[2], -1)"),
+    "a softmax over queries": ("attend", f"(scores, {TABLES})", f"(scores.mT, {TABLES}).mT"),
+    "a dropped residual": ("forward", " + x.value", ""),
+    "a stale table": ("attend", "self.exp_table,", "(self.exp_table / 2).floor(),"),
+    "another stale table": ("attend", "self.reciprocal_table,", "self.reciprocal_table.flip(0),"),
+}
+
+
+@pytest.mark.parametrize("what", [f"emulator: {name}" for name in EMULATOR] + [f"twin: {name}" for name in TWIN])
+def test_the_export_catches_a_mutation_of_either_side(
+    what: str, mutable: q.QuantBraggNN, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    form, _, name = what.partition(": ")
+    if form == "emulator":
+        monkeypatch.setattr(emulate, "nonlocal_codes", changed_source(nonlocal_codes, *EMULATOR[name]))
+    else:
+        method, *texts = TWIN[name]
+        monkeypatch.setattr(QuantNonLocal, method, changed_source(getattr(QuantNonLocal, method), *texts))
+    with pytest.raises(
+        UserError, match=r"the integer network differs from the quantized network on \d+ of \d+ patches"
+    ):
+        export_qonnx(mutable, tmp_path / "model.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture(scope="module")
+def mutable() -> q.QuantBraggNN:
+    """A network that is exported as it is, and refused with any mutation."""
+    return network(8, 2)
+
+
+def test_the_export_catches_another_pooling(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Windows that forget their first pixel, in the trainable network and in the emulator."""
+    net = network(8, 2, POOLED)
+    message = r"the integer network differs from the quantized network on \d+ of \d+ patches"
+    with monkeypatch.context() as patch:
+        patch.setattr(qnonlocal, "pooled", lambda x, pool: pooled(x.roll(-1, 3), pool))
+        with pytest.raises(UserError, match=message):
+            export_qonnx(net, tmp_path / "model.onnx")
+    right = attention._pooled
+    monkeypatch.setattr(attention, "_pooled", lambda layer, codes: right(layer, np.roll(codes, -1, 1)))
+    with pytest.raises(UserError, match=message):
+        export_qonnx(net, tmp_path / "model.onnx")
+
+
+def test_the_export_catches_a_foreign_table(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A graph that holds another plan's exponentials is read as it is, and is not this network."""
+    net = network(8, 2)
+    right = qonnx_model(integers(net))
+    for name in ("nlb_exp_table", "nlb_reciprocal_table"):
+        model = onnx.ModelProto()
+        model.CopyFrom(right)
+        (tensor,) = [t for t in model.graph.initializer if t.name == name]
+        values = onnx.numpy_helper.to_array(tensor).copy()
+        values[1:-1] = values[2:]
+        tensor.CopyFrom(onnx.numpy_helper.from_array(values, name))
+        monkeypatch.setattr(export, "_graph", lambda _, model=model: model)
+        with pytest.raises(UserError, match="the integer network differs from the quantized network"):
+            export_qonnx(net, tmp_path / "model.onnx")
 
 
 def test_extreme_weights_agree() -> None:
@@ -214,15 +312,34 @@ def test_state_is_restored_and_a_float_network_of_another_kind_refused() -> None
         ({"exponential_bits": 1}, "attention.exponential_bits 1"),
         ({"difference_bits": 13}, "attention.difference_bits 13"),
         ({"reciprocal_bits": 8}, "attention.reciprocal_bits 8 is out of range; expected whole numbers from 9"),
-        (
-            {"exponential_bits": 3},
-            "attention.reciprocal_index_bits 8 is out of range; expected whole numbers from 2 to 7",
-        ),
     ],
 )
 def test_plans_out_of_range_are_refused(arguments: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
         AttentionPlan(**arguments)
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8, 12])
+@pytest.mark.parametrize("keys", [1, 9, 16, 17, 81])
+def test_the_reciprocals_index_lies_below_every_sums_leading_one(bits: int, keys: int) -> None:
+    """The largest index that is taken is that of the widest sum; one bit more is refused."""
+    most = len(f"{keys * (2**bits - 1):b}") - 1
+    for index in range(2, 13):
+        chosen = AttentionPlan(exponential_bits=bits, reciprocal_index_bits=index, reciprocal_bits=16)
+        if index <= most:
+            chosen.check_keys(keys)
+            continue
+        with pytest.raises(UserError, match=f"sums of {keys} exponentials of {bits} bits .* expected at most {most}"):
+            chosen.check_keys(keys)
+
+
+def test_an_index_too_wide_for_few_keys_is_refused_with_the_network() -> None:
+    narrow = BitPlan(attention=AttentionPlan(exponential_bits=4))
+    narrow.check(SPEC, SIZE)
+    narrow.check(NetworkSpec(attention=False), POOLED_SIZE)
+    message = "reciprocal_index_bits 8 is more than the sums of 9 exponentials of 4 bits have .* expected at most 7"
+    with pytest.raises(UserError, match=message):
+        q.QuantBraggNN(POOLED, POOLED_SIZE, narrow)
 
 
 def test_plan_of_the_published_network() -> None:
@@ -284,8 +401,13 @@ def reads(name: str, place: int, tensor: str) -> Change:
 
 def attributes(name: str, key: str, value: object) -> Change:
     def change(model: onnx.ModelProto) -> None:
-        (kept,) = [a for a in node(model, name).attribute if a.name == key]
-        kept.CopyFrom(helper.make_attribute(key, value))
+        target = node(model, name).attribute
+        kept = next((a for a in target if a.name == key), None)
+        made = helper.make_attribute(key, value)
+        if kept is None:
+            target.append(made)
+        else:
+            kept.CopyFrom(made)
 
     return change
 
@@ -346,6 +468,57 @@ def test_other_patterns_are_refused_by_name(
     change(found)
     onnx.save(found, str(tmp_path / "m.onnx"))
     with pytest.raises(UserError, match=message):
+        integer_network(tmp_path / "m.onnx")
+
+
+@pytest.fixture(scope="module")
+def pooled_model() -> onnx.ModelProto:
+    return qonnx_model(integers(network(6, spec=POOLED)))
+
+
+def changes(*several: Change) -> Change:
+    return lambda model: [change(model) for change in several] and None
+
+
+def window(role: str, side: int) -> Change:
+    """Pool keys or values by another window, with the shape that follows from it."""
+    count = np.array([1, 3, (9 // side) ** 2])
+    return changes(
+        attributes(f"nlb_{role}_pool", "kernel_shape", [side, side]),
+        attributes(f"nlb_{role}_pool", "strides", [side, side]),
+        constant(f"nlb_{role}_shape", count),
+    )
+
+
+def averaged(model: onnx.ModelProto) -> None:
+    node(model, "nlb_value_pool").op_type = "AveragePool"
+
+
+POOLING: list[tuple[str, Change]] = [
+    (r"nlb_key_pool: kernel_shape is \[2, 2\], expected a square whose side is one of \[3, 9\]", window("key", 2)),
+    (r"nlb_key_pool: kernel_shape is \[3, 9\]", attributes("nlb_key_pool", "kernel_shape", [3, 9])),
+    (r"nlb_key_pool: strides is \[1, 1\], expected \[3, 3\]", attributes("nlb_key_pool", "strides", [1, 1])),
+    (r"nlb_value_pool: pads is \[1, 1, 1, 1\]", attributes("nlb_value_pool", "pads", [1, 1, 1, 1])),
+    (r"nlb_value_pool: ceil_mode is 1, expected 0", attributes("nlb_value_pool", "ceil_mode", 1)),
+    (r"nlb_value_pool: dilations is \[2, 2\]", attributes("nlb_value_pool", "dilations", [2, 2])),
+    (r"nlb_value_pool: auto_pad is b'SAME_UPPER'", attributes("nlb_value_pool", "auto_pad", "SAME_UPPER")),
+    (r"nlb_scores: its keys are pooled by 9, the values by 3, expected the same", window("key", 9)),
+    (r"nlb_key_flat: its shape is .*9.0\], expected \[1, 3, 81\]", reads("nlb_key_flat", 0, "nlb_key_out")),
+    (r"nlb_value_pool: operator AveragePool, expected Quant", averaged),
+    (r"nlb_sum_index: its table differs .* 64 entries", changes(window("key", 9), window("value", 9))),
+    (r"nlb_mixed_square: its shape is .*, expected \[1, 4, 9, 9\]", constant("nlb.out_weight", np.ones((8, 4, 1, 1)))),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("message", "change"), POOLING, ids=[m for m, _ in POOLING])
+def test_other_poolings_are_refused_by_name(
+    message: str, change: Change, pooled_model: onnx.ModelProto, tmp_path: Path
+) -> None:
+    found = onnx.ModelProto()
+    found.CopyFrom(pooled_model)
+    change(found)
+    onnx.save(found, str(tmp_path / "m.onnx"))
+    with pytest.raises(UserError, match=f"node {message}"):
         integer_network(tmp_path / "m.onnx")
 
 

@@ -1,6 +1,6 @@
 // Non-local block (self-attention over all pixels, with a residual) in the integer contract: see docs/attention_hls.md.
 //
-//   q = theta(x), k = phi(x), v = g(x)     1 x 1 convolutions, requantized
+//   q = theta(x), k = phi(x), v = g(x)     1 x 1 convolutions, requantized; k and v the maxima of windows, if pooled
 //   s = q . k, m = max_j s                 exact
 //   t = m - s, e = exp_table[t]            saturated index of a table
 //   S = sum_j e, a = sum_j e * v           exact
@@ -71,19 +71,28 @@ template <class T, class CONFIG_T> struct nonlocal_port<T, CONFIG_T, io_stream> 
     }
 };
 
-// What follows from a configuration: CONFIG_T gives positions, channels, inner, parallel and the types.
+// What follows from a configuration: CONFIG_T gives positions (side x side), side, pool, channels, inner, parallel and
+// the types.
 template <class data_T, class CONFIG_T> struct nonlocal_shape {
     typedef nonlocal_port<data_T, CONFIG_T, CONFIG_T::io_type> source;
 
-    static const unsigned groups = (CONFIG_T::positions + CONFIG_T::parallel - 1) / CONFIG_T::parallel;
+    // A key and a value are the maxima of a window of pool x pool positions; pool divides side.
+    static const unsigned windows = CONFIG_T::side / CONFIG_T::pool;
+    static const unsigned keys = windows * windows;
+    static const unsigned groups = (keys + CONFIG_T::parallel - 1) / CONFIG_T::parallel;
     // Multipliers that project and merge may use, each being given `groups` cycles for a position.
     static const unsigned project_multipliers = (3 * CONFIG_T::channels * CONFIG_T::inner + groups - 1) / groups;
     static const unsigned merge_multipliers = ((CONFIG_T::channels + 1) * CONFIG_T::inner + groups - 1) / groups;
     // Two patches of positions wait at most: one whose rows are being worked on, one whose keys are being made. One
     // patch is the least that cannot deadlock, since no row starts before all keys are there.
     static const unsigned waiting = 2 * CONFIG_T::positions;
-    // Two rows of scores wait at most: the maximum of a row is known, and its weighing starts, after its last score.
-    static const unsigned row_waiting = 2 * groups;
+    // Two FIFOs lead from score to weigh, and two from weigh to merge. A pipeline stalls as a whole: while it waits for
+    // one of them, it must not hold back what the other needs. `skew`: cycles that the accesses to the two may be apart,
+    // in the writer's pipeline and the reader's together (docs/back_pressure.md).
+    static const unsigned skew = 24;
+    static const unsigned row_waiting = 2 + skew;
+    // Two rows of scores: the maximum of a row is known, and its weighing starts, after its last score.
+    static const unsigned score_waiting = 2 * groups + skew;
 
     typedef typename source::pixel_t pixel_t;
     typedef nnet::array<typename CONFIG_T::query_t, CONFIG_T::inner> queries_t;
@@ -147,26 +156,60 @@ void nonlocal_project(
     // Rows are not worked on faster than one in `groups` cycles; a faster projection would only cost multipliers.
     #pragma HLS ALLOCATION operation instances=mul limit=shape::project_multipliers
 
-    unsigned group = 0, lane = 0; // counters, since a division by `parallel` would be one in hardware
+    // The maxima of the open windows, one row of them. They are registers of this process, and not kept in `keys` and
+    // `values`, for two reasons: a channel between dataflow processes may be written here but not read back, and
+    // a register that is read and written each iteration allows one position a cycle (groups = 1), a memory does not.
+    // Never read, and so removed, where there is no pooling.
+    typename CONFIG_T::key_t key_maxima[shape::windows][CONFIG_T::inner];
+    typename CONFIG_T::value_t value_maxima[shape::windows][CONFIG_T::inner];
+    #pragma HLS ARRAY_PARTITION variable=key_maxima complete dim=0
+    #pragma HLS ARRAY_PARTITION variable=value_maxima complete dim=0
+
+    // Counters, since divisions by `parallel` and `pool` would be some in hardware. Windows are complete, and keys
+    // are written, in the order of their numbers.
+    unsigned group = 0, lane = 0;          // of the next key
+    unsigned row = 0, col = 0, window = 0; // inside the window; the window in its row
     for (unsigned i = 0; i < CONFIG_T::positions; i++) {
         #pragma HLS PIPELINE II=shape::groups
         const typename shape::pixel_t pixel = shape::source::read(data, i);
+        const bool opens = CONFIG_T::pool == 1 || (row == 0 && col == 0);
+        const bool closes = CONFIG_T::pool == 1 || (row == CONFIG_T::pool - 1 && col == CONFIG_T::pool - 1);
         typename shape::queries_t query;
         for (unsigned d = 0; d < CONFIG_T::inner; d++) {
             #pragma HLS UNROLL
-            const unsigned row = d * CONFIG_T::channels;
-            query[d] = nonlocal_dot<typename CONFIG_T::theta_accum_t>(pixel, theta_weight + row, theta_bias[d]);
-            keys[group][lane][d] = nonlocal_dot<typename CONFIG_T::phi_accum_t>(pixel, phi_weight + row, phi_bias[d]);
-            values[group][lane][d] = nonlocal_dot<typename CONFIG_T::g_accum_t>(pixel, g_weight + row, g_bias[d]);
+            const unsigned first = d * CONFIG_T::channels;
+            query[d] = nonlocal_dot<typename CONFIG_T::theta_accum_t>(pixel, theta_weight + first, theta_bias[d]);
+            typename CONFIG_T::key_t key =
+                nonlocal_dot<typename CONFIG_T::phi_accum_t>(pixel, phi_weight + first, phi_bias[d]);
+            typename CONFIG_T::value_t value =
+                nonlocal_dot<typename CONFIG_T::g_accum_t>(pixel, g_weight + first, g_bias[d]);
+            if (!opens && key_maxima[window][d] > key)
+                key = key_maxima[window][d];
+            if (!opens && value_maxima[window][d] > value)
+                value = value_maxima[window][d];
+            key_maxima[window][d] = key;
+            value_maxima[window][d] = value;
             NONLOCAL_TRACE("q", i * CONFIG_T::inner + d, query[d]);
-            NONLOCAL_TRACE("k", i * CONFIG_T::inner + d, keys[group][lane][d]);
-            NONLOCAL_TRACE("v", i * CONFIG_T::inner + d, values[group][lane][d]);
+            if (closes) {
+                keys[group][lane][d] = key;
+                values[group][lane][d] = value;
+                NONLOCAL_TRACE("k", (group * CONFIG_T::parallel + lane) * CONFIG_T::inner + d, key);
+                NONLOCAL_TRACE("v", (group * CONFIG_T::parallel + lane) * CONFIG_T::inner + d, value);
+            }
         }
         pixels.write(pixel);
         queries.write(query);
-        if (++lane == CONFIG_T::parallel) {
+        if (closes && ++lane == CONFIG_T::parallel) {
             lane = 0;
             group++;
+        }
+        if (++col == CONFIG_T::pool) {
+            col = 0;
+            if (++window == shape::windows) {
+                window = 0;
+                if (++row == CONFIG_T::pool)
+                    row = 0;
+            }
         }
     }
 }
@@ -188,19 +231,28 @@ void nonlocal_score(
         if (group == 0)
             query = queries.read();
         typename shape::scores_t found;
+        typename CONFIG_T::score_t compared[CONFIG_T::parallel];
+        #pragma HLS ARRAY_PARTITION variable=compared complete
         for (unsigned lane = 0; lane < CONFIG_T::parallel; lane++) {
             #pragma HLS UNROLL
             found[lane] = 0;
-            if (first + lane < CONFIG_T::positions) { // the last group may have fewer keys
+            compared[lane] = found[0];        // stands for a lane without a key; lane 0 always has one
+            if (first + lane < shape::keys) { // the last group may have fewer keys
                 for (unsigned d = 0; d < CONFIG_T::inner; d++) {
                     #pragma HLS UNROLL
                     found[lane] += query[d] * keys[group][lane][d];
                 }
-                if ((group == 0 && lane == 0) || found[lane] > maximum)
-                    maximum = found[lane];
-                NONLOCAL_TRACE("s", row * CONFIG_T::positions + first + lane, found[lane]);
+                compared[lane] = found[lane];
+                NONLOCAL_TRACE("s", row * shape::keys + first + lane, found[lane]);
             }
         }
+        // The lanes' own maximum by a tree, then one comparison with the row's: only that is carried from one cycle to
+        // the next and must fit into a cycle, however many lanes there are.
+        typedef nnet::Op_max<typename CONFIG_T::score_t> larger_t;
+        const typename CONFIG_T::score_t largest =
+            nnet::reduce<typename CONFIG_T::score_t, CONFIG_T::parallel, larger_t>(compared, larger_t());
+        if (group == 0 || largest > maximum)
+            maximum = largest;
         scores.write(found);
         first += CONFIG_T::parallel;
         if (++group == shape::groups) {
@@ -240,20 +292,32 @@ void nonlocal_weigh(
             }
         }
         const typename shape::scores_t found = scores.read();
+        // The lanes' own sums, then one addition to the row's, for the same reason.
+        typename CONFIG_T::total_t lanes_total = 0;
+        typename shape::weighted_t lanes_sum;
+        for (unsigned d = 0; d < CONFIG_T::inner; d++) {
+            #pragma HLS UNROLL
+            lanes_sum[d] = 0;
+        }
         for (unsigned lane = 0; lane < CONFIG_T::parallel; lane++) {
             #pragma HLS UNROLL
-            if (first + lane < CONFIG_T::positions) {
+            if (first + lane < shape::keys) {
                 const typename CONFIG_T::index_t difference = maximum - found[lane]; // floor, saturate
                 const ap_uint<CONFIG_T::index_t::width> entry = difference.range(CONFIG_T::index_t::width - 1, 0);
                 const typename CONFIG_T::exp_table_t exponential = exp_table[entry.to_uint()];
-                total += exponential;
+                lanes_total += exponential;
                 for (unsigned d = 0; d < CONFIG_T::inner; d++) {
                     #pragma HLS UNROLL
-                    sum[d] += exponential * values[group][lane][d];
+                    lanes_sum[d] += exponential * values[group][lane][d];
                 }
-                NONLOCAL_TRACE("t", row * CONFIG_T::positions + first + lane, difference);
-                NONLOCAL_TRACE("e", row * CONFIG_T::positions + first + lane, exponential);
+                NONLOCAL_TRACE("t", row * shape::keys + first + lane, difference);
+                NONLOCAL_TRACE("e", row * shape::keys + first + lane, exponential);
             }
+        }
+        total += lanes_total;
+        for (unsigned d = 0; d < CONFIG_T::inner; d++) {
+            #pragma HLS UNROLL
+            sum[d] += lanes_sum[d];
         }
         first += CONFIG_T::parallel;
         if (++group == shape::groups) {
@@ -371,10 +435,10 @@ void nonlocal(
     hls::stream<typename CONFIG_T::total_t> totals("totals");
     #pragma HLS STREAM variable=pixels depth=shape::waiting
     #pragma HLS STREAM variable=queries depth=shape::waiting
-    #pragma HLS STREAM variable=scores depth=shape::row_waiting
-    #pragma HLS STREAM variable=maxima depth=2
-    #pragma HLS STREAM variable=weighted depth=2
-    #pragma HLS STREAM variable=totals depth=2
+    #pragma HLS STREAM variable=scores depth=shape::score_waiting
+    #pragma HLS STREAM variable=maxima depth=shape::row_waiting
+    #pragma HLS STREAM variable=weighted depth=shape::row_waiting
+    #pragma HLS STREAM variable=totals depth=shape::row_waiting
     nonlocal_project<data_T, CONFIG_T>(data, pixels, queries, keys, values, theta_weight, theta_bias, phi_weight,
                                        phi_bias, g_weight, g_bias);
     nonlocal_score<data_T, CONFIG_T>(queries, keys, scores, maxima);
