@@ -15,7 +15,9 @@ _STATEMENT = re.compile(r"([^;]+);[ \t]*(?://[ \t]*(\S+))?")
 _STREAM = re.compile(r"hls::stream<(?P<type>.+)>\s*(?P<name>\w+)\s*(\(\s*\"\w*\"\s*\))?", re.DOTALL)
 _ARRAY = re.compile(r"(?P<type>(typename )?[\w:<>, ]+?)\s+(?P<name>\w+)(?P<dims>(\[[^\]]+\])+)", re.DOTALL)
 _KEPT = re.compile(r"(typedef|using|auto ?&|static const|const|constexpr)\s", re.DOTALL)
-_CALL = re.compile(r"(?P<function>[\w:]+)\s*(<.*>)?\s*\((?P<arguments>.*)\)", re.DOTALL)
+_CALL = re.compile(
+    r"(?!(?:if|for|while|switch|do|else|return)\b)(?P<function>[\w:]+)\s*(<.*>)?\s*\((?P<arguments>.*)\)", re.DOTALL
+)
 
 
 def ports(text: str, function: str) -> tuple[str, str]:

@@ -249,8 +249,8 @@ def _projection(
     if pooling and walk.graph.writer(flat.input[0], flat).op_type == "MaxPool":
         node = walk.step(flat, 0, "MaxPool", "windows of keys and values")
         pool = _window(walk, node, like.shape[1:])
-    walk.values(flat, 1, "shape", [1, like.inner, like.shape[1] * like.shape[2] // pool**2])
     clipped = walk.step(node, 0, "Quant", "codes of queries, keys and values")
+    walk.values(flat, 1, "shape", [1, like.inner, like.shape[1] * like.shape[2] // pool**2])
     conv = walk.step(clipped, 0, "Conv", "projection")
     walk.same(conv, 0, like.x, "the one input of the block")
     part = _part(walk, conv, like.source.frac, like.shape, like.inner)
