@@ -134,17 +134,20 @@ def train_network(
 
 
 def check_learned(predicted: NDArray[np.float64], offsets: NDArray[np.float64], name: str) -> None:
-    """Refuse answers (n, 2) px no better than the centre pixel: dead units, a diverged run, or one direction only.
-
-    A narrow head such as the published 16-8-4-2 can pass on a single number: then the answers follow the labels along
-    one direction, and across it they are constant (docs/ablation.md has how often).
-    """
+    """Refuse answers (n, 2) px that are no better than the centre pixel: dead units, a diverged run."""
     got, trivial = float(np.mean(distances(predicted, offsets))), float(np.mean(np.linalg.norm(offsets, axis=1)))
     if not got < 0.9 * trivial:
         raise UserError(
             f"{name}: mean validation error {got:.3f} px is that of the constant predictor ({trivial:.3f} px): the "
             "network has not learned; train longer or lower the learning rate"
         )
+
+
+def check_directions(predicted: NDArray[np.float64], offsets: NDArray[np.float64], name: str) -> None:
+    """Refuse answers (n, 2) px that follow the labels along one direction only.
+
+    A narrow head such as the published 16-8-4-2 can pass on a single number (docs/ablation.md has how often).
+    """
     if (lost := unexplained(predicted, offsets)) > _LOST:
         raise UserError(
             f"{name}: along one direction {lost:.0%} of the labels' variance is left in the errors: the network "
@@ -183,7 +186,9 @@ def run(table: PeakTable, name: str, spec: TrainSpec, seed: int, directory: Path
     Under torchrun the other processes follow through :func:`assist`.
     """
     _share(name)
-    train_network(spec, table, seed, directory, name, say)
+    net = train_network(spec, table, seed, directory, name, say)
+    patches, offsets = Peaks.of(table.of(VALIDATION), spec.labels).centred()
+    check_directions(predict(net, patches.numpy(), choose_device()), offsets.numpy(), name)
     history = json.loads((directory / f"{name}.json").read_text())["history"]
     figures.learning_curves({name: history}, directory / "curves.png")
     (directory / f"{name}.checkpoint").unlink()

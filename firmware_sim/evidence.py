@@ -210,7 +210,7 @@ def layer_rows(
             }
         elif isinstance(layer, NonLocal):
             parts = (layer.theta, layer.phi, layer.g, layer.out)
-            pairs = layer.positions**2 * len(layer.theta.weight)
+            pairs = layer.positions * layer.keys * len(layer.theta.weight)
             row |= {
                 "weight_bits": max(part.weight_format.bits for part in parts),
                 "accumulator_bits": layer.accumulator.bits,

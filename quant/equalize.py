@@ -24,7 +24,7 @@ POWERS = (0.5, 0.75, 1.0)
 #: What the largest value of each channel becomes: just below a power of two, the end of a format's range.
 _TARGET = 0.99
 
-#: A channel counts as of one sign when what it has of the other is, squared, below this fraction of its variance.
+#: A channel counts as of one sign when what it has of the other is, squared, at most this fraction of its variance.
 _NEGLIGIBLE = 1e-3
 
 #: How far above 0 a channel of one sign begins, over its range: room for patches unlike those of the calibration.
@@ -95,9 +95,9 @@ def _lift(layer: nn.Module, reader: nn.Module, a: Tensor, slope: float) -> None:
     """
     flat = a.transpose(0, 1).flatten(1)
     wrong = torch.stack([flat.clamp(min=0).square().mean(1), flat.clamp(max=0).square().mean(1)])
-    never_positive = wrong[0] < _NEGLIGIBLE * slope**2 * flat.var(1)
+    never_positive = wrong[0] <= _NEGLIGIBLE * slope**2 * flat.var(1)
     scale = torch.ones_like(wrong[0]).masked_fill(never_positive, slope)
-    one_sign = never_positive | (wrong[1] < _NEGLIGIBLE * flat.var(1))
+    one_sign = never_positive | (wrong[1] <= _NEGLIGIBLE * flat.var(1))
     low, high = flat.amin(1) * scale, flat.amax(1) * scale
     shift = torch.where(one_sign, _MARGIN * (high - low) - low, torch.zeros_like(low))
     weight, bias = _parameters(layer)

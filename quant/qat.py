@@ -121,7 +121,8 @@ def run(
     settled = spec.loop.max_iterations // 2 if spec.sparsity else 0
     checkpoint = directory / "qat.checkpoint"
     history = optimize(qnet, loss, evaluate, spec.loop, checkpoint, say, prune_step, settled)
-    train.check_learned(predicted(), offsets, "quantized network")
+    for check in (train.check_learned, train.check_directions):
+        check(predicted(), offsets, "quantized network")
     _write(qnet, normalizer, plan, directory)
     figures.learning_curves({"quantized": history}, directory / "curves.png")
     write_json(directory / "qat.json", {"history": history, "before": before, "sparsity": list(sparsity(qnet))})

@@ -395,7 +395,7 @@ def test_stage_collects_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(report, "_write", lambda *arguments: written.append(arguments))
     with pytest.raises(UserError, match="run `braggnn-edge csim`"):
         report.run(cfg["report"], cfg, run, stages, [], tmp_path / "out", said.append)
-    write_json(run / "csim/results.json", RESULTS)
+    write_json(run / "csim/results.json", RESULTS | {"hardware": []})
     np.savez(run / "csim/predictions.npz", **moved(offsets))
     with pytest.raises(UserError, match="run `braggnn-edge reference`"):
         report.run(cfg["report"], cfg, run, stages, [], tmp_path / "out", said.append)
