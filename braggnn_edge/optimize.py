@@ -27,9 +27,10 @@ def position_loss(predicted: Tensor, offsets: Tensor, huber: float) -> Tensor:
 class LoopSpec:
     """How long and how fast to train.
 
-    max_iterations: upper limit; evaluate_every: iterations between validations (and checkpoints); patience:
-    validations without improvement before stopping early (0: never); learning_rate: of Adam, the peak of it for
-    "one_cycle" (5 % warm-up, cosine to 1 % of the peak); batch: patches an iteration, over all devices.
+    max_iterations: upper limit, 0 to take the network as it is begun; evaluate_every: iterations between validations
+    (and checkpoints); patience: validations without improvement before stopping early (0: never); learning_rate: of
+    Adam, the peak of it for "one_cycle" (5 % warm-up, cosine to 1 % of the peak); batch: patches an iteration, over all
+    devices.
     """
 
     batch: int = 512
@@ -41,12 +42,12 @@ class LoopSpec:
 
     def __post_init__(self) -> None:
         if (
-            min(self.batch, self.max_iterations, self.evaluate_every) < 1
-            or self.patience < 0
+            min(self.batch, self.evaluate_every) < 1
+            or min(self.max_iterations, self.patience) < 0
             or self.learning_rate <= 0
         ):
             raise UserError(
-                "batch, max_iterations, evaluate_every and learning_rate must be positive, patience 0 or more"
+                "batch, evaluate_every and learning_rate must be positive, max_iterations and patience 0 or more"
             )
 
     def rate(self, iteration: int) -> float:

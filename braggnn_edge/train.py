@@ -191,7 +191,7 @@ def run(table: PeakTable, name: str, spec: TrainSpec, seed: int, directory: Path
     check_directions(predict(net, patches.numpy(), choose_device()), offsets.numpy(), name)
     history = json.loads((directory / f"{name}.json").read_text())["history"]
     figures.learning_curves({name: history}, directory / "curves.png")
-    (directory / f"{name}.checkpoint").unlink()
+    (directory / f"{name}.checkpoint").unlink(missing_ok=True)
 
 
 def assist(run_directory: Path, specs: dict[str, tuple[str, TrainSpec]], seed: int) -> None:

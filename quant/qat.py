@@ -126,7 +126,7 @@ def run(
     _write(qnet, normalizer, plan, directory)
     figures.learning_curves({"quantized": history}, directory / "curves.png")
     write_json(directory / "qat.json", {"history": history, "before": before, "sparsity": list(sparsity(qnet))})
-    checkpoint.unlink()
+    checkpoint.unlink(missing_ok=True)
 
 
 def values_of(patches: NDArray[np.generic], normalizer: Normalizer, plan: BitPlan) -> Tensor:

@@ -4,8 +4,11 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
+from braggnn_edge import train, upstream
+from braggnn_edge.errors import UserError
 from braggnn_edge.model import BraggNN, NetworkSpec
 from braggnn_edge.optimize import LoopSpec
 from braggnn_edge.table import PEAK, TRAIN, VALIDATION, PeakTable
@@ -36,8 +39,8 @@ def spots(n: int) -> PeakTable:
     return PeakTable(peaks, 1000 * rows[:, :, None] * cols[:, None, :], ("scan",), SIZE, 1)
 
 
-def test_stage_fine_tunes_a_network_with_attention(tmp_path: Path) -> None:
-    table = spots(200)
+def learned(table: PeakTable) -> BraggNN:
+    """A network that has seen the spots for a second."""
     torch.manual_seed(0)
     net = BraggNN(NetworkSpec((4, 3), (8,), True, 0.01), SIZE)
     patches = torch.from_numpy(table.patches()).float()
@@ -47,6 +50,35 @@ def test_stage_fine_tunes_a_network_with_attention(tmp_path: Path) -> None:
         optimizer.zero_grad()
         (located(net, patches) - offsets).square().mean().backward()
         optimizer.step()
+    return net
+
+
+def test_a_checkpoint_is_taken_as_it_is(tmp_path: Path) -> None:
+    table = spots(200)
+    net = learned(table)
+    upstream.save_checkpoint(net, tmp_path / "given.pt")
+    none = LoopSpec(max_iterations=0)
+    spec = train.TrainSpec(net.spec, none, initial=str(tmp_path / "given.pt"))
+    train.run(table, "full", spec, 1, tmp_path, lambda _: None)
+    kept = train.load_network(tmp_path, "full").state_dict()
+    assert all(torch.equal(kept[name], value) for name, value in net.state_dict().items())
+    run(table, QatSpec(loop=none), BitPlan(weight_bits=8), net, None, 1, tmp_path, lambda _: None)
+    assert json.loads((tmp_path / "qat.json").read_text())["history"] == []
+
+
+def test_a_lost_direction_is_refused() -> None:
+    """The direction may be any: here a diagonal one, along which the answers are constant."""
+    offsets = np.random.default_rng(2).normal(size=(200, 2))
+    across = np.array([1.0, -1.0]) / np.sqrt(2)
+    train.check_directions(offsets + 0.3, offsets, "net")
+    with pytest.raises(UserError, match="net: along one direction 100% of the labels' variance"):
+        train.check_directions(offsets - np.outer(offsets @ across, across), offsets, "net")
+    assert train.unexplained(np.zeros((10, 2)), offsets[:10]) == 0.0
+
+
+def test_stage_fine_tunes_a_network_with_attention(tmp_path: Path) -> None:
+    table = spots(200)
+    net = learned(table)
     loop = LoopSpec(batch=32, learning_rate=1e-3, max_iterations=6, evaluate_every=3, patience=0)
     plan = BitPlan(power_of_two_slope=True)
     run(table, QatSpec(loop=loop, shift=0, sparsity=0.2), plan, net, None, 1, tmp_path, lambda _: None)
