@@ -2,7 +2,7 @@
 
 The integer network stands for the firmware: every form of it is the same, code for code (attention_matrix.py, and the
 csim stage of each run). Errors are to truth where it is known and to the fit; "difference" is the integer network's
-percentile less the float one's.
+percentile less the float one's. Rows of the output that are not measured again stay as they are.
 """
 
 import argparse
@@ -32,7 +32,7 @@ def measure(run: Path) -> dict[str, Any]:
     path = run / "qat" / "integer.json"
     before = predict(load_network(run / "train", "full"), patches)
     after = integer_locator(network.load(path), network.load_normalizer(path)).locate(patches)
-    found: dict[str, Any] = {"peaks": len(patches)}
+    found: dict[str, Any] = {"peaks": len(patches), "commit": commit()}
     for reference in ("truth", "voigt"):
         known = test.has(reference)
         if known.any():
@@ -75,7 +75,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--run", action="append", required=True, metavar="NAME=PATH", help="a run with a qat stage")
     arguments = parser.parse_args()
-    document: dict[str, Any] = {"commit": commit(), "versions": versions(), "runs": {}}
+    document: dict[str, Any] = json.loads(OUTPUT.read_text()) if OUTPUT.exists() else {"runs": {}}
+    document["versions"] = versions()
     for text in arguments.run:
         name, _, path = text.partition("=")
         try:
