@@ -67,20 +67,29 @@ def _plain(value: Any) -> Any:
 
 def save(network: IntegerNetwork, path: Path, normalizer: Normalizer | None = None) -> None:
     """Write ``integer.json``: the same bytes for the same network, and the normalizer with its table if given."""
-    layers = [_plain(asdict(layer)) for layer in network.layers]
-    document: dict[str, Any] = {"version": 1, "size": network.size, "input": asdict(network.input)}
-    document["layers"] = layers
+    document = {"version": 1, **as_document(network)}
     if normalizer is not None:
         document["normalizer"] = normalizer.document()
     path.write_text(json.dumps(document, indent=None, separators=(",", ":")) + "\n")
+
+
+def as_document(network: IntegerNetwork) -> dict[str, Any]:
+    """The network as plain data: ``size``, ``input``, ``layers``."""
+    layers = [_plain(asdict(layer)) for layer in network.layers]
+    return {"size": network.size, "input": asdict(network.input), "layers": layers}
+
+
+def from_document(document: dict[str, Any]) -> IntegerNetwork:
+    """Read :func:`as_document`; KeyError, TypeError or ValueError for anything else."""
+    layers = tuple(_layer(entry) for entry in document["layers"])
+    return IntegerNetwork(int(document["size"]), Format(**document["input"]), layers)
 
 
 def load(path: Path) -> IntegerNetwork:
     """Read ``integer.json``; a file of another kind or version, or an incomplete one, is refused."""
     document = _document(path)
     try:
-        layers = tuple(_layer(entry) for entry in document["layers"])
-        return IntegerNetwork(int(document["size"]), Format(**document["input"]), layers)
+        return from_document(document)
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path}: damaged integer network ({error!r}); make it again with `make qat`") from error
 

@@ -40,6 +40,30 @@ from braggnn_edge.errors import UserError
 from quant.arithmetic import Codes
 
 
+def whole_counts(patches: NDArray[np.generic], low: int, high: int) -> tuple[Codes, int]:
+    """Values (N, S, S) to whole counts in [low, high], by floor and saturation, and how many saturated.
+
+    Raises UserError for another shape, for what is no number, and for NaN and infinity.
+    """
+    values = np.asarray(patches)
+    if values.ndim != 3 or values.dtype.kind not in "iuf":
+        raise UserError(
+            f"patches are {values.dtype} of shape {values.shape}, expected numbers (n, size, size); "
+            "cut patches from the frames first"
+        )
+    if values.dtype.kind == "f":
+        bad = ~np.isfinite(values).all(axis=(1, 2))
+        if bad.any():
+            raise UserError(
+                f"patch {int(np.argmax(bad))} holds NaN or infinity (as do {int(bad.sum()) - 1} others); "
+                "mask dead pixels before patches are normalized"
+            )
+    # float64 holds every count that is not saturated, so the conversion is exact where it matters.
+    floored = np.floor(values.astype(np.float64))
+    clipped = np.clip(floored, low, high)
+    return clipped.astype(np.int64), int(np.count_nonzero(clipped != floored))
+
+
 @dataclass(frozen=True)
 class Normalizer:
     """Widths of the normalizer; see the module's text for the steps.
@@ -60,6 +84,12 @@ class Normalizer:
         least = max(self.bits + 4, self.table_bits + 1)
         if not least <= self.count_bits <= 32:
             raise UserError(f"normalizer count_bits {self.count_bits} is out of range; expected {least} to 32 here")
+
+    @property
+    def count_range(self) -> tuple[int, int]:
+        """Smallest and largest count that the hardware receives."""
+        half = 1 << (self.count_bits - 1)
+        return -half, half - 1
 
     @property
     def mantissa_bits(self) -> int:
@@ -84,24 +114,7 @@ class Normalizer:
 
     def counts(self, patches: NDArray[np.generic]) -> tuple[Codes, int]:
         """Step 1: values (N, S, S) to saturated counts, and how many saturated; NaN, infinity are refused."""
-        values = np.asarray(patches)
-        if values.ndim != 3 or values.dtype.kind not in "iuf":
-            raise UserError(
-                f"patches are {values.dtype} of shape {values.shape}, expected numbers (n, size, size); "
-                "cut patches from the frames first"
-            )
-        if values.dtype.kind == "f":
-            bad = ~np.isfinite(values).all(axis=(1, 2))
-            if bad.any():
-                raise UserError(
-                    f"patch {int(np.argmax(bad))} holds NaN or infinity (as do {int(bad.sum()) - 1} others); "
-                    "mask dead pixels before patches are normalized"
-                )
-        # float64 holds every count that is not saturated, so the conversion is exact where it matters.
-        floored = np.floor(values.astype(np.float64))
-        half = 1 << (self.count_bits - 1)
-        clipped = np.clip(floored, -half, half - 1)
-        return clipped.astype(np.int64), int(np.count_nonzero(clipped != floored))
+        return whole_counts(patches, *self.count_range)
 
     def codes(self, patches: NDArray[np.generic]) -> Codes:
         """Detector values (N, S, S), integers or floats, to codes (N, S, S) in [0, 2**bits - 1]."""
