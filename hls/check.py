@@ -88,7 +88,7 @@ def _same(name: str, what: str, found: str, expected: str) -> None:
 
 
 def _check_linear(node: Any, layer: Linear, inputs: tuple[int, ...]) -> None:
-    kind = {"Conv2D": "conv2d", "Dense": "dense"}.get(node.class_name)
+    kind = {"Conv2D": "conv2d", "PointwiseConv2D": "conv2d", "Dense": "dense"}.get(node.class_name)
     if kind != layer.kind:
         raise UserError(f"layer {layer.name}: hls4ml made it a {node.class_name}, expected {layer.kind}")
     _same(layer.name, "weight", _type(node, "weight_t"), precision(layer.weight_format))

@@ -13,6 +13,7 @@ from qonnx.core.modelwrapper import ModelWrapper
 from qonnx.transformation.channels_last import ConvertToChannelsLastAndClean
 from qonnx.transformation.fold_constants import FoldConstants
 from qonnx.transformation.gemm_to_matmul import GemmToMatMul
+from qonnx.transformation.infer_shapes import InferShapes
 from qonnx.util.cleanup import cleanup_model
 
 from braggnn_edge.errors import UserError
@@ -83,7 +84,7 @@ def channels_last(qonnx_path: Path) -> ModelWrapper:
         model = model.transform(ConvertToChannelsLastAndClean(make_input_channels_last=True))
         model = cleanup_model(model.transform(GemmToMatMul()))
         model = model.transform(FoldConstants(exclude_op_types=[]))
-    model = _fold_dense(model)
+    model = _fold_dense(_without_idle_transposition(model))
     put_back(model.graph, blocks)
     order = {name: i for i, name in enumerate(name for node in model.graph.node for name in node.input)}
     initializers = sorted(model.graph.initializer, key=lambda tensor: order[tensor.name])
@@ -102,6 +103,26 @@ def _floor_input(model: onnx.ModelProto) -> None:
             for attribute in node.attribute:
                 if attribute.name == "rounding_mode":
                     attribute.s = b"FLOOR"
+
+
+def _without_idle_transposition(model: ModelWrapper) -> ModelWrapper:
+    """Remove the transposition of the input before a Flatten: of one channel it moves no value.
+
+    qonnx leaves it where no convolution comes first, and a stream would be gathered and reordered for it.
+    """
+    graph = model.graph
+    entry = graph.input[0].name
+    first = next(node for node in graph.node if entry in node.input)
+    if first.op_type == "Transpose" and model.get_tensor_shape(entry)[-1] == 1:
+        for node in model.find_consumers(first.output[0]):
+            node.input[list(node.input).index(first.output[0])] = entry
+        graph.node.remove(first)
+        made = {output for node in [first, *graph.node] for output in node.output}
+        kept = [info for info in graph.value_info if info.name not in made]
+        del graph.value_info[:]  # the shapes of what follows, as far as the Flatten, are others now
+        graph.value_info.extend(kept)
+        model = model.transform(InferShapes())
+    return model
 
 
 def _paired(model: ModelWrapper, network: IntegerNetwork, operators: tuple[str, ...], kind: type) -> Any:

@@ -1,9 +1,8 @@
 """The quantized network as a QONNX file, accepted only when it computes the same codes; and its execution."""
 
 import contextlib
-import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ from qonnx.transformation.infer_shapes import InferShapes
 from qonnx.util.cleanup import cleanup_model
 
 from braggnn_edge.errors import UserError
+from braggnn_edge.rundir import written_aside
 from quant.arithmetic import Codes, Format, exact_codes
 from quant.emulate import checked_codes, run
 from quant.from_qonnx import integer_network
@@ -43,31 +43,35 @@ def export_qonnx(qnet: QuantBraggNN, path: Path) -> IntegerNetwork:
     qonnx and by the emulator equals ``qnet`` in float64, code for code, on random and hostile inputs; otherwise a
     UserError is raised and nothing left behind. The same weights give the same bytes.
     """
-    aside = path.with_name(f".{path.name}.part")
-    try:
+    with written_aside(path) as aside:
         onnx.save(_graph(qnet), str(aside))
         network = integer_network(aside)
-        codes = np.concatenate(
-            [
-                hostile_codes(qnet.size, qnet.plan.input),
-                random_codes(qnet.size, qnet.plan.input, _CHECKED_PATCHES, np.random.default_rng(0)),
-            ]
-        )
-        reference = eval_exact(qnet, codes)
-        for form, found in (
-            ("integer network", run(network, codes).outputs),
-            ("QONNX file", run_qonnx(aside, codes)),
-        ):
-            wrong = int(np.count_nonzero((found != reference).any(axis=1)))
-            if wrong:
-                raise UserError(
-                    f"{path}: the {form} differs from the quantized network on {wrong} of {len(codes)} "
-                    "patches; nothing was written. Check the versions of brevitas, qonnx, onnxruntime"
-                )
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
+        require_equal(aside, network, lambda codes: eval_exact(qnet, codes), path, "quantized network")
     return network
+
+
+def require_equal(
+    aside: Path, network: IntegerNetwork, reference: Callable[[Codes], Codes], path: Path, name: str
+) -> None:
+    """Raise a UserError unless the file ``aside`` and ``network``, read from it, compute the reference's output codes.
+
+    Compared on hostile and random input codes; ``reference`` takes them (n, size, size), ``name`` says what it is,
+    ``path`` what the file would have been called.
+    """
+    codes = np.concatenate(
+        [
+            hostile_codes(network.size, network.input),
+            random_codes(network.size, network.input, _CHECKED_PATCHES, np.random.default_rng(0)),
+        ]
+    )
+    expected = reference(codes)
+    for form, found in (("integer network", run(network, codes).outputs), ("QONNX file", run_qonnx(aside, codes))):
+        wrong = int(np.count_nonzero((found != expected).any(axis=1)))
+        if wrong:
+            raise UserError(
+                f"{path}: the {form} differs from the {name} on {wrong} of {len(codes)} "
+                "patches; nothing was written. Check the versions of brevitas, qonnx, onnxruntime"
+            )
 
 
 def run_qonnx(path: Path, codes: NDArray[np.integer], batch: int = 2000) -> Codes:
