@@ -21,7 +21,7 @@ from braggnn_edge.table import PeakTable
 from braggnn_edge.table import load as load_table
 from firmware_sim import csim, evidence, reference
 from hls import build, hardware
-from quant import network, normalize, plan, qat
+from quant import compress, network, normalize, plan, qat
 
 SECTIONS: dict[str, Any] = {
     "scan": tuple[acquisition.ScanSpec, ...],
@@ -31,6 +31,7 @@ SECTIONS: dict[str, Any] = {
     "compact": train.TrainSpec,
     "quant": plan.BitPlan,
     "qat": qat.QatSpec,
+    "circuit": compress.CircuitSpec,
     "hls": build.HlsSpec,
     "csim": evidence.CsimSpec,
     "report": report.ReportSpec,
@@ -43,6 +44,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "label": ("label",),
     "train": ("train", "compact"),
     "qat": ("qat",),
+    "circuit": ("circuit",),
     "hls": ("hls",),
     "csim": ("csim",),
     "reference": ("reference",),
@@ -55,6 +57,7 @@ _HELP = {
     "label": "find peaks, fit pseudo-Voigts, cut patches, split -> peaks.h5",
     "train": "train the full float BraggNN and the compact float network",
     "qat": "quantization-aware training; QONNX file and integer network",
+    "circuit": "the smallest circuit: learned bit widths, pruning, a budget of look-up tables -> circuit.json",
     "hls": "hls4ml projects with exact types, test bench and golden vectors",
     "csim": "compile and run the C simulation; compare all forms code for code",
     "reference": "firmware against float networks, labels and truth; every form of inference against float64",
@@ -81,7 +84,7 @@ def stage(name: str, c: Context) -> Stage:
     """One stage of the chain for this configuration."""
     cfg, run = c.cfg, c.run
     floats = float_stages(cfg)
-    source = qat.FLOAT_NETWORKS[cfg["qat"].network]
+    source = qat.FLOAT_NETWORKS.get(cfg["qat"].network, ("", ""))
     files: dict[str, tuple[Path, ...]] = {
         "data": acquisition.external_files(cfg["scan"], cfg.folder),
         "label": acquisition.external_files(cfg["scan"], cfg.folder),  # it reads the measured frames again
@@ -95,6 +98,7 @@ def stage(name: str, c: Context) -> Stage:
         "train": ("label",),
         "compact": ("label",),
         "qat": ("label", *dict.fromkeys((source[0], "train"))) if cfg["qat"].teacher else ("label", source[0]),
+        "circuit": ("label", "train") if cfg["circuit"].teacher else ("label",),
         "hls": ("label", "qat"),
         "csim": ("label", *floats, "qat", "hls"),
         "reference": ("label", *floats, "qat", "csim"),
@@ -107,6 +111,7 @@ def stage(name: str, c: Context) -> Stage:
         "train": ("full",),
         "compact": ("compact",),
         "qat": ("quant", "qat"),
+        "circuit": ("circuit",),
         "hls": ("hls",),
         "csim": ("csim",),
         "reference": (),
@@ -139,6 +144,14 @@ def stage(name: str, c: Context) -> Stage:
             out,
             c.say,
         ),
+        "circuit": lambda out: compress.run(
+            _peaks(run),
+            cfg["circuit"],
+            train.load_network(run / "train", "full") if cfg["circuit"].teacher else None,
+            cfg.seed,
+            out,
+            c.say,
+        ),
         "hls": lambda out: build.run(cfg["hls"], _peaks(run), run / "qat", out, c.say),
         "csim": lambda out: evidence.run(cfg["csim"], cfg["quant"], source, run, cfg.seed, out, c.workers, c.say),
         "reference": lambda out: reference.run(run, floats, out, c.say),
@@ -160,8 +173,8 @@ def stage(name: str, c: Context) -> Stage:
 
 
 def float_stages(cfg: config.Config) -> tuple[str, ...]:
-    """The stages that train float networks: the compact one is not trained when the full one goes to the firmware."""
-    return ("train",) if cfg["qat"].network == "full" else ("train", "compact")
+    """The stages that train float networks: the compact one is not trained when another goes to the firmware."""
+    return ("train", "compact") if cfg["qat"].network == "compact" else ("train",)
 
 
 def _initial(cfg: config.Config, name: str) -> tuple[Path, ...]:

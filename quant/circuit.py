@@ -122,7 +122,7 @@ def load(path: Path) -> Circuit:
             Format(**document["output"]),
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: not a circuit ({error!r}); make it with `make compress`") from error
+        raise UserError(f"{path}: not a circuit ({error!r}); make it with `make circuit`") from error
 
 
 def _document(circuit: Circuit) -> dict[str, Any]:

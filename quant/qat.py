@@ -30,14 +30,15 @@ from quant.start import start
 class QatSpec:
     """Fine-tuning of the quantized network.
 
-    network: the float network that goes to the firmware, "compact" or "full" (then no compact one is trained); teacher:
+    network: what goes to the firmware, the float network "compact" or "full" (then no compact one is trained), or the
+    "circuit" of its own stage, which takes the place of this one; teacher:
     weight in [0, 1] of the full float network's answer in the target (0: labels only); sparsity: final fraction of
     pruned weights in each layer, reached over the first half of the iterations on the cubic schedule of Zhu and Gupta
     (arXiv:1710.01878); learn_scales: let the power-of-two exponents move in training; calibration: patches that set
     the activation scales; shift, dihedral, huber, loop: as in float training.
     """
 
-    network: Literal["compact", "full"] = "compact"
+    network: Literal["compact", "full", "circuit"] = "compact"
     loop: LoopSpec = field(
         default_factory=lambda: LoopSpec(
             learning_rate=1e-3, schedule="one_cycle", max_iterations=4000, evaluate_every=250, patience=0

@@ -25,7 +25,7 @@ FRAC = 9
 def small_network(window: int, bits: int, seed: int = 0) -> IntegerNetwork:
     """Dense, 5 hidden units, small random weights."""
     rng = np.random.default_rng(seed)
-    first = rng.integers(-7, 8, (5, window**2))
+    first, bias = rng.integers(-7, 8, (5, window**2)), rng.integers(-50, 50, 5)
     last = rng.integers(-7, 8, (2, 5))
     return sized(
         IntegerNetwork(
@@ -33,7 +33,7 @@ def small_network(window: int, bits: int, seed: int = 0) -> IntegerNetwork:
             Format(bits, bits, False),
             (
                 Flatten("flatten"),
-                Linear("dense.0", "dense", first, Format(4, 4, True), rng.integers(-50, 50, 5), Format(1, bits + 4, True)),
+                Linear("dense.0", "dense", first, Format(4, 4, True), bias, Format(1, bits + 4, True)),
                 Requantize("dense.0.act", "relu", Format(6, 5, False)),
                 Linear("dense.1", "dense", last, Format(4, 6, True), rng.integers(-50, 50, 2), Format(1, 11, True)),
                 Requantize("dense.1.act", "identity", Format(12, FRAC, True)),

@@ -1,0 +1,300 @@
+"""Stage "circuit": a small network of learned widths, trained in float, then rounded, pruned and pressed into LUTs."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from braggnn_edge import figures, train
+from braggnn_edge.dataset import Batches, Peaks
+from braggnn_edge.errors import UserError
+from braggnn_edge.metrics import distances, validation_figures
+from braggnn_edge.model import BraggNN
+from braggnn_edge.optimize import LoopSpec, optimize, position_loss
+from braggnn_edge.rundir import write_json, written_aside
+from braggnn_edge.table import TRAIN, VALIDATION, PeakTable
+from quant import circuit as circuits
+from quant import emulate
+from quant.arithmetic import Format
+from quant.block_shift import BlockShift
+from quant.centroid import Centroid
+from quant.circuit import Circuit
+from quant.circuit_qonnx import export_network
+from quant.learned import CircuitNetworkSpec, LearnedNetwork, prune
+from quant.learned_integers import exact_outputs, integers
+from quant.lut_model import LUTS_PER_EBOP
+from quant.normalize import Normalizer
+from quant.vectors import hostile_codes
+
+
+@dataclass(frozen=True)
+class FrontSpec:
+    """What stands around a circuit's network.
+
+    window: side of the part of the patch that is used, px; normalizer: "block_shift" or "min_max"; bits: of a code;
+    count_bits: of a count (unsigned for the shift, signed for min-max); subtract: the window's minimum, before the
+    shift; centroid: "squared", "intensity" or "none", what the network corrects; drop: low bits of a weight of the
+    centroid that are left out; index_bits, reciprocal_bits, numerator_bits: of its division
+    (:mod:`quant.centroid`); output_bits, output_frac: of the result, px.
+    """
+
+    window: int = 7
+    normalizer: Literal["block_shift", "min_max"] = "block_shift"
+    bits: int = 6
+    count_bits: int = 16
+    subtract: bool = False
+    centroid: Literal["squared", "intensity", "none"] = "squared"
+    drop: int = 4
+    index_bits: int = 6
+    reciprocal_bits: int = 9
+    numerator_bits: int = 12
+    output_bits: int = 13
+    output_frac: int = 9
+
+    def __post_init__(self) -> None:
+        self.made()
+
+    def made(self) -> tuple[Normalizer | BlockShift, Centroid | None, Format]:
+        """The normalizer, the centroid and the format of the result; UserError for what cannot be."""
+        if not 1 <= self.output_frac <= 16 or not self.output_frac + 2 <= self.output_bits <= 24:
+            raise UserError(
+                f"circuit: output_bits {self.output_bits} and output_frac {self.output_frac}; expected 1 to 16 "
+                "fraction bits, and at least 2 bits more in all, at most 24"
+            )
+        normalizer: Normalizer | BlockShift
+        if self.normalizer == "min_max":
+            if self.subtract:
+                raise UserError("circuit: the min_max normalizer subtracts the minimum anyway; leave out subtract")
+            normalizer = Normalizer(self.bits, self.count_bits)
+        else:
+            normalizer = BlockShift(self.bits, self.count_bits, self.subtract)
+        output = Format(self.output_bits, self.output_frac, signed=True)
+        if self.centroid == "none":
+            return normalizer, None, output
+        power = 2 if self.centroid == "squared" else 1
+        drop = self.drop if power == 2 else 0
+        widths = {name: getattr(self, name) for name in ("index_bits", "reciprocal_bits", "numerator_bits")}
+        base = Centroid.of_power(self.window, self.bits, power, drop, frac=self.output_frac, **widths)
+        return normalizer, base, output
+
+
+@dataclass(frozen=True)
+class CircuitSpec:
+    """A circuit and how it is trained.
+
+    front, network: what it is; float_loop: training without rounding; loop: with rounding, pruning and the budget;
+    shift, dihedral, huber: as in float training; teacher: weight in [0, 1] of the full float network's answer in the
+    target; sparsity, channel_sparsity: final shares of masked weights of a layer and of masked hidden dense channels,
+    on the cubic schedule of Zhu and Gupta (arXiv:1710.01878) over the first half; lut_budget: look-up tables of the
+    network by :mod:`quant.lut_model`, 0 for none: the loss grows by ``pressure`` for each doubling above a bound that
+    falls to it over the first half.
+    """
+
+    front: FrontSpec = field(default_factory=FrontSpec)
+    network: CircuitNetworkSpec = field(default_factory=CircuitNetworkSpec)
+    float_loop: LoopSpec = field(
+        default_factory=lambda: LoopSpec(512, 3e-3, "one_cycle", max_iterations=6000, evaluate_every=1000, patience=0)
+    )
+    loop: LoopSpec = field(
+        default_factory=lambda: LoopSpec(512, 2e-3, "one_cycle", max_iterations=10_000, evaluate_every=500, patience=0)
+    )
+    shift: int = 0
+    dihedral: bool = True
+    huber: float = 0.1
+    teacher: float = 0.0
+    sparsity: float = 0.0
+    channel_sparsity: float = 0.0
+    lut_budget: int = 0
+    pressure: float = 0.01
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.teacher <= 1 or not 0 <= self.sparsity < 1 or not 0 <= self.channel_sparsity < 1:
+            raise UserError("circuit: teacher must be in [0, 1], sparsity and channel_sparsity in [0, 1)")
+        if min(self.shift, self.huber, self.lut_budget, self.pressure, self.seed) < 0:
+            raise UserError("circuit: shift, huber, lut_budget, pressure and seed must be 0 or more")
+        self.network.side(self.front.window)
+
+    def risen(self, iteration: int) -> float:
+        """From 0 to 1 over the first half of the rounded training, fast at first."""
+        progress = min(1.0, iteration / max(1, self.loop.max_iterations // 2))
+        return 1 - (1 - progress) ** 3
+
+
+#: Iterations between two steps of the pruning schedule; of the last checkpointed part masks are fixed.
+_PRUNE_EVERY = 50
+
+
+class Task:
+    """Batches of a table as a circuit's network sees them: input values, and what is left to correct."""
+
+    def __init__(self, spec: CircuitSpec, table: PeakTable, seed: int, teacher: BraggNN | None) -> None:
+        self.normalizer, self.base, self.output = spec.front.made()
+        self.window, self.size = spec.front.window, table.size
+        if self.window > self.size:
+            raise UserError(f"circuit: a window of {self.window} px does not fit patches of {self.size} px")
+        if spec.shift > table.shift:
+            raise UserError(f"circuit: shift {spec.shift} exceeds the margin of {table.shift} px kept around patches")
+        data, held_out = (Peaks.of(table.of(part), "best") for part in (TRAIN, VALIDATION))
+        for part, peaks in (("train", data), ("validation", held_out)):
+            if len(peaks) == 0:
+                raise UserError(f"no {part} peaks with a label; lower the thresholds or change the split")
+        self.batches = Batches(data, min(spec.loop.batch, len(data)), spec.shift, seed, spec.dihedral)
+        self.teacher, self.share = teacher, spec.teacher if teacher is not None else 0.0
+        self.input = Format(self.normalizer.bits, self.normalizer.bits, signed=False)
+        patches, offsets = held_out.centred()
+        self.held_codes, self.held_offsets = self.codes(patches), offsets.numpy().astype(np.float64)
+        self.sample = self.values(self.codes(data.centred(stop=4096)[0]))
+
+    def codes(self, patches: Tensor) -> NDArray[np.int64]:
+        """Patches (n, size, size) in counts to input codes (n, window, window)."""
+        edge = (self.size - self.window) // 2
+        inner = slice(edge, self.size - edge)
+        return self.normalizer.codes(patches[:, inner, inner].numpy())
+
+    def values(self, codes: NDArray[np.int64]) -> Tensor:
+        """Codes to the network's input values (n, 1, window, window)."""
+        return torch.from_numpy(self.input.values(codes).astype(np.float32))[:, None]
+
+    def base_of(self, codes: NDArray[np.int64]) -> NDArray[np.float64]:
+        """The centroid's answers (n, 2) in px, 0 without one."""
+        return np.zeros((len(codes), 2)) if self.base is None else self.output.values(self.base.codes(codes))
+
+    def batch(self, iteration: int) -> tuple[Tensor, Tensor]:
+        """Input values of the batch, and the correction (n, 2) in px that would be right."""
+        patches, target = self.batches(iteration)
+        if self.teacher is not None:
+            with torch.no_grad():
+                target = torch.lerp(target, train.located(self.teacher, patches), self.share)
+        codes = self.codes(patches)
+        return self.values(codes), target - torch.from_numpy(self.base_of(codes).astype(np.float32))
+
+    def circuit(self, net: LearnedNetwork) -> Circuit:
+        """The circuit of a trained network."""
+        return Circuit(self.size, self.window, self.normalizer, integers(net), self.base, self.output)
+
+
+def fit(
+    spec: CircuitSpec,
+    table: PeakTable,
+    teacher: BraggNN | None,
+    seed: int,
+    directory: Path,
+    say: Callable[[str], None],
+) -> tuple[Circuit, LearnedNetwork, dict[str, list[dict[str, float]]]]:
+    """Train a circuit; checkpoints in ``directory``. Returns it, its trainable form, and the two learning curves.
+
+    Raises UserError where there is nothing to train on.
+    """
+    seed += spec.seed
+    task = Task(spec, table, seed, teacher)
+    torch.manual_seed(seed)
+    net = LearnedNetwork(spec.network, spec.front.window, task.input, task.output)
+    held, base = task.values(task.held_codes), task.base_of(task.held_codes)
+
+    def evaluate() -> dict[str, float]:
+        with torch.inference_mode():
+            answers = np.concatenate([net(part).double().numpy() for part in held.split(4096)])
+        figures_ = validation_figures(distances(answers + base, task.held_offsets))
+        return figures_ | ({"luts": float(luts(net.priced(held[:1])[1]))} if net.quantized else {})
+
+    def loss(module: nn.Module, iteration: int) -> Tensor:
+        values, target = task.batch(iteration)
+        return position_loss(module(values), target, spec.huber)
+
+    def pressed(_: nn.Module, iteration: int) -> Tensor:
+        values, target = task.batch(iteration + spec.float_loop.max_iterations)
+        answers, costs = net.priced(values)
+        found = position_loss(answers, target, spec.huber)
+        if not spec.lut_budget:
+            return found
+        spent = luts(costs)
+        bound = spec.lut_budget * (full / spec.lut_budget) ** (1 - spec.risen(iteration))
+        return found + spec.pressure * torch.relu(torch.log2(spent / bound))
+
+    def step(iteration: int) -> None:
+        for layer in net.stack:
+            layer.hold()
+        if (spec.sparsity or spec.channel_sparsity) and iteration % _PRUNE_EVERY == 0:
+            risen = spec.risen(iteration + _PRUNE_EVERY)
+            prune(net, spec.sparsity * risen, spec.channel_sparsity * risen)
+
+    say(f"circuit: {sum(layer.weight.numel() for layer in net.stack)} weights")
+    histories = {"float": optimize(net, loss, evaluate, spec.float_loop, directory / "float.checkpoint", say)}
+    net.start(task.sample)
+    before = evaluate()
+    full = max(before["luts"], float(spec.lut_budget))
+    say("  rounded: " + "  ".join(f"{k} {v:.4f}" for k, v in before.items()))
+    settled = spec.loop.max_iterations * 3 // 4 if spec.sparsity or spec.channel_sparsity or spec.lut_budget else 0
+    histories["circuit"] = optimize(
+        net, pressed, evaluate, spec.loop, directory / "circuit.checkpoint", say, step, settled
+    )
+    return task.circuit(net), net, histories
+
+
+def luts(costs: list[Tensor]) -> Tensor:
+    """Look-up tables of a network by the model, from the effective bit operations of its layers."""
+    return LUTS_PER_EBOP * torch.stack(costs).sum()
+
+
+def run(
+    table: PeakTable,
+    spec: CircuitSpec,
+    teacher: BraggNN | None,
+    seed: int,
+    directory: Path,
+    say: Callable[[str], None],
+) -> None:
+    """The stage: write ``circuit.json``, ``model.onnx``, ``learned.pt``, ``circuit_training.json`` and ``curves.png``.
+
+    Raises UserError when the result is no better than the constant predictor or than the centroid alone, and when the
+    integer circuit differs from the trained network on any held-out, hostile or random patch.
+    """
+    made, net, histories = fit(spec, table, teacher, seed, directory, say)
+    task = Task(spec, table, seed, None)
+    codes = np.concatenate([task.held_codes, hostile_codes(made.window, made.network.input)])
+    answers = made.output.values(made.run(task.held_codes))
+    for check in (train.check_learned, train.check_directions):
+        check(answers, task.held_offsets, "circuit")
+    wrong = int((exact_outputs(net, codes) != emulate.run(made.network, codes).outputs).any(axis=1).sum())
+    if wrong:
+        raise UserError(f"circuit: the integer network differs from the trained one on {wrong} of {len(codes)} patches")
+    validation = validation_figures(distances(answers, task.held_offsets))
+    alone = validation_figures(distances(task.base_of(task.held_codes), task.held_offsets))
+    say("  centroid alone " + "  ".join(f"{k} {v:.4f}" for k, v in alone.items()))
+    say("  circuit        " + "  ".join(f"{k} {v:.4f}" for k, v in validation.items()))
+    if made.centroid is not None and not validation["score"] < alone["score"]:
+        raise UserError(
+            f"circuit: its mean error of {validation['score']:.4f} px is not below the centroid's {alone['score']:.4f} "
+            "px: the network has not learned; raise lut_budget, or lower the learning rate"
+        )
+    export_network(made.network, directory / "model.onnx")
+    with written_aside(directory / "circuit.json") as aside:
+        circuits.save(made, aside)
+    with written_aside(directory / "learned.pt") as aside:
+        torch.save(net.state_dict(), aside)
+    figures.learning_curves(histories, directory / "curves.png")
+    described = {"history": histories["circuit"], "float": histories["float"], "centroid": alone, "circuit": validation}
+    write_json(directory / "circuit_training.json", described)
+    for name in ("float", "circuit"):
+        (directory / f"{name}.checkpoint").unlink(missing_ok=True)
+
+
+def load_learned(directory: Path, spec: CircuitSpec) -> LearnedNetwork:
+    """The trainable network that :func:`run` wrote, rounding on."""
+    normalizer, _, output = spec.front.made()
+    input = Format(normalizer.bits, normalizer.bits, signed=False)
+    net = LearnedNetwork(spec.network, spec.front.window, input, output)
+    try:
+        net.load_state_dict(torch.load(directory / "learned.pt", map_location="cpu", weights_only=True))
+    except (OSError, RuntimeError) as error:
+        raise UserError(
+            f"learned.pt of the circuit stage cannot be read ({error}); run `braggnn-edge circuit`"
+        ) from error
+    net.quantized = True
+    return net.eval()
