@@ -1,0 +1,116 @@
+"""Circuit to combinational logic: every addition and look-up of one patch unrolled, traced with da4ml.
+
+What is traced is the circuit's whole arithmetic, from counts to output codes, in integers. :func:`estimate` says what
+it will cost before anything is traced.
+"""
+
+from typing import Any
+
+import numpy as np
+from da4ml.trace import FixedVariableArrayInput, HWConfig, comb_trace
+from da4ml.types import CombLogic
+from numpy.typing import NDArray
+
+from braggnn_edge.errors import UserError
+from hls.trace_ops import saturated
+from hls.trace_parts import centroid_codes, constant_like, network_outputs, normalized, refusal
+from quant.arithmetic import Codes
+from quant.block_shift import BlockShift
+from quant.circuit import Circuit
+from quant.layers import Flatten, Leaky, Linear, Requantize
+
+#: Circuits above this many look-up tables, by :func:`estimate`, are not traced.
+LIMIT = 200_000
+
+#: Parts that :func:`trace` can leave out, to see what each costs.
+PARTS = ("normalizer", "network", "centroid")
+
+
+def trace(
+    circuit: Circuit, *, limit: int = LIMIT, options: dict[str, Any] | None = None, parts: tuple[str, ...] = PARTS
+) -> CombLogic:
+    """The circuit as da4ml's operations: window**2 counts in, row order, to two output codes (row, col).
+
+    ``options`` are those of da4ml's solver of constant matrices. ``parts`` other than all of :data:`PARTS` are for
+    looking at a part by itself: without the normalizer the inputs are codes, without the other two nothing is left
+    but the codes. Raises UserError for a layer that has no unrolled form and for a circuit whose :func:`estimate` is
+    above ``limit`` look-up tables; nothing is traced then.
+    """
+    expected = estimate(circuit)
+    if expected > limit:
+        raise UserError(
+            f"circuit: about {expected:,} look-up tables unrolled, the limit is {limit:,}; prune it, use fewer bits, "
+            "or use the HLS form (`make hls`), whose multipliers are shared"
+        )
+    solver = dict(options or {})
+    inputs = FixedVariableArrayInput(circuit.window**2, hwconf=HWConfig(1, -1, -1))
+    bits, signed = circuit.normalizer.count_bits, not isinstance(circuit.normalizer, BlockShift)
+    codes: list[Any]
+    if "normalizer" in parts:
+        counts = inputs.quantize(int(signed), bits - signed, 0)
+        codes = normalized(circuit.normalizer, list(counts._vars))
+    else:
+        codes = list(inputs.quantize(0, circuit.normalizer.bits, 0)._vars)
+    outputs: list[Any] = []
+    if "network" in parts:
+        outputs = network_outputs(circuit.network, codes, solver)
+    if "centroid" in parts and circuit.centroid is not None:
+        base = centroid_codes(circuit.centroid, codes, solver)
+        outputs = [a + b for a, b in zip(outputs, base, strict=True)] if outputs else base
+    if not outputs:
+        return comb_trace(inputs, codes, keep_dead_inputs=True)
+    to = circuit.output
+    clipped = [saturated(_variable(x), to.low, to.high, to.bits, to.signed) for x in outputs]
+    return comb_trace(inputs, clipped, keep_dead_inputs=True)
+
+
+def _variable(x: Any) -> Any:
+    return constant_like(x) if isinstance(x, int | float) else x
+
+
+def predict(comb: CombLogic, counts: NDArray[np.integer]) -> Codes:
+    """Outputs (n, outputs) of the traced operations, by da4ml's interpreter, for inputs (n, ...)."""
+    found = comb.predict(np.asarray(counts, np.float64).reshape(len(counts), -1), n_threads=1)
+    return np.rint(found).astype(np.int64)
+
+
+def estimate(circuit: Circuit) -> int:
+    """Look-up tables of the unrolled circuit, roughly, from counts of digits alone; layers are checked as well.
+
+    A sum costs its nonzero digits (canonical signed) times the width of what is added. Common digits are found and
+    shared by the tracing, so that the true figure is mostly lower.
+    """
+    pixels, bits = circuit.window**2, circuit.normalizer.bits
+    total = _normalizer_estimate(circuit)
+    rows, width = circuit.window, bits
+    for layer in circuit.network.layers:
+        if isinstance(layer, Linear):
+            places = 1
+            if layer.kind == "conv2d":
+                rows -= layer.weight.shape[2] - 1
+                places = rows * rows
+            total += places * int(_digits(layer.weight).sum()) * (width + 2)
+        elif isinstance(layer, Requantize) and not isinstance(layer, Leaky) and layer.rounding == "floor":
+            width = layer.output.bits
+        elif not isinstance(layer, Flatten):
+            raise UserError(refusal(layer.name, layer.kind))
+    if circuit.centroid is not None:
+        base = circuit.centroid
+        weight = max(base.weights).bit_length()
+        total += pixels * weight * max(1, 1 << max(0, bits - 6)) + 2 * pixels * (weight + 3)
+        total += 2 * base.reciprocal_bits * base.numerator_bits
+    return total
+
+
+def _normalizer_estimate(circuit: Circuit) -> int:
+    pixels, normalizer = circuit.window**2, circuit.normalizer
+    width = normalizer.count_bits
+    if isinstance(normalizer, BlockShift):
+        return pixels * (3 * width * normalizer.subtract + width // 3 + 3 * normalizer.bits)
+    return pixels * (5 * width + 3 * normalizer.mantissa_bits + normalizer.mantissa_bits**2)
+
+
+def _digits(weight: Codes) -> Codes:
+    """The number of nonzero digits of each weight in canonical signed form: popcount((3 w) xor w), w >= 0."""
+    magnitude = np.abs(weight)
+    return np.bitwise_count((3 * magnitude) ^ magnitude).astype(np.int64)
