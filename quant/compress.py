@@ -200,8 +200,8 @@ def fit(
     def evaluate() -> dict[str, float]:
         with torch.inference_mode():
             answers = np.concatenate([net(part).double().numpy() for part in held.split(4096)])
-        figures_ = validation_figures(distances(answers + base, task.held_offsets))
-        return figures_ | ({"luts": float(luts(net.priced(held[:1])[1]))} if net.quantized else {})
+            spent = {"luts": float(luts(net.priced(held[:1])[1]))} if net.quantized else {}
+        return validation_figures(distances(answers + base, task.held_offsets)) | spent
 
     def loss(module: nn.Module, iteration: int) -> Tensor:
         values, target = task.batch(iteration)

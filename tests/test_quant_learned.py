@@ -1,0 +1,230 @@
+"""Networks of learned bit widths: gradients of the roundings, pruning, exact integers, and the stage."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from braggnn_edge.errors import UserError
+from braggnn_edge.metrics import distances
+from braggnn_edge.optimize import LoopSpec
+from braggnn_edge.table import PEAK, TRAIN, VALIDATION, PeakTable
+from quant import circuit as circuits
+from quant import compress, emulate
+from quant.arithmetic import Format
+from quant.compress import CircuitSpec, FrontSpec, Task, load_learned, luts
+from quant.layers import Linear
+from quant.learned import CircuitNetworkSpec, LearnedNetwork, _Rounded, prune
+from quant.learned_integers import exact_outputs, integers, trimmed
+from quant.vectors import hostile_codes, random_codes
+
+torch.set_num_threads(1)
+INPUT, OUTPUT = Format(5, 5, False), Format(11, 8, True)
+SPECS = {
+    "dense": CircuitNetworkSpec(dense=(10, 6)),
+    "convolutions": CircuitNetworkSpec(conv=(4, 3), dense=(6,)),
+    "wide kernel": CircuitNetworkSpec(conv=(2,), kernel=5, dense=()),
+    "layer": CircuitNetworkSpec(dense=(10, 6), widths="layer"),
+    "linear": CircuitNetworkSpec(dense=()),
+}
+SHORT = LoopSpec(64, 3e-3, "one_cycle", max_iterations=200, evaluate_every=100, patience=0)
+
+
+def spots(n: int, size: int = 9, shift: int = 0) -> PeakTable:
+    """Gaussians of known centre and a height that varies a thousandfold, a quarter of them for validation."""
+    rng = np.random.default_rng(5)
+    side = size + 2 * shift
+    centre = side // 2 + rng.uniform(-0.5, 0.5, (n, 2))
+    grid = np.arange(side)
+    rows, cols = (np.exp(-((grid[None] - centre[:, axis, None]) ** 2) / 2.0) for axis in (0, 1))
+    peaks = np.zeros(n, PEAK)
+    peaks["truth_row"], peaks["truth_col"] = (centre - side // 2).T
+    peaks["split"] = np.where(np.arange(n) % 4 == 0, VALIDATION, TRAIN)
+    height = 30 * 10 ** rng.uniform(0, 3, n)
+    crops = rng.poisson(height[:, None, None] * rows[:, :, None] * cols[:, None, :] + 20.0)
+    return PeakTable(peaks, crops.astype(np.float64), ("scan",), size, shift)
+
+
+def disturbed(spec: CircuitNetworkSpec, seed: int = 1) -> LearnedNetwork:
+    """A network with fractions, biases and masks that differ from channel to channel."""
+    torch.manual_seed(seed)
+    net = LearnedNetwork(spec, 7, INPUT, OUTPUT)
+    net.start(torch.rand(200, 1, 7, 7))
+    with torch.no_grad():
+        for layer in net.stack:
+            layer.fraction -= 0.3 * torch.rand_like(layer.fraction)
+            layer.activation_fraction -= 0.3 * torch.rand_like(layer.activation_fraction)
+            layer.bias += 0.2 * torch.rand_like(layer.bias)
+            layer.hold()
+    prune(net, 0.3, 0.2)
+    return net
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_integers_are_the_trained_network(name: str) -> None:
+    net = disturbed(SPECS[name])
+    made = integers(net)
+    codes = np.concatenate([hostile_codes(7, INPUT), random_codes(7, INPUT, 800, np.random.default_rng(0))])
+    found, expected = emulate.run(made, codes), exact_outputs(net, codes)
+    assert np.array_equal(found.outputs, expected)
+    assert len(np.unique(expected, axis=0)) > 15
+    assert all(layer.overflows == 0 for layer in found.layers)
+
+
+def test_integers_notice_a_fraction_that_is_not_folded() -> None:
+    """The test above can fail: one activation fraction changed after the export."""
+    net = disturbed(SPECS["dense"])
+    made = integers(net)
+    with torch.no_grad():
+        net.stack[0].activation_fraction -= 1 / 8
+    codes = random_codes(7, INPUT, 800, np.random.default_rng(0))
+    assert not np.array_equal(emulate.run(made, codes).outputs, exact_outputs(net, codes))
+
+
+def test_channels_of_one_layer_may_have_different_fractions() -> None:
+    fractions = [layer.fractions() for layer in disturbed(SPECS["dense"]).stack]
+    assert len(fractions[0][0].unique()) > 1
+    assert len(fractions[0][1].unique()) > 1
+    assert all(len(f.unique()) == 1 for f in disturbed(SPECS["layer"]).stack[0].fractions())
+
+
+def test_rounding_gradients() -> None:
+    """Inside, the error shrinks with the step; beyond, the value with the range: -ln 2 times each."""
+    x = torch.tensor([0.30, 0.55, 9.0], requires_grad=True)
+    fraction = torch.tensor([2.0], requires_grad=True)
+    y = _Rounded.apply(x, fraction, 0, 15, True, False)
+    assert y.tolist() == [0.25, 0.5, 3.75]
+    y.sum().backward()
+    assert x.grad is not None
+    assert x.grad.tolist() == [1.0, 1.0, 0.0]
+    assert fraction.grad is not None
+    assert fraction.grad.item() == pytest.approx(-np.log(2) * (-0.05 - 0.05 + 3.75), rel=1e-5)
+
+
+def test_held_fractions_leave_room_for_the_largest() -> None:
+    net = disturbed(SPECS["dense"])
+    layer = net.stack[0]
+    with torch.no_grad():
+        layer.fraction += 5
+        layer.activation_fraction += 5
+    layer.hold()
+    with torch.no_grad():
+        use = layer.rounded()
+    codes = (use.weight * torch.exp2(use.fraction)).abs()
+    assert codes.max() <= 31
+    assert torch.allclose(use.weight, layer.weight * layer.mask, atol=float(torch.exp2(-use.fraction).max()))
+    assert (layer.peak * torch.exp2(use.activation_fraction)).max() <= 64
+    assert layer.fractions()[0].max() - layer.fractions()[0].min() <= 3
+
+
+def test_cost_counted_by_hand() -> None:
+    """Codes 1, 3 and 0 on inputs of 5 bits: 1 + 2 + 0 bits times 5."""
+    net = LearnedNetwork(CircuitNetworkSpec(dense=()), 3, INPUT, OUTPUT)
+    with torch.no_grad():
+        layer = net.stack[0]
+        layer.weight.zero_()
+        layer.weight[0, 0], layer.weight[1, 4] = 0.25, -0.75
+        layer.fraction.fill_(2 / 8)
+    net.quantized = True
+    _, costs = net.priced(torch.zeros(1, 1, 3, 3))
+    assert costs[0].item() == pytest.approx(15.0)
+    assert luts(costs).item() > 0
+
+
+def test_pruning_reaches_its_shares_and_frees_whole_channels() -> None:
+    torch.manual_seed(0)
+    net = LearnedNetwork(CircuitNetworkSpec(dense=(16, 8)), 7, INPUT, OUTPUT)
+    prune(net, 0.75, 0.5)
+    assert float(net.stack[0].mask.mean()) <= 0.25
+    dead = ~net.stack[0].mask.any(dim=1)
+    assert int(dead.sum()) >= 8
+    assert not net.stack[1].mask[:, dead].any()
+    net.start(torch.rand(50, 1, 7, 7))
+    widths = [len(layer.weight) for layer in integers(net).layers if isinstance(layer, Linear)]
+    assert widths[0] <= 8
+    assert widths[1] <= 4
+
+
+def test_trimming_changes_no_output() -> None:
+    net = disturbed(SPECS["dense"])
+    made = integers(net)
+    codes = random_codes(7, INPUT, 200, np.random.default_rng(0))
+    again = trimmed(made)
+    assert np.array_equal(emulate.run(again, codes).outputs, emulate.run(made, codes).outputs)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, CircuitSpec, PeakTable]:
+    directory = tmp_path_factory.mktemp("circuit")
+    front = FrontSpec(bits=5, centroid="squared", drop=3, output_bits=12, output_frac=8)
+    spec = CircuitSpec(
+        front, CircuitNetworkSpec(dense=(8,)), SHORT, SHORT, sparsity=0.5, lut_budget=800, channel_sparsity=0.25
+    )
+    compress.run(spots(1000), spec, None, 1, directory, lambda _: None)
+    return directory, spec, spots(1000)
+
+
+def test_stage_writes_a_circuit_that_is_better_than_its_centroid(trained) -> None:
+    directory, spec, table = trained
+    made = circuits.load(directory / "circuit.json")
+    held = table.of(VALIDATION)
+    error = distances(made.locate(held.patches()), held.offsets("truth")).mean()
+    base = made.output.values(made.centroid.codes(made.codes(held.patches())))
+    assert error < distances(base, held.offsets("truth")).mean()
+    described = json.loads((directory / "circuit_training.json").read_text())
+    assert described["circuit"]["score"] == pytest.approx(error)
+    assert described["history"][-1]["luts"] < 1.3 * spec.lut_budget
+    assert {"model.onnx", "learned.pt", "curves.png"} <= {path.name for path in directory.iterdir()}
+    assert not list(directory.glob("*.checkpoint"))
+
+
+def test_stage_files_are_one_network(trained) -> None:
+    directory, spec, _ = trained
+    made = circuits.load(directory / "circuit.json")
+    codes = random_codes(7, made.network.input, 300, np.random.default_rng(0))
+    outputs = exact_outputs(load_learned(directory, spec), codes)
+    assert np.array_equal(outputs, emulate.run(made.network, codes).outputs)
+
+
+def test_interrupted_training_goes_on_to_the_same_circuit(tmp_path: Path) -> None:
+    spec = CircuitSpec(FrontSpec(bits=5), CircuitNetworkSpec(dense=(4,)), SHORT, SHORT, lut_budget=500, sparsity=0.3)
+    table = spots(200)
+    whole, _, _ = compress.fit(spec, table, None, 1, tmp_path, lambda _: None)
+    (again := tmp_path / "again").mkdir()
+
+    def interrupt(text: str) -> None:
+        if "iteration    100/200" in text and "luts" in text:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        compress.fit(spec, table, None, 1, again, interrupt)
+    (again / "circuit.checkpoint").unlink(missing_ok=True)  # a kill between the line and the checkpoint
+    resumed, _, _ = compress.fit(spec, table, None, 1, again, lambda _: None)
+    assert resumed.digest == whole.digest
+
+
+def test_task_targets_are_what_the_centroid_leaves() -> None:
+    table = spots(120, shift=1)
+    task = Task(CircuitSpec(FrontSpec(bits=6), shift=1, loop=SHORT), table, 3, None)
+    values, target = task.batch(0)
+    codes = np.rint(values.numpy()[:, 0] * 64).astype(np.int64)
+    patches, offsets = task.batches(0)
+    assert np.array_equal(codes, task.codes(patches))
+    assert np.allclose(target.numpy() + task.base_of(codes), offsets.numpy(), atol=1e-6)
+
+
+def test_wrong_tables_are_refused() -> None:
+    for made, message in (
+        (lambda: CircuitNetworkSpec(kernel=2), "kernel 2 must be odd"),
+        (lambda: CircuitNetworkSpec(weight_bits=9), "expected 2 to 8 of each"),
+        (lambda: CircuitSpec(network=CircuitNetworkSpec(conv=(2, 2, 2, 2))), "do not fit a window of 7 px"),
+        (lambda: FrontSpec(normalizer="min_max", subtract=True), "subtracts the minimum anyway"),
+        (lambda: FrontSpec(output_bits=4), "fraction bits, and at least 2 bits more"),
+        (lambda: CircuitSpec(sparsity=1.0), "sparsity and channel_sparsity in"),
+        (lambda: Task(CircuitSpec(FrontSpec(window=11)), spots(8), 1, None), "does not fit patches of 9 px"),
+        (lambda: Task(CircuitSpec(shift=1), spots(8), 1, None), "exceeds the margin of 0 px"),
+    ):
+        with pytest.raises(UserError, match=message):
+            made()
