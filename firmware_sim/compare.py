@@ -1,6 +1,7 @@
 """Code-for-code comparison of the C simulation with the integer network, layer by layer."""
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -192,23 +193,41 @@ def simulate(
     :func:`firmware_sim.csim.run`; no trace is kept.
     """
 
-    def work(start: int, part: NDArray[np.integer]) -> Arrays:
-        slices = [slice(at, at + step) for at in range(0, len(part), step)]
-        outputs, parts = [], []
-        for chosen in slices:
-            found = csim.trace(executable, part[chosen])
-            outputs.append(found[-1])
-            parts.append(compare(network, expected_traces(network, part[chosen]), found, start + chosen.start))
-        text = json.dumps(merge(parts).document())
-        return {"outputs": np.concatenate(outputs), "comparison": np.array(text)}
-
-    # The steps of a block are some hundred thousand codes a patch at full size: few patches at a time.
-    has_block = any(isinstance(layer, NonLocal) for layer in network.layers)
-    step = min(chunk, _BLOCK_PATCHES) if has_block else chunk
+    def work(start: int, part: NDArray[np.integer]) -> tuple[Codes, Comparison]:
+        return compare_layers(executable, network, part, start)
 
     data = np.asarray(codes, np.int32).reshape(-1, network.size, network.size)
     digest = f"simulate {executable.key} {network_key(network)}"
-    results = map_chunks(work, data, key=digest, chunk=chunk, workers=workers, out_dir=out_dir, progress=progress)
+    return compare_chunks(work, data, key=digest, chunk=chunk, workers=workers, out_dir=out_dir, progress=progress)
+
+
+def compare_layers(
+    executable: csim.Executable, network: IntegerNetwork, codes: NDArray[np.integer], start: int = 0
+) -> tuple[Codes, Comparison]:
+    """Output codes (n, 2) of the simulated network and the comparison of its layers, of all codes (n, size, size)."""
+    # The steps of a block are some hundred thousand codes a patch at full size: few patches at a time.
+    has_block = any(isinstance(layer, NonLocal) for layer in network.layers)
+    step = _BLOCK_PATCHES if has_block else max(len(codes), 1)
+    outputs, parts = [], []
+    for at in range(0, len(codes), step):
+        part = codes[at : at + step]
+        found = csim.trace(executable, part)
+        outputs.append(found[-1])
+        parts.append(compare(network, expected_traces(network, part), found, start + at))
+    return np.concatenate(outputs), merge(parts)
+
+
+def compare_chunks(
+    work: Callable[[int, NDArray[np.integer]], tuple[Codes, Comparison]], data: NDArray[np.integer], *,
+    key: str, chunk: int, workers: int, out_dir: Path, progress: Progress | None = None,
+) -> tuple[Codes, Comparison]:  # fmt: skip
+    """:func:`firmware_sim.chunks.map_chunks` of a ``work`` that simulates and compares; its results joined."""
+
+    def kept(start: int, part: NDArray[np.integer]) -> Arrays:
+        outputs, comparison = work(start, part)
+        return {"outputs": outputs, "comparison": np.array(json.dumps(comparison.document()))}
+
+    results = map_chunks(kept, data, key=key, chunk=chunk, workers=workers, out_dir=out_dir, progress=progress)
     outputs = np.concatenate([np.zeros((0, 2), np.int64), *(result["outputs"] for result in results)])
     parts = [Comparison.from_document(json.loads(str(result["comparison"]))) for result in results]
     return outputs, merge(parts)
@@ -223,12 +242,16 @@ def network_key(network: IntegerNetwork) -> str:
 def compare_normalizer(executable: csim.Executable, normalizer: Normalizer, patches: NDArray[np.generic]) -> Comparison:
     """Compare the compiled normalizer with :class:`quant.normalize.Normalizer` on detector values (n, size, size)."""
     counts, saturations = normalizer.counts(patches)
-    expected, found = normalizer.codes(patches), csim.normalize(executable, counts)
+    return compare_step("normalizer", normalizer.codes(patches), csim.normalize(executable, counts), saturations)
+
+
+def compare_step(name: str, expected: Codes, found: Codes, saturations: int = 0, start: int = 0) -> Comparison:
+    """Compare one step outside the network, codes (n, ...); ``start`` is the number of the first patch."""
     wrong = expected != found
     first = None
     if wrong.any():
         patch, *index = (int(n) for n in np.argwhere(wrong)[0])
         at = (patch, *index)
-        first = Mismatch("normalizer", patch, tuple(index), int(expected[at]), int(found[at]))
-    count = LayerCount("normalizer", "normalizer", wrong.size, int(wrong.sum()), saturations, 0)
-    return Comparison(len(counts), int(wrong.any(axis=(1, 2)).sum()), (count,), first)
+        first = Mismatch(name, start + patch, tuple(index), int(expected[at]), int(found[at]))
+    count = LayerCount(name, name, wrong.size, int(wrong.sum()), saturations, 0)
+    return Comparison(len(found), int(wrong.reshape(len(wrong), -1).any(axis=1).sum()), (count,), first)

@@ -23,7 +23,7 @@ _HERE = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Executable:
-    """A compiled project: ``path`` runs the network, ``normalizer`` the normalizer.
+    """A compiled project: ``path`` runs the network, ``normalizer`` the normalizer, ``circuit`` a project's circuit.
 
     ``key`` is the hash of every source, of the drivers, of the flags and of the compiler's version.
     """
@@ -32,6 +32,7 @@ class Executable:
     normalizer: Path
     project: Project
     key: str
+    circuit: Path | None = None
 
 
 def build(project_dir: Path, build_dir: Path, compiler: str = "g++", optimization: str = OPTIMIZATION) -> Executable:
@@ -45,8 +46,16 @@ def build(project_dir: Path, build_dir: Path, compiler: str = "g++", optimizatio
     flags = (optimization, *CXX_FLAGS)
     key = _key(project_dir, compiler, flags)
     final = build_dir / key[:16]
-    found = Executable(final / "csim", final / "normalizer", project, key)
-    if found.path.exists() and found.normalizer.exists():
+    programs = {
+        "csim": ("firmware.o", "bridge.o", "driver.o"),
+        "normalizer": ("normalizer.o",),
+        "circuit": ("firmware.o", "bridge.o", "circuit.o", "circuit_driver.o"),
+    }
+    if not project.circuit:
+        del programs["circuit"]
+    circuit = final / "circuit" if project.circuit else None
+    found = Executable(final / "csim", final / "normalizer", project, key, circuit)
+    if all((final / program).exists() for program in programs):
         return found
     build_dir.mkdir(parents=True, exist_ok=True)
     log = build_dir / "compile.log"
@@ -60,6 +69,9 @@ def build(project_dir: Path, build_dir: Path, compiler: str = "g++", optimizatio
             "driver.o": [top, str(_HERE / "csim_batch.cpp")],
             "normalizer.o": ["-I.", str(_HERE / "csim_normalize.cpp")],
         }
+        if project.circuit:
+            units["circuit.o"] = [f"firmware/{project.top}.cpp"]
+            units["circuit_driver.o"] = ["-I.", str(_HERE / "csim_circuit.cpp")]
         compile_ = partial(_compile, compiler, project_dir, log)
         with ThreadPoolExecutor(2) as pool:
             jobs = [
@@ -68,12 +80,11 @@ def build(project_dir: Path, build_dir: Path, compiler: str = "g++", optimizatio
             ]
             for job in jobs:
                 job.result()
-        parts = [str(aside / name) for name in ("firmware.o", "bridge.o", "driver.o")]
-        compile_([*parts, "-o", str(aside / "csim")])
-        compile_([str(aside / "normalizer.o"), "-o", str(aside / "normalizer")])
+        for program, parts in programs.items():
+            compile_([*(str(aside / part) for part in parts), "-o", str(aside / program)])
         final.mkdir(exist_ok=True)
-        for part in ("normalizer", "csim"):
-            os.replace(aside / part, final / part)
+        for program in programs:
+            os.replace(aside / program, final / program)
     return found
 
 
@@ -120,7 +131,7 @@ def normalize(executable: Executable, counts: NDArray[np.integer]) -> Codes:
     with tempfile.TemporaryDirectory() as name:
         source, result = Path(name, "counts"), Path(name, "codes")
         np.ascontiguousarray(counts, np.int32).tofile(source)
-        _call([str(executable.normalizer), str(source), str(result)])
+        call([str(executable.normalizer), str(source), str(result)])
         return np.fromfile(result, np.int32).astype(np.int64).reshape(counts.shape)
 
 
@@ -173,7 +184,7 @@ def _execute(executable: Executable, codes: NDArray[np.integer], layers: list[st
         np.ascontiguousarray(codes, np.int32).tofile(source)
         arguments = [str(n) for n in (project.size**2, project.input.frac, outputs, project.output.frac)]
         tail = [str(traced), *layers] if layers else []
-        _call([str(executable.path), str(source), str(result), *arguments, *tail])
+        call([str(executable.path), str(source), str(result), *arguments, *tail])
         found = np.fromfile(result, np.int64).reshape(-1, outputs)
         if len(found) != len(codes):
             raise UserError(f"{executable.path} made {len(found)} results of {len(codes)} patches; build it again")
@@ -181,7 +192,7 @@ def _execute(executable: Executable, codes: NDArray[np.integer], layers: list[st
         return found, trace_codes.reshape(len(codes), -1 if len(codes) and layers else 0)
 
 
-def _call(command: list[str]) -> None:
+def call(command: list[str]) -> None:
     try:
         found = subprocess.run(command, capture_output=True, text=True, check=False, errors="replace")
     except OSError as error:

@@ -27,7 +27,7 @@ def hardware_rows(directory: Path, network: IntegerNetwork, say: Callable[[str],
         except UserError as error:
             say(f"  {named['project']}: no analytic figures: {error}")
             counted.append(named)
-        rows, left_out = read_reports(path, project.name, project.part)
+        rows, left_out = read_reports(path, project.top, project.part)
         reported += [named | row for row in rows]
         for reason in left_out:
             say(f"  {named['project']}: report left out: {reason}")
@@ -36,7 +36,7 @@ def hardware_rows(directory: Path, network: IntegerNetwork, say: Callable[[str],
 
 def vendor_files(directory: Path) -> tuple[Path, ...]:
     """Every vendor report that :func:`hardware_rows` looks at."""
-    return tuple(path for found in _projects(directory) for path in report_files(found, load_project(found).name))
+    return tuple(path for found in _projects(directory) for path in report_files(found, load_project(found).top))
 
 
 def analytic(project: Project, network: IntegerNetwork) -> dict[str, Any]:

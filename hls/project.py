@@ -25,11 +25,12 @@ from hls.targets import DEFAULT_TARGET, target
 from hls.test_bench import golden, normalizer_headers, render, test_bench_files
 from quant.arithmetic import Format
 from quant.attention import NonLocal
+from quant.block_shift import BlockShift
 from quant.network import IntegerNetwork, Linear, save
 from quant.normalize import Normalizer
 from quant.vectors import hostile_codes
 
-#: Name of the top function and of its source files.
+#: Name of hls4ml's function and of its source files.
 NAME = "braggnn"
 IO_TYPES = ("io_parallel", "io_stream")
 STRATEGIES = ("Latency", "Resource")
@@ -71,12 +72,18 @@ class Project:
     hls4ml: str
     name: str = NAME
     parallel: int = 0  # keys of a non-local block handled in a cycle; 0 without one
+    circuit: str = ""  # digest of the circuit around the network; empty for a network alone
+
+    @property
+    def top(self) -> str:
+        """Name of the function that the vendor's tools synthesize, and of its source."""
+        return f"{self.name}_circuit" if self.circuit else self.name
 
 
 def write_project(
     qonnx_path: Path,
     network: IntegerNetwork,
-    normalizer: Normalizer,
+    normalizer: Normalizer | BlockShift,
     directory: Path,
     *,
     counts: NDArray[np.generic],
@@ -197,7 +204,7 @@ def check_options(backend: str, io_type: str, clock_mhz: float, strategy: str, r
             raise UserError(f"reuse factor {factor} is impossible; expected 1 or more")
 
 
-def _check_arguments(network: IntegerNetwork, normalizer: Normalizer, directory: Path) -> None:
+def _check_arguments(network: IntegerNetwork, normalizer: Normalizer | BlockShift, directory: Path) -> None:
     expected = Format(normalizer.bits, normalizer.bits, signed=False)
     if network.input != expected:
         raise UserError(f"the normalizer makes codes of {expected}, but the network takes {network.input}")

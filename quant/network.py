@@ -10,6 +10,7 @@ import numpy as np
 from braggnn_edge.errors import UserError
 from quant.arithmetic import Format
 from quant.attention import NonLocal
+from quant.block_shift import BlockShift
 from quant.layers import Flatten, Leaky, Linear, Requantize
 from quant.normalize import Normalizer
 
@@ -65,7 +66,7 @@ def _plain(value: Any) -> Any:
     return value.tolist() if isinstance(value, np.ndarray) else value
 
 
-def save(network: IntegerNetwork, path: Path, normalizer: Normalizer | None = None) -> None:
+def save(network: IntegerNetwork, path: Path, normalizer: Normalizer | BlockShift | None = None) -> None:
     """Write ``integer.json``: the same bytes for the same network, and the normalizer with its table if given."""
     document = {"version": 1, **as_document(network)}
     if normalizer is not None:

@@ -54,7 +54,7 @@ static bool read_row(std::ifstream &file, const char *path, std::vector<long lon
     return true;
 }
 
-static void run_network(const std::vector<long long> &codes, std::vector<long long> &outputs) {
+static void run_@SUBJECT@(const std::vector<long long> &codes, std::vector<long long> &outputs) {
 @RUN_NETWORK@
 }
 
@@ -78,17 +78,17 @@ static int check_normalizer(const char *path) {
     return patches;
 }
 
-static int check_network(const char *path, std::ofstream &log) {
+static int check_@SUBJECT@(const char *path, std::ofstream &log) {
     std::ifstream file(path);
     std::vector<long long> row(INPUTS + OUTPUTS), outputs(OUTPUTS);
     int patches = 0;
     for (; read_row(file, path, row); patches++) {
-        run_network(std::vector<long long>(row.begin(), row.begin() + INPUTS), outputs);
+        run_@SUBJECT@(std::vector<long long>(row.begin(), row.begin() + INPUTS), outputs);
         for (int k = 0; k < OUTPUTS; k++)
             log << outputs[k] << (k + 1 < OUTPUTS ? " " : "\n");
         for (int k = 0; k < OUTPUTS; k++)
             if (outputs[k] != row[INPUTS + k]) {
-                std::cerr << "ERROR: network: patch " << patches << ", output " << k << ": code " << outputs[k]
+                std::cerr << "ERROR: @SUBJECT@: patch " << patches << ", output " << k << ": code " << outputs[k]
                           << ", expected " << row[INPUTS + k] << std::endl;
                 return -1;
             }
@@ -103,7 +103,7 @@ int main() {
     std::ofstream log("tb_data/csim_results.log");
 #endif
     const int normalized = check_normalizer("tb_data/counts_to_codes.dat");
-    const int located = check_network("tb_data/codes_to_outputs.dat", log);
+    const int located = check_@SUBJECT@("tb_data/@DATA@.dat", log);
     if (normalized < 0 || located < 0)
         return 1;
     if (normalized != @COUNTS@ || located != @CODES@) {
@@ -111,6 +111,6 @@ int main() {
                   << " golden vectors, expected @COUNTS@ and @CODES@" << std::endl;
         return 1;
     }
-    std::cout << "PASS: normalizer on " << normalized << " patches, network on " << located << " patches" << std::endl;
+    std::cout << "PASS: normalizer on " << normalized << " patches, @SUBJECT@ on " << located << " patches" << std::endl;
     return 0;
 }

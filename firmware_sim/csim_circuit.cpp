@@ -1,0 +1,51 @@
+// Batch driver of a circuit: int64 counts in; int64 codes, the centroid (0 where there is none) and offsets out, one patch
+// after the other. Normalizer and centroid are run by themselves once more, so that a difference has a place.
+// usage: csim_circuit COUNTS RESULTS
+//   COUNTS   patches x N         RESULTS  patches x (N + 2 + 2), written
+#include <cstdint>
+#include <cstdio>
+
+#include "firmware/braggnn_circuit.h"
+
+static const int N = normalize::N;
+
+template <class T> int64_t code_of(const T &value) {
+    ap_int<T::width> bits;
+    bits.range(T::width - 1, 0) = value.range(T::width - 1, 0);
+    return bits.to_int64();
+}
+
+int main(int argc, char **argv) {
+    FILE *in = argc == 3 ? std::fopen(argv[1], "rb") : NULL;
+    FILE *out = in ? std::fopen(argv[2], "wb") : NULL;
+    if (!out) {
+        std::fprintf(stderr, "usage: csim_circuit COUNTS RESULTS\n");
+        return 2;
+    }
+    int64_t given[N];
+    while (std::fread(given, sizeof(int64_t), N, in) == size_t(N)) {
+        int64_t results[N + 4] = {0};
+        normalize::count_t counts[N];
+        normalize::code_t codes[N];
+        for (int i = 0; i < N; i++)
+            counts[i] = given[i];
+        normalize::counts_to_codes(counts, codes);
+        for (int i = 0; i < N; i++)
+            results[i] = codes[i].to_int64();
+#if CIRCUIT_HAS_CENTROID
+        centroid::result_t base[2];
+        centroid::codes_to_offset(codes, base);
+        for (int k = 0; k < 2; k++)
+            results[N + k] = code_of(base[k]);
+#endif
+        circuit::offset_t offset[2];
+        braggnn_circuit(counts, offset);
+        for (int k = 0; k < 2; k++)
+            results[N + 2 + k] = code_of(offset[k]);
+        if (std::fwrite(results, sizeof(int64_t), N + 4, out) != size_t(N + 4)) {
+            std::perror(argv[2]);
+            return 2;
+        }
+    }
+    return std::fclose(out) == 0 ? 0 : 2;
+}

@@ -1,0 +1,233 @@
+"""C simulation of whole circuits: every part equal to the integer circuit, and a mutation named by its part."""
+
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from braggnn_edge.errors import UserError
+from firmware_sim import csim, csim_circuit
+from firmware_sim.compare import Comparison
+from firmware_sim.vectors import hostile_counts
+from hls.circuit_project import golden_counts, write_circuit_project
+from hls.project import CXX_FLAGS
+from quant import emulate
+from quant.arithmetic import Codes, Format
+from quant.block_shift import BlockShift
+from quant.centroid import Centroid
+from quant.circuit import Circuit
+from quant.circuit_qonnx import export_network
+from quant.layers import Flatten, Linear, Requantize
+from quant.network import IntegerNetwork, Layer
+from quant.normalize import Normalizer
+from quant.sizing import sized
+
+FRAC = 6
+OUTPUT = Format(8, FRAC, True)  # narrower than what is added up: it saturates on some patches
+pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
+
+
+def linear(rng: np.random.Generator, name: str, shape: tuple[int, ...], frac: int, before: int) -> Linear:
+    kind = "conv2d" if len(shape) == 4 else "dense"
+    bias = rng.integers(-20, 21, shape[0])
+    return Linear(name, kind, rng.integers(-7, 8, shape), Format(4, frac, True), bias, Format(1, frac + before, True))
+
+
+def network(window: int, hidden: tuple[int, ...], kernel: int = 0) -> IntegerNetwork:
+    """4-bit codes; a convolution of 2 channels if there is a kernel; dense layers."""
+    rng = np.random.default_rng(window + kernel)
+    layers: list[Layer] = []
+    inputs, frac = window**2, 4
+    if kernel:
+        layers = [
+            linear(rng, "conv", (2, 1, kernel, kernel), 4, frac),
+            Requantize("conv.act", "relu", Format(5, 4, False)),
+        ]
+        inputs = 2 * (window - kernel + 1) ** 2
+    layers.append(Flatten("flatten"))
+    for i, outputs in enumerate(hidden):
+        layers += [
+            linear(rng, f"dense.{i}", (outputs, inputs), 4, frac),
+            Requantize(f"dense.{i}.act", "relu", Format(5, 4, False)),
+        ]
+        inputs = outputs
+    layers += [linear(rng, "last", (2, inputs), 4, frac), Requantize("last.act", "identity", Format(9, FRAC, True))]
+    return sized(IntegerNetwork(window, Format(4, 4, False), tuple(layers)))
+
+
+def centroid(window: int) -> Centroid:
+    return Centroid.of_power(window, 4, 2, index_bits=4, reciprocal_bits=7, numerator_bits=9, frac=FRAC)
+
+
+CIRCUITS = {
+    "shift": Circuit(7, 5, BlockShift(4, 16), network(5, (6, 4)), centroid(5), OUTPUT),
+    "subtract-alone-stream": Circuit(5, 3, BlockShift(4, 12, True), network(3, (4,)), None, Format(5, FRAC, True)),
+    "min-max-convolution": Circuit(5, 5, Normalizer(4, 18), network(5, (4,), 3), centroid(5), OUTPUT),
+}
+
+
+class Case:
+    """A circuit, its project, the compiled simulation, and counts that look for trouble."""
+
+    def __init__(self, directory: Path, name: str) -> None:
+        self.circuit = CIRCUITS[name]
+        rng = np.random.default_rng(0)
+        # All zero, saturated, single hot pixels, negative, beyond 16 bits and 18, fractional.
+        self.patches = hostile_counts(self.circuit.size, rng)
+        self.counts = np.concatenate([self.circuit.counts(self.patches), golden_counts(self.circuit, self.patches[:0])])
+        export_network(self.circuit.network, directory / "model.onnx")
+        self.project = directory / "project"
+        io_type = "io_stream" if "stream" in name else "io_parallel"
+        write_circuit_project(
+            directory / "model.onnx", self.circuit, self.project, patches=self.patches[::20], io_type=io_type
+        )
+        self.executable = csim.build(self.project, directory / "build", optimization="-O0")
+
+    def simulate(self, executable: csim.Executable, out_dir: Path) -> tuple[Codes, Comparison]:
+        return csim_circuit.simulate(executable, self.circuit, self.counts, workers=1, chunk=300, out_dir=out_dir)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory) -> Callable[[str], Case]:
+    cases: dict[str, Case] = {}
+
+    def build(name: str) -> Case:
+        if name not in cases:
+            cases[name] = Case(tmp_path_factory.mktemp(name), name)
+        return cases[name]
+
+    return build
+
+
+@pytest.mark.parametrize("name", CIRCUITS)
+def test_every_part_of_every_patch_agrees(built, name, tmp_path):
+    case = built(name)
+    circuit = case.circuit
+    offsets, found = case.simulate(case.executable, tmp_path)
+    found.require_exact(name)
+    assert np.array_equal(offsets, circuit.run(circuit.normalizer.codes(case.counts)))
+    size = len(case.patches)
+    assert np.array_equal(circuit.output.values(offsets[:size]), circuit.locate(case.patches))
+    assert len(np.unique(offsets, axis=0)) > 20  # not the constant circuit
+    names = [layer.name for layer in found.layers]
+    layers = [layer.name for layer in circuit.network.layers if layer.kind != "flatten"]
+    assert names == ["normalizer", *["centroid"] * (circuit.centroid is not None), *layers, "sum"]
+    assert found.layers[-1].saturations > 0
+    assert found.patches == len(case.counts)
+    again = csim_circuit.run(case.executable, circuit, case.counts, workers=2, chunk=100, out_dir=tmp_path)
+    assert np.array_equal(again, offsets)
+
+
+def test_parts_of_the_chain(built):
+    case = built("shift")
+    found = csim_circuit.parts(case.executable, case.circuit, case.counts)
+    codes = case.circuit.normalizer.codes(case.counts)
+    assert np.array_equal(found.codes, codes)
+    assert np.array_equal(found.base, case.circuit.centroid.codes(codes))
+    outputs = emulate.run(case.circuit.network, codes).outputs
+    assert np.array_equal(found.offsets, case.circuit.combined(codes, outputs))
+
+
+@pytest.fixture(scope="module")
+def relinked(built, tmp_path_factory) -> Callable[..., csim.Executable]:
+    """Compiles the circuit of a copy in which one text was changed; the network's object code stays."""
+    case = built("shift")
+    directory = tmp_path_factory.mktemp("mutants")
+    flags = ["-O0", *CXX_FLAGS]
+    objects = [str(directory / "firmware.o"), str(directory / "bridge.o")]
+    for source, target in zip(("firmware/braggnn.cpp", "braggnn_bridge.cpp"), objects, strict=True):
+        subprocess.run(["g++", *flags, "-c", source, "-o", target], cwd=case.project, check=True)
+
+    def relink(name: str, pattern: str, change: str) -> csim.Executable:
+        copy = directory / re.sub(r"\W", "_", name + change)
+        shutil.copytree(case.project, copy)
+        path = copy / "firmware" / name
+        text, n = re.subn(pattern, change, path.read_text())
+        assert n == 1
+        path.write_text(text)
+        driver = str(Path(csim_circuit.__file__).with_suffix(".cpp"))
+        sources = ["firmware/braggnn_circuit.cpp", driver, *objects]
+        subprocess.run(["g++", *flags, "-I.", *sources, "-o", str(copy / "circuit")], cwd=copy, check=True)
+        return replace(case.executable, circuit=copy / "circuit")
+
+    return relink
+
+
+@pytest.mark.parametrize(
+    ("file", "pattern", "change", "part"),
+    [
+        ("normalize.h", r"zeros = COUNT_BITS - 1 - bit;", "zeros = COUNT_BITS - bit;", "normalizer"),
+        ("centroid_tables.h", r"(RECIPROCALS.*\n    )\d+", r"\g<1>100", "centroid"),
+        ("centroid.h", r"result\[0\] = quotient\(row(.*\n.*)\(col", r"result[0] = quotient(col\1(row", "centroid"),
+        ("braggnn_circuit.h", r"AP_SAT", "AP_WRAP", "sum"),
+    ],
+    ids=["shift", "table", "row and column", "saturation"],
+)
+def test_a_mutation_is_named_by_its_part(built, relinked, tmp_path, file, pattern, change, part):
+    _, found = built("shift").simulate(relinked(file, pattern, change), tmp_path)
+    assert found.wrong > 0
+    assert found.first is not None
+    assert found.first.layer == part
+    with pytest.raises(UserError, match=f"first at layer {part}, patch"):
+        found.require_exact("csim")
+
+
+def test_the_projects_own_test_bench_passes_and_fails(built, tmp_path):
+    case = built("subtract-alone-stream")
+    copy = tmp_path / "project"
+    shutil.copytree(case.project, copy)
+    make = ["make", "-s", "-C", str(copy), "test", "CXXFLAGS=-O0 -std=c++11 -w -Ifirmware/ap_types"]
+    passed = subprocess.run(make, capture_output=True, text=True, check=False)
+    assert passed.returncode == 0, passed.stderr
+    patches = len(golden_counts(case.circuit, case.patches[::20]))
+    assert f"PASS: normalizer on {patches} patches, circuit on {patches} patches" in passed.stdout
+    path = copy / "tb_data" / "counts_to_offsets.dat"
+    lines = path.read_text().splitlines()
+    head, last = lines[3].rsplit(" ", 1)
+    path.write_text("\n".join([*lines[:3], f"{head} {int(last) + 1}", *lines[4:]]) + "\n")
+    failed = subprocess.run([str(copy / "test_bench")], cwd=copy, capture_output=True, text=True, check=False)
+    assert failed.returncode == 1
+    assert "circuit: patch 3, output 1" in failed.stderr
+
+
+def test_resumes_after_a_kill(built, tmp_path):
+    case = built("shift")
+
+    class Killed(Exception):
+        pass
+
+    def kill(done: int, total: int) -> None:
+        if done == 2:
+            raise Killed
+
+    with pytest.raises(Killed):
+        csim_circuit.simulate(
+            case.executable, case.circuit, case.counts, workers=1, chunk=100, out_dir=tmp_path, progress=kill
+        )
+    before = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("*.npz")}
+    assert 2 <= len(before) < len(case.counts) // 100
+    _, found = csim_circuit.simulate(case.executable, case.circuit, case.counts, workers=1, chunk=100, out_dir=tmp_path)
+    assert found.exact
+    assert {name: (tmp_path / name).stat().st_mtime_ns for name in before} == before
+
+
+def test_other_circuits_and_counts_are_refused(built, tmp_path):
+    case = built("shift")
+    other = replace(case.circuit, output=Format(7, FRAC, True))
+
+    def run(circuit: Circuit, counts: np.ndarray) -> None:
+        csim_circuit.run(case.executable, circuit, counts, workers=1, chunk=10, out_dir=tmp_path)
+
+    with pytest.raises(UserError, match="not of this circuit"):
+        run(other, case.counts)
+    with pytest.raises(UserError, match=r"counts are float64 of shape \(1, 5, 5\)"):
+        run(case.circuit, np.zeros((1, 5, 5)))
+    with pytest.raises(UserError, match=r"expected integers \(n, 5, 5\)"):
+        run(case.circuit, np.zeros((1, 7, 7), int))
+    with pytest.raises(UserError, match="counts span 0 to 65536, expected 0 to 65535"):
+        run(case.circuit, np.full((1, 5, 5), 65536) * np.eye(5, dtype=int))
