@@ -4,10 +4,10 @@ import json
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from braggnn_edge.errors import UserError
 from hls import tools
+from hls.cmvm import Effort
 from hls.rtl_core import core_files
 from hls.trace import LIMIT, PARTS, trace
 from quant.circuit import Circuit
@@ -32,7 +32,7 @@ _COARSE = (
 )
 
 #: Yosys' own synth_xilinx spends minutes of ABC9 on a circuit of some thousand tables, and needs more of them. Its
-#: maps and cells are used here with the plain ABC, all tables at the same price.
+#: maps and cells are used here with the plain ABC, all tables at the same price, resubstituted (mfs2) for area.
 _XILINX = (
     "read_verilog -lib -specify +/xilinx/cells_sim.v; " + _READ
     + _COARSE.format(
@@ -41,7 +41,7 @@ _XILINX = (
     )
     + "techmap -D LUT_SIZE=6 -map +/techmap.v -map +/xilinx/arith_map.v; opt -fast; opt_clean; "
     "dfflegalize -cell $_DFFE_?P?P_ 01 -cell $_SDFFE_?P?P_ 01; techmap -map +/xilinx/ff_map.v; opt_expr -mux_undef; "
-    "abc -luts 1,1,1,1,1,1; clean; "
+    "abc -luts 1,1,1,1,1,1 -script +strash;if;mfs2,-a,-W,20,-F,200,-D,200;strash;if;mfs2,-a; clean; "
     "techmap -map +/xilinx/lut_map.v -map +/xilinx/cells_map.v -D LUT_WIDTH=6; "
     "xilinx_dffopt; opt_lut_ins -tech xilinx; clean; "
 )  # fmt: skip
@@ -65,13 +65,13 @@ class Mapped:
 
 
 def mapped_luts(
-    circuit: Circuit, *, limit: int = LIMIT, options: dict[str, Any] | None = None, parts: tuple[str, ...] = PARTS
+    circuit: Circuit, *, limit: int = LIMIT, effort: Effort | None = None, parts: tuple[str, ...] = PARTS
 ) -> dict[str, int]:
     """Look-up tables (``"luts"``) and other cells of the circuit's combinational core on UltraScale+.
 
-    Without registers, input and output logic. ``options`` and ``parts`` are those of :func:`hls.trace.trace`.
+    Without registers, input and output logic. ``effort`` and ``parts`` are those of :func:`hls.trace.trace`.
     """
-    sources = core_files(trace(circuit, limit=limit, options=options, parts=parts), "core")
+    sources = core_files(trace(circuit, limit=limit, effort=effort, parts=parts), "core")
     with tempfile.TemporaryDirectory(prefix="braggnn-yosys-") as name:
         found = synthesize(sources, "core", Path(name))
     return {"luts": found.luts, "carry": found.carry, **found.cells}
@@ -80,7 +80,7 @@ def mapped_luts(
 def synthesize(
     sources: dict[str, str], top: str, directory: Path, *, script: str = _XILINX, netlist: str = ""
 ) -> Mapped:
-    """Map Verilog sources (text by file name) with Yosys in ``directory``, which exists; its log is ``yosys.log`` there.
+    """Map Verilog sources (text by file name) with Yosys in ``directory``, which exists; ``yosys.log`` is its log.
 
     netlist: a file name to which the mapped netlist is written as Verilog.
     """

@@ -4,16 +4,15 @@ What is traced is the circuit's whole arithmetic, from counts to output codes, i
 it will cost before anything is traced.
 """
 
-from typing import Any
-
 import numpy as np
 from da4ml.trace import FixedVariableArrayInput, HWConfig, comb_trace
 from da4ml.types import CombLogic
 from numpy.typing import NDArray
 
 from braggnn_edge.errors import UserError
-from hls.trace_ops import saturated
-from hls.trace_parts import centroid_codes, constant_like, network_outputs, normalized, refusal
+from hls.cmvm import Effort, digits
+from hls.trace_ops import Variable, saturated
+from hls.trace_parts import centroid_codes, network_outputs, normalized, refusal
 from quant.arithmetic import Codes
 from quant.block_shift import BlockShift
 from quant.circuit import Circuit
@@ -27,11 +26,11 @@ PARTS = ("normalizer", "network", "centroid")
 
 
 def trace(
-    circuit: Circuit, *, limit: int = LIMIT, options: dict[str, Any] | None = None, parts: tuple[str, ...] = PARTS
+    circuit: Circuit, *, limit: int = LIMIT, effort: Effort | None = None, parts: tuple[str, ...] = PARTS
 ) -> CombLogic:
     """The circuit as da4ml's operations: window**2 counts in, row order, to two output codes (row, col).
 
-    ``options`` are those of da4ml's solver of constant matrices. ``parts`` other than all of :data:`PARTS` are for
+    ``effort`` says how long to search cheap sums. ``parts`` other than all of :data:`PARTS` are for
     looking at a part by itself: without the normalizer the inputs are codes, without the other two nothing is left
     but the codes. Raises UserError for a layer that has no unrolled form and for a circuit whose :func:`estimate` is
     above ``limit`` look-up tables; nothing is traced then.
@@ -42,30 +41,26 @@ def trace(
             f"circuit: about {expected:,} look-up tables unrolled, the limit is {limit:,}; prune it, use fewer bits, "
             "or use the HLS form (`make hls`), whose multipliers are shared"
         )
-    solver = dict(options or {})
+    search = effort or Effort()
     inputs = FixedVariableArrayInput(circuit.window**2, hwconf=HWConfig(1, -1, -1))
     bits, signed = circuit.normalizer.count_bits, not isinstance(circuit.normalizer, BlockShift)
-    codes: list[Any]
+    codes: list[Variable]
     if "normalizer" in parts:
         counts = inputs.quantize(int(signed), bits - signed, 0)
         codes = normalized(circuit.normalizer, list(counts._vars))
     else:
         codes = list(inputs.quantize(0, circuit.normalizer.bits, 0)._vars)
-    outputs: list[Any] = []
+    outputs: list[Variable] = []
     if "network" in parts:
-        outputs = network_outputs(circuit.network, codes, solver)
+        outputs = network_outputs(circuit.network, codes, search)
     if "centroid" in parts and circuit.centroid is not None:
-        base = centroid_codes(circuit.centroid, codes, solver)
+        base = centroid_codes(circuit.centroid, codes, search)
         outputs = [a + b for a, b in zip(outputs, base, strict=True)] if outputs else base
     if not outputs:
         return comb_trace(inputs, codes, keep_dead_inputs=True)
     to = circuit.output
-    clipped = [saturated(_variable(x), to.low, to.high, to.bits, to.signed) for x in outputs]
+    clipped = [saturated(x, to.low, to.high, to.bits, to.signed) for x in outputs]
     return comb_trace(inputs, clipped, keep_dead_inputs=True)
-
-
-def _variable(x: Any) -> Any:
-    return constant_like(x) if isinstance(x, int | float) else x
 
 
 def predict(comb: CombLogic, counts: NDArray[np.integer]) -> Codes:
@@ -89,7 +84,7 @@ def estimate(circuit: Circuit) -> int:
             if layer.kind == "conv2d":
                 rows -= layer.weight.shape[2] - 1
                 places = rows * rows
-            total += places * int(_digits(layer.weight).sum()) * (width + 2)
+            total += places * int(digits(layer.weight).sum()) * (width + 2)
         elif isinstance(layer, Requantize) and not isinstance(layer, Leaky) and layer.rounding == "floor":
             width = layer.output.bits
         elif not isinstance(layer, Flatten):
@@ -108,9 +103,3 @@ def _normalizer_estimate(circuit: Circuit) -> int:
     if isinstance(normalizer, BlockShift):
         return pixels * (3 * width * normalizer.subtract + width // 3 + 3 * normalizer.bits)
     return pixels * (5 * width + 3 * normalizer.mantissa_bits + normalizer.mantissa_bits**2)
-
-
-def _digits(weight: Codes) -> Codes:
-    """The number of nonzero digits of each weight in canonical signed form: popcount((3 w) xor w), w >= 0."""
-    magnitude = np.abs(weight)
-    return np.bitwise_count((3 * magnitude) ^ magnitude).astype(np.int64)

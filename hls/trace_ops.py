@@ -188,6 +188,9 @@ def saturated(x: Variable, low: int, high: int, bits: int, signed: bool) -> Vari
     It is above ``high`` where it is positive with a bit beyond, below ``low`` where its complement is.
     """
     magnitude = bits - 1 if signed else bits
+    if x._factor < 0:
+        # Kept as the negative of a word; da4ml (0.6.0) would forget the sign when it takes the complement.
+        x = x.quantize(*x.kif, _force_factor_clear=True)
     result = x if x.low >= low and x.high <= high else x.quantize(int(signed), magnitude, 0)
     if x.low < low:
         below = ~_non_negative(x) if not signed else _beyond(~x, magnitude)

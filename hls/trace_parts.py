@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from da4ml.trace import FixedVariableArray
+from da4ml.trace import FixedVariable, HWConfig
 
 from braggnn_edge.errors import UserError
+from hls.cmvm import Effort, plus, solution
 from hls.trace_ops import (
     Variable,
     any_of,
@@ -76,13 +77,13 @@ def _chosen(a: Variable, b: Variable, largest: bool) -> Variable:
     return result.quantize(sign, integer, 0)
 
 
-def network_outputs(network: IntegerNetwork, codes: Sequence[Variable], options: dict[str, Any]) -> list[Variable]:
-    """Input codes, one variable a pixel in row order, to output codes. ``options`` are those of da4ml's solver."""
+def network_outputs(network: IntegerNetwork, codes: Sequence[Variable], effort: Effort) -> list[Variable]:
+    """Input codes, one variable a pixel in row order, to output codes."""
     x: Any = np.array(list(codes), dtype=object).reshape(1, network.size, network.size)
     frac = network.input.frac
     for layer in network.layers:
         if isinstance(layer, Linear):
-            x = _linear(layer, x, options)
+            x = _linear(layer, x, effort)
             frac = layer.accumulator.frac
         elif isinstance(layer, Requantize) and not isinstance(layer, Leaky):
             x, frac = _requantized(layer, x, frac), layer.output.frac
@@ -101,28 +102,50 @@ def refusal(name: str, kind: str) -> str:
     )
 
 
-def _linear(layer: Linear, x: Any, options: dict[str, Any]) -> Any:
+def _linear(layer: Linear, x: Any, effort: Effort) -> Any:
+    bias = layer.bias.tolist()
     if layer.kind == "dense":
-        return weighted(x.ravel(), layer.weight.T, options) + layer.bias.tolist()
+        sums = weighted(x.reshape(1, -1), layer.weight.T, effort)[0]
+        return np.array([plus(value, code) for value, code in zip(sums, bias, strict=True)], dtype=object)
     out, _, height, width = layer.weight.shape
     _, rows, cols = x.shape
-    matrix = layer.weight.reshape(out, -1).T
-    result = np.empty((out, rows - height + 1, cols - width + 1), dtype=object)
-    for row in range(result.shape[1]):
-        for col in range(result.shape[2]):
-            patch = x[:, row : row + height, col : col + width].ravel()
-            result[:, row, col] = weighted(patch, matrix, options) + layer.bias.tolist()
+    shape = (out, rows - height + 1, cols - width + 1)
+    places = [(row, col) for row in range(shape[1]) for col in range(shape[2])]
+    patches = np.stack([x[:, row : row + height, col : col + width].ravel() for row, col in places])
+    sums = weighted(patches, layer.weight.reshape(out, -1).T, effort)
+    result = np.empty(shape, dtype=object)
+    for (row, col), values in zip(places, sums, strict=True):
+        result[:, row, col] = [plus(value, code) for value, code in zip(values, bias, strict=True)]
     return result
 
 
-def weighted(x: Any, matrix: Codes, options: dict[str, Any]) -> Any:
-    """Sums (outputs,) of variables (inputs,) times whole weights (inputs, outputs): distributed arithmetic."""
+def weighted(x: Any, matrix: Codes, effort: Effort) -> list[list[Variable]]:
+    """Sums (n, outputs) of variables (n, inputs) times whole weights (inputs, outputs): one way to add for all n."""
     used = np.flatnonzero(matrix.any(axis=1))
-    if not used.size:
-        return np.zeros(matrix.shape[1], dtype=object)
-    # Constants among the inputs (pixels or neurons that can only be 0) are left to da4ml.
-    array = FixedVariableArray(np.asarray(x, dtype=object)[used], solver_options=options)
-    return (array @ matrix[used].astype(np.float64))._vars
+    filled = np.flatnonzero(matrix.any(axis=0))
+    # Inputs that can only be 0 (neurons that never fire) are left out of the search where they are the same in all.
+    used = np.array([row for row in used if any(v.low != v.high for v in x[:, row])], dtype=np.intp)
+    results: list[list[Variable]] = [[constant_like(0)] * matrix.shape[1] for _ in x]
+    filled = np.array([column for column in filled if matrix[used, column].any()], dtype=np.intp)
+    if used.size:
+        way = solution(matrix[used][:, filled], [_widest(x[:, row]) for row in used], effort)
+        for place, values in enumerate(x):
+            for column, value in zip(filled, way.apply([values[row] for row in used]), strict=True):
+                results[place][column] = value
+    known = [[v if v.low == v.high else None for v in values] for values in x]
+    for place, values in enumerate(known):
+        for row, value in enumerate(values):
+            if value is not None and row not in used:
+                results[place] = [
+                    plus(result, int(value.low) * int(weight))
+                    for result, weight in zip(results[place], matrix[row], strict=True)
+                ]
+    return results
+
+
+def _widest(column: Sequence[Variable]) -> Variable:
+    """Of the variables at one input of several places the one with the most bits."""
+    return max(column, key=lambda v: (v.high - v.low, v.latency))
 
 
 def _requantized(layer: Requantize, x: Any, frac: int) -> Any:
@@ -139,18 +162,16 @@ def _requantized(layer: Requantize, x: Any, frac: int) -> Any:
 
 def constant_like(value: float) -> Variable:
     """A variable that is always ``value``."""
-    from da4ml.trace import FixedVariable, HWConfig  # noqa: PLC0415
-
     return FixedVariable.from_const(float(value), hwconf=HWConfig(1, -1, -1))
 
 
-def centroid_codes(centroid: Centroid, codes: Sequence[Variable], options: dict[str, Any]) -> list[Variable]:
+def centroid_codes(centroid: Centroid, codes: Sequence[Variable], effort: Effort) -> list[Variable]:
     """Input codes, one variable a pixel in row order, to the centroid's two results."""
     table = np.asarray(centroid.weights, dtype=np.float64)
     w = np.array([code.lookup(table) for code in codes], dtype=object)
     row, col = np.indices((centroid.window, centroid.window)) - centroid.reach
     matrix = np.stack([np.ones(w.size, np.int64), row.ravel(), col.ravel()], axis=1)
-    total, *moments = weighted(w, matrix, options)
+    total, *moments = weighted(w.reshape(1, -1), matrix, effort)[0]
     width, index = centroid.sum_bits, centroid.index_bits
     total = total.quantize(0, width, 0)
     zeros = leading_zeros(total, width)
