@@ -204,13 +204,16 @@ def check(command: str, cfg: config.Config) -> None:
     networks = tuple(name for name, (made, _) in qat.FLOAT_NETWORKS.items() if made in float_stages(cfg))
     for name in networks:
         cfg[name].network.check_patch_size(peaks.size)
-    trained = networks if command == "train" else (*networks, "qat")
+    last = "circuit" if cfg["qat"].network == "circuit" else "qat"
+    trained = networks if command == "train" else (*networks, last)
     for name in trained:
         if not 0 <= cfg[name].shift <= peaks.shift:
             raise UserError(
                 f"{name}: shift {cfg[name].shift} is out of range; expected 0 to {peaks.shift} px, the margin that "
                 "shift in [peaks] keeps around the patches"
             )
+    if "circuit" in trained:
+        cfg["circuit"].check_patch_size(peaks.size)
     if "qat" in trained:
         cfg["quant"].check(cfg[cfg["qat"].network].network, peaks.size)
         normalize.Normalizer(bits=cfg["quant"].input_bits)

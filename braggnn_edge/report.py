@@ -37,6 +37,8 @@ _COPIED: tuple[tuple[str, Any], ...] = (
     ("hostile", None),
     ("reference_inference", None),
 )
+#: Learning curves by the name of their file, where they are called otherwise.
+_CURVES = {"qat": "quantized", "circuit_training": "circuit"}
 _NETWORKS = ("float", "float_compact", "quantized")
 
 
@@ -62,26 +64,31 @@ def run(
 ) -> None:
     """The stage: collect what ``stages`` of ``run`` left and :func:`build` the report in ``directory``.
 
-    hardware: the report's rows of that name.
+    hardware: the report's rows of that name, before those that the comparison itself made. What was compared is read
+    from the csim stage, or for a circuit from the rtlsim stage, whichever is among ``stages``.
     """
     table = load_table(run / "label/peaks.h5")
+    evidence = next(name for name in ("csim", "rtlsim") if name in stages)
     try:
-        results = json.loads((run / "csim/results.json").read_text())
-        with np.load(run / "csim/predictions.npz", allow_pickle=False) as file:
+        results = json.loads((run / evidence / "results.json").read_text())
+        with np.load(run / evidence / "predictions.npz", allow_pickle=False) as file:
             predictions = {name: file[name].astype(np.float64) for name in file.files}
     except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"results of the csim stage cannot be read ({error}); run `braggnn-edge csim`") from error
-    results["hardware"] = hardware
-    try:
-        results["reference_inference"] = json.loads((run / "reference/reference.json").read_text())
-        (directory / "figures").mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(run / "reference/reference.png", directory / "figures/reference.png")
-    except (OSError, ValueError) as error:
         raise UserError(
-            f"results of the reference stage cannot be read ({error}); run `braggnn-edge reference`"
+            f"results of the {evidence} stage cannot be read ({error}); run `braggnn-edge {evidence}`"
         ) from error
+    results["hardware"] = hardware + (results.get("hardware", []) if evidence == "rtlsim" else [])
+    if "reference" in stages:
+        try:
+            results["reference_inference"] = json.loads((run / "reference/reference.json").read_text())
+            (directory / "figures").mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(run / "reference/reference.png", directory / "figures/reference.png")
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"results of the reference stage cannot be read ({error}); run `braggnn-edge reference`"
+            ) from error
     manifests = {name: manifest_of(run, name) for name in stages}
-    last = manifests["csim"]
+    last = manifests[evidence]
     info = {
         "name": run.name,
         "seed": cfg.seed,
@@ -110,12 +117,12 @@ def _histories(run: Path, stages: tuple[str, ...]) -> dict[str, list[dict[str, f
     """The learning curves that the training stages wrote, by network."""
     found = {}
     for path in (
-        p for stage in ("train", "compact", "qat") if stage in stages for p in sorted((run / stage).glob("*.json"))
+        p for stage in ("train", "compact", "qat", "circuit") if stage in stages for p in sorted((run / stage).glob("*.json"))
     ):
         content = json.loads(path.read_text())
         if path.name != "manifest.json" and isinstance(content, dict) and "history" in content:
-            found["quantized" if path.stem == "qat" else path.stem] = content["history"]
-    order = ("full", "compact", "quantized")
+            found[_CURVES.get(path.stem, path.stem)] = content["history"]
+    order = ("full", "compact", *_CURVES.values())
     return dict(sorted(found.items(), key=lambda item: order.index(item[0]) if item[0] in order else len(order)))
 
 
@@ -308,7 +315,7 @@ def _write(evaluation: Evaluation, histories: Mapping[str, Sequence[Mapping[str,
     error_distribution(answered, described, folder / "errors.png")
     figures.error_by_height(errors, used.peaks["maximum"], described, folder / "height.png")
     marks = {name: offsets for name, offsets in evaluation.estimates.items() if name != "cramer_rao_bound"}
-    subject = next((n for n in marks if n.startswith("csim")), list(marks)[-1])
+    subject = next((n for n in marks if n.startswith(("rtl", "csim"))), list(marks)[-1])
     centres = Centres(used.patches(), marks, reference, described, subject)
     gallery(centres, folder / "gallery.png")
     summary_picture(centres, answered, page.headline(document, subject), directory / "report.png")

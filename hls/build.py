@@ -11,8 +11,10 @@ from braggnn_edge.errors import UserError
 from braggnn_edge.rundir import write_json
 from braggnn_edge.table import TEST, PeakTable
 from hls.accelerator import ACCELERATOR
+from hls.circuit_project import write_circuit_project
 from hls.project import BACKENDS, check_options, check_project, load_project, write_project
 from hls.targets import DEFAULT_TARGET, target
+from quant import circuit as circuits
 from quant import network
 
 #: Where projects for further boards lie, and the list of them. The C simulation takes the projects beside it.
@@ -171,6 +173,23 @@ def run(spec: HlsSpec, table: PeakTable, qat: Path, directory: Path, say: Callab
             listed.append(_entry(directory, name, io_type, settings, _settings(spec)))
     if listed:
         write_json(directory / BOARDS / LIST, listed)
+
+
+def run_circuit(spec: HlsSpec, table: PeakTable, source: Path, directory: Path, say: Callable[[str], None]) -> None:
+    """The stage for a circuit: the HLS project of its network, normalizer and centroid around it, for each io type.
+
+    source: directory of the circuit stage. Further boards are refused: their flows take a network alone.
+    """
+    if spec.boards:
+        raise UserError("hls.boards: not offered for circuits; set target in [hls], and use another run for each board")
+    circuit = circuits.load(source / "circuit.json")
+    patches = table.of(TEST).patches()
+    chosen = np.unique(np.linspace(0, len(patches) - 1, min(spec.vectors, len(patches))).astype(int))
+    for name, io_type, settings in _planned(spec):
+        if not (directory / name).exists():
+            options = asdict(settings) | {"io_type": io_type}
+            write_circuit_project(source / "model.onnx", circuit, directory / name, patches=patches[chosen], **options)
+        say(f"  {name}: {len(load_project(directory / name).layers)} layers, every type and weight read back")
 
 
 def _entry(directory: Path, name: str, io_type: str, settings: _Settings, first: _Settings) -> dict[str, Any]:

@@ -120,14 +120,23 @@ class CircuitSpec:
             raise UserError("circuit: shift, huber, lut_budget, pressure and seed must be 0 or more")
         self.network.side(self.front.window)
 
+    def check_patch_size(self, size: int) -> None:
+        """Refuse patches of ``size`` px that do not hold the window."""
+        if self.front.window > size:
+            raise UserError(f"circuit: a window of {self.front.window} px does not fit patches of {size} px")
+
     def risen(self, iteration: int) -> float:
         """From 0 to 1 over the first half of the rounded training, fast at first."""
         progress = min(1.0, iteration / max(1, self.loop.max_iterations // 2))
         return 1 - (1 - progress) ** 3
 
 
-#: Iterations between two steps of the pruning schedule; of the last checkpointed part masks are fixed.
+#: Iterations between two steps of the pruning schedule.
 _PRUNE_EVERY = 50
+
+
+#: Share of the rounded training after which widths and zeros stay as they are; only then does a network count.
+_FROZEN = 0.6
 
 
 class Task:
@@ -136,8 +145,7 @@ class Task:
     def __init__(self, spec: CircuitSpec, table: PeakTable, seed: int, teacher: BraggNN | None) -> None:
         self.normalizer, self.base, self.output = spec.front.made()
         self.window, self.size = spec.front.window, table.size
-        if self.window > self.size:
-            raise UserError(f"circuit: a window of {self.window} px does not fit patches of {self.size} px")
+        spec.check_patch_size(table.size)
         if spec.shift > table.shift:
             raise UserError(f"circuit: shift {spec.shift} exceeds the margin of {table.shift} px kept around patches")
         data, held_out = (Peaks.of(table.of(part), "best") for part in (TRAIN, VALIDATION))
@@ -208,6 +216,7 @@ def fit(
         return position_loss(module(values), target, spec.huber)
 
     def pressed(_: nn.Module, iteration: int) -> Tensor:
+        net.learn_widths(iteration < frozen)
         values, target = task.batch(iteration + spec.float_loop.max_iterations)
         answers, costs = net.priced(values)
         found = position_loss(answers, target, spec.huber)
@@ -218,21 +227,25 @@ def fit(
         return found + spec.pressure * torch.relu(torch.log2(spent / bound))
 
     def step(iteration: int) -> None:
+        if iteration >= frozen:
+            return
+        if iteration == frozen - 1:
+            net.mask_zeros()
         for layer in net.stack:
             layer.hold()
         if (spec.sparsity or spec.channel_sparsity) and iteration % _PRUNE_EVERY == 0:
             risen = spec.risen(iteration + _PRUNE_EVERY)
             prune(net, spec.sparsity * risen, spec.channel_sparsity * risen)
 
+    frozen = int(_FROZEN * spec.loop.max_iterations)
     say(f"circuit: {sum(layer.weight.numel() for layer in net.stack)} weights")
     histories = {"float": optimize(net, loss, evaluate, spec.float_loop, directory / "float.checkpoint", say)}
     net.start(task.sample)
     before = evaluate()
     full = max(before["luts"], float(spec.lut_budget))
     say("  rounded: " + "  ".join(f"{k} {v:.4f}" for k, v in before.items()))
-    settled = spec.loop.max_iterations * 3 // 4 if spec.sparsity or spec.channel_sparsity or spec.lut_budget else 0
     histories["circuit"] = optimize(
-        net, pressed, evaluate, spec.loop, directory / "circuit.checkpoint", say, step, settled
+        net, pressed, evaluate, spec.loop, directory / "circuit.checkpoint", say, step, frozen
     )
     return task.circuit(net), net, histories
 

@@ -111,9 +111,9 @@ class LearnedLayer(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(layer.weight.detach().clone())
         self.bias = nn.Parameter(torch.zeros(len(self.weight)))
-        own, learn = len(self.weight) if spec.widths == "channel" else 1, spec.widths != "fixed"
-        self.fraction = nn.Parameter(torch.zeros(own), requires_grad=learn)
-        self.activation_fraction = nn.Parameter(torch.zeros(own), requires_grad=learn and output is None)
+        own, self.learns = len(self.weight) if spec.widths == "channel" else 1, spec.widths != "fixed"
+        self.fraction = nn.Parameter(torch.zeros(own), requires_grad=self.learns)
+        self.activation_fraction = nn.Parameter(torch.zeros(own), requires_grad=self.learns and output is None)
         self.register_buffer("mask", torch.ones_like(self.weight))
         self.register_buffer("peak", torch.ones(len(self.weight)))  # largest activation seen, in training
         self.convolution = isinstance(layer, nn.Conv2d)
@@ -223,6 +223,18 @@ class LearnedNetwork(nn.Module):
     def stack(self) -> list[LearnedLayer]:
         """The layers, in order."""
         return cast(list[LearnedLayer], list(self.layers))
+
+    def learn_widths(self, on: bool) -> None:
+        """Whether training moves the fractions."""
+        for layer in self.stack:
+            layer.fraction.requires_grad_(on and layer.learns)
+            layer.activation_fraction.requires_grad_(on and layer.learns and layer.output is None)
+
+    @torch.no_grad()
+    def mask_zeros(self) -> None:
+        """Mask the weights that are rounded to 0, so that they stay 0."""
+        for layer in self.stack:
+            layer.mask.copy_((layer.rounded().weight != 0).to(layer.mask.dtype))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.priced(x)[0]
