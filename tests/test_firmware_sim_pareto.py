@@ -1,0 +1,183 @@
+"""The front of a search: dominance by hand, files of its points, what a point's configuration trains."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pytest
+import torch
+
+from braggnn_edge import config
+from braggnn_edge.cli import SECTIONS
+from braggnn_edge.errors import UserError
+from braggnn_edge.optimize import LoopSpec
+from braggnn_edge.table import PEAK, TRAIN, VALIDATION, PeakTable
+from firmware_sim import pareto, point_file, search, search_figures, search_storage
+from firmware_sim.search_space import SearchSpec, choose, identity, table_of
+from quant import circuit as circuits
+from quant import compress
+from quant.compress import CircuitSpec, FrontSpec
+from quant.learned import CircuitNetworkSpec
+
+torch.set_num_threads(1)
+ROOT = Path(__file__).parents[1]
+SIZE = 9
+SHORT = LoopSpec(32, 3e-3, "one_cycle", max_iterations=20, evaluate_every=10, patience=0)
+SPEC = SearchSpec(
+    trials=2, startup=2, float_loop=SHORT, loop=SHORT, windows=(5,), centroids=("intensity",), convolutions=(0, 0),
+    layers=(1, 1), units=(3, 5), lut_budget=(500, 2000),
+)  # fmt: skip
+CIRCUIT = CircuitSpec(FrontSpec(window=5), CircuitNetworkSpec(dense=(4,)))
+
+
+def spots(n: int = 400) -> PeakTable:
+    """Gaussians on a background that leads their centroid astray, a quarter of them for validation."""
+    rng = np.random.default_rng(5)
+    centre = SIZE // 2 + rng.uniform(-0.5, 0.5, (n, 2))
+    grid = np.arange(SIZE)
+    rows, cols = (np.exp(-((grid[None] - centre[:, axis, None]) ** 2) / 2.0) for axis in (0, 1))
+    peaks = np.zeros(n, PEAK)
+    peaks["truth_row"], peaks["truth_col"] = (centre - SIZE // 2).T
+    peaks["split"] = np.where(np.arange(n) % 4 == 0, VALIDATION, TRAIN)
+    crops = np.round(900 * rows[:, :, None] * cols[:, None, :] + 300).astype(np.uint16)
+    return PeakTable(peaks, crops, ("scan",), SIZE, 0)
+
+
+TABLE = spots()
+
+
+def test_dominance_by_hand() -> None:
+    values = [
+        (0.10, 1000, 20),  # on the front
+        (0.08, 2000, 25),  # on the front
+        (0.08, 2000, 25),  # its equal stays too
+        (0.08, 2000, 26),  # as good as those, slower
+        (0.09, 3000, 10),  # worse and larger than the second, but faster
+        (0.11, 1500, 30),  # beaten by the first in all
+        (0.05, 9000, 40),  # the best
+        (0.10, 1000, 21),  # beaten by the first in latency alone
+    ]
+    assert pareto.non_dominated(values).tolist() == [True, True, True, False, True, False, True, False]
+    assert pareto.non_dominated([]).tolist() == []
+    assert pareto.non_dominated([(1.0, 2.0, 3.0)]).tolist() == [True]
+
+
+def test_dominance_is_that_of_optuna() -> None:
+    values = np.random.default_rng(1).integers(0, 6, (60, 3)).astype(float)
+    study = optuna.create_study(directions=["minimize"] * 3)
+    for value in values:
+        study.add_trial(optuna.trial.create_trial(values=value.tolist()))
+    assert pareto.non_dominated(values).nonzero()[0].tolist() == [trial.number for trial in study.best_trials]
+
+
+def test_envelope_by_hand() -> None:
+    rows = [{"luts": 1, "error": 5}, {"luts": 2, "error": 6}, {"luts": 3, "error": 4}, {"luts": 3, "error": 3}]
+    assert [(row["luts"], row["error"]) for row in search_figures.lower_envelope(rows)] == [(1, 5), (3, 3)]
+
+
+@pytest.fixture(scope="module")
+def scenario(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A configuration that extends one of the project's, with a circuit of its own."""
+    path = tmp_path_factory.mktemp("configs") / "scene.toml"
+    path.write_text(
+        f'extends = "{ROOT}/configs/smoke.toml"\nseed = 1\n[circuit]\nsparsity = 0.9\nshift = 1\n'
+        "network = { dense = [7] }\n"
+    )
+    return path
+
+
+@pytest.mark.parametrize("sampler", ["random", "nsga2"])
+def test_every_circuit_survives_its_file(sampler: str, scenario: Path, tmp_path: Path) -> None:
+    wide = SearchSpec(convolutions=(0, 2), layers=(0, 3), kernels=(1, 3), windows=(5, 7, 9))
+    study = optuna.create_study(directions=["minimize"] * 3)
+    for number in range(12):
+        trial = study.ask()
+        circuit = choose(trial, wide, dataclasses.replace(CIRCUIT, pressure=1e-5, teacher=0.1 + 0.2))
+        study.tell(trial, (number, 1, 1))
+        path = tmp_path / "point.toml"
+        point_file.write(path, scenario, "scene", 5, circuit, ("A comment.",))
+        found = config.load(path, SECTIONS)
+        assert found["circuit"] == circuit
+        assert (found.name, found.seed) == ("scene", 5)
+        assert found["scan"] == config.load(scenario, SECTIONS)["scan"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A storage with two real trials, two by hand, one refused and one lost."""
+    where = f"sqlite:///{tmp_path_factory.mktemp('run')}/search.db"
+    search.run(SPEC, CIRCUIT, TABLE, None, 1, where, lambda _: None)
+    study = search_storage.read_study(where, "search")
+    for values in ((0.3, 1e6, 99.0), (1e-5, 2e6, 99.0)):
+        attributes = {"circuit": table_of(dataclasses.replace(CIRCUIT, sparsity=0.25)), "figures": {"p50": 0.1}}
+        study.add_trial(optuna.trial.create_trial(values=list(values), user_attrs=attributes))
+    for attributes in ({"reason": "no room"}, {}):
+        study.add_trial(optuna.trial.create_trial(state=optuna.trial.TrialState.FAIL, user_attrs=attributes))
+    return where
+
+
+def test_stage_writes_the_front(run: str, scenario: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    mapped = dataclasses.replace(SPEC, map=True)
+    document = pareto.run(
+        mapped, CIRCUIT, TABLE, None, None, 1, run, scenario, "scene", tmp_path, said.append, lambda made: made.window
+    )
+    assert json.loads((tmp_path / "pareto.json").read_text()) == document
+    assert (tmp_path / "pareto.png").stat().st_size > 10_000
+    points = document["points"]
+    assert {row["trial"] for row in points} | {row["trial"] for row in document["dominated"]} == {0, 1, 2, 3}
+    assert 2 in {row["trial"] for row in document["dominated"]}
+    assert points[-1]["trial"] == 3
+    assert points == sorted(points, key=lambda row: row["luts"])
+    assert document["refused"] == [{"trial": 4, "reason": "no room"}]
+    assert 0 < document["references_px"]["centre_of_mass_squared"] < 1
+    assert said[-1] == f"pareto: {len(points)} of 4 finished trials are beaten by no other"
+    for row in points:
+        spec = config.load(tmp_path / "configs" / f"{row['name']}.toml", SECTIONS)["circuit"]
+        stored = tmp_path / "circuits" / f"{row['name']}.json"
+        if row["trial"] == 3:
+            assert spec == dataclasses.replace(CIRCUIT, sparsity=0.25)
+            assert not stored.exists()
+            assert "mapped_luts" not in row
+        else:
+            assert circuits.load(stored).digest == row["digest"]
+            assert row["mapped_luts"] == 5
+
+
+def test_a_points_configuration_trains_the_same_circuit(run: str, scenario: Path, tmp_path: Path) -> None:
+    document = pareto.run(SPEC, CIRCUIT, TABLE, None, None, 1, run, scenario, "scene", tmp_path, lambda _: None)
+    row = document["points"][0]
+    loaded = config.load(tmp_path / "configs" / f"{row['name']}.toml", SECTIONS)
+    compress.run(TABLE, loaded["circuit"], None, loaded.seed, tmp_path, lambda _: None)
+    assert circuits.load(tmp_path / "circuit.json").digest == row["digest"]
+    trained = json.loads((tmp_path / "circuit_training.json").read_text())["circuit"]
+    assert trained == {"score": row["error"]} | {key: row[key] for key in ("p50", "p75", "p95")}
+
+
+def test_a_front_of_nothing_or_of_another_search_is_refused(run: str, scenario: Path, tmp_path: Path) -> None:
+    where = f"sqlite:///{tmp_path / 'search.db'}"
+    search_storage.open_study(where, "search", identity(SPEC, CIRCUIT, TABLE, None, 1))
+
+    def front(spec: SearchSpec, where: str) -> None:
+        pareto.run(spec, CIRCUIT, TABLE, None, None, 1, where, scenario, "scene", tmp_path, lambda _: None)
+
+    with pytest.raises(UserError, match="no trial of study 'search' is finished"):
+        front(SPEC, where)
+    with pytest.raises(UserError, match=r"other values of \[search\] units"):
+        front(dataclasses.replace(SPEC, units=(3, 6)), run)
+    assert not (tmp_path / "pareto.json").exists()
+
+
+def test_the_fingerprint_follows_the_trials(run: str, tmp_path: Path) -> None:
+    path = tmp_path / "search.db"
+    path.write_bytes(Path(run.removeprefix("sqlite:///")).read_bytes())
+    where = f"sqlite:///{path}"
+    before = pareto.fingerprint(SPEC, where)
+    assert before == pareto.fingerprint(SPEC, run)
+    study = search_storage.read_study(where, "search")
+    study.ask()
+    assert pareto.fingerprint(SPEC, where) == before
+    study.add_trial(optuna.trial.create_trial(values=[1.0, 2.0, 3.0]))
+    assert pareto.fingerprint(SPEC, where) != before
