@@ -3,8 +3,8 @@
     python benchmarks/lut_model.py runs/braggnn_full/label/peaks.h5 --output benchmarks/lut_model.json
 
 Small networks of random shapes, widths, sparsity and budgets are trained for a few hundred iterations, their circuits
-mapped, and the coefficients of quant/lut_model.py fitted to three quarters of them. The last quarter, and circuits given
-with --circuit, are only predicted. What is in the output is not made again.
+mapped, and the coefficients of quant/lut_model.py fitted to three quarters of them. The last quarter, and circuits
+given with --circuit, are only predicted. What is in the output is not made again.
 """
 
 import argparse

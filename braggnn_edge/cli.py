@@ -19,8 +19,9 @@ from braggnn_edge.optimize import process_group
 from braggnn_edge.rundir import Stage, execute, locked
 from braggnn_edge.table import PeakTable
 from braggnn_edge.table import load as load_table
-from firmware_sim import csim, evidence, reference
-from hls import build, hardware
+from firmware_sim import circuit_evidence, csim, evidence, reference
+from hls import build, hardware, rtl_stage
+from quant import circuit as circuits
 from quant import compress, network, normalize, plan, qat
 
 SECTIONS: dict[str, Any] = {
@@ -33,7 +34,9 @@ SECTIONS: dict[str, Any] = {
     "qat": qat.QatSpec,
     "circuit": compress.CircuitSpec,
     "hls": build.HlsSpec,
+    "rtl": rtl_stage.RtlSpec,
     "csim": evidence.CsimSpec,
+    "rtlsim": circuit_evidence.RtlSimSpec,
     "report": report.ReportSpec,
     "ablation": ablation.AblationSpec,
 }
@@ -46,11 +49,17 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "qat": ("qat",),
     "circuit": ("circuit",),
     "hls": ("hls",),
+    "rtl": ("rtl",),
     "csim": ("csim",),
+    "rtlsim": ("rtlsim",),
     "reference": ("reference",),
     "report": ("report",),
     "ablation": ("ablation",),
 }
+
+#: Commands for networks of layers, and those for circuits in their place.
+_FOR_NETWORKS = {"qat": "circuit", "csim": "rtlsim", "reference": "rtlsim"}
+_FOR_CIRCUITS = {"circuit": "qat", "rtl": "hls", "rtlsim": "csim"}
 
 _HELP = {
     "data": "simulate the simulated scans, check and describe the measured ones",
@@ -59,6 +68,8 @@ _HELP = {
     "qat": "quantization-aware training; QONNX file and integer network",
     "circuit": "the smallest circuit: learned bit widths, pruning, a budget of look-up tables -> circuit.json",
     "hls": "hls4ml projects with exact types, test bench and golden vectors",
+    "rtl": "RTL project of a circuit: pipelined core, stream interface, constraints, scripts, test bench",
+    "rtlsim": "RTL cycle by cycle, mapped netlist, C simulation and the other forms of a circuit, code for code",
     "csim": "compile and run the C simulation; compare all forms code for code",
     "reference": "firmware against float networks, labels and truth; every form of inference against float64",
     "report": "report.json and report.html",
@@ -85,6 +96,7 @@ def stage(name: str, c: Context) -> Stage:
     cfg, run = c.cfg, c.run
     floats = float_stages(cfg)
     source = qat.FLOAT_NETWORKS.get(cfg["qat"].network, ("", ""))
+    circuit = cfg["qat"].network == "circuit"
     files: dict[str, tuple[Path, ...]] = {
         "data": acquisition.external_files(cfg["scan"], cfg.folder),
         "label": acquisition.external_files(cfg["scan"], cfg.folder),  # it reads the measured frames again
@@ -99,10 +111,16 @@ def stage(name: str, c: Context) -> Stage:
         "compact": ("label",),
         "qat": ("label", *dict.fromkeys((source[0], "train"))) if cfg["qat"].teacher else ("label", source[0]),
         "circuit": ("label", "train") if cfg["circuit"].teacher else ("label",),
-        "hls": ("label", "qat"),
+        "hls": ("label", "circuit" if circuit else "qat"),
+        "rtl": ("label", "circuit"),
+        "rtlsim": ("label", "train", "circuit", "hls", "rtl"),
         "csim": ("label", *floats, "qat", "hls"),
         "reference": ("label", *floats, "qat", "csim"),
-        "report": ("data", "label", *floats, "qat", "hls", "csim", "reference"),
+        "report": (
+            ("data", "label", "train", "circuit", "hls", "rtl", "rtlsim")
+            if circuit
+            else ("data", "label", *floats, "qat", "hls", "csim", "reference")
+        ),
         "ablation": ("label",),
     }
     sections: dict[str, tuple[str, ...]] = {
@@ -113,6 +131,8 @@ def stage(name: str, c: Context) -> Stage:
         "qat": ("quant", "qat"),
         "circuit": ("circuit",),
         "hls": ("hls",),
+        "rtl": ("rtl",),
+        "rtlsim": ("rtlsim",),
         "csim": ("csim",),
         "reference": (),
         "report": ("report",),
@@ -152,7 +172,13 @@ def stage(name: str, c: Context) -> Stage:
             out,
             c.say,
         ),
-        "hls": lambda out: build.run(cfg["hls"], _peaks(run), run / "qat", out, c.say),
+        "hls": lambda out: (
+            build.run_circuit(cfg["hls"], _peaks(run), run / "circuit", out, c.say)
+            if circuit
+            else build.run(cfg["hls"], _peaks(run), run / "qat", out, c.say)
+        ),
+        "rtl": lambda out: rtl_stage.run(cfg["rtl"], _peaks(run), run / "circuit", out, c.say),
+        "rtlsim": lambda out: circuit_evidence.run(cfg["rtlsim"], cfg["circuit"], run, cfg.seed, out, c.workers, c.say),
         "csim": lambda out: evidence.run(cfg["csim"], cfg["quant"], source, run, cfg.seed, out, c.workers, c.say),
         "reference": lambda out: reference.run(run, floats, out, c.say),
         "report": lambda out: report.run(
@@ -160,7 +186,7 @@ def stage(name: str, c: Context) -> Stage:
             cfg,
             run,
             needs["report"],
-            hardware.hardware_rows(run / "hls", network.load(run / "qat" / "integer.json"), c.say),
+            hardware.hardware_rows(run / "hls", _integer(run, circuit), c.say),
             out,
             c.say,
         ),
@@ -175,6 +201,13 @@ def stage(name: str, c: Context) -> Stage:
 def float_stages(cfg: config.Config) -> tuple[str, ...]:
     """The stages that train float networks: the compact one is not trained when another goes to the firmware."""
     return ("train", "compact") if cfg["qat"].network == "compact" else ("train",)
+
+
+def _integer(run: Path, circuit: bool) -> network.IntegerNetwork:
+    """The integer network that the HLS projects of a run are of."""
+    if circuit:
+        return circuits.load(run / "circuit" / "circuit.json").network
+    return network.load(run / "qat" / "integer.json")
 
 
 def _initial(cfg: config.Config, name: str) -> tuple[Path, ...]:
@@ -192,6 +225,11 @@ def check(command: str, cfg: config.Config) -> None:
 
     Only what the command needs is looked at: labelling takes no networks.
     """
+    made, other = cfg["qat"].network, _FOR_NETWORKS if cfg["qat"].network == "circuit" else _FOR_CIRCUITS
+    if command in other:
+        raise UserError(
+            f"{command}: the network of this configuration is {made!r} ([qat] network); use `make {other[command]}`"
+        )
     stages = tuple(COMMANDS)
     training = stages.index(command) >= stages.index("train")
     acquisition.check_scans(cfg["scan"], training)
@@ -301,7 +339,7 @@ def _run(arguments: argparse.Namespace) -> None:
         specs = {name: (stage, _float(cfg, name)) for name, stage in (("full", "train"), ("compact", "compact"))}
         train.assist(run, specs, cfg.seed)
         return
-    if arguments.command in ("csim", "reference", "report") and not (run / "csim").exists():
+    if arguments.command in ("csim", "rtlsim", "reference", "report") and not (run / "csim").exists():
         csim.require_compiler()  # now, not after hours of training
     with locked(run):
         bring_up_to_date(arguments.command, Context(cfg, run, arguments.workers, _say, arguments.scheduler))

@@ -116,9 +116,8 @@ def run(
 def _histories(run: Path, stages: tuple[str, ...]) -> dict[str, list[dict[str, float]]]:
     """The learning curves that the training stages wrote, by network."""
     found = {}
-    for path in (
-        p for stage in ("train", "compact", "qat", "circuit") if stage in stages for p in sorted((run / stage).glob("*.json"))
-    ):
+    trained = [stage for stage in ("train", "compact", "qat", "circuit") if stage in stages]
+    for path in (p for stage in trained for p in sorted((run / stage).glob("*.json"))):
         content = json.loads(path.read_text())
         if path.name != "manifest.json" and isinstance(content, dict) and "history" in content:
             found[_CURVES.get(path.stem, path.stem)] = content["history"]

@@ -109,7 +109,7 @@ def run(
         "qonnx": run_qonnx(run_directory / "qat" / "model.onnx", given.codes),
     }
     for name, found in forms.items():
-        _record(bit_exact, name, len(found), int((found != emulated.outputs).any(axis=1).sum()), say)
+        record(bit_exact, name, len(found), int((found != emulated.outputs).any(axis=1).sum()), say)
     test_patches = table.of(TEST).patches()
     predictions = {"float": train.predict(full, test_patches)}
     if deployed is not full:
@@ -122,17 +122,17 @@ def run(
         name = f"csim:{described.io_type}"
         executable = csim.build(project, directory / "build" / described.io_type)
         say(f"  {name}: compiled")
-        _self_check(project, directory / "bench" / described.io_type)
+        self_check(project, directory / "bench" / described.io_type)
         say(f"  {name}: its own test bench passes")
         outputs, comparison = simulate(
             executable, integer, given.codes, workers=workers, chunk=spec.chunk,
-            out_dir=directory / "chunks" / described.io_type, progress=_progress(name, say),
+            out_dir=directory / "chunks" / described.io_type, progress=progress(name, say),
         )  # fmt: skip
         compared[name] = comparison
         wrong = int((outputs != emulated.outputs).any(axis=1).sum())
-        _record(bit_exact, name, len(outputs), max(wrong, comparison.wrong), say)
+        record(bit_exact, name, len(outputs), max(wrong, comparison.wrong), say)
         counted = compare_normalizer(executable, normalizer, given.values)
-        _record(bit_exact, f"normalizer:{described.io_type}", counted.patches, counted.wrong, say)
+        record(bit_exact, f"normalizer:{described.io_type}", counted.patches, counted.wrong, say)
         predictions[name] = integer.output.values(outputs[: given.test])
     results = {
         "bit_exact": bit_exact,
@@ -144,24 +144,31 @@ def run(
     with written_aside(directory / "predictions.npz") as aside, aside.open("wb") as stream:
         np.savez_compressed(stream, **predictions)  # type: ignore[arg-type]
     write_json(directory / "results.json", results)
+    require_equal_forms(bit_exact, compared)
+    for scratch in ("build", "bench", "chunks"):
+        shutil.rmtree(directory / scratch, ignore_errors=True)
+
+
+def require_equal_forms(bit_exact: dict[str, dict[str, Any]], compared: dict[str, Comparison]) -> None:
+    """Raise UserError, with the first difference where one is known, if any form differs on any patch."""
     failed = [
         f"{name}: {entry['wrong']} of {entry['patches']} patches" for name, entry in bit_exact.items() if entry["wrong"]
     ]
     if failed:
         first = "; ".join(str(c.first) for c in compared.values() if c.first is not None)
         raise UserError(f"forms differ: {'; '.join(failed)}" + (f"; first at {first}" if first else ""))
-    for scratch in ("build", "bench", "chunks"):
-        shutil.rmtree(directory / scratch, ignore_errors=True)
 
 
-def _record(
+def record(
     bit_exact: dict[str, dict[str, Any]], name: str, patches: int, wrong: int, say: Callable[[str], None]
 ) -> None:
+    """Note, and say, how many of the patches differ from the integer form."""
     bit_exact[f"{name}/integer"] = {"patches": patches, "wrong": wrong}
     say(f"  {name}/integer: {wrong} wrong of {patches} patches")
 
 
-def _progress(name: str, say: Callable[[str], None]) -> Callable[[int, int], None]:
+def progress(name: str, say: Callable[[str], None]) -> Callable[[int, int], None]:
+    """Says how many chunks are done, ten times in all."""
     shown = [0]
 
     def report(done: int, total: int) -> None:
@@ -172,7 +179,7 @@ def _progress(name: str, say: Callable[[str], None]) -> Callable[[int, int], Non
     return report
 
 
-def _self_check(project: Path, copy: Path) -> None:
+def self_check(project: Path, copy: Path) -> None:
     """Run the project's own test bench with g++, as an engineer would; it compares the golden vectors itself."""
     shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(project, copy)  # the finished project stays as it was written

@@ -101,7 +101,7 @@ class CircuitSpec:
         default_factory=lambda: LoopSpec(512, 3e-3, "one_cycle", max_iterations=6000, evaluate_every=1000, patience=0)
     )
     loop: LoopSpec = field(
-        default_factory=lambda: LoopSpec(512, 2e-3, "one_cycle", max_iterations=10_000, evaluate_every=500, patience=0)
+        default_factory=lambda: LoopSpec(512, 1e-3, "one_cycle", max_iterations=10_000, evaluate_every=500, patience=0)
     )
     shift: int = 0
     dihedral: bool = True

@@ -202,7 +202,7 @@ def test_missing_make_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     (tmp_path / "project").mkdir()
     monkeypatch.setattr("shutil.which", lambda _: None)
     with pytest.raises(UserError, match="make is not on the PATH"):
-        evidence._self_check(tmp_path / "project", tmp_path / "copy")
+        evidence.self_check(tmp_path / "project", tmp_path / "copy")
 
 
 def test_detector_of_a_simulated_scan_is_the_one_that_makes_it() -> None:

@@ -18,13 +18,15 @@ from braggnn_edge.split import SplitSpec
 from braggnn_edge.train import TrainSpec
 from firmware_sim.evidence import CsimSpec
 from hls.build import HlsSpec
+from quant.compress import CircuitSpec, FrontSpec
+from quant.learned import CircuitNetworkSpec
 from quant.plan import AttentionPlan, BitPlan
 from quant.qat import QatSpec
 
 #: In the order of the page.
 TABLES = (
     ScanSpec, DetectorSpec, SimulationSpec, PeakSpec, SplitSpec, TrainSpec, NetworkSpec, LoopSpec, BitPlan,
-    AttentionPlan, QatSpec, HlsSpec, CsimSpec, ReportSpec,
+    AttentionPlan, QatSpec, CircuitSpec, FrontSpec, CircuitNetworkSpec, HlsSpec, CsimSpec, ReportSpec,
 )  # fmt: skip
 PAGE = (Path(__file__).parents[1] / "docs/configuration.md").read_text(encoding="utf-8")
 WRITTEN = [re.findall(r"^\| `(\w+)` \| (.*?) \|", part, flags=re.M) for part in PAGE.split("| key | default |")[1:]]
@@ -51,6 +53,17 @@ def test_keys_and_defaults_are_those_of_the_code(table: type, rows: list[tuple[s
 
 
 def test_loop_of_the_fine_tuning_is_as_written() -> None:
-    written = dict(re.findall(r"`(\w+) = ([^`]+)`", PAGE[PAGE.index("Its `loop` defaults to") :]))
+    section = PAGE[PAGE.index("Its `loop` defaults to") :].split("\n\n")[0]
+    written = dict(re.findall(r"`(\w+) = ([^`]+)`", section))
     values = {name: tomllib.loads(f"value = {text}")["value"] for name, text in written.items()}
     assert LoopSpec(**values) == QatSpec().loop
+
+
+def test_loops_of_the_circuit_are_as_written() -> None:
+    rows = dict(re.findall(r"^\| `(float_loop|loop)` \|  \| (.*?) \|", PAGE, flags=re.M))
+    written = dict(re.findall(r"`(\w+) = ([^`]+)`", rows["float_loop"]))
+    values = {name: tomllib.loads(f"value = {text}")["value"] for name, text in written.items()}
+    assert LoopSpec(**values) == CircuitSpec().float_loop
+    changed = dict(re.findall(r"`(\w+) = ([^`]+)`", rows["loop"]))
+    values |= {name: tomllib.loads(f"value = {text}")["value"] for name, text in changed.items()}
+    assert LoopSpec(**values) == CircuitSpec().loop

@@ -1,0 +1,133 @@
+"""Stage "rtlsim": every form of a circuit on the same patches, compared code for code, and the test set's positions.
+
+Forms: the trained network in float64, QONNX, the C simulation of every HLS project, the RTL cycle by cycle with random
+gaps and back-pressure, and the mapped netlist, each against the integer circuit. One differing code fails the stage.
+"""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from braggnn_edge import train
+from braggnn_edge.errors import UserError
+from braggnn_edge.rundir import write_json, written_aside
+from braggnn_edge.table import TEST, PeakTable
+from braggnn_edge.table import load as load_table
+from firmware_sim import csim, csim_circuit
+from firmware_sim.compare import Comparison
+from firmware_sim.evidence import layer_rows, progress, record, require_equal_forms, self_check
+from hls.project import load_project
+from quant import circuit as circuits
+from quant import emulate
+from quant.arithmetic import Codes, Format
+from quant.circuit import Circuit
+from quant.compress import CircuitSpec, load_learned
+from quant.export import run_qonnx
+from quant.learned_integers import exact_outputs
+from quant.vectors import hostile_codes, random_codes
+
+
+@dataclass(frozen=True)
+class RtlSimSpec:
+    """patches: compared in RTL and C simulation at least: test peaks first, then the other peaks of the scans, then
+    random ones; hostile patches come on top. netlist: patches of those that the mapped netlist is simulated on, 0 for
+    no netlist. software: patches for the trained network and QONNX, whose executor takes a millisecond each. chunk:
+    patches of the C simulation at a time.
+    """
+
+    patches: int = 100_000
+    netlist: int = 1000
+    software: int = 5000
+    chunk: int = 2000
+
+    def __post_init__(self) -> None:
+        if min(self.patches, self.software, self.chunk) < 1 or self.netlist < 0:
+            raise UserError(
+                f"rtlsim: patches {self.patches}, software {self.software} and chunk {self.chunk} must be at least 1, "
+                f"netlist {self.netlist} at least 0"
+            )
+
+
+def inputs(circuit: Circuit, table: PeakTable, least: int, seed: int) -> tuple[Codes, int, int]:
+    """Counts (n, window, window) of the comparison; how many of the first are test peaks, of the last hostile ones."""
+    rng = np.random.default_rng((seed, 6))
+    test = table.peaks["split"] == TEST
+    order = np.concatenate([np.flatnonzero(test), np.flatnonzero(~test)])[: max(least, int(test.sum()))]
+    parts = [circuit.counts(table.patches()[order])]
+    low, high = circuit.normalizer.count_range
+    form = Format(high.bit_length() + (low < 0), 0, low < 0)
+    missing = least - len(order)
+    if missing > 0:
+        parts.append(random_codes(circuit.window, form, missing, rng) >> rng.integers(0, 12, (missing, 1, 1)))
+    parts.append(hostile_codes(circuit.window, form))
+    return np.concatenate(parts), int(test.sum()), len(parts[-1])
+
+
+def run(
+    spec: RtlSimSpec,
+    circuit_spec: CircuitSpec,
+    run_directory: Path,
+    seed: int,
+    directory: Path,
+    workers: int,
+    say: Callable[[str], None],
+) -> None:
+    """The stage: write ``results.json`` and ``predictions.npz`` (positions of the test peaks, offsets (n, 2) px)."""
+    table = load_table(run_directory / "label" / "peaks.h5")
+    circuit = circuits.load(run_directory / "circuit" / "circuit.json")
+    net = load_learned(run_directory / "circuit", circuit_spec)
+    counts, test, hostile = inputs(circuit, table, spec.patches, seed)
+    codes = circuit.normalizer.codes(counts)
+    expected = circuit.run(codes)
+    say(f"  {len(counts)} patches, {test} of them test peaks, {hostile} hostile")
+    bit_exact: dict[str, dict[str, Any]] = {}
+    predictions = {
+        "float": train.predict(train.load_network(run_directory / "train", "full"), table.of(TEST).patches())
+    }
+    predictions["quantized"] = circuit.output.values(circuit.combined(codes[:test], exact_outputs(net, codes[:test])))
+
+    chosen = np.unique(np.linspace(0, len(codes) - 1, min(spec.software, len(codes))).astype(np.int64))
+    some = codes[chosen]
+    for name, outputs in (
+        ("quantized", exact_outputs(net, codes)),
+        ("qonnx", run_qonnx(run_directory / "circuit" / "model.onnx", some)),
+    ):
+        of = codes if len(outputs) == len(codes) else some
+        wrong = (circuit.combined(of, outputs) != (expected if of is codes else expected[chosen])).any(axis=1)
+        record(bit_exact, name, len(outputs), int(wrong.sum()), say)
+
+    compared: dict[str, Comparison] = {}
+    for project in sorted(path.parent for path in (run_directory / "hls").glob("*/project.json")):
+        name = f"csim:{load_project(project).io_type}"
+        executable = csim.build(project, directory / "build" / project.name)
+        self_check(project, directory / "bench" / project.name)
+        say(f"  {name}: compiled; its own test bench passes")
+        outputs = csim_circuit.run(
+            executable, circuit, counts, workers=workers, chunk=spec.chunk,
+            out_dir=directory / "chunks" / project.name, progress=progress(name, say),
+        )  # fmt: skip
+        some_counts = counts[chosen[:: max(1, len(chosen) // 1000)]]
+        _, compared[name] = csim_circuit.simulate(
+            executable, circuit, some_counts, workers=workers, chunk=spec.chunk,
+            out_dir=directory / "chunks" / f"{project.name}-parts",
+        )  # fmt: skip
+        wrong = int((outputs != expected).any(axis=1).sum())
+        record(bit_exact, name, len(outputs), max(wrong, compared[name].wrong), say)
+        predictions[name] = circuit.output.values(outputs[:test])
+    results = {
+        "bit_exact": bit_exact,
+        "layers": layer_rows(circuit.network, emulate.run(circuit.network, codes), compared),
+        "hardware": [],
+        "hostile": {"patches": hostile},
+        "first_difference": {name: str(c.first) for name, c in compared.items() if c.first is not None},
+    }
+    with written_aside(directory / "predictions.npz") as aside, aside.open("wb") as stream:
+        np.savez_compressed(stream, **predictions)  # type: ignore[arg-type]
+    write_json(directory / "results.json", results)
+    require_equal_forms(bit_exact, compared)
+    for scratch in ("build", "bench", "chunks"):
+        shutil.rmtree(directory / scratch, ignore_errors=True)
