@@ -1,0 +1,17 @@
+# vivado -mode batch -source vivado.tcl: synthesis, placement and routing out of context, reports in vivado/.
+# Out of context, because a patch is wider than a device has pins: the design is a block of a larger one.
+set here [file normalize [file dirname [info script]]]
+set reports $here/vivado
+file mkdir $reports
+@READ@
+read_xdc -mode out_of_context $here/constraints/@NAME@.xdc
+synth_design -top @NAME@ -part @PART@ -mode out_of_context -flatten_hierarchy full -max_dsp 0 -max_bram 0 -max_uram 0
+report_utilization -file $reports/synthesis_utilization.rpt
+report_timing_summary -file $reports/synthesis_timing.rpt
+opt_design
+place_design
+phys_opt_design
+route_design
+report_utilization -file $reports/utilization.rpt
+report_timing_summary -file $reports/timing.rpt
+write_checkpoint -force $reports/@NAME@.dcp
