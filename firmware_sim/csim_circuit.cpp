@@ -7,7 +7,7 @@
 
 #include "firmware/braggnn_circuit.h"
 
-static const int N = normalize::N;
+static const int PIXELS = normalize::N;
 
 template <class T> int64_t code_of(const T &value) {
     ap_int<T::width> bits;
@@ -22,27 +22,27 @@ int main(int argc, char **argv) {
         std::fprintf(stderr, "usage: csim_circuit COUNTS RESULTS\n");
         return 2;
     }
-    int64_t given[N];
-    while (std::fread(given, sizeof(int64_t), N, in) == size_t(N)) {
-        int64_t results[N + 4] = {0};
-        normalize::count_t counts[N];
-        normalize::code_t codes[N];
-        for (int i = 0; i < N; i++)
+    int64_t given[PIXELS];
+    while (std::fread(given, sizeof(int64_t), PIXELS, in) == size_t(PIXELS)) {
+        int64_t results[PIXELS + 4] = {0};
+        normalize::count_t counts[PIXELS];
+        normalize::code_t codes[PIXELS];
+        for (int i = 0; i < PIXELS; i++)
             counts[i] = given[i];
         normalize::counts_to_codes(counts, codes);
-        for (int i = 0; i < N; i++)
+        for (int i = 0; i < PIXELS; i++)
             results[i] = codes[i].to_int64();
 #if CIRCUIT_HAS_CENTROID
         centroid::result_t base[2];
         centroid::codes_to_offset(codes, base);
         for (int k = 0; k < 2; k++)
-            results[N + k] = code_of(base[k]);
+            results[PIXELS + k] = code_of(base[k]);
 #endif
         circuit::offset_t offset[2];
         braggnn_circuit(counts, offset);
         for (int k = 0; k < 2; k++)
-            results[N + 2 + k] = code_of(offset[k]);
-        if (std::fwrite(results, sizeof(int64_t), N + 4, out) != size_t(N + 4)) {
+            results[PIXELS + 2 + k] = code_of(offset[k]);
+        if (std::fwrite(results, sizeof(int64_t), PIXELS + 4, out) != size_t(PIXELS + 4)) {
             std::perror(argv[2]);
             return 2;
         }

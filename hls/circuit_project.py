@@ -28,7 +28,7 @@ def write_circuit_project(
 ) -> Project:  # fmt: skip
     """Write the HLS project of a circuit whose network is in the QONNX file (:mod:`quant.circuit_qonnx`).
 
-    patches (n, size, size) are detector values for the golden vectors, n at least 1; hostile counts are added.
+    patches (n, size, size) are detector values for the golden vectors; hostile counts are added to them.
     options: those of :func:`hls.project.write_project`, except its vectors and back ends with a shell of their own.
     The directory must not exist. It appears, complete, only when hls4ml's model was found to be the circuit's network;
     otherwise a UserError says what differs. The same arguments give the same bytes.
