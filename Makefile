@@ -5,7 +5,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-STAGES := data label train qat circuit hls csim rtl rtlsim reference report
+STAGES := data label train qat circuit hls csim rtl rtlsim search pareto reference report
 RUN_OPTION = $(if $(RUN),--run $(RUN))
 
 # Waiting threads sleep: spinning ones slow the small networks several times when another program uses the cores.
@@ -17,8 +17,8 @@ export OMP_WAIT_POLICY ?= PASSIVE
 help: ## show this help
 	@echo "BraggNN Edge: detector frames to a bit-exact FPGA firmware project"
 	@echo
-	@grep -hE '^[a-z$$(). A-Z]+:.*## ' $(MAKEFILE_LIST) | sed -e 's/$$(STAGES)/data label train qat circuit hls csim rtl rtlsim reference report/' \
-	  | awk -F ':.*## ' '{printf "  make %-66s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z$$(). A-Z]+:.*## ' $(MAKEFILE_LIST) | sed -e 's/$$(STAGES)/data label train qat circuit hls csim rtl rtlsim search pareto reference report/' \
+	  | awk -F ':.*## ' '{printf "  make %-80s %s\n", $$1, $$2}'
 	@echo
 	@echo "  CFG=configs/NAME.toml  the scenario (now $(CFG)); RUN=name  the run's folder in runs/"
 

@@ -15,12 +15,15 @@ import torch
 
 from braggnn_edge import ablation, acquisition, config, label, label_part, report, split, train
 from braggnn_edge.errors import UserError
+from braggnn_edge.model import BraggNN
 from braggnn_edge.optimize import process_group
 from braggnn_edge.rundir import Stage, execute, locked
 from braggnn_edge.table import PeakTable
 from braggnn_edge.table import load as load_table
-from firmware_sim import circuit_evidence, csim, evidence, reference
+from firmware_sim import circuit_evidence, csim, evidence, pareto, reference, search, search_storage
+from firmware_sim.search_space import SearchSpec
 from hls import build, hardware, rtl_stage
+from hls.synthesis import mapped_luts
 from quant import circuit as circuits
 from quant import compress, network, normalize, plan, qat
 
@@ -37,6 +40,7 @@ SECTIONS: dict[str, Any] = {
     "rtl": rtl_stage.RtlSpec,
     "csim": evidence.CsimSpec,
     "rtlsim": circuit_evidence.RtlSimSpec,
+    "search": SearchSpec,
     "report": report.ReportSpec,
     "ablation": ablation.AblationSpec,
 }
@@ -52,6 +56,8 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "rtl": ("rtl",),
     "csim": ("csim",),
     "rtlsim": ("rtlsim",),
+    "search": (),
+    "pareto": ("pareto",),
     "reference": ("reference",),
     "report": ("report",),
     "ablation": ("ablation",),
@@ -59,7 +65,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
 
 #: Commands for networks of layers, and those for circuits in their place.
 _FOR_NETWORKS = {"qat": "circuit", "csim": "rtlsim", "reference": "rtlsim"}
-_FOR_CIRCUITS = {"circuit": "qat", "rtl": "hls", "rtlsim": "csim"}
+_FOR_CIRCUITS = {"circuit": "qat", "rtl": "hls", "rtlsim": "csim", "search": "qat", "pareto": "qat"}
 
 _HELP = {
     "data": "simulate the simulated scans, check and describe the measured ones",
@@ -70,6 +76,8 @@ _HELP = {
     "hls": "hls4ml projects with exact types, test bench and golden vectors",
     "rtl": "RTL project of a circuit: pipelined core, stream interface, constraints, scripts, test bench",
     "rtlsim": "RTL cycle by cycle, mapped netlist, C simulation and the other forms of a circuit, code for code",
+    "search": "trials of circuits in a storage that many processes and machines may share",
+    "pareto": "the front of a search: picture, configuration and circuit of every point",
     "csim": "compile and run the C simulation; compare all forms code for code",
     "reference": "firmware against float networks, labels and truth; every form of inference against float64",
     "report": "report.json and report.html",
@@ -81,10 +89,11 @@ _HELP = {
 class Context:
     """What every stage gets: the configuration, the run directory, the number of processes, and a voice.
 
-    scheduler: of the Dask cluster that labels; empty: processes of this machine.
+    scheduler: of the Dask cluster that labels; empty: processes of this machine; scenario: the configuration's file.
     """
 
     cfg: config.Config
+    scenario: Path
     run: Path
     workers: int
     say: Callable[[str], None]
@@ -114,6 +123,7 @@ def stage(name: str, c: Context) -> Stage:
         "hls": ("label", "circuit" if circuit else "qat"),
         "rtl": ("label", "circuit"),
         "rtlsim": ("label", "train", "circuit", "hls", "rtl"),
+        "pareto": ("label", "train"),
         "csim": ("label", *floats, "qat", "hls"),
         "reference": ("label", *floats, "qat", "csim"),
         "report": (
@@ -133,6 +143,7 @@ def stage(name: str, c: Context) -> Stage:
         "hls": ("hls",),
         "rtl": ("rtl",),
         "rtlsim": ("rtlsim",),
+        "pareto": ("search", "circuit"),
         "csim": ("csim",),
         "reference": (),
         "report": ("report",),
@@ -167,7 +178,7 @@ def stage(name: str, c: Context) -> Stage:
         "circuit": lambda out: compress.run(
             _peaks(run),
             cfg["circuit"],
-            train.load_network(run / "train", "full") if cfg["circuit"].teacher else None,
+            _teacher(c),
             cfg.seed,
             out,
             c.say,
@@ -190,12 +201,42 @@ def stage(name: str, c: Context) -> Stage:
             out,
             c.say,
         ),
+        "pareto": lambda out: _pareto(c, out),
         "ablation": lambda out: ablation.run(_peaks(run), cfg["ablation"], cfg.seed, out, c.say),
     }
     settings = cfg.plain(sections[name])
     if name == "data":  # how peaks are found and used later is none of its business: no new simulation for a threshold
         settings["scan"] = [{key: scan[key] for key in acquisition.DATA_KEYS} for scan in settings["scan"]]
+    if name == "pareto":
+        settings["trials"] = pareto.fingerprint(cfg["search"], _storage(c))
     return Stage(name, needs[name], settings, files.get(name, ()), work[name])
+
+
+def _teacher(c: Context) -> BraggNN | None:
+    """The full float network, where the circuit learns from it."""
+    return train.load_network(c.run / "train", "full") if c.cfg["circuit"].teacher else None
+
+
+def _storage(c: Context) -> str:
+    return search_storage.address(c.cfg["search"].storage, c.run, c.cfg.folder)
+
+
+def _pareto(c: Context, out: Path) -> None:
+    full = train.load_network(c.run / "train", "full")
+    pareto.run(
+        c.cfg["search"],
+        c.cfg["circuit"],
+        _peaks(c.run),
+        _teacher(c),
+        full,
+        c.cfg.seed,
+        _storage(c),
+        c.scenario,
+        c.run.name,
+        out,
+        c.say,
+        lambda circuit: mapped_luts(circuit)["luts"],
+    )
 
 
 def float_stages(cfg: config.Config) -> tuple[str, ...]:
@@ -274,7 +315,10 @@ def bring_up_to_date(command: str, c: Context) -> None:
             visit(need)
         execute(c.run, wanted, c.say)
 
-    for name in float_stages(c.cfg) if command == "train" else COMMANDS[command]:
+    names = float_stages(c.cfg) if command == "train" else COMMANDS[command]
+    if command == "search":
+        names = stage("circuit", c).needs
+    for name in names:
         visit(name)
 
 
@@ -341,10 +385,14 @@ def _run(arguments: argparse.Namespace) -> None:
         return
     if arguments.command in ("csim", "rtlsim", "reference", "report") and not (run / "csim").exists():
         csim.require_compiler()  # now, not after hours of training
+    c = Context(cfg, arguments.config, run, arguments.workers, _say, arguments.scheduler)
     with locked(run):
-        bring_up_to_date(arguments.command, Context(cfg, run, arguments.workers, _say, arguments.scheduler))
+        bring_up_to_date(arguments.command, c)
     train.dismiss()
     final = run / arguments.command
+    if arguments.command == "search":  # without the lock: others may join
+        search.run(cfg["search"], cfg["circuit"], _peaks(run), _teacher(c), cfg.seed, _storage(c), _say, c.workers)
+        final = run / "search.db" if not cfg["search"].storage else run
     print(f"finished: {final}" + (f" - open {final / 'report.html'}" if arguments.command == "report" else ""))
 
 

@@ -16,8 +16,10 @@ from braggnn_edge.report import ReportSpec
 from braggnn_edge.simulation_spec import SimulationSpec
 from braggnn_edge.split import SplitSpec
 from braggnn_edge.train import TrainSpec
+from firmware_sim.circuit_evidence import RtlSimSpec
 from firmware_sim.evidence import CsimSpec
 from hls.build import HlsSpec
+from hls.rtl_stage import RtlSpec
 from quant.compress import CircuitSpec, FrontSpec
 from quant.learned import CircuitNetworkSpec
 from quant.plan import AttentionPlan, BitPlan
@@ -26,7 +28,8 @@ from quant.qat import QatSpec
 #: In the order of the page.
 TABLES = (
     ScanSpec, DetectorSpec, SimulationSpec, PeakSpec, SplitSpec, TrainSpec, NetworkSpec, LoopSpec, BitPlan,
-    AttentionPlan, QatSpec, CircuitSpec, FrontSpec, CircuitNetworkSpec, HlsSpec, CsimSpec, ReportSpec,
+    AttentionPlan, QatSpec, CircuitSpec, FrontSpec, CircuitNetworkSpec, HlsSpec, CsimSpec, RtlSpec,
+    RtlSimSpec, ReportSpec,
 )  # fmt: skip
 PAGE = (Path(__file__).parents[1] / "docs/configuration.md").read_text(encoding="utf-8")
 WRITTEN = [re.findall(r"^\| `(\w+)` \| (.*?) \|", part, flags=re.M) for part in PAGE.split("| key | default |")[1:]]
