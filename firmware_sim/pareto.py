@@ -58,10 +58,12 @@ def non_dominated(values: ArrayLike) -> NDArray[np.bool_]:
 
 
 def points(study: optuna.Study) -> list[Point]:
-    """The finished trials, by number."""
+    """The finished trials, by number; each circuit once, as it was first tried."""
     found = []
     for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
         kept = trial.user_attrs
+        if search.AGAIN in kept:
+            continue
         chosen = circuit_of(kept[search.CIRCUIT], f"trial {trial.number}")
         figures, made = kept.get(search.FIGURES, {}), kept.get(search.MADE, "")
         error, luts, latency = trial.values

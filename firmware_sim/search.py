@@ -42,7 +42,7 @@ _POLL = 1.0
 _LONGEST = 60_000
 
 #: Attributes of a trial.
-CIRCUIT, MADE, DIGEST, FIGURES, REASON = "circuit", "made", "digest", "figures", "reason"
+CIRCUIT, MADE, DIGEST, FIGURES, REASON, AGAIN = "circuit", "made", "digest", "figures", "reason", "again"
 
 
 @dataclass(frozen=True)
@@ -145,16 +145,25 @@ def _trials(study: optuna.Study, work: _Work, say: Callable[[str], None]) -> Non
 
 def _one(study: optuna.Study, work: _Work) -> str:
     """One trial, recorded; a line about it."""
+    before = study.get_trials(deepcopy=False)
     trial = study.ask()
     began = time.monotonic()
     try:
         with alive(trial):
             chosen = choose(trial, work.spec, work.circuit)
-            trial.set_user_attr(CIRCUIT, table_of(chosen))
-            made, values, figures = measure(chosen, work.table, work.teacher, work.seed, work.spec.limit, work.held)
-        for key, value in made.items():
+            described_as = table_of(chosen)
+            trial.set_user_attr(CIRCUIT, described_as)
+            known = next((t for t in before if counts(t) and t.user_attrs.get(CIRCUIT) == described_as), None)
+            if known is not None and REASON in known.user_attrs:
+                raise UserError(f"as trial {known.number}: {known.user_attrs[REASON]}")
+            if known is None:
+                made, values, figures = measure(chosen, work.table, work.teacher, work.seed, work.spec.limit, work.held)
+                kept = made | {FIGURES: figures | {"seconds": round(time.monotonic() - began, 1)}}
+            else:  # a sampler may propose again what it found good, or change what a circuit has not
+                values = tuple(known.values)
+                kept = {key: known.user_attrs[key] for key in (FIGURES, DIGEST)} | {AGAIN: known.number}
+        for key, value in kept.items():
             trial.set_user_attr(key, value)
-        trial.set_user_attr(FIGURES, figures | {"seconds": round(time.monotonic() - began, 1)})
         study.tell(trial, values)
     except UserError as error:
         reason = " ".join(str(error).split())
@@ -168,7 +177,8 @@ def _one(study: optuna.Study, work: _Work) -> str:
             study.tell(trial, state=TrialState.FAIL)
         raise
     error_px, luts, latency = values
-    return f"trial {trial.number}  error {error_px:.4f} px  {luts:,.0f} LUTs  latency {latency:g}  {described(chosen)}"
+    name = f"trial {trial.number}" if known is None else f"trial {trial.number} (trial {known.number} again)"
+    return f"{name}  error {error_px:.4f} px  {luts:,.0f} LUTs  latency {latency:g}  {described(chosen)}"
 
 
 def measure(

@@ -31,10 +31,10 @@ class SearchSpec:
 
     trials: that have a result or were refused, over all processes; storage: "" for ``search.db`` in the run directory,
     a database URL, or "journal:PATH" (:mod:`firmware_sim.search_storage`); study: its name there; sampler: "tpe"
-    (multi-objective), "nsga2" or "random"; seed: added to the run's for what is chosen, not for the training; startup:
-    trials drawn at random before "tpe" learns, and the size of a generation of "nsga2"; float_loop, loop: of the
-    training of a trial, in place of those of the circuit; limit: look-up tables above which a circuit is not traced;
-    map: whether the points of the front are mapped by Yosys as well.
+    (tree-structured Parzen estimators), "gp" (Gaussian processes), "nsga2" or "random"; seed: added to the run's for
+    what is chosen, not for the training; startup: trials drawn at random before "tpe" and "gp" learn, and the size of
+    a generation of "nsga2"; float_loop, loop: of the training of a trial, in place of those of the circuit; limit:
+    look-up tables above which a circuit is not traced; map: whether Yosys maps the points of the front as well.
 
     Choices, any of: windows (px), centroids, kernels (px), widths. Ranges, from lowest to highest: convolutions,
     channels (of each), layers (hidden dense ones), units (of each), input_bits, weight_bits, activation_bits,
@@ -44,7 +44,7 @@ class SearchSpec:
     trials: int = 100
     storage: str = ""
     study: str = "search"
-    sampler: Literal["tpe", "nsga2", "random"] = "tpe"
+    sampler: Literal["tpe", "gp", "nsga2", "random"] = "tpe"
     seed: int = 0
     startup: int = 10
     float_loop: LoopSpec = field(
@@ -109,7 +109,7 @@ _LIMITS: dict[str, tuple[float, float]] = {
 _CHOSEN = {
     "": ("float_loop", "loop", "sparsity", "channel_sparsity", "lut_budget"),
     "front": ("window", "centroid", "bits"),
-    "network": ("conv", "dense", "weight_bits", "activation_bits", "widths"),
+    "network": ("conv", "kernel", "dense", "weight_bits", "activation_bits", "widths"),
 }
 #: Keys of :class:`SearchSpec` that leave old trials comparable when they change.
 _FREE = ("trials", "storage", "study", "sampler", "seed", "startup", "map")
@@ -126,7 +126,9 @@ class Chooser(Protocol):
 def choose(trial: Chooser, spec: SearchSpec, circuit: CircuitSpec) -> CircuitSpec:
     """The circuit that a trial stands for; UserError where its parts do not fit together.
 
-    Sizes and budgets are drawn by their logarithm: a channel more counts for less where there are many.
+    Every parameter is drawn in every trial, also that of a layer it has not: samplers that learn from all parameters
+    together know no others. Sizes and budgets are drawn by their logarithm: one channel more counts for less where
+    there are many.
     """
     front = dataclasses.replace(
         circuit.front,
@@ -136,11 +138,14 @@ def choose(trial: Chooser, spec: SearchSpec, circuit: CircuitSpec) -> CircuitSpe
     )
     convolutions = trial.suggest_int("convolutions", *spec.convolutions)
     layers = trial.suggest_int("layers", *spec.layers)
+    channels = [trial.suggest_int(f"channels_{i + 1}", *spec.channels, log=True) for i in range(spec.convolutions[1])]
+    units = [trial.suggest_int(f"units_{i + 1}", *spec.units, log=True) for i in range(spec.layers[1])]
+    kernel = trial.suggest_categorical("kernel", spec.kernels)
     network = dataclasses.replace(
         circuit.network,
-        conv=tuple(trial.suggest_int(f"channels_{i + 1}", *spec.channels, log=True) for i in range(convolutions)),
-        kernel=trial.suggest_categorical("kernel", spec.kernels) if convolutions else circuit.network.kernel,
-        dense=tuple(trial.suggest_int(f"units_{i + 1}", *spec.units, log=True) for i in range(layers)),
+        conv=tuple(channels[:convolutions]),
+        kernel=kernel if convolutions else circuit.network.kernel,
+        dense=tuple(units[:layers]),
         weight_bits=trial.suggest_int("weight_bits", *spec.weight_bits),
         activation_bits=trial.suggest_int("activation_bits", *spec.activation_bits),
         widths=trial.suggest_categorical("widths", spec.widths),

@@ -1,0 +1,141 @@
+"""The search against random search and against plans by hand, all with the same number of trainings.
+
+    python benchmarks/search.py --run runs/braggnn_full --work FOLDER [--seeds 1 2] [--samplers tpe random] [--write]
+
+Every training is as long as every other, on the same peaks, and every circuit is measured alike: the mean error of its
+integer answers on the validation peaks, the look-up tables and the latency of its trace. The plans by hand are what one
+writes without a search: uniform 6-bit networks of the usual shape and of half of it, with and without the centroid,
+six sparsities each. Continues where it was interrupted. Prints; --write: search.json.
+"""
+
+import argparse
+import dataclasses
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from braggnn_edge.errors import UserError
+from braggnn_edge.estimators import centre_of_mass_squared
+from braggnn_edge.metrics import distances
+from braggnn_edge.optimize import LoopSpec
+from braggnn_edge.rundir import write_json
+from braggnn_edge.table import load
+from firmware_sim import pareto, search, search_storage
+from firmware_sim.search_space import ORDERS, SearchSpec, peaks_digest
+from quant.compress import CircuitSpec
+from quant.learned import CircuitNetworkSpec
+
+BUDGETS = (2500, 5000, 10_000)
+#: The hypervolume is taken from here up to the error of the squared centroid, over the logarithm of the tables.
+FEWEST, MOST = 1000, 20_000
+HAND = tuple(
+    (dense, centroid, sparsity)
+    for sparsity in (0.5, 0.7, 0.8, 0.88, 0.93, 0.96)
+    for dense in ((32, 16), (16, 8))
+    for centroid in ("squared", "none")
+)
+
+
+def by_hand(base: CircuitSpec, dense: tuple[int, ...], centroid: str, sparsity: float) -> CircuitSpec:
+    front = dataclasses.replace(base.front, window=7, centroid=centroid, bits=6)
+    network = CircuitNetworkSpec((), 3, dense, 6, 6, "fixed")
+    return dataclasses.replace(base, front=front, network=network, sparsity=sparsity)
+
+
+def volume(values: np.ndarray, reference: float) -> float:
+    """Of (error, luts) pairs: the area between the best error for so many tables and the reference error, over the
+    logarithm of the tables from FEWEST to MOST, as a share of the whole: 0 no better than the centroid, 1 no error.
+    """
+    edges = np.log(np.clip(np.sort(values[:, 1]), FEWEST, MOST))
+    best = np.minimum.accumulate(values[np.argsort(values[:, 1], kind="stable"), 0])
+    gain = np.clip(1 - best / reference, 0, None)
+    widths = np.diff(np.append(edges, np.log(MOST)))
+    return float((gain * widths).sum() / np.log(MOST / FEWEST))
+
+
+def figures(values: Sequence[Sequence[float]], reference: float, seconds: float) -> dict[str, Any]:
+    """values: (error, luts, latency) of each trial."""
+    found = np.array(values, float)
+    best = {str(budget): found[found[:, 1] <= budget, 0] for budget in BUDGETS}
+    return {
+        "trials": len(found),
+        "hypervolume": round(volume(found[:, :2], reference), 4),
+        "front": int(pareto.non_dominated(found).sum()),
+        "error_px_at": {
+            budget: round(float(errors.min()), 5) if len(errors) else None for budget, errors in best.items()
+        },
+        "seconds": round(seconds),
+        "points": [[round(v, 5) for v in value] for value in values],
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run", type=Path, required=True, help="run directory with its label stage")
+    parser.add_argument("--work", type=Path, required=True, help="folder of the storage, to continue from")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--samplers", nargs="+", default=["tpe", "random"])
+    parser.add_argument("--trials", type=int, default=len(HAND))
+    parser.add_argument("--iterations", type=int, nargs=2, default=[600, 1000], help="float, rounded")
+    parser.add_argument("--write", action="store_true")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    table = load(arguments.run / "label" / "peaks.h5")
+    base = CircuitSpec()
+    loops = {
+        name: LoopSpec(256, rate, "one_cycle", max_iterations=count, evaluate_every=every, patience=0)
+        for name, rate, count, every in (
+            ("float_loop", 3e-3, arguments.iterations[0], arguments.iterations[0]),
+            ("loop", 2e-3, arguments.iterations[1], max(1, arguments.iterations[1] // 10)),
+        )
+    }
+    held = search.held_out(table)
+    reference = float(distances(centre_of_mass_squared(held.patches), held.offsets).mean())
+    print(f"squared centroid: {reference:.4f} px on {len(held.patches)} validation peaks", flush=True)
+    results: dict[str, Any] = {}
+    where = search_storage.address("", arguments.work, arguments.work)
+    for seed in arguments.seeds:
+        for sampler in arguments.samplers:
+            spec = SearchSpec(
+                trials=arguments.trials, study=f"{sampler}-{seed}", sampler=sampler, seed=seed, startup=8, **loops
+            )  # fmt: skip
+            search.run(spec, base, table, None, 1, where, lambda line: print(line, flush=True))
+            points = pareto.points(search_storage.read_study(where, spec.study))
+            seconds = sum(point.figures["seconds"] for point in points)
+            results[spec.study] = figures([point.values for point in points], reference, seconds)
+    path = arguments.work / "hand.json"
+    rows: list[dict[str, Any]] = json.loads(path.read_text()) if path.exists() else []
+    for dense, centroid, sparsity in HAND[len(rows) : arguments.trials]:
+        began = time.monotonic()
+        chosen = dataclasses.replace(by_hand(base, dense, centroid, sparsity), **loops)
+        row: dict[str, Any] = {"circuit": f"{search.described(chosen)}, sparsity {sparsity}"}
+        try:
+            _, row["values"], _ = search.measure(chosen, table, None, 1, 200_000, held)
+        except UserError as error:
+            row["refused"] = str(error)
+        row["seconds"] = round(time.monotonic() - began, 1)
+        rows.append(row)
+        write_json(path, rows)
+        print(row, flush=True)
+    done = [row for row in rows[: arguments.trials] if "values" in row]
+    results["hand"] = figures([row["values"] for row in done], reference, sum(row["seconds"] for row in rows))
+    results["hand"]["circuits"] = [row["circuit"] for row in done]
+    document = {
+        "peaks": {"validation": len(held.patches), "digest": peaks_digest(table)},
+        "iterations": arguments.iterations, "batch": 256, "trainings": arguments.trials, "orders": ORDERS,
+        "squared_centroid_px": round(reference, 5), "hypervolume_luts": [FEWEST, MOST], "methods": results,
+    }  # fmt: skip
+    for name, result in results.items():
+        print(f"{name:10s} hypervolume {result['hypervolume']:.4f}  {result['error_px_at']}  {result['trials']} trials")
+    if arguments.write:
+        write_json(Path(__file__).with_suffix(".json"), document)
+
+
+if __name__ == "__main__":
+    main()
