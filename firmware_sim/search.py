@@ -167,8 +167,9 @@ def _one(study: optuna.Study, work: _Work) -> str:
         study.tell(trial, values)
     except UserError as error:
         reason = " ".join(str(error).split())
-        trial.set_user_attr(REASON, reason[:2000])
-        study.tell(trial, state=TrialState.FAIL)
+        with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
+            trial.set_user_attr(REASON, reason[:2000])
+            study.tell(trial, state=TrialState.FAIL)
         return f"trial {trial.number} refused: {reason}"
     except optuna.exceptions.UpdateFinishedTrialError:
         return f"trial {trial.number}: another process had given it up, for want of a sign of life"
