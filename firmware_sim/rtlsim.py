@@ -27,6 +27,7 @@ _VERILATOR = (
 
 
 _OPTIMIZATION = ("OPT_FAST=-O1", "OPT_SLOW=-O0", "OPT_GLOBAL=-O0")
+_NETLIST_OPTIMIZATION = ("OPT_FAST=-O0", "OPT_SLOW=-O0", "OPT_GLOBAL=-O0")  # much to compile, few patches to run
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,7 @@ def build(project_dir: Path, build_dir: Path, netlist: list[Path] | None = None)
     if project.language != "verilog":
         raise UserError(f"{project_dir}: Verilator reads no {project.language}; write the project in Verilog")
     files = sorted(project_dir.glob("src/*.v")) if netlist is None else netlist
+    make = (*tools.VERILATOR_MAKE, *(_OPTIMIZATION if netlist is None else _NETLIST_OPTIMIZATION))
     digest = hashlib.sha256(_DRIVER.read_bytes() + project.name.encode())
     for path in files:
         digest.update(f"{path.name}\n".encode() + path.read_bytes())
@@ -78,7 +80,7 @@ def build(project_dir: Path, build_dir: Path, netlist: list[Path] | None = None)
         aside = Path(name).resolve()
         arguments = [
             *_VERILATOR, "--top-module", project.name, "--Mdir", str(aside),
-            *(part for variable in (*tools.VERILATOR_MAKE, *_OPTIMIZATION) for part in ("-MAKEFLAGS", variable)),
+            *(part for variable in make for part in ("-MAKEFLAGS", variable)),
             str(_DRIVER.resolve()), *(str(path.resolve()) for path in files),
         ]  # fmt: skip
         tools.call(tools.VERILATOR, arguments, aside, log)

