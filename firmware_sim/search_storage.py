@@ -52,7 +52,7 @@ def address(storage: str, run: Path, folder: Path) -> str:
     if "://" not in expanded or "$" in expanded:
         raise UserError(
             f"search: storage {storage!r} is not understood (a variable that is not set?); expected 'journal:PATH', "
-            "'sqlite:///PATH', 'postgresql://USER@HOST/NAME' or 'mysql://USER@HOST/NAME'"
+            "'sqlite:///PATH', 'postgresql://USER@HOST/NAME' or 'mysql+pymysql://USER@HOST/NAME'"
         )
     return expanded
 
@@ -226,7 +226,7 @@ def _is_ready(where: str) -> bool:
     except (ImportError, sqlalchemy.exc.NoSuchModuleError) as error:
         raise UserError(
             f"search: the storage {shown(where)} needs a driver that is not installed ({error}); "
-            "pip install psycopg2-binary for postgresql://, PyMySQL for mysql+pymysql://"
+            "pip install 'psycopg[binary]' for postgresql://, PyMySQL for mysql+pymysql://"
         ) from error
     except sqlalchemy.exc.SQLAlchemyError as error:
         raise UserError(

@@ -346,7 +346,7 @@ def test_storages_that_are_something_else_are_refused(tmp_path: Path, monkeypatc
         (f"sqlite:///{text}", "cannot be read .*not a database"),
         (f"journal:{journal}", "cannot be used"),
         (f"sqlite:///{tmp_path}/none/search.db", "the folder of .* does not exist"),
-        ("postgresql://me:secret@localhost/x", r"needs a driver that is not installed"),
+        ("nothing://me:secret@localhost/x", r"needs a driver that is not installed"),
     ):
         with pytest.raises(UserError, match=f"(?s){message}") as caught:
             search_storage.open_study(where, "search", named())
