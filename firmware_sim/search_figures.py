@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from matplotlib.ticker import LogLocator
+
 from braggnn_edge.figures import FAINT, INK, MUTED, drawn, log_ticks, look
 
 #: A trial with ``error`` in px, ``luts`` and ``latency``; of the front also ``name``.
@@ -43,7 +45,11 @@ def front(rows: Sequence[Row], dominated: Sequence[Row], references: Mapping[str
         axis.margins(0.08)
         log_ticks(axis.xaxis)
         log_ticks(axis.yaxis)
-        axis.legend(fontsize=8.5)
+        low, high = axis.get_ylim()
+        if high < 10 * low:  # so narrow that decades alone would leave one label
+            axis.yaxis.set_major_locator(LogLocator(10, (1.0, 1.4, 2.0, 3.0, 5.0, 7.0)))
+        lines, labels = axis.get_legend_handles_labels()
+        figure.legend(lines, labels, loc="outside lower center", ncols=3, fontsize=9)
 
 
 def lower_envelope(rows: Sequence[Row]) -> list[Row]:
