@@ -130,7 +130,7 @@ def synthesize_project(project: Path, directory: Path, family: str = "ultrascale
 def _cell_models(mapped: Mapped, family: str) -> str:
     """The simulation models of the cells used, and of the cells within these, out of Yosys' own libraries."""
     library = _with_includes(tools.yosys_share() / _MODELS[family])
-    modules = {name: text for text, name in re.findall(r"^(module\s+(\w+).*?^endmodule)", library, re.M | re.S)}
+    modules = {name: text for text, name in re.findall(r"\b(module\s+(\w+).*?\bendmodule)\b", library, re.S)}
     needed, found = list(mapped.cells), dict[str, str]()
     while needed:
         name = needed.pop()
@@ -149,7 +149,7 @@ def _with_includes(path: Path) -> str:
     return re.sub(
         r'`include "([^"]+)"',
         lambda match: _with_includes(path.with_name(match[1])) if path.with_name(match[1]).exists() else "",
-        path.read_text(),
+        re.sub(r"//[^\n]*|/\*.*?\*/", "", path.read_text(), flags=re.S),
     )
 
 
