@@ -1,0 +1,85 @@
+"""What several test modules share: random circuits and patches that look for trouble."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from quant.arithmetic import Codes, Format
+from quant.block_shift import BlockShift
+from quant.centroid import Centroid
+from quant.circuit import Circuit
+from quant.layers import Flatten, Linear, Requantize
+from quant.network import IntegerNetwork, Layer
+from quant.normalize import Normalizer
+from quant.sizing import sized
+
+FRAC = 7
+
+
+def _random_circuit(
+    window: int = 3, normalizer: Normalizer | BlockShift | None = None, *,
+    hidden: tuple[int, ...] = (4,), channels: int = 0, centroid: bool = True, activation: int = 5, output: int = 9,
+    density: float = 0.7, seed: int = 0,
+) -> Circuit:  # fmt: skip
+    """A circuit with random weights of 4 bits: one 3 x 3 convolution if ``channels``, then dense layers to 2.
+
+    activation and output are bits; few of them make the layers saturate.
+    """
+    rng = np.random.default_rng(seed)
+    chosen = normalizer or BlockShift(4, 9)
+    bits, frac = chosen.bits, chosen.bits
+    layers: list[Layer] = []
+    inputs = window**2
+
+    def weights(*shape: int) -> Codes:
+        return rng.integers(-7, 8, shape) * (rng.random(shape) < density)
+
+    if channels:
+        weight, bias = weights(channels, 1, 3, 3), rng.integers(-30, 30, channels)
+        layers.append(Linear("conv.0", "conv2d", weight, Format(4, 3, True), bias, Format(1, frac + 3, True)))
+        layers.append(Requantize("conv.0.act", "relu", Format(activation, activation - 2, False)))
+        inputs, frac = channels * (window - 2) ** 2, activation - 2
+    layers.append(Flatten("flatten"))
+    for index, outputs in enumerate((*hidden, 2)):
+        weight, bias = weights(outputs, inputs), rng.integers(-30, 30, outputs)
+        name = f"dense.{index}"
+        layers.append(Linear(name, "dense", weight, Format(4, 3, True), bias, Format(1, frac + 3, True)))
+        last = index == len(hidden)
+        to = Format(output - 1, FRAC, True) if last else Format(activation, activation - 2, False)
+        layers.append(Requantize(f"{name}.act", "identity" if last else "relu", to))
+        inputs, frac = outputs, to.frac
+    network = sized(IntegerNetwork(window, Format(bits, bits, False), tuple(layers)))
+    base = Centroid.of_power(window, bits, 2, 2, index_bits=3, reciprocal_bits=7, numerator_bits=8, frac=FRAC)
+    return Circuit(window + 2, window, chosen, network, base if centroid else None, Format(output, FRAC, True))
+
+
+def _detector_patches(circuit: Circuit, count: int, seed: int = 1) -> Codes:
+    """Patches (n, size, size) of counts: empty, full, beyond the range, single pixels, then ``count`` random ones.
+
+    A third of these uniform at every magnitude, a third sparse, a third single peaks on a background.
+    """
+    rng = np.random.default_rng(seed)
+    size, high = circuit.size, (1 << circuit.normalizer.count_bits) - 1
+    row, col = np.indices((size, size))
+    hot = np.eye(size * size, dtype=np.int64).reshape(-1, size, size)
+    flat = [np.full((size, size), value) for value in (0, 1, high // 2, high, 3 * high, -5)]
+    scale = 2.0 ** rng.uniform(0, circuit.normalizer.count_bits, (count, 1, 1))
+    uniform = np.floor(rng.random((count, size, size)) * scale)
+    sparse = np.where(rng.random(uniform.shape) < 0.15, uniform, 0)
+    centre, width = rng.uniform(0, size - 1, (count, 2, 1, 1)), rng.uniform(0.4, 2.0, (count, 1, 1))
+    peak = scale * np.exp(-((row - centre[:, 0]) ** 2 + (col - centre[:, 1]) ** 2) / (2 * width**2)) + 3
+    some = np.choose(np.arange(count)[:, None, None] % 3, [uniform, sparse, np.floor(peak)]).astype(np.int64)
+    return np.concatenate([np.stack(flat), hot, hot * high, (1 - hot) * (high // 3), some])
+
+
+@pytest.fixture(scope="session")
+def random_circuit() -> Callable[..., Circuit]:
+    """A function that makes a circuit."""
+    return _random_circuit
+
+
+@pytest.fixture(scope="session")
+def detector_patches() -> Callable[..., Codes]:
+    """A function that makes patches for a circuit."""
+    return _detector_patches
