@@ -17,10 +17,12 @@ from braggnn_edge.errors import UserError
 from braggnn_edge.rundir import write_json, written_aside
 from braggnn_edge.table import TEST, PeakTable
 from braggnn_edge.table import load as load_table
-from firmware_sim import csim, csim_circuit
+from firmware_sim import csim, csim_circuit, rtlsim
 from firmware_sim.compare import Comparison
 from firmware_sim.evidence import layer_rows, progress, record, require_equal_forms, self_check
 from hls.project import load_project
+from hls.rtl import load_rtl
+from hls.synthesis import synthesize_project
 from quant import circuit as circuits
 from quant import emulate
 from quant.arithmetic import Codes, Format
@@ -50,6 +52,10 @@ class RtlSimSpec:
                 f"rtlsim: patches {self.patches}, software {self.software} and chunk {self.chunk} must be at least 1, "
                 f"netlist {self.netlist} at least 0"
             )
+
+
+#: Patches of the C simulation on which every part and every layer is compared.
+_EVERY_PART = 1000
 
 
 def inputs(circuit: Circuit, table: PeakTable, least: int, seed: int) -> tuple[Codes, int, int]:
@@ -90,15 +96,14 @@ def run(
     }
     predictions["quantized"] = circuit.output.values(circuit.combined(codes[:test], exact_outputs(net, codes[:test])))
 
-    chosen = np.unique(np.linspace(0, len(codes) - 1, min(spec.software, len(codes))).astype(np.int64))
-    some = codes[chosen]
-    for name, outputs in (
-        ("quantized", exact_outputs(net, codes)),
-        ("qonnx", run_qonnx(run_directory / "circuit" / "model.onnx", some)),
+    chosen = _spread(len(codes), spec.software)
+    model = run_directory / "circuit" / "model.onnx"
+    for name, rows, outputs in (
+        ("quantized", np.arange(len(codes)), exact_outputs(net, codes)),
+        ("qonnx", chosen, run_qonnx(model, codes[chosen])),
     ):
-        of = codes if len(outputs) == len(codes) else some
-        wrong = (circuit.combined(of, outputs) != (expected if of is codes else expected[chosen])).any(axis=1)
-        record(bit_exact, name, len(outputs), int(wrong.sum()), say)
+        wrong = (circuit.combined(codes[rows], outputs) != expected[rows]).any(axis=1)
+        record(bit_exact, name, len(rows), int(wrong.sum()), say)
 
     compared: dict[str, Comparison] = {}
     for project in sorted(path.parent for path in (run_directory / "hls").glob("*/project.json")):
@@ -110,18 +115,19 @@ def run(
             executable, circuit, counts, workers=workers, chunk=spec.chunk,
             out_dir=directory / "chunks" / project.name, progress=progress(name, say),
         )  # fmt: skip
-        some_counts = counts[chosen[:: max(1, len(chosen) // 1000)]]
         _, compared[name] = csim_circuit.simulate(
-            executable, circuit, some_counts, workers=workers, chunk=spec.chunk,
+            executable, circuit, counts[_spread(len(counts), _EVERY_PART)], workers=workers, chunk=spec.chunk,
             out_dir=directory / "chunks" / f"{project.name}-parts",
         )  # fmt: skip
         wrong = int((outputs != expected).any(axis=1).sum())
         record(bit_exact, name, len(outputs), max(wrong, compared[name].wrong), say)
         predictions[name] = circuit.output.values(outputs[:test])
+    hardware = _rtl_forms(spec, circuit, counts, expected, run_directory / "rtl" / "verilog", directory, bit_exact, say)
+    predictions["rtl"] = predictions["quantized"]  # equal, or the stage has failed
     results = {
         "bit_exact": bit_exact,
         "layers": layer_rows(circuit.network, emulate.run(circuit.network, codes), compared),
-        "hardware": [],
+        "hardware": hardware,
         "hostile": {"patches": hostile},
         "first_difference": {name: str(c.first) for name, c in compared.items() if c.first is not None},
     }
@@ -131,3 +137,48 @@ def run(
     require_equal_forms(bit_exact, compared)
     for scratch in ("build", "bench", "chunks"):
         shutil.rmtree(directory / scratch, ignore_errors=True)
+
+
+def _rtl_forms(
+    spec: RtlSimSpec,
+    circuit: Circuit,
+    counts: Codes,
+    expected: Codes,
+    project: Path,
+    directory: Path,
+    bit_exact: dict[str, dict[str, Any]],
+    say: Callable[[str], None],
+) -> list[dict[str, Any]]:
+    """Compare the RTL, with and without stalls, and its mapped netlist; the report's rows on hardware."""
+    described = load_rtl(project)
+    if described.digest != circuit.digest:
+        raise UserError(f"{project} is not of this circuit; run `braggnn-edge rtl`")
+    simulator = rtlsim.build(project, directory / "build" / "rtl")
+    say("  rtl: compiled")
+    for name, stalls, seed in (("rtl:stalls", True, 1), ("rtl:every clock", False, 2)):
+        found = rtlsim.run(simulator, counts, seed=seed, stalls=stalls)
+        record(bit_exact, name, len(counts), int((found.outputs != expected).any(axis=1).sum()), say)
+        say(
+            f"  {name}: {found.cycles} clocks, latency {found.latency}, {found.interval:.3f} clocks a patch; patches "
+            f"waited in {found.waited}, results in {found.stalled}"
+        )
+    row: dict[str, Any] = {
+        "form": "rtl", "project": "verilog", "part": "UltraScale+ cells", "io": "valid/ready, a patch a beat",
+        "latency_cycles": found.latency, "interval_cycles": round(found.interval),
+    }  # fmt: skip
+    if spec.netlist:
+        mapped, netlist = synthesize_project(project, directory / "build" / "netlist")
+        say(f"  netlist: {mapped.luts} LUTs, {mapped.flip_flops} FF, {mapped.dsps} DSP, {mapped.brams} block RAM")
+        some = _spread(len(counts), spec.netlist)
+        found = rtlsim.run(rtlsim.build(project, directory / "build" / "rtl", netlist), counts[some], seed=3)
+        record(bit_exact, "netlist", len(some), int((found.outputs != expected[some]).any(axis=1).sum()), say)
+        row |= {
+            "lut": mapped.luts, "ff": mapped.flip_flops, "dsp": mapped.dsps, "bram": mapped.brams,
+            "source": "synthesis", "tool": "Yosys",
+        }  # fmt: skip
+    return [row]
+
+
+def _spread(count: int, wanted: int) -> Codes:
+    """``wanted`` of ``count`` indices, or all, evenly spread."""
+    return np.unique(np.linspace(0, count - 1, min(count, wanted)).astype(np.int64))
