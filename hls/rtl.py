@@ -185,7 +185,8 @@ def _values(pipe: Pipeline, circuit: Circuit, project: RtlProject | None) -> dic
         "NAME": NAME, "PIXELS": circuit.window**2, "WINDOW": circuit.window, "COUNT_BITS": normalizer.count_bits,
         "SIGN": "unsigned" if isinstance(normalizer, BlockShift) else "signed", "IN": width,
         "OUT_BITS": circuit.output.bits, "OUT": 2 * circuit.output.bits, "FRAC": circuit.output.frac,
-        "CORE_OUT": bits_out(pipe), "STAGES": stages, "PLACES_LOG2": stages.bit_length(),
+        "CORE_OUT": bits_out(pipe), "STAGES": stages,
+        "FLIGHT": "{flight[STAGES-2:0], accept}" if stages > 1 else "accept", "PLACES_LOG2": stages.bit_length(),
     }  # fmt: skip
     if project is not None:
         values |= {

@@ -79,6 +79,7 @@ def _with_library(found: dict[str, str], name: str, language: str) -> dict[str, 
     library = package_files(f"da4ml.codegen.rtl.{language}") / "source"
     for module in used:
         text = (library / f"{module}{suffix}").read_text()
+        text = re.sub(r"`timescale.*\n+", "", text)  # these sources alone would have one
         result[f"{name}_{module}"] = re.sub(rf"\b{module}\b", f"{name}_{module}", text)
     return {f"{key}{suffix}": result[key] for key in sorted(result)}
 

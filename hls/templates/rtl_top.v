@@ -34,6 +34,7 @@ module @NAME@ (
     wire move = ~out_valid | out_ready;
     wire take = move & (arrive | ~empty);
     wire store = arrive & ~(move & empty);
+    wire unload = take & ~empty;
     assign in_ready = places != 0;
 
     always @(posedge clk) begin
@@ -46,9 +47,9 @@ module @NAME@ (
             places <= 1 << PLACES_LOG2;
             out_valid <= 1'b0;
         end else begin
-            flight <= (flight << 1) | accept;
+            flight <= @FLIGHT@;
             write_at <= write_at + store;
-            read_at <= read_at + (take & ~empty);
+            read_at <= read_at + unload;
             places <= places - accept + take;
             out_valid <= take | (out_valid & ~out_ready);
         end

@@ -1,0 +1,156 @@
+"""The RTL project on disk: complete, reproducible, refused where it cannot be, and never half written."""
+
+import json
+
+import numpy as np
+import pytest
+
+from braggnn_edge.errors import UserError
+from hls import rtl
+from hls.cmvm import Effort
+from hls.rtl import RtlProject, load_rtl, packed, write_rtl
+from quant.circuit import load
+from quant.normalize import Normalizer
+
+QUICK = Effort(trials=2)
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory, random_circuit, detector_patches):
+    circuit = random_circuit()
+    patches = detector_patches(circuit, 40)
+    directory = tmp_path_factory.mktemp("rtl") / "project"
+    project = write_rtl(circuit, directory, counts=patches, clock_mhz=125.0, effort=QUICK)
+    return circuit, patches, directory, project
+
+
+def _files(directory):
+    return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+
+
+def test_what_is_there(written):
+    circuit, _, directory, project = written
+    names = set(_files(directory))
+    assert {
+        "src/braggnn_rtl.v", "src/braggnn_rtl_core.v", "src/braggnn_rtl_core_stage0.v", "sim/test_bench.v",
+        "sim/counts.hex", "sim/expected.hex", "constraints/braggnn_rtl.xdc", "constraints/braggnn_rtl.sdc",
+        "constraints/braggnn_rtl.lpf", "vivado.tcl", "quartus.tcl", "README.txt", "project.json", "circuit.json",
+    } <= names  # fmt: skip
+    assert load_rtl(directory) == project
+    assert load(directory / "circuit.json").digest == circuit.digest == project.digest
+    assert project.latency_cycles == project.stages + 1
+    assert project.places > project.stages  # or a patch a clock would have to wait
+    assert f"src/braggnn_rtl_core_stage{project.stages - 1}.v" in names
+    assert f"src/braggnn_rtl_core_stage{project.stages}.v" not in names
+
+
+def test_nothing_is_left_of_the_templates(written):
+    for name, data in _files(written[2]).items():
+        lines = [line for line in data.decode().splitlines() if "always @(" not in line]
+        assert not any("@" in line for line in lines), name
+
+
+def test_modules_have_names_of_their_own(written):
+    for path in (written[2] / "src").glob("*.v"):
+        for line in path.read_text().splitlines():
+            if line.startswith("module "):
+                assert line.split()[1].startswith("braggnn_rtl")
+
+
+def test_constraints_and_part(written):
+    directory, project = written[2:]
+    assert "-period 8.000" in (directory / "constraints" / "braggnn_rtl.xdc").read_text()
+    assert "-period 8.000" in (directory / "constraints" / "braggnn_rtl.sdc").read_text()
+    assert '"clk" 125 MHZ' in (directory / "constraints" / "braggnn_rtl.lpf").read_text()
+    assert f"-part {project.part}" in (directory / "vivado.tcl").read_text()
+
+
+def test_golden_vectors(written):
+    circuit, patches, directory, _ = written
+    lines = (directory / "sim" / "counts.hex").read_text().split()
+    width, mask = circuit.normalizer.count_bits, (1 << circuit.normalizer.count_bits) - 1
+    found = [[int(line, 16) >> width * k & mask for k in range(9)] for line in lines]
+    assert np.array_equal(np.array(found).reshape(-1, 3, 3), circuit.counts(patches))
+    bits = circuit.output.bits
+    expected = [int(line, 16) for line in (directory / "sim" / "expected.hex").read_text().split()]
+    outputs = circuit.run(circuit.codes(patches))
+    assert expected == [int(row) % 2**bits + (int(col) % 2**bits << bits) for row, col in outputs]
+
+
+def test_packing():
+    assert packed(np.array([[1, 2, 3], [-1, 0, -8]]), 4, 12) == "321\n80f\n"
+    assert packed(np.array([[-1, 1]]), 5, 10) == "03f\n"
+
+
+def test_the_same_arguments_give_the_same_bytes(written, tmp_path):
+    circuit, patches, directory, _ = written
+    write_rtl(circuit, tmp_path / "again", counts=patches, clock_mhz=125.0, effort=QUICK)
+    assert _files(tmp_path / "again") == _files(directory)
+
+
+def test_fewer_levels_make_more_stages(written, tmp_path):
+    circuit, patches, _, project = written
+    deeper = write_rtl(circuit, tmp_path / "deep", counts=patches, levels=1.0, effort=QUICK)
+    flatter = write_rtl(circuit, tmp_path / "flat", counts=patches, levels=100.0, effort=QUICK)
+    assert deeper.stages > project.stages > flatter.stages == 1
+    assert deeper.register_bits > flatter.register_bits == 9 * circuit.normalizer.count_bits
+
+
+def test_vhdl(written, tmp_path, random_circuit, detector_patches):
+    circuit = random_circuit(normalizer=Normalizer(4, 10, 3))
+    project = write_rtl(circuit, tmp_path / "vhdl", counts=detector_patches(circuit, 5), language="vhdl", effort=QUICK)
+    names = {path.name for path in (tmp_path / "vhdl" / "src").iterdir()}
+    assert {"braggnn_rtl.vhd", "braggnn_rtl_core.vhd"} <= names
+    assert all(name.endswith(".vhd") for name in names)
+    assert project.count_signed
+    text = "".join(path.read_text() for path in sorted((tmp_path / "vhdl" / "src").iterdir()))
+    used = {line.split("work.")[1].split()[0].split("(")[0] for line in text.splitlines() if "entity work." in line}
+    assert {f"{entity}.vhd" for entity in used} | {"braggnn_rtl.vhd"} == names
+    assert "read_vhdl" in (tmp_path / "vhdl" / "vivado.tcl").read_text()
+    assert (tmp_path / "vhdl" / "sim" / "test_bench.vhd").exists()
+    with pytest.raises(UserError, match="language 'chisel' is unknown; expected one of verilog, vhdl"):
+        write_rtl(circuit, tmp_path / "other", counts=np.zeros((1, 5, 5)), language="chisel")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"levels": 0.5}, "levels 0.5 is impossible"),
+        ({"clock_mhz": 0.0}, "clock of 0.0 MHz is impossible"),
+        ({"counts": np.zeros((0, 5, 5))}, "no patches for the golden vectors"),
+        ({"target_name": "pluto"}, "target 'pluto' is unknown"),
+        ({"limit": 10}, "the limit is 10"),
+    ],
+)
+def test_bad_arguments_leave_nothing(change, message, random_circuit, tmp_path):
+    with pytest.raises(UserError, match=message):
+        write_rtl(random_circuit(), tmp_path / "project", **{"counts": np.ones((1, 5, 5)), "effort": QUICK, **change})
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_existing_directory_is_not_touched(written):
+    circuit, patches, directory, _ = written
+    before = _files(directory)
+    with pytest.raises(UserError, match="exists; remove it"):
+        write_rtl(circuit, directory, counts=patches)
+    assert _files(directory) == before
+
+
+def test_an_interrupted_write_leaves_nothing(written, tmp_path, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(rtl, "save", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_rtl(written[0], tmp_path / "project", counts=written[1], effort=QUICK)
+    assert not list(tmp_path.iterdir())
+
+
+def test_other_directories_are_no_projects(tmp_path, written):
+    with pytest.raises(UserError, match="not an RTL project"):
+        load_rtl(tmp_path)
+    document = json.loads((written[2] / "project.json").read_text())
+    (tmp_path / "project.json").write_text(json.dumps({**document, "surplus": 1}))
+    with pytest.raises(UserError, match="not an RTL project"):
+        load_rtl(tmp_path)
+    assert isinstance(written[3], RtlProject)
