@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from braggnn_edge import cli, config
+from braggnn_edge import chain, cli, config
 from braggnn_edge.acquisition import DetectorSpec, ScanSpec, check_scans, external_files
 from braggnn_edge.errors import UserError
 from braggnn_edge.model import BraggNN, NetworkSpec
@@ -158,8 +158,8 @@ def test_initial_checkpoint_is_found_from_the_configuration_s_folder(
     monkeypatch.setenv("CHECKPOINTS", "kept")
     (tmp_path / "a.toml").write_text('[[scan]]\nname = "scan"\n[full]\ninitial = "$CHECKPOINTS/net.pt"\n')
     cfg = config.load(tmp_path / "a.toml", cli.SECTIONS)
-    assert Path(cli._float(cfg, "full").initial) == tmp_path / "kept/net.pt"
-    assert cli._float(cfg, "compact") == cfg["compact"]
+    assert Path(chain.float_spec(cfg, "full").initial) == tmp_path / "kept/net.pt"
+    assert chain.float_spec(cfg, "compact") == cfg["compact"]
 
 
 def test_checkpoint_of_another_patch_size_is_refused(tmp_path: Path) -> None:

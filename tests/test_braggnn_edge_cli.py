@@ -163,7 +163,7 @@ def test_provided_scenarios_are_valid(path) -> None:
     cfg = config.load(path, cli.SECTIONS)
     assert cfg.name == path.stem
     if any("train" in scan.use for scan in cfg["scan"]):  # a scenario may end with its labels
-        cfg["quant"].check(cfg[cfg["qat"].network].network)
+        cli.check("circuit" if cfg["qat"].network == "circuit" else "qat", cfg)
 
 
 def test_dead_network_fails_loudly(finished, tmp_path, capsys) -> None:
