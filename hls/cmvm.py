@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from hls.trace_ops import Variable, timed
 from quant.arithmetic import Codes
 
-#: The solver's methods that are worth trying, best first.
-_METHODS = ("wmc-pdc", "wmc")
+#: The solver's methods that are worth trying: name, and levels of adders beyond the fewest possible (-1: any number).
+_METHODS = (("wmc-pdc", 0), ("wmc-pdc", -1), ("wmc", -1))
 
 #: Solutions are searched until this many digits were handled: seconds for a layer, whatever its size.
 _BUDGET = 20_000
@@ -74,9 +74,10 @@ def solution(matrix: Codes, x: Sequence[Variable], effort: Effort) -> Solution:
     trials = max(1, min(effort.trials, _BUDGET // max(1, int(digits(matrix).sum()))))
     best: tuple[float, Solution] | None = None
     for trial in range(trials):
+        method, beyond = _METHODS[trial % len(_METHODS)]
         rows, columns = (random.permutation(n) if trial >= len(_METHODS) else np.arange(n) for n in (inputs, outputs))
         passes = solve(
-            np.ascontiguousarray(matrix[rows][:, columns], np.float32), method0=_METHODS[trial % len(_METHODS)],
+            np.ascontiguousarray(matrix[rows][:, columns], np.float32), method0=method, hard_dc=beyond,
             qintervals=[intervals[row] for row in rows], latencies=[delays[row] for row in rows],
             adder_size=1, carry_size=-1,
         ).solutions  # fmt: skip
