@@ -1,4 +1,7 @@
-"""Stage "pareto": the circuits of a search that no other one beats in error, look-up tables and latency at once."""
+"""Stage "pareto": the circuits of a search that no other one beats in error, look-up tables and latency at once.
+
+Of those better than the squared centroid, which needs no network; of all where none is.
+"""
 
 import hashlib
 import json
@@ -13,8 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from optuna.trial import TrialState
 
 from braggnn_edge.errors import UserError
-from braggnn_edge.estimators import centre_of_mass_squared
-from braggnn_edge.metrics import distances, validation_figures
+from braggnn_edge.metrics import distances
 from braggnn_edge.model import BraggNN
 from braggnn_edge.rundir import write_json, written_aside
 from braggnn_edge.table import PeakTable
@@ -106,10 +108,12 @@ def run(
     everything = points(study)
     if not everything:
         raise UserError(f"search: no trial of study {spec.study!r} is finished; run `make search` first")
-    best = non_dominated([point.values for point in everything])
+    references = _references(table, full)
+    useful = np.array([point.error < references["centre_of_mass_squared"] for point in everything])
+    best = useful if useful.any() else np.ones(len(everything), bool)  # if none is, the front is of all
+    best[best] = non_dominated([point.values for point, kept in zip(everything, best, strict=True) if kept])
     front = sorted((p for p, kept in zip(everything, best, strict=True) if kept), key=lambda p: (p.luts, p.error))
     behind = [p for p, kept in zip(everything, best, strict=True) if not kept]
-    references = _references(table, full)
     rows = []
     for folder in ("configs", "circuits"):
         (directory / folder).mkdir(exist_ok=True)
@@ -140,7 +144,7 @@ def run(
     }
     write_json(directory / "pareto.json", document)
     search_figures.front(rows, dominated, references, directory / "pareto.png")
-    say(f"pareto: {len(front)} of {len(everything)} finished trials are beaten by no other")
+    say(f"pareto: {len(front)} points of {len(everything)} finished trials: beaten by no other one")
     return document
 
 
@@ -166,7 +170,7 @@ def _sentence(row: Mapping[str, Any]) -> str:
 def _references(table: PeakTable, full: BraggNN | None) -> dict[str, float]:
     """Mean validation errors, px, of what a circuit should be better than, or as good as."""
     held = search.held_out(table)
-    answers = {"centre_of_mass_squared": centre_of_mass_squared(held.patches)}
+    found = {"centre_of_mass_squared": held.bar}
     if full is not None:
-        answers["float"] = predict(full, held.patches)
-    return {name: validation_figures(distances(found, held.offsets))["score"] for name, found in answers.items()}
+        found["float"] = float(distances(predict(full, held.patches), held.offsets).mean())
+    return found

@@ -22,6 +22,7 @@ from optuna.trial import FrozenTrial, TrialState
 from braggnn_edge import train
 from braggnn_edge.dataset import Peaks
 from braggnn_edge.errors import UserError
+from braggnn_edge.estimators import centre_of_mass_squared
 from braggnn_edge.metrics import distances, validation_figures
 from braggnn_edge.model import BraggNN
 from braggnn_edge.table import VALIDATION, PeakTable
@@ -47,10 +48,14 @@ CIRCUIT, MADE, DIGEST, FIGURES, REASON, AGAIN = "circuit", "made", "digest", "fi
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Validation peaks: patches (n, size, size) in counts, offsets (n, 2) in px from the centre pixel."""
+    """Validation peaks: patches (n, size, size) in counts, offsets (n, 2) in px from the centre pixel.
+
+    bar: mean error in px of the centroid of squared intensity, which needs no network.
+    """
 
     patches: NDArray[np.generic]
     offsets: NDArray[np.float64]
+    bar: float
 
 
 def held_out(table: PeakTable) -> HeldOut:
@@ -58,8 +63,9 @@ def held_out(table: PeakTable) -> HeldOut:
     peaks = Peaks.of(table.of(VALIDATION), "best")
     if len(peaks) == 0:
         raise UserError("search: no validation peaks with a label; lower the thresholds or change the split")
-    patches, offsets = peaks.centred()
-    return HeldOut(patches.numpy(), offsets.numpy().astype(np.float64))
+    patches, offsets = (tensor.numpy() for tensor in peaks.centred())
+    bar = float(distances(centre_of_mass_squared(patches), offsets).mean())
+    return HeldOut(patches, offsets.astype(np.float64), bar)
 
 
 def costs(circuit: Circuit, limit: int) -> tuple[float, float]:
@@ -164,6 +170,8 @@ def _one(study: optuna.Study, work: _Work) -> str:
                 kept = {key: known.user_attrs[key] for key in (FIGURES, DIGEST)} | {AGAIN: known.number}
         for key, value in kept.items():
             trial.set_user_attr(key, value)
+        # Small circuits that are worse than no network at all are a front of their own; samplers are told to avoid it.
+        trial.set_constraint("error above the squared centroid's", values[0] - work.held.bar)
         study.tell(trial, values)
     except UserError as error:
         reason = " ".join(str(error).split())

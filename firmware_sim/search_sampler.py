@@ -3,27 +3,17 @@
 A sampler's own generator would begin anew in every process and after every restart, and propose the same again.
 """
 
-import warnings
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from optuna import Study
 from optuna.distributions import BaseDistribution
-from optuna.exceptions import ExperimentalWarning
-from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
+from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
-
-
-def _gaussian(seed: int, startup: int) -> BaseSampler:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)
-        return GPSampler(seed=seed, n_startup_trials=startup)
-
 
 _SAMPLERS: dict[str, Callable[[int, int], BaseSampler]] = {
     "tpe": lambda seed, startup: TPESampler(seed=seed, n_startup_trials=startup),
-    "gp": _gaussian,
     "nsga2": lambda seed, startup: NSGAIISampler(seed=seed, population_size=startup),
     "random": lambda seed, _: RandomSampler(seed=seed),
 }

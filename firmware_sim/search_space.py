@@ -31,10 +31,10 @@ class SearchSpec:
 
     trials: that have a result or were refused, over all processes; storage: "" for ``search.db`` in the run directory,
     a database URL, or "journal:PATH" (:mod:`firmware_sim.search_storage`); study: its name there; sampler: "tpe"
-    (tree-structured Parzen estimators), "gp" (Gaussian processes), "nsga2" or "random"; seed: added to the run's for
-    what is chosen, not for the training; startup: trials drawn at random before "tpe" and "gp" learn, and the size of
-    a generation of "nsga2"; float_loop, loop: of the training of a trial, in place of those of the circuit; limit:
-    look-up tables above which a circuit is not traced; map: whether Yosys maps the points of the front as well.
+    (tree-structured Parzen estimators), "nsga2" or "random"; seed: added to the run's for what is chosen, not for the
+    training; startup: trials drawn at random before "tpe" learns, and the size of a generation of "nsga2"; float_loop,
+    loop: of the training of a trial, in place of those of the circuit; limit: look-up tables above which a circuit is
+    not traced; map: whether Yosys maps the points of the front as well.
 
     Choices, any of: windows (px), centroids, kernels (px), widths. Ranges, from lowest to highest: convolutions,
     channels (of each), layers (hidden dense ones), units (of each), input_bits, weight_bits, activation_bits,
@@ -44,7 +44,7 @@ class SearchSpec:
     trials: int = 100
     storage: str = ""
     study: str = "search"
-    sampler: Literal["tpe", "gp", "nsga2", "random"] = "tpe"
+    sampler: Literal["tpe", "nsga2", "random"] = "tpe"
     seed: int = 0
     startup: int = 10
     float_loop: LoopSpec = field(

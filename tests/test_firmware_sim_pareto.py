@@ -27,13 +27,13 @@ SIZE = 9
 SHORT = LoopSpec(32, 3e-3, "one_cycle", max_iterations=20, evaluate_every=10, patience=0)
 SPEC = SearchSpec(
     trials=2, startup=2, float_loop=SHORT, loop=SHORT, windows=(5,), centroids=("intensity",), convolutions=(0, 0),
-    layers=(1, 1), units=(3, 5), lut_budget=(500, 2000),
+    layers=(1, 1), units=(5, 8), lut_budget=(800, 3000),
 )  # fmt: skip
 CIRCUIT = CircuitSpec(FrontSpec(window=5), CircuitNetworkSpec(dense=(4,)))
 
 
 def spots(n: int = 400) -> PeakTable:
-    """Gaussians on a background that leads their centroid astray, a quarter of them for validation."""
+    """Gaussians on a slope that leads their centroids astray, a quarter of them for validation."""
     rng = np.random.default_rng(5)
     centre = SIZE // 2 + rng.uniform(-0.5, 0.5, (n, 2))
     grid = np.arange(SIZE)
@@ -41,7 +41,7 @@ def spots(n: int = 400) -> PeakTable:
     peaks = np.zeros(n, PEAK)
     peaks["truth_row"], peaks["truth_col"] = (centre - SIZE // 2).T
     peaks["split"] = np.where(np.arange(n) % 4 == 0, VALIDATION, TRAIN)
-    crops = np.round(900 * rows[:, :, None] * cols[:, None, :] + 300).astype(np.uint16)
+    crops = np.round(900 * rows[:, :, None] * cols[:, None, :] + 20 * grid).astype(np.uint16)
     return PeakTable(peaks, crops, ("scan",), SIZE, 0)
 
 
@@ -106,11 +106,11 @@ def test_every_circuit_survives_its_file(sampler: str, scenario: Path, tmp_path:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A storage with two real trials, two by hand, one refused and one lost."""
+    """A storage with two real trials, three by hand, one refused and one lost."""
     where = f"sqlite:///{tmp_path_factory.mktemp('run')}/search.db"
     search.run(SPEC, CIRCUIT, TABLE, None, 1, where, lambda _: None)
     study = search_storage.read_study(where, "search")
-    for values in ((0.3, 1e6, 99.0), (1e-5, 2e6, 99.0)):
+    for values in ((0.3, 1e6, 99.0), (1e-5, 2e6, 99.0), (0.9, 10.0, 1.0)):
         attributes = {"circuit": table_of(dataclasses.replace(CIRCUIT, sparsity=0.25)), "figures": {"p50": 0.1}}
         study.add_trial(optuna.trial.create_trial(values=list(values), user_attrs=attributes))
     for attributes in ({"reason": "no room"}, {}):
@@ -127,13 +127,16 @@ def test_stage_writes_the_front(run: str, scenario: Path, tmp_path: Path) -> Non
     assert json.loads((tmp_path / "pareto.json").read_text()) == document
     assert (tmp_path / "pareto.png").stat().st_size > 10_000
     points = document["points"]
-    assert {row["trial"] for row in points} | {row["trial"] for row in document["dominated"]} == {0, 1, 2, 3}
-    assert 2 in {row["trial"] for row in document["dominated"]}
+    states = [trial.state.name for trial in search_storage.read_study(run, "search").get_trials()]
+    finished = {number for number, state in enumerate(states) if state == "COMPLETE"}
+    assert {row["trial"] for row in points} | {row["trial"] for row in document["dominated"]} == finished
+    assert points[0]["trial"] in (0, 1)
+    assert {2, 4} <= {row["trial"] for row in document["dominated"]}  # 4 is small, and worse than the squared centroid
     assert points[-1]["trial"] == 3
     assert points == sorted(points, key=lambda row: row["luts"])
-    assert document["refused"] == [{"trial": 4, "reason": "no room"}]
+    assert document["refused"][-1] == {"trial": 5, "reason": "no room"}
     assert 0 < document["references_px"]["centre_of_mass_squared"] < 1
-    assert said[-1] == f"pareto: {len(points)} of 4 finished trials are beaten by no other"
+    assert said[-1] == f"pareto: {len(points)} points of {len(finished)} finished trials: beaten by no other one"
     for row in points:
         spec = config.load(tmp_path / "configs" / f"{row['name']}.toml", SECTIONS)["circuit"]
         stored = tmp_path / "circuits" / f"{row['name']}.json"
@@ -166,8 +169,12 @@ def test_a_front_of_nothing_or_of_another_search_is_refused(run: str, scenario: 
     with pytest.raises(UserError, match="no trial of study 'search' is finished"):
         front(SPEC, where)
     with pytest.raises(UserError, match=r"other values of \[search\] units"):
-        front(dataclasses.replace(SPEC, units=(3, 6)), run)
+        front(dataclasses.replace(SPEC, units=(5, 9)), run)
     assert not (tmp_path / "pareto.json").exists()
+    study = search_storage.read_study(where, "search")
+    study.add_trial(optuna.trial.create_trial(values=[9.0, 1.0, 1.0], user_attrs={"circuit": table_of(CIRCUIT)}))
+    front(SPEC, where)  # where none is better than the squared centroid, the front is of all
+    assert [row["trial"] for row in json.loads((tmp_path / "pareto.json").read_text())["points"]] == [0]
 
 
 def test_the_fingerprint_follows_the_trials(run: str, tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ CIRCUIT = CircuitSpec(FrontSpec(window=5), CircuitNetworkSpec(dense=(4,)))
 
 
 def spots(n: int = 400) -> PeakTable:
-    """Gaussians on a background that leads their centroid astray, a quarter of them for validation."""
+    """Gaussians on a slope that leads their centroids astray, a quarter of them for validation."""
     rng = np.random.default_rng(5)
     centre = SIZE // 2 + rng.uniform(-0.5, 0.5, (n, 2))
     grid = np.arange(SIZE)
@@ -46,7 +46,7 @@ def spots(n: int = 400) -> PeakTable:
     peaks = np.zeros(n, PEAK)
     peaks["truth_row"], peaks["truth_col"] = (centre - SIZE // 2).T
     peaks["split"] = np.where(np.arange(n) % 4 == 0, VALIDATION, TRAIN)
-    crops = np.round(900 * rows[:, :, None] * cols[:, None, :] + 300).astype(np.uint16)
+    crops = np.round(900 * rows[:, :, None] * cols[:, None, :] + 20 * grid).astype(np.uint16)
     return PeakTable(peaks, crops, ("scan",), SIZE, 0)
 
 
