@@ -1,6 +1,7 @@
 """The ruby errors against another, plainer fit, since on measured data the answer depends on the reference.
 
     python benchmarks/ruby_reference.py runs/chess_ruby --output benchmarks/ruby_reference.json
+    python benchmarks/ruby_reference.py runs/circuit_ruby --circuit runs/circuit_ruby --output FILE
 
 Refits every ruby peak of a finished run by scipy's least_squares: an axis-aligned pseudo-Voigt with 7 parameters,
 sampled at pixel centres, unweighted, on the stored pixels of the component alone. Peaks whose rms residual over those
@@ -19,6 +20,7 @@ from scipy import ndimage, optimize
 from braggnn_edge import table
 from braggnn_edge.estimators import ESTIMATORS
 from braggnn_edge.metrics import summary
+from quant import circuit as circuits
 from quant import emulate, network
 
 
@@ -44,8 +46,9 @@ def plain_fit(patch: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, help="a finished run of configs/chess_ruby.toml")
+    parser.add_argument("run", type=Path, help="a run of configs/chess_ruby.toml or configs/circuit_ruby.toml")
     parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--circuit", type=Path, action="append", default=[], help="run with a circuit, as an estimator")
     arguments = parser.parse_args()
     everything = table.load(arguments.run / "label/peaks.h5")
     ruby = [i for i, name in enumerate(everything.scans) if name.startswith("ff")]
@@ -54,11 +57,14 @@ def main() -> int:
     fits = [plain_fit(patch) for patch in patches]
     reference = np.array([offset for offset, _ in fits])
     kept = np.array([residual for _, residual in fits]) < 0.05
-    integer = network.load(arguments.run / "qat/integer.json")
-    codes = network.load_normalizer(arguments.run / "qat/integer.json").codes(patches)
     estimates = {name: estimate(patches) for name, estimate in ESTIMATORS.items()}
     estimates["voigt (ours, tilted, censored)"] = chosen.offsets("voigt")
-    estimates["integer network (equal to csim)"] = integer.output.values(emulate.run(integer, codes).outputs)
+    path = arguments.run / "qat/integer.json"
+    if path.exists():
+        integer, codes = network.load(path), network.load_normalizer(path).codes(patches)
+        estimates["integer network (equal to csim)"] = integer.output.values(emulate.run(integer, codes).outputs)
+    for run in arguments.circuit:
+        estimates[f"circuit of {run.name}"] = circuits.load(run / "circuit/circuit.json").locate(patches)
     errors = {
         name: summary(offsets[kept], reference[kept], "plain 7-parameter fit") for name, offsets in estimates.items()
     }

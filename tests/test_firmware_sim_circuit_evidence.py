@@ -1,0 +1,140 @@
+"""A circuit through the front door: trained, written as HLS and RTL, every form compared, reported, searched for."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from braggnn_edge import cli
+from firmware_sim.circuit_evidence import RtlSimSpec, inputs
+from quant import circuit as circuits
+from quant.arithmetic import Format
+from quant.circuit import Circuit
+
+TINY = """
+name = "tiny"
+seed = 3
+[[scan]]
+name = "scan"
+threshold = 45.0
+[scan.simulate]
+rows = 256
+cols = 256
+frames = 30
+reflections = 700
+heights = [500.0, 20000.0]
+rings = [60.0, 90.0, 115.0]
+window = 27
+[split]
+block = 5
+guard = 1
+validation = 0.2
+test = 0.2
+[full]
+network = { conv = [6, 4], dense = [16], attention = true }
+loop = { batch = 64, learning_rate = 5e-3, max_iterations = 300, evaluate_every = 100 }
+[qat]
+network = "circuit"
+[circuit]
+front = { window = 5, bits = 5, count_bits = 14, drop = 4 }
+network = { dense = [6], weight_bits = 4, activation_bits = 5 }
+float_loop = { batch = 64, max_iterations = 300, evaluate_every = 300 }
+loop = { batch = 64, max_iterations = 500, evaluate_every = 250 }
+lut_budget = 300
+[hls]
+io_types = ["io_parallel"]
+vectors = 10
+[rtl]
+vectors = 10
+[rtlsim]
+patches = 2000
+netlist = 200
+software = 200
+[search]
+trials = 2
+startup = 2
+windows = [5]
+float_loop = { batch = 32, max_iterations = 20, evaluate_every = 20 }
+loop = { batch = 32, max_iterations = 20, evaluate_every = 20 }
+"""
+
+
+def braggnn_edge(*arguments: str, folder: Path) -> int:
+    return cli.main(
+        [*arguments, "--config", str(folder / "tiny.toml"), "--runs", str(folder / "runs"), "--workers", "1"]
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("circuit")
+    (folder / "tiny.toml").write_text(TINY)
+    assert braggnn_edge("report", folder=folder) == 0
+    return folder
+
+
+def test_every_form_is_the_integer_circuit(finished: Path) -> None:
+    found = json.loads((finished / "runs/tiny/report/report.json").read_text())["bit_exact"]
+    expected = {"quantized", "qonnx", "csim:io_parallel", "rtl:stalls", "rtl:every clock", "netlist"}
+    assert set(found) == {f"{name}/integer" for name in expected}
+    assert all(entry["wrong"] == 0 for entry in found.values())
+    assert found["rtl:stalls/integer"]["patches"] > 2000
+    assert found["netlist/integer"]["patches"] == 200
+
+
+def test_report_has_the_circuit_s_hardware_and_errors(finished: Path) -> None:
+    report = json.loads((finished / "runs/tiny/report/report.json").read_text())
+    (row,) = [row for row in report["hardware"] if row["form"] == "rtl"]
+    assert row["source"] == "synthesis"
+    assert row["interval_cycles"] == 1
+    assert row["dsp"] == row["bram"] == 0
+    assert 300 < row["lut"] < 5000
+    assert "clock_mhz" not in row  # nothing was timed
+    errors = report["errors_px"]
+    assert {"constant", "centre_of_mass_squared", "float", "quantized", "csim:io_parallel", "rtl"} <= set(errors)
+    assert errors["rtl"]["p50"] == errors["csim:io_parallel"]["p50"] < errors["constant"]["p50"]
+    html = (finished / "runs/tiny/report/report.html").read_text(encoding="utf-8")
+    assert re.search(r"rtl", html)
+
+
+def test_a_changed_circuit_is_found_out(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """RTL and HLS project of another circuit than the one that is compared."""
+    path = finished / "runs/tiny/rtl/verilog/project.json"
+    kept = path.read_text()
+    path.write_text(json.dumps(json.loads(kept) | {"digest": "0"}))
+    try:
+        assert braggnn_edge("rtl", folder=finished) == 0  # the stage sees that its output was changed
+        assert "was changed" in capsys.readouterr().out
+        assert json.loads(path.read_text())["digest"] == json.loads(kept)["digest"]
+    finally:
+        path.write_text(kept)
+
+
+def test_search_and_front_from_the_command_line(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert braggnn_edge("pareto", folder=finished) == 2
+    assert "run `make search` first" in capsys.readouterr().err
+    assert braggnn_edge("search", folder=finished) == 0
+    assert (finished / "runs/tiny/search.db").exists()
+
+
+def test_commands_of_networks_are_refused_for_circuits(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for command, remedy in (("qat", "make circuit"), ("csim", "make rtlsim"), ("reference", "make rtlsim")):
+        assert braggnn_edge(command, folder=finished) == 2
+        assert remedy in capsys.readouterr().err
+
+
+def test_patches_of_the_comparison(finished: Path) -> None:
+    from braggnn_edge.table import load  # noqa: PLC0415
+
+    circuit: Circuit = circuits.load(finished / "runs/tiny/circuit/circuit.json")
+    table = load(finished / "runs/tiny/label/peaks.h5")
+    counts, test, hostile = inputs(circuit, table, 5000, 1)
+    assert len(counts) == 5000 + hostile
+    assert np.array_equal(counts[:test], circuit.counts(table.of(2).patches()))
+    form = Format(14, 0, False)
+    assert counts.min() == form.low
+    assert counts.max() == form.high
+    with pytest.raises(Exception, match="must be at least 1"):
+        RtlSimSpec(patches=0)
