@@ -27,7 +27,7 @@ from quant.circuit import Circuit
 from quant.circuit_qonnx import export_network
 from quant.learned import CircuitNetworkSpec, LearnedNetwork, prune
 from quant.learned_integers import exact_outputs, integers
-from quant.lut_model import LUTS_PER_EBOP
+from quant.lut_model import LUTS_PER_EBOP, predicted_luts
 from quant.normalize import Normalizer
 from quant.vectors import hostile_codes
 
@@ -281,6 +281,8 @@ def run(
     alone = validation_figures(distances(task.base_of(task.held_codes), task.held_offsets))
     say("  centroid alone " + "  ".join(f"{k} {v:.4f}" for k, v in alone.items()))
     say("  circuit        " + "  ".join(f"{k} {v:.4f}" for k, v in validation.items()))
+    if spec.front.normalizer == "block_shift" and not spec.front.subtract:  # what the model was fitted to
+        say(f"  about {predicted_luts(made):,.0f} look-up tables in all, by the model")
     if made.centroid is not None and not validation["score"] < alone["score"]:
         raise UserError(
             f"circuit: its mean error of {validation['score']:.4f} px is not below the centroid's {alone['score']:.4f} "
