@@ -9,6 +9,7 @@ carried to where they are used.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from math import log2
 from typing import Any
 
@@ -54,11 +55,12 @@ class Solution:
     columns: NDArray[np.intp]
     bits: int
 
-    def apply(self, x: Sequence[Variable]) -> list[Variable]:
-        """The outputs in their own order, of inputs in theirs."""
+    def apply(self, x: Sequence[Variable], constants: Sequence[int]) -> list[Variable]:
+        """The outputs plus ``constants``, in their own order, of inputs in theirs."""
         buffer = [x[row] for row in self.rows]
         for index, step in enumerate(self.passes):
-            buffer = _execute(step, buffer, last=index == len(self.passes) - 1)
+            last = index == len(self.passes) - 1
+            buffer = _execute(step, buffer, [constants[column] for column in self.columns] if last else None)
         found: list[Variable] = [None] * len(buffer)
         for place, value in zip(self.columns, buffer, strict=True):
             found[place] = value
@@ -102,21 +104,30 @@ def _bits(step: CombLogic) -> int:
     return total
 
 
-def _execute(step: CombLogic, x: Sequence[Variable], last: bool) -> list[Variable]:
-    ends = set(step.out_idxs) if last else set()
+def _execute(step: CombLogic, x: Sequence[Variable], constants: Sequence[int] | None) -> list[Variable]:
+    """One pass; the last has constants to add: where an output's last addition waits for one operand, to the other."""
+    ends = set(step.out_idxs) if constants is not None else set()
     buffer: list[Variable] = []
+    operands: dict[int, tuple[Variable, Variable]] = {}
     for index, op in enumerate(step.ops):
         if op.opcode == -1:
             buffer.append(x[op.id0] * 2.0 ** step.inp_shifts[op.id0])
             continue
         a, b = buffer[op.id0], buffer[op.id1] * (2.0**op.data * (1 if op.opcode == 0 else -1))
+        operands[index] = (a, b)
         buffer.append(_sum(a, b, keep=index in ends))
     outputs = []
-    for index, shift, negative in zip(step.out_idxs, step.out_shifts, step.out_negs, strict=True):
+    for place, index in enumerate(step.out_idxs):
+        constant = 0 if constants is None else constants[place]
+        scale = 2.0 ** step.out_shifts[place] * (-1 if step.out_negs[place] else 1)
         if index < 0:
-            outputs.append(FixedVariable.from_const(0.0, hwconf=x[0].hwconf))
+            outputs.append(FixedVariable.from_const(float(constant), hwconf=x[0].hwconf))
+            continue
+        early, late = sorted(operands.get(index, (buffer[index],) * 2), key=lambda v: float(v.latency))
+        if constant and early.latency + 1.0 <= late.latency:
+            outputs.append(_sum(plus(early, constant / scale), late, keep=True) * scale)
         else:
-            outputs.append(buffer[index] * (2.0**shift * (-1 if negative else 1)))
+            outputs.append(plus(buffer[index] * scale, constant))
     return outputs
 
 
@@ -130,7 +141,7 @@ def _sum(a: Variable, b: Variable, keep: bool) -> Variable:
     return -((-negative) + (-positive))
 
 
-def plus(x: Variable, constant: int) -> Variable:
+def plus(x: Variable, constant: float) -> Variable:
     """x + constant in one adder, also where x is kept as the negative of a word.
 
     da4ml counts no delay for it, and would leave one adder more in every stage that ends a layer.
@@ -140,9 +151,10 @@ def plus(x: Variable, constant: int) -> Variable:
     at = x.latency + 1.0
     if x._factor > 0:
         return timed(x + constant, at)
+    exact = Decimal(constant)
     known: Any = FixedVariable.from_const(float(constant), hwconf=x.hwconf, _factor=1.0)
     result = FixedVariable(
-        x.low + constant, x.high + constant, min(x.step, known.step), _from=(known, x), _factor=1.0, opr="vadd",
+        x.low + exact, x.high + exact, min(x.step, known.step), _from=(known, x), _factor=1.0, opr="vadd",
         hwconf=x.hwconf,
     )  # fmt: skip
     return timed(result, at)

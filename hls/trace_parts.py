@@ -105,32 +105,35 @@ def refusal(name: str, kind: str) -> str:
 def _linear(layer: Linear, x: Any, effort: Effort) -> Any:
     bias = layer.bias.tolist()
     if layer.kind == "dense":
-        sums = weighted(x.reshape(1, -1), layer.weight.T, effort)[0]
-        return np.array([plus(value, code) for value, code in zip(sums, bias, strict=True)], dtype=object)
+        return np.array(weighted(x.reshape(1, -1), layer.weight.T, bias, effort)[0], dtype=object)
     out, _, height, width = layer.weight.shape
     _, rows, cols = x.shape
     shape = (out, rows - height + 1, cols - width + 1)
     places = [(row, col) for row in range(shape[1]) for col in range(shape[2])]
     patches = np.stack([x[:, row : row + height, col : col + width].ravel() for row, col in places])
-    sums = weighted(patches, layer.weight.reshape(out, -1).T, effort)
+    sums = weighted(patches, layer.weight.reshape(out, -1).T, bias, effort)
     result = np.empty(shape, dtype=object)
     for (row, col), values in zip(places, sums, strict=True):
-        result[:, row, col] = [plus(value, code) for value, code in zip(values, bias, strict=True)]
+        result[:, row, col] = values
     return result
 
 
-def weighted(x: Any, matrix: Codes, effort: Effort) -> list[list[Variable]]:
-    """Sums (n, outputs) of variables (n, inputs) times whole weights (inputs, outputs): one way to add for all n."""
+def weighted(x: Any, matrix: Codes, constants: Sequence[int], effort: Effort) -> list[list[Variable]]:
+    """Sums (n, outputs) of variables (n, inputs) times whole weights (inputs, outputs) and of a constant each.
+
+    There is one way to add for all n.
+    """
     used = np.flatnonzero(matrix.any(axis=1))
     filled = np.flatnonzero(matrix.any(axis=0))
     # Inputs that can only be 0 (neurons that never fire) are left out of the search where they are the same in all.
     used = np.array([row for row in used if any(v.low != v.high for v in x[:, row])], dtype=np.intp)
-    results: list[list[Variable]] = [[constant_like(0)] * matrix.shape[1] for _ in x]
+    results: list[list[Variable]] = [[constant_like(constant) for constant in constants] for _ in x]
     filled = np.array([column for column in filled if matrix[used, column].any()], dtype=np.intp)
     if used.size:
+        filled_constants = [constants[int(column)] for column in filled]
         way = solution(matrix[used][:, filled], [_widest(x[:, row]) for row in used], effort)
         for place, values in enumerate(x):
-            for column, value in zip(filled, way.apply([values[row] for row in used]), strict=True):
+            for column, value in zip(filled, way.apply([values[row] for row in used], filled_constants), strict=True):
                 results[place][column] = value
     known = [[v if v.low == v.high else None for v in values] for values in x]
     for place, values in enumerate(known):
@@ -171,7 +174,7 @@ def centroid_codes(centroid: Centroid, codes: Sequence[Variable], effort: Effort
     w = np.array([code.lookup(table) for code in codes], dtype=object)
     row, col = np.indices((centroid.window, centroid.window)) - centroid.reach
     matrix = np.stack([np.ones(w.size, np.int64), row.ravel(), col.ravel()], axis=1)
-    total, *moments = weighted(w.reshape(1, -1), matrix, effort)[0]
+    total, *moments = weighted(w.reshape(1, -1), matrix, [0, 0, 0], effort)[0]
     width, index = centroid.sum_bits, centroid.index_bits
     total = total.quantize(0, width, 0)
     zeros = leading_zeros(total, width)

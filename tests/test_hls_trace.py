@@ -128,10 +128,17 @@ def test_sums_are_exact_in_any_order(seed):
     values = rng.integers(-8, 8, (300, 9))
 
     def sums(*x):
-        found = solution(matrix, x, Effort(trials=6, seed=seed)).apply(x)
-        return [plus(value, int(constant)) for value, constant in zip(found, constants, strict=True)]
+        return solution(matrix, x, Effort(trials=6, seed=seed)).apply(x, constants.tolist())
 
     assert np.array_equal(_run(9, 4, True, sums, values), values @ matrix + constants)
+
+
+@pytest.mark.parametrize("constant", [0, 3, -70])
+@pytest.mark.parametrize("factor", [1, -1, -4])
+def test_a_constant_on_a_word_of_either_sign(constant, factor):
+    values = np.arange(-16, 16)[:, None]
+    found = _run(1, 5, True, lambda x: [plus(x * factor, constant), plus(x * 8 * factor, constant)], values)
+    assert np.array_equal(found, np.hstack([values * factor, values * 8 * factor]) + constant)
 
 
 def test_a_longer_search_costs_no_more():
