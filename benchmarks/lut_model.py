@@ -41,7 +41,7 @@ FITTED = 0.75
 
 def drawn(rng: np.random.Generator) -> CircuitSpec:
     """A random circuit, trained briefly."""
-    window = int(rng.choice([5, 7, 7, 9]))
+    window = int(rng.choice([5, 7, 7]))
     bits = int(rng.integers(4, 9))
     front = FrontSpec(
         window=window,
@@ -55,7 +55,7 @@ def drawn(rng: np.random.Generator) -> CircuitSpec:
         dense=dense,
         weight_bits=int(rng.integers(3, 8)),
         activation_bits=int(rng.integers(4, 9)),
-        widths=str(rng.choice(["channel", "channel", "layer", "fixed"])),  # type: ignore[arg-type]
+        widths=str(rng.choice(["channel", "channel", "layer"])),  # type: ignore[arg-type]
     )
     return CircuitSpec(
         front,
@@ -63,7 +63,7 @@ def drawn(rng: np.random.Generator) -> CircuitSpec:
         LoopSpec(256, 3e-3, "one_cycle", 300, 300, 0),
         LoopSpec(256, 1e-3, "one_cycle", 500, 500, 0),
         sparsity=float(rng.choice([0.0, 0.0, 0.4, 0.7])),
-        lut_budget=int(rng.choice([0, 1000, 2000, 4000, 8000])),
+        lut_budget=int(rng.choice([600, 1000, 2000, 3000, 5000])),
     )
 
 
@@ -162,7 +162,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("peaks", type=Path)
     parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".json"))
-    parser.add_argument("--circuits", type=int, default=24, help="random circuits (default: %(default)s)")
+    parser.add_argument("--circuits", type=int, default=16, help="random circuits (default: %(default)s)")
     parser.add_argument("--circuit", type=Path, action="append", default=[], help="a circuit.json to predict")
     parser.add_argument("--seed", type=int, default=20261125)
     options = parser.parse_args()
