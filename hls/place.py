@@ -7,8 +7,11 @@ from pathlib import Path
 from braggnn_edge.errors import UserError
 from hls import tools
 
-#: The device: LFE5U-85F in its package with the most pins, speed grade 6 (the slowest).
-_DEVICE = ("--85k", "--package", "CABGA756", "--speed", "6")
+#: The device: LFE5U-85F in its package with the most pins.
+_DEVICE = ("--85k", "--package", "CABGA756")
+
+#: Speed grades of ECP5, the slowest first.
+SPEEDS = (6, 7, 8)
 
 
 @dataclass(frozen=True)
@@ -26,18 +29,20 @@ class Placed:
         return self.fmax_mhz >= self.asked_mhz
 
 
-def place(directory: Path, clock_mhz: float, seed: int = 1) -> Placed:
+def place(directory: Path, clock_mhz: float, seed: int = 1, speed: int = SPEEDS[0]) -> Placed:
     """Place and route ``netlist.json`` in ``directory`` (:func:`hls.synthesis.synthesize` for ECP5), out of context.
 
     Out of context: without pins, of which a patch has more than the device; paths from and to the ports are not
     timed, but all inputs and outputs are registered. A clock that is not reached is no error. The log and the report
     are ``nextpnr.log`` and ``nextpnr.json``.
     """
+    if speed not in SPEEDS:
+        raise UserError(f"speed grade {speed} is unknown; expected one of {', '.join(map(str, SPEEDS))}")
     report = directory / "nextpnr.json"
     report.unlink(missing_ok=True)
     arguments = [
-        *_DEVICE, "--out-of-context", "--json", "netlist.json", "--freq", f"{clock_mhz:g}", "--seed", str(seed),
-        "--timing-allow-fail", "--report", report.name,
+        *_DEVICE, "--speed", str(speed), "--out-of-context", "--json", "netlist.json", "--freq", f"{clock_mhz:g}",
+        "--seed", str(seed), "--timing-allow-fail", "--report", report.name,
     ]  # fmt: skip
     tools.call(tools.NEXTPNR_ECP5, arguments, directory, directory / "nextpnr.log")
     return read_report(report)
