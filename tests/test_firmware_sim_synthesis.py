@@ -117,6 +117,19 @@ def test_statistics_that_are_none(tmp_path):
     assert (found.luts, found.flip_flops, found.dsps, found.brams) == (20, 5, 1, 2)
 
 
+def test_speed_grades(tmp_path):
+    with pytest.raises(UserError, match="speed grade 5 is unknown; expected one of 6, 7, 8"):
+        place.place(tmp_path, 100.0, speed=5)
+
+
+def test_a_small_design_is_placed(tmp_path):
+    synthesize({"top.v": TABLE}, "top", tmp_path, family="ecp5")
+    found = place.place(tmp_path, 50.0)
+    assert found.met
+    assert found.used["TRELLIS_FF"] == 1
+    assert (tmp_path / "nextpnr.log").exists()
+
+
 def test_nextpnr_report(tmp_path):
     path = tmp_path / "nextpnr.json"
     report = {
