@@ -123,10 +123,13 @@ def test_speed_grades(tmp_path):
 
 
 def test_a_small_design_is_placed(tmp_path):
-    synthesize({"top.v": TABLE}, "top", tmp_path, family="ecp5")
+    text = TABLE.replace("y <= &a[5:1] ^ a[0];", "begin k <= a; y <= &k[5:1] ^ k[0]; end").replace(
+        ");", "); reg [5:0] k;"
+    )
+    synthesize({"top.v": text}, "top", tmp_path, family="ecp5")
     found = place.place(tmp_path, 50.0)
     assert found.met
-    assert found.used["TRELLIS_FF"] == 1
+    assert found.used["TRELLIS_FF"] == 7
     assert (tmp_path / "nextpnr.log").exists()
 
 
