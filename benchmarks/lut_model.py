@@ -150,8 +150,9 @@ def run(peaks: PeakTable, wanted: int, seed: int, given: list[Path], output: Pat
         write_json(output, document)
         print(f"{name}: {document['circuits'][-1]['luts']}", flush=True)
     for path in given:
-        if path.stem not in have:
-            document["circuits"].append(entry(circuits.load(path), name=path.stem, kind="given"))
+        name = path.parents[1].name if path.stem == "circuit" else path.stem  # that of its run
+        if name not in have:
+            document["circuits"].append(entry(circuits.load(path), name=name, kind="given"))
     evaluate(document)
     write_json(output, document)
     draw(document, output.with_suffix(".png"))

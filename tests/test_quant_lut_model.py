@@ -1,0 +1,67 @@
+"""The model of look-up tables: its features counted by hand, its predictions beside mapped circuits."""
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from quant import lut_model
+from quant.arithmetic import Format
+from quant.block_shift import BlockShift
+from quant.centroid import Centroid
+from quant.circuit import Circuit
+from quant.layers import Flatten, Linear, Requantize
+from quant.network import IntegerNetwork
+from quant.sizing import sized
+
+FITTED = Path(__file__).parents[1] / "benchmarks" / "lut_model.json"
+
+
+def by_hand() -> Circuit:
+    """Two hidden units on a 3 x 3 window of 4-bit codes: weights 1, 3 and 4 in the first layer; 2 and -5 in the second.
+
+    Largest first hidden code: (1 + 3) * 15 = 60 >> 1 = 30, 5 bits; second: 4 * 15 = 60 >> 1, 5 bits.
+    """
+    first, last = np.zeros((2, 9), np.int64), np.array([[2, 0], [0, -5]])
+    first[0, :2], first[1, 4] = (1, 3), 4
+    layers = (
+        Flatten("flatten"),
+        Linear("dense.0", "dense", first, Format(4, 2, True), np.zeros(2, np.int64), Format(1, 6, True)),
+        Requantize("dense.0.act", "relu", Format(6, 5, False)),
+        Linear("dense.1", "dense", last, Format(4, 2, True), np.zeros(2, np.int64), Format(1, 7, True)),
+        Requantize("dense.1.act", "identity", Format(9, 6, True)),
+    )
+    network = sized(IntegerNetwork(3, Format(4, 4, False), layers))
+    base = Centroid.of_power(3, 4, 2, 1, frac=6, index_bits=4, reciprocal_bits=8, numerator_bits=9)
+    return Circuit(5, 3, BlockShift(4, 8), network, base, Format(9, 6, True))
+
+
+def test_network_features_counted_by_hand() -> None:
+    """Bits of weights without trailing zeros: 1 and 2 and 1, times 4; then 1 and log2(6), times 5. 5 of 22 are used."""
+    one, ebops, density = lut_model.network_features(by_hand().network)
+    assert one == 1.0
+    assert ebops == pytest.approx(math.log((1 + 2 + 1) * 4 + (1 + math.log2(6)) * 5))
+    assert density == pytest.approx(math.log(5 / 22))
+
+
+def test_front_features_counted_by_hand() -> None:
+    """9 pixels of 4 bits among 8; weights up to 15**2 >> 1 = 112, 7 bits, one table; division 8 x 9."""
+    assert lut_model.front_features(by_hand()) == pytest.approx((9 * 4 * 3, 9 * 8, 9 * 7, 9 * 10, 72))
+    assert lut_model.front_features(replace(by_hand(), centroid=None))[2:] == (0, 0, 0)
+
+
+def test_prediction_is_the_sum_of_its_parts() -> None:
+    made = by_hand()
+    front = np.dot(lut_model.FRONT, lut_model.front_features(made))
+    network = math.exp(np.dot(lut_model.NETWORK, lut_model.network_features(made.network)))
+    assert lut_model.predicted_luts(made) == pytest.approx(front + network)
+
+
+def test_coefficients_are_those_of_the_committed_fit() -> None:
+    document = json.loads(FITTED.read_text())
+    assert pytest.approx(document["coefficients"]["network"], rel=1e-3) == list(lut_model.NETWORK)
+    assert pytest.approx(document["coefficients"]["front"], rel=1e-3, abs=1e-3) == list(lut_model.FRONT)
+    assert document["errors"]["unseen, all"]["worst"] < 0.15
