@@ -4,7 +4,6 @@ Forms: the trained network in float64, QONNX, the C simulation of every HLS proj
 gaps and back-pressure, and the mapped netlist, each against the integer circuit. One differing code fails the stage.
 """
 
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +13,11 @@ import numpy as np
 
 from braggnn_edge import train
 from braggnn_edge.errors import UserError
-from braggnn_edge.rundir import write_json, written_aside
 from braggnn_edge.table import TEST, PeakTable
 from braggnn_edge.table import load as load_table
 from firmware_sim import csim, csim_circuit, rtlsim
 from firmware_sim.compare import Comparison
-from firmware_sim.evidence import layer_rows, progress, record, require_equal_forms, self_check
+from firmware_sim.evidence import conclude, layer_rows, progress, record, self_check
 from hls.project import load_project
 from hls.rtl import load_rtl
 from hls.synthesis import synthesize_project
@@ -131,12 +129,7 @@ def run(
         "hostile": {"patches": hostile},
         "first_difference": {name: str(c.first) for name, c in compared.items() if c.first is not None},
     }
-    with written_aside(directory / "predictions.npz") as aside, aside.open("wb") as stream:
-        np.savez_compressed(stream, **predictions)  # type: ignore[arg-type]
-    write_json(directory / "results.json", results)
-    require_equal_forms(bit_exact, compared)
-    for scratch in ("build", "bench", "chunks"):
-        shutil.rmtree(directory / scratch, ignore_errors=True)
+    conclude(directory, results, predictions, compared)
 
 
 def _rtl_forms(

@@ -141,10 +141,20 @@ def run(
         "hostile": {"patches": given.hostile},
         "first_difference": {name: str(c.first) for name, c in compared.items() if c.first is not None},
     }
+    conclude(directory, results, predictions, compared)
+
+
+def conclude(
+    directory: Path,
+    results: dict[str, Any],
+    predictions: dict[str, NDArray[np.float64]],
+    compared: dict[str, Comparison],
+) -> None:
+    """Write ``results.json`` and ``predictions.npz``; then refuse forms that differ, else remove what was compiled."""
     with written_aside(directory / "predictions.npz") as aside, aside.open("wb") as stream:
         np.savez_compressed(stream, **predictions)  # type: ignore[arg-type]
     write_json(directory / "results.json", results)
-    require_equal_forms(bit_exact, compared)
+    require_equal_forms(results["bit_exact"], compared)
     for scratch in ("build", "bench", "chunks"):
         shutil.rmtree(directory / scratch, ignore_errors=True)
 
