@@ -18,6 +18,7 @@ from braggnn_edge.split import SplitSpec
 from braggnn_edge.train import TrainSpec
 from firmware_sim.circuit_evidence import RtlSimSpec
 from firmware_sim.evidence import CsimSpec
+from firmware_sim.search_space import SearchSpec
 from hls.build import HlsSpec
 from hls.rtl_stage import RtlSpec
 from quant.compress import CircuitSpec, FrontSpec
@@ -29,7 +30,7 @@ from quant.qat import QatSpec
 TABLES = (
     ScanSpec, DetectorSpec, SimulationSpec, PeakSpec, SplitSpec, TrainSpec, NetworkSpec, LoopSpec, BitPlan,
     AttentionPlan, QatSpec, CircuitSpec, FrontSpec, CircuitNetworkSpec, HlsSpec, CsimSpec, RtlSpec,
-    RtlSimSpec, ReportSpec,
+    RtlSimSpec, SearchSpec, ReportSpec,
 )  # fmt: skip
 PAGE = (Path(__file__).parents[1] / "docs/configuration.md").read_text(encoding="utf-8")
 WRITTEN = [re.findall(r"^\| `(\w+)` \| (.*?) \|", part, flags=re.M) for part in PAGE.split("| key | default |")[1:]]
