@@ -64,10 +64,19 @@ def test_loop_of_the_fine_tuning_is_as_written() -> None:
 
 
 def test_loops_of_the_circuit_are_as_written() -> None:
-    rows = dict(re.findall(r"^\| `(float_loop|loop)` \|  \| (.*?) \|", PAGE, flags=re.M))
+    section = PAGE[PAGE.index("## `[circuit]`") : PAGE.index("### `[circuit.front]`")]
+    rows = dict(re.findall(r"^\| `(float_loop|loop)` \|  \| (.*?) \|", section, flags=re.M))
     written = dict(re.findall(r"`(\w+) = ([^`]+)`", rows["float_loop"]))
     values = {name: tomllib.loads(f"value = {text}")["value"] for name, text in written.items()}
     assert LoopSpec(**values) == CircuitSpec().float_loop
     changed = dict(re.findall(r"`(\w+) = ([^`]+)`", rows["loop"]))
     values |= {name: tomllib.loads(f"value = {text}")["value"] for name, text in changed.items()}
     assert LoopSpec(**values) == CircuitSpec().loop
+
+
+def test_loops_of_the_search_are_as_written() -> None:
+    for name in ("float_loop", "loop"):
+        (line,) = re.findall(rf"^`{name}`: (.*)\.$", PAGE, flags=re.M)
+        written = dict(re.findall(r"`(\w+) = ([^`]+)`", line))
+        values = {key: tomllib.loads(f"value = {text}")["value"] for key, text in written.items()}
+        assert LoopSpec(**values) == getattr(SearchSpec(), name)
