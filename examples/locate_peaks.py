@@ -3,7 +3,8 @@
     python examples/locate_peaks.py runs/demo/qat/integer.json runs/demo/data/scan.h5 --threshold 45
 
 prints one line a peak: frame, row, col (px, the centre of pixel (0, 0) being (0.0, 0.0)). The network is an
-integer.json, run by the emulator that equals the firmware, or full.pt or compact.pt of a stage, run in float32.
+integer.json or circuit.json, run by the emulator that equals the firmware, or full.pt or compact.pt of a stage, run in
+float32.
 """
 
 import argparse
@@ -18,7 +19,7 @@ from quant.locator import load_integer_locator
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("network", type=Path, help="integer.json of a qat stage, or full.pt, compact.pt")
+    parser.add_argument("network", type=Path, help="integer.json, circuit.json, full.pt or compact.pt of a stage")
     parser.add_argument("frames", type=Path, help="frames in the BraggNN layout")
     parser.add_argument("--threshold", type=float, required=True, help="counts above which a pixel belongs to a peak")
     parser.add_argument("--frames-used", type=int, default=3, help="how many frames (default: %(default)s)")

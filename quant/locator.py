@@ -8,7 +8,9 @@ from numpy.typing import NDArray
 
 from braggnn_edge.locate import Locator, Patches
 from braggnn_edge.locate_onnx import session
+from quant import circuit as circuits
 from quant import emulate, network
+from quant.circuit import Circuit
 from quant.export_qdq import Target, qdq_model
 from quant.network import IntegerNetwork
 from quant.normalize import Normalizer
@@ -24,6 +26,11 @@ def integer_locator(integer: IntegerNetwork, normalizer: Normalizer) -> Locator:
         return integer.output.values(emulate.run(integer, normalizer.codes(block)).outputs)
 
     return Locator("integer emulator", integer.size, run, "integer", "CPU")
+
+
+def circuit_locator(circuit: Circuit) -> Locator:
+    """A circuit's integers, which equal its RTL, from detector counts on."""
+    return Locator("integer circuit", circuit.size, circuit.locate, "integer", "CPU")
 
 
 def qdq_locator(
@@ -62,5 +69,7 @@ def qdq_locator(
 
 
 def load_integer_locator(path: Path) -> Locator:
-    """:func:`integer_locator` of an ``integer.json``."""
+    """:func:`integer_locator` of an ``integer.json``, or :func:`circuit_locator` of a ``circuit.json``."""
+    if path.name == "circuit.json":
+        return circuit_locator(circuits.load(path))
     return integer_locator(network.load(path), network.load_normalizer(path))

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 
 from braggnn_edge import cli
+from braggnn_edge.table import TEST, load
 from firmware_sim.circuit_evidence import RtlSimSpec, inputs
 from quant import circuit as circuits
 from quant.arithmetic import Format
 from quant.circuit import Circuit
+from quant.locator import load_integer_locator
 
 TINY = """
 name = "tiny"
@@ -125,14 +127,19 @@ def test_commands_of_networks_are_refused_for_circuits(finished: Path, capsys: p
         assert remedy in capsys.readouterr().err
 
 
-def test_patches_of_the_comparison(finished: Path) -> None:
-    from braggnn_edge.table import load  # noqa: PLC0415
+def test_circuit_locates_as_any_other_form(finished: Path) -> None:
+    path = finished / "runs/tiny/circuit/circuit.json"
+    patches = load(finished / "runs/tiny/label/peaks.h5").of(TEST).patches()
+    found = load_integer_locator(path).locate(patches)
+    assert np.array_equal(found, circuits.load(path).locate(patches))
 
+
+def test_patches_of_the_comparison(finished: Path) -> None:
     circuit: Circuit = circuits.load(finished / "runs/tiny/circuit/circuit.json")
     table = load(finished / "runs/tiny/label/peaks.h5")
     counts, test, hostile = inputs(circuit, table, 5000, 1)
     assert len(counts) == 5000 + hostile
-    assert np.array_equal(counts[:test], circuit.counts(table.of(2).patches()))
+    assert np.array_equal(counts[:test], circuit.counts(table.of(TEST).patches()))
     form = Format(14, 0, False)
     assert counts.min() == form.low
     assert counts.max() == form.high
