@@ -1,11 +1,12 @@
 """The search against random search and against plans by hand, all with the same number of trainings.
 
-    python benchmarks/search.py --run runs/braggnn_full --work FOLDER [--seeds 1 2] [--samplers tpe random] [--write]
+    python benchmarks/search.py --run runs/braggnn_full --work FOLDER [--seeds 1 2] [--samplers front random] [--write]
 
 Every training is as long as every other, on the same peaks, and every circuit is measured alike: the mean error of its
 integer answers on the validation peaks, the look-up tables and the latency of its trace. The plans by hand are what one
 writes without a search: uniform 6-bit networks of the usual shape and of half of it, with and without the centroid,
-seven sparsities each. Continues where it was interrupted. Prints; --write: search.json.
+seven sparsities each. The one in their middle is the first trial of every study, random ones included. Continues where
+it was interrupted. Prints; --write: search.json.
 """
 
 import argparse
@@ -37,6 +38,7 @@ HAND = tuple(
     for dense in ((32, 16), (16, 8))
     for centroid in ("squared", "none")
 )
+FIRST = ((32, 16), "squared", 0.75)
 
 
 def by_hand(base: CircuitSpec, dense: tuple[int, ...], centroid: str, sparsity: float) -> CircuitSpec:
@@ -77,7 +79,7 @@ def main() -> None:
     parser.add_argument("--run", type=Path, required=True, help="run directory with its label stage")
     parser.add_argument("--work", type=Path, required=True, help="folder of the storage, to continue from")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--samplers", nargs="+", default=["tpe", "random"])
+    parser.add_argument("--samplers", nargs="+", default=["front", "random"])
     parser.add_argument("--trials", type=int, default=len(HAND))
     parser.add_argument("--iterations", type=int, nargs=2, default=[500, 900], help="float, rounded")
     parser.add_argument("--write", action="store_true")
@@ -85,7 +87,7 @@ def main() -> None:
     torch.set_num_threads(1)
     arguments.work.mkdir(parents=True, exist_ok=True)
     table = load(arguments.run / "label" / "peaks.h5")
-    base = CircuitSpec()
+    base = by_hand(CircuitSpec(), *FIRST)
     loops = {
         name: LoopSpec(256, rate, "one_cycle", max_iterations=count, evaluate_every=every, patience=0)
         for name, rate, count, every in (
@@ -101,7 +103,7 @@ def main() -> None:
     for seed in arguments.seeds:
         for sampler in arguments.samplers:
             spec = SearchSpec(
-                trials=arguments.trials, study=f"{sampler}-{seed}", sampler=sampler, seed=seed, startup=8, **loops
+                trials=arguments.trials, study=f"{sampler}-{seed}", sampler=sampler, seed=seed, startup=4, **loops
             )  # fmt: skip
             search.run(spec, base, table, None, 1, where, lambda line: print(line, flush=True))
             points = pareto.points(search_storage.read_study(where, spec.study))

@@ -28,7 +28,7 @@ from braggnn_edge.model import BraggNN
 from braggnn_edge.table import VALIDATION, PeakTable
 from firmware_sim import search_storage
 from firmware_sim.search_sampler import NumberedSampler
-from firmware_sim.search_space import ORDERS, SearchSpec, choose, identity, table_of
+from firmware_sim.search_space import ORDERS, SearchSpec, choose, identity, parameters, table_of
 from firmware_sim.search_watch import Pace, Watch, alive
 from hls.cmvm import Effort
 from hls.trace import trace
@@ -95,6 +95,8 @@ def run(
     study.sampler = NumberedSampler(spec.sampler, seed + spec.seed, spec.startup)
     work = _Work(spec, circuit, table, teacher, seed, where, held_out(table), named)
     say(f"search: study {spec.study!r} in {search_storage.shown(where)}, {_census(study)}, {spec.trials} wanted")
+    if not study.get_trials(deepcopy=False) and (first := parameters(spec, circuit)) is not None:
+        study.enqueue_trial(first, skip_if_exists=True)
     with _helpers((spec, circuit, table, teacher, seed, where), workers - 1):
         _trials(study, work, say)
     say(f"search: {_census(study)}; draw the front with `make pareto`")
@@ -124,7 +126,7 @@ def _census(study: optuna.Study) -> str:
     done = sum(trial.state == TrialState.COMPLETE for trial in trials)
     refused = sum(counts(trial) for trial in trials) - done
     running = sum(trial.state == TrialState.RUNNING for trial in trials)
-    lost = len(trials) - done - refused - running
+    lost = sum(trial.state == TrialState.FAIL for trial in trials) - refused
     parts = ((refused, "refused"), (running, "running"), (lost, "lost"))
     return f"{done} trials finished" + "".join(f", {count} {name}" for count, name in parts if count)
 

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -31,20 +32,21 @@ class SearchSpec:
 
     trials: that have a result or were refused, over all processes; storage: "" for ``search.db`` in the run directory,
     a database URL, or "journal:PATH" (:mod:`firmware_sim.search_storage`); study: its name there; sampler: "tpe"
-    (tree-structured Parzen estimators), "nsga2" or "random"; seed: added to the run's for what is chosen, not for the
-    training; startup: trials drawn at random before "tpe" learns, and the size of a generation of "nsga2"; float_loop,
-    loop: of the training of a trial, in place of those of the circuit; limit: look-up tables above which a circuit is
-    not traced; map: whether Yosys maps the points of the front as well.
+    (tree-structured Parzen estimators), "front" (changes what is good), "nsga2" or "random"; seed: added to the run's
+    for what is chosen, not for the training; startup: trials drawn at random before "tpe" and "front" learn, and the
+    size of a generation of "nsga2"; float_loop, loop: of the training of a trial, in place of those of the circuit;
+    limit: look-up tables above which a circuit is not traced; map: whether Yosys maps the points of the front as well.
 
-    Choices, any of: windows (px), centroids, kernels (px), widths. Ranges, from lowest to highest: convolutions,
-    channels (of each), layers (hidden dense ones), units (of each), input_bits, weight_bits, activation_bits,
-    sparsity, channel_sparsity, lut_budget; equal ends fix a value. All else is that of the circuit.
+    Choices, any of: windows (px), centroids, kernels (px), widths, pressed (into a budget of look-up tables, or not).
+    Ranges, from lowest to highest: convolutions, channels (of each), layers (hidden dense ones), units (of each),
+    input_bits, weight_bits, activation_bits, sparsity, channel_sparsity, lut_budget; equal ends fix a value. All else
+    is that of the circuit, which is itself the first trial where it lies in the space.
     """
 
     trials: int = 100
     storage: str = ""
     study: str = "search"
-    sampler: Literal["tpe", "nsga2", "random"] = "tpe"
+    sampler: Literal["tpe", "front", "nsga2", "random"] = "tpe"
     seed: int = 0
     startup: int = 10
     float_loop: LoopSpec = field(
@@ -58,7 +60,8 @@ class SearchSpec:
     windows: tuple[int, ...] = (7, 9)
     centroids: tuple[Literal["squared", "intensity", "none"], ...] = ("squared", "intensity", "none")
     kernels: tuple[int, ...] = (3,)
-    widths: tuple[Literal["channel", "layer", "fixed"], ...] = ("channel", "layer")
+    widths: tuple[Literal["channel", "layer", "fixed"], ...] = ("channel", "layer", "fixed")
+    pressed: tuple[bool, ...] = (True, False)
     convolutions: tuple[int, int] = (0, 1)
     channels: tuple[int, int] = (2, 6)
     layers: tuple[int, int] = (1, 3)
@@ -66,7 +69,7 @@ class SearchSpec:
     input_bits: tuple[int, int] = (4, 8)
     weight_bits: tuple[int, int] = (3, 8)
     activation_bits: tuple[int, int] = (3, 8)
-    sparsity: tuple[float, float] = (0.0, 0.8)
+    sparsity: tuple[float, float] = (0.0, 0.95)
     channel_sparsity: tuple[float, float] = (0.0, 0.4)
     lut_budget: tuple[int, int] = (1000, 16_000)
 
@@ -76,7 +79,7 @@ class SearchSpec:
                 f"search: trials {self.trials} and limit {self.limit} must be positive, startup {self.startup} 2 or "
                 f"more, seed {self.seed} 0 or more, study {self.study!r} not empty"
             )
-        for name in ("windows", "centroids", "kernels", "widths"):
+        for name in ("windows", "centroids", "kernels", "widths", "pressed"):
             values = getattr(self, name)
             if not values or len(set(values)) != len(values):
                 raise UserError(f"search: {name} {values} must be one or more different values")
@@ -150,6 +153,7 @@ def choose(trial: Chooser, spec: SearchSpec, circuit: CircuitSpec) -> CircuitSpe
         activation_bits=trial.suggest_int("activation_bits", *spec.activation_bits),
         widths=trial.suggest_categorical("widths", spec.widths),
     )
+    budget = trial.suggest_int("lut_budget", *spec.lut_budget, log=True)
     return dataclasses.replace(
         circuit,
         front=front,
@@ -158,8 +162,56 @@ def choose(trial: Chooser, spec: SearchSpec, circuit: CircuitSpec) -> CircuitSpe
         loop=spec.loop,
         sparsity=trial.suggest_float("sparsity", *spec.sparsity),
         channel_sparsity=trial.suggest_float("channel_sparsity", *spec.channel_sparsity),
-        lut_budget=trial.suggest_int("lut_budget", *spec.lut_budget, log=True),
+        lut_budget=budget if trial.suggest_categorical("pressed", spec.pressed) else 0,
     )
+
+
+def parameters(spec: SearchSpec, circuit: CircuitSpec) -> dict[str, Any] | None:
+    """What :func:`choose` would have to draw for ``circuit`` but for its loops; None where it is outside the space.
+
+    Parameters of what the circuit has not are those in the middle of their range.
+    """
+    front, network = circuit.front, circuit.network
+    wanted = {
+        "window": front.window, "centroid": front.centroid, "input_bits": front.bits,
+        "convolutions": len(network.conv), "layers": len(network.dense), "kernel": network.kernel,
+        "weight_bits": network.weight_bits, "activation_bits": network.activation_bits, "widths": network.widths,
+        "sparsity": circuit.sparsity, "channel_sparsity": circuit.channel_sparsity, "pressed": circuit.lut_budget > 0,
+        **{f"channels_{i + 1}": value for i, value in enumerate(network.conv)},
+        **{f"units_{i + 1}": value for i, value in enumerate(network.dense)},
+    }  # fmt: skip
+    if circuit.lut_budget:
+        wanted["lut_budget"] = circuit.lut_budget
+    if not network.conv:
+        wanted["kernel"] = spec.kernels[0]
+    given = _Given(wanted)
+    try:
+        choose(given, spec, circuit)
+    except UserError:  # of the middle of ranges that the circuit is not in
+        return None
+    return given.drawn if given.inside and wanted.keys() <= given.drawn.keys() else None
+
+
+class _Given:
+    """A chooser that draws what it is given, and notes whether it could have been drawn."""
+
+    def __init__(self, wanted: dict[str, Any]) -> None:
+        self._wanted, self.drawn, self.inside = wanted, dict[str, Any](), True
+
+    def suggest_categorical(self, name: str, choices: Any) -> Any:
+        return self._note(name, choices[0], lambda value: value in choices)
+
+    def suggest_int(self, name: str, low: int, high: int, *, log: bool = False) -> int:
+        return self._note(name, round((low * high) ** 0.5 if log else (low + high) / 2), lambda v: low <= v <= high)
+
+    def suggest_float(self, name: str, low: float, high: float) -> float:
+        return self._note(name, (low + high) / 2, lambda value: low <= value <= high)
+
+    def _note(self, name: str, middle: Any, could: Callable[[Any], bool]) -> Any:
+        value = self._wanted.get(name, middle)
+        self.inside &= could(value)
+        self.drawn[name] = value if could(value) else middle
+        return self.drawn[name]
 
 
 def table_of(circuit: CircuitSpec) -> dict[str, Any]:

@@ -27,7 +27,7 @@ SIZE = 9
 SHORT = LoopSpec(32, 3e-3, "one_cycle", max_iterations=20, evaluate_every=10, patience=0)
 SPEC = SearchSpec(
     trials=2, startup=2, float_loop=SHORT, loop=SHORT, windows=(5,), centroids=("intensity",), convolutions=(0, 0),
-    layers=(1, 1), units=(5, 8), lut_budget=(800, 3000),
+    layers=(1, 1), units=(5, 8), widths=("channel", "layer"), pressed=(True,), lut_budget=(800, 3000),
 )  # fmt: skip
 CIRCUIT = CircuitSpec(FrontSpec(window=5), CircuitNetworkSpec(dense=(4,)))
 

@@ -23,7 +23,7 @@ from braggnn_edge.optimize import LoopSpec
 from braggnn_edge.table import PEAK, TRAIN, VALIDATION, PeakTable
 from firmware_sim import pareto, search, search_storage, search_watch
 from firmware_sim.search_sampler import NumberedSampler
-from firmware_sim.search_space import SearchSpec, choose, circuit_of, identity, peaks_digest, table_of
+from firmware_sim.search_space import SearchSpec, choose, circuit_of, identity, parameters, peaks_digest, table_of
 from quant.compress import CircuitSpec, FrontSpec
 from quant.learned import CircuitNetworkSpec
 
@@ -32,7 +32,8 @@ SIZE = 9
 SHORT = LoopSpec(32, 3e-3, "one_cycle", max_iterations=20, evaluate_every=10, patience=0)
 SPEC = SearchSpec(
     trials=3, startup=2, float_loop=SHORT, loop=SHORT, windows=(3, 5), centroids=("intensity",), convolutions=(0, 0),
-    layers=(1, 2), units=(3, 5), sparsity=(0.0, 0.3), channel_sparsity=(0.0, 0.2), lut_budget=(500, 2000),
+    layers=(1, 2), units=(3, 5), widths=("channel", "layer"), pressed=(True,),
+    sparsity=(0.0, 0.3), channel_sparsity=(0.0, 0.2), lut_budget=(500, 2000),
 )  # fmt: skip
 CIRCUIT = CircuitSpec(FrontSpec(window=5), CircuitNetworkSpec(dense=(4,)))
 
@@ -119,7 +120,7 @@ def test_the_same_seed_chooses_the_same_however_often_interrupted(finished, tmp_
     ]
 
 
-@pytest.mark.parametrize("sampler", ["random", "tpe", "nsga2"])
+@pytest.mark.parametrize("sampler", ["front", "random", "tpe", "nsga2"])
 def test_two_studies_of_one_seed_choose_alike(sampler: str) -> None:
     def chosen(seed: int) -> list[CircuitSpec]:
         study = optuna.create_study(directions=["minimize"] * 3, sampler=NumberedSampler(sampler, seed, 3))
@@ -133,6 +134,49 @@ def test_two_studies_of_one_seed_choose_alike(sampler: str) -> None:
     assert chosen(3) == chosen(3)
     assert chosen(3) != chosen(4)
     assert len(set(map(str, chosen(3)))) > 5
+
+
+@pytest.mark.parametrize("budget", [0, 900])
+def test_the_first_trial_is_the_circuit_itself_where_it_lies_in_the_space(budget: int, tmp_path: Path) -> None:
+    network = CircuitNetworkSpec((), 3, (4,), 5, 6, "layer")
+    circuit = CircuitSpec(FrontSpec(window=5, centroid="intensity", bits=5), network, lut_budget=budget)
+    expected = dataclasses.replace(circuit, float_loop=SHORT, loop=SHORT)
+    where, both = f"journal:{tmp_path / 'search.log'}", dataclasses.replace(SPEC, trials=1, pressed=(True, False))
+    search.run(both, circuit, TABLE, None, 1, where, lambda _: None)
+    (trial,) = search_storage.read_study(where, "search").get_trials()
+    assert circuit_of(trial.user_attrs["circuit"], "trial") == expected
+    for outside in (
+        dataclasses.replace(circuit, sparsity=0.31),
+        dataclasses.replace(circuit, lut_budget=499),
+        dataclasses.replace(circuit, network=dataclasses.replace(network, dense=(4, 6))),
+        dataclasses.replace(circuit, network=dataclasses.replace(network, conv=(3,))),
+        dataclasses.replace(circuit, front=dataclasses.replace(circuit.front, centroid="none")),
+    ):
+        assert parameters(both, outside) is None
+
+
+def test_the_front_is_changed_where_it_is_useful() -> None:
+    """Of four trials, one is worse than the squared centroid and one is beaten: the children are of the others."""
+    sampler = NumberedSampler("front", 1, 4)
+    study = optuna.create_study(directions=["minimize"] * 3, sampler=sampler)
+    for values, bits in (((0.1, 4000, 9), 3), ((0.2, 2000, 9), 4), ((0.15, 5000, 1), 7), ((0.9, 10, 1), 8)):
+        study.enqueue_trial({"weight_bits": bits})
+        trial = study.ask()
+        choose(trial, SearchSpec(weight_bits=(2, 8)), CIRCUIT)
+        trial.set_constraint("worse", values[0] - 0.5)
+        study.tell(trial, values)
+    parents = [trial.params for trial in study.get_trials()]
+    same = np.zeros(4, int)
+    for _ in range(30):
+        trial = study.ask()
+        choose(trial, SearchSpec(weight_bits=(2, 8)), CIRCUIT)
+        alike = [sum(trial.params[name] == value for name, value in params.items()) for params in parents]
+        same[int(np.argmax(alike))] += 1
+        assert max(alike) < len(parents[0])
+        study.tell(trial, (9.0, 9e9, 9.0))
+    assert same[0] > 5
+    assert same[1] > 5
+    assert same[2] == same[3] == 0
 
 
 def test_a_trial_that_cannot_be_is_recorded_and_counts(tmp_path: Path) -> None:
