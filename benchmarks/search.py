@@ -1,12 +1,13 @@
-"""The search against random search and against plans by hand, all with the same number of trainings.
+"""The search against random search with the same number of trials, and against plans by hand.
 
-    python benchmarks/search.py --run runs/braggnn_full --work FOLDER [--seeds 1 2] [--samplers front random] [--write]
+    python benchmarks/search.py --run runs/braggnn_full --work FOLDER [--seeds 1 2] [--samplers tpe random] [--write]
 
 Every training is as long as every other, on the same peaks, and every circuit is measured alike: the mean error of its
 integer answers on the validation peaks, the look-up tables and the latency of its trace. The plans by hand are what one
 writes without a search: uniform 6-bit networks of the usual shape and of half of it, with and without the centroid,
-seven sparsities each. The one in their middle is the first trial of every study, random ones included. Continues where
-it was interrupted. Prints; --write: search.json.
+seven sparsities each. The one in their middle is the first trial of every study, random ones included. What a study
+had found after as many trials as there are plans by hand stands beside what it found in the end. Continues where it
+was interrupted. Prints; --write: search.json.
 """
 
 import argparse
@@ -79,8 +80,8 @@ def main() -> None:
     parser.add_argument("--run", type=Path, required=True, help="run directory with its label stage")
     parser.add_argument("--work", type=Path, required=True, help="folder of the storage, to continue from")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--samplers", nargs="+", default=["front", "random"])
-    parser.add_argument("--trials", type=int, default=len(HAND))
+    parser.add_argument("--samplers", nargs="+", default=["tpe", "random"])
+    parser.add_argument("--trials", type=int, default=2 * len(HAND))
     parser.add_argument("--iterations", type=int, nargs=2, default=[500, 900], help="float, rounded")
     parser.add_argument("--write", action="store_true")
     arguments = parser.parse_args()
@@ -103,15 +104,20 @@ def main() -> None:
     for seed in arguments.seeds:
         for sampler in arguments.samplers:
             spec = SearchSpec(
-                trials=arguments.trials, study=f"{sampler}-{seed}", sampler=sampler, seed=seed, startup=4, **loops
+                trials=arguments.trials, study=f"{sampler}-{seed}", sampler=sampler, seed=seed, startup=4,
+                limit=60_000, **loops,
             )  # fmt: skip
             search.run(spec, base, table, None, 1, where, lambda line: print(line, flush=True))
             points = pareto.points(search_storage.read_study(where, spec.study))
-            seconds = sum(point.figures["seconds"] for point in points)
-            results[spec.study] = figures([point.values for point in points], reference, seconds)
+            for name, count in ((f"{spec.study} at {len(HAND)}", len(HAND)), (spec.study, arguments.trials)):
+                some = [point for point in points if point.trial < count]
+                seconds = sum(point.figures["seconds"] for point in some)
+                results[name] = figures([point.values for point in some], reference, seconds)
+                results[name]["trials"] = count
+                results[name]["circuits"] = [search.described(point.circuit) for point in some]
     path = arguments.work / "hand.json"
     rows: list[dict[str, Any]] = json.loads(path.read_text()) if path.exists() else []
-    for dense, centroid, sparsity in HAND[len(rows) : arguments.trials]:
+    for dense, centroid, sparsity in HAND[len(rows) :]:
         began = time.monotonic()
         chosen = dataclasses.replace(by_hand(base, dense, centroid, sparsity), **loops)
         row: dict[str, Any] = {"circuit": f"{search.described(chosen)}, sparsity {sparsity}"}
@@ -123,12 +129,12 @@ def main() -> None:
         rows.append(row)
         write_json(path, rows)
         print(row, flush=True)
-    done = [row for row in rows[: arguments.trials] if "values" in row]
+    done = [row for row in rows if "values" in row]
     results["hand"] = figures([row["values"] for row in done], reference, sum(row["seconds"] for row in rows))
     results["hand"]["circuits"] = [row["circuit"] for row in done]
     document = {
         "peaks": {"validation": len(held.patches), "digest": peaks_digest(table)},
-        "iterations": arguments.iterations, "batch": 256, "trainings": arguments.trials, "orders": ORDERS,
+        "iterations": arguments.iterations, "batch": 256, "hand": len(HAND), "orders": ORDERS,
         "squared_centroid_px": round(reference, 5), "hypervolume_luts": [FEWEST, MOST], "methods": results,
     }  # fmt: skip
     for name, result in results.items():

@@ -32,10 +32,10 @@ class SearchSpec:
 
     trials: that have a result or were refused, over all processes; storage: "" for ``search.db`` in the run directory,
     a database URL, or "journal:PATH" (:mod:`firmware_sim.search_storage`); study: its name there; sampler: "tpe"
-    (tree-structured Parzen estimators), "front" (changes what is good), "nsga2" or "random"; seed: added to the run's
-    for what is chosen, not for the training; startup: trials drawn at random before "tpe" and "front" learn, and the
-    size of a generation of "nsga2"; float_loop, loop: of the training of a trial, in place of those of the circuit;
-    limit: look-up tables above which a circuit is not traced; map: whether Yosys maps the points of the front as well.
+    (tree-structured Parzen estimators), "nsga2" or "random"; seed: added to the run's for what is chosen, not for the
+    training; startup: trials drawn at random before "tpe" learns, and the size of a generation of "nsga2"; float_loop,
+    loop: of the training of a trial, in place of those of the circuit; limit: look-up tables above which a circuit is
+    not traced; map: whether Yosys maps the points of the front as well.
 
     Choices, any of: windows (px), centroids, kernels (px), widths, pressed (into a budget of look-up tables, or not).
     Ranges, from lowest to highest: convolutions, channels (of each), layers (hidden dense ones), units (of each),
@@ -46,16 +46,16 @@ class SearchSpec:
     trials: int = 100
     storage: str = ""
     study: str = "search"
-    sampler: Literal["tpe", "front", "nsga2", "random"] = "tpe"
+    sampler: Literal["tpe", "nsga2", "random"] = "tpe"
     seed: int = 0
-    startup: int = 10
+    startup: int = 6
     float_loop: LoopSpec = field(
         default_factory=lambda: LoopSpec(256, 3e-3, "one_cycle", max_iterations=1500, evaluate_every=1500, patience=0)
     )
     loop: LoopSpec = field(
         default_factory=lambda: LoopSpec(256, 2e-3, "one_cycle", max_iterations=2500, evaluate_every=250, patience=0)
     )
-    limit: int = 60_000
+    limit: int = 200_000
     map: bool = False
     windows: tuple[int, ...] = (7, 9)
     centroids: tuple[Literal["squared", "intensity", "none"], ...] = ("squared", "intensity", "none")

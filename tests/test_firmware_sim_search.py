@@ -120,7 +120,7 @@ def test_the_same_seed_chooses_the_same_however_often_interrupted(finished, tmp_
     ]
 
 
-@pytest.mark.parametrize("sampler", ["front", "random", "tpe", "nsga2"])
+@pytest.mark.parametrize("sampler", ["random", "tpe", "nsga2"])
 def test_two_studies_of_one_seed_choose_alike(sampler: str) -> None:
     def chosen(seed: int) -> list[CircuitSpec]:
         study = optuna.create_study(directions=["minimize"] * 3, sampler=NumberedSampler(sampler, seed, 3))
@@ -153,30 +153,6 @@ def test_the_first_trial_is_the_circuit_itself_where_it_lies_in_the_space(budget
         dataclasses.replace(circuit, front=dataclasses.replace(circuit.front, centroid="none")),
     ):
         assert parameters(both, outside) is None
-
-
-def test_the_front_is_changed_where_it_is_useful() -> None:
-    """Of four trials, one is worse than the squared centroid and one is beaten: the children are of the others."""
-    sampler = NumberedSampler("front", 1, 4)
-    study = optuna.create_study(directions=["minimize"] * 3, sampler=sampler)
-    for values, bits in (((0.1, 4000, 9), 3), ((0.2, 2000, 9), 4), ((0.15, 5000, 1), 7), ((0.9, 10, 1), 8)):
-        study.enqueue_trial({"weight_bits": bits})
-        trial = study.ask()
-        choose(trial, SearchSpec(weight_bits=(2, 8)), CIRCUIT)
-        trial.set_constraint("worse", values[0] - 0.5)
-        study.tell(trial, values)
-    parents = [trial.params for trial in study.get_trials()]
-    same = np.zeros(4, int)
-    for _ in range(30):
-        trial = study.ask()
-        choose(trial, SearchSpec(weight_bits=(2, 8)), CIRCUIT)
-        alike = [sum(trial.params[name] == value for name, value in params.items()) for params in parents]
-        same[int(np.argmax(alike))] += 1
-        assert max(alike) < len(parents[0])
-        study.tell(trial, (9.0, 9e9, 9.0))
-    assert same[0] > 5
-    assert same[1] > 5
-    assert same[2] == same[3] == 0
 
 
 def test_a_trial_that_cannot_be_is_recorded_and_counts(tmp_path: Path) -> None:
@@ -309,16 +285,16 @@ def test_two_processes_begin_one_storage_together(tmp_path: Path, start: Callabl
         one.join()
     assert [one.exitcode for one in both] == [0, 0]
     trials = search_storage.read_study(where, "search").get_trials()
-    assert {trial.state.name for trial in trials} == {"COMPLETE"}
+    assert all(search.counts(trial) for trial in trials)
     assert len(trials) in (3, 4)  # both may ask for the last one at the same moment
     assert len({json.dumps(trial.params) for trial in trials}) == len(trials)
     said = "".join((tmp_path / f"said_{number}.txt").read_text() for number in range(2))
-    assert said.count("error 0.") == len(trials)
+    assert said.count("of 3  trial") == len(trials)
 
 
 def test_helpers_work_on_the_same_study(tmp_path: Path) -> None:
     study, _ = searched(f"sqlite:///{tmp_path / 'search.db'}", dataclasses.replace(SPEC, trials=2), workers=2)
-    assert {trial.state.name for trial in study.get_trials()} == {"COMPLETE"}
+    assert all(search.counts(trial) for trial in study.get_trials())
 
 
 def changed(path: Path, statement: str) -> str:
