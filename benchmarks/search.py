@@ -7,7 +7,7 @@ integer answers on the validation peaks, the look-up tables and the latency of i
 writes without a search: uniform 6-bit networks of the usual shape and of half of it, with and without the centroid,
 seven sparsities each. The one in their middle is the first trial of every study, random ones included. What a study
 had found after as many trials as there are plans by hand stands beside what it found in the end. Continues where it
-was interrupted. Prints; --write: search.json.
+was interrupted. Prints; --write: search.json, search.png.
 """
 
 import argparse
@@ -22,10 +22,11 @@ import numpy as np
 import torch
 
 from braggnn_edge.errors import UserError
+from braggnn_edge.figures import BLUE, GREEN, MUTED, ORANGE, PURPLE, drawn, log_ticks
 from braggnn_edge.optimize import LoopSpec
 from braggnn_edge.rundir import write_json
 from braggnn_edge.table import load
-from firmware_sim import pareto, search, search_storage
+from firmware_sim import pareto, search, search_figures, search_storage
 from firmware_sim.search_space import ORDERS, SearchSpec, peaks_digest
 from quant.compress import CircuitSpec
 from quant.learned import CircuitNetworkSpec
@@ -73,6 +74,29 @@ def figures(values: Sequence[Sequence[float]], reference: float, seconds: float)
         "seconds": round(seconds),
         "points": [[round(v, 5) for v in value] for value in values],
     }
+
+
+def picture(results: dict[str, dict[str, Any]], reference: float, path: Path) -> None:
+    """What each method found, and the best of it for its look-up tables."""
+    colors = {"tpe": BLUE, "random": ORANGE, "hand": GREEN, "nsga2": PURPLE}
+    with drawn(path, 7.6, 5.0) as figure:
+        axis = figure.subplots()
+        for name, result in results.items():
+            if " at " in name:
+                continue
+            rows = [{"error": error, "luts": luts} for error, luts, _ in result["points"]]
+            best = search_figures.lower_envelope(rows)
+            color = colors[name.partition("-")[0]]
+            axis.plot([r["luts"] for r in rows], [r["error"] for r in rows], ".", color=color, alpha=0.35)
+            steps = [r["luts"] for r in best] + [MOST]
+            errors = [r["error"] for r in best] + [best[-1]["error"]]
+            text = f"{name}: {result['trials']} trials, hypervolume {result['hypervolume']:.3f}"
+            axis.plot(steps, errors, drawstyle="steps-post", color=color, label=text)
+        axis.axhline(reference, color=MUTED, linestyle="--", label=f"squared centroid {reference:.3f}")
+        axis.set(xscale="log", xlim=(FEWEST, MOST), ylim=(0.09, 0.175), ylabel="mean validation error (px)")
+        axis.set_xlabel("look-up tables of the traced circuit (counted, not synthesized)")
+        log_ticks(axis.xaxis)
+        axis.legend(fontsize=9)
 
 
 def main() -> None:
@@ -141,6 +165,7 @@ def main() -> None:
         print(f"{name:10s} hypervolume {result['hypervolume']:.4f}  {result['error_px_at']}  {result['trials']} trials")
     if arguments.write:
         write_json(Path(__file__).with_suffix(".json"), document)
+        picture(results, reference, Path(__file__).with_suffix(".png"))
 
 
 if __name__ == "__main__":
