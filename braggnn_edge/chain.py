@@ -160,6 +160,7 @@ def stage(name: str, c: Context) -> Stage:
     if name == "data":  # how peaks are found and used later is none of its business: no new simulation for a threshold
         settings["scan"] = [{key: scan[key] for key in acquisition.DATA_KEYS} for scan in settings["scan"]]
     if name == "pareto":
+        settings["search"].pop("storage")  # where the trials are is no part of the result, and may hold a password
         settings["trials"] = pareto.fingerprint(cfg["search"], _storage(c))
     return Stage(name, needs[name], settings, files.get(name, ()), work[name])
 

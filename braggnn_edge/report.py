@@ -89,10 +89,12 @@ def run(
             ) from error
     manifests = {name: manifest_of(run, name) for name in stages}
     last = manifests[evidence]
+    config = cfg.plain(tuple(cfg.sections))
+    config.get("search", {}).pop("storage", None)  # no part of the result, and may hold a password
     info = {
         "name": run.name,
         "seed": cfg.seed,
-        "config": cfg.plain(tuple(cfg.sections)),
+        "config": config,
         "notes": spec.notes,
         "versions": {"python": last["python"], **last["packages"]},
         "git_commit": last["git_commit"],
