@@ -120,8 +120,10 @@ def run(
         wrong = int((outputs != expected).any(axis=1).sum())
         record(bit_exact, name, len(outputs), max(wrong, compared[name].wrong), say)
         predictions[name] = circuit.output.values(outputs[:test])
-    hardware = _rtl_forms(spec, circuit, counts, expected, run_directory / "rtl" / "verilog", directory, bit_exact, say)
-    predictions["rtl"] = predictions["quantized"]  # equal, or the stage has failed
+    hardware, outputs = _rtl_forms(
+        spec, circuit, counts, expected, run_directory / "rtl" / "verilog", directory, bit_exact, say
+    )
+    predictions["rtl"] = circuit.output.values(outputs[:test])
     results = {
         "bit_exact": bit_exact,
         "layers": layer_rows(circuit.network, emulate.run(circuit.network, codes), compared),
@@ -141,8 +143,11 @@ def _rtl_forms(
     directory: Path,
     bit_exact: dict[str, dict[str, Any]],
     say: Callable[[str], None],
-) -> list[dict[str, Any]]:
-    """Compare the RTL, with and without stalls, and its mapped netlist; the report's rows on hardware."""
+) -> tuple[list[dict[str, Any]], Codes]:
+    """Compare the RTL, with and without stalls, and its mapped netlist.
+
+    Returns the report's rows on hardware, and what the RTL answered (n, 2) at a patch a clock.
+    """
     described = load_rtl(project)
     if described.digest != circuit.digest:
         raise UserError(f"{project} is not of this circuit; run `braggnn-edge rtl`")
@@ -155,6 +160,7 @@ def _rtl_forms(
             f"  {name}: {found.cycles} clocks, latency {found.latency}, {found.interval:.3f} clocks a patch; patches "
             f"waited in {found.waited}, results in {found.stalled}"
         )
+    outputs = found.outputs
     row: dict[str, Any] = {
         "form": "rtl", "project": "verilog", "part": "UltraScale+ cells", "io": "valid/ready, a patch a beat",
         "latency_cycles": found.latency, "interval_cycles": round(found.interval),
@@ -169,7 +175,7 @@ def _rtl_forms(
             "lut": mapped.luts, "ff": mapped.flip_flops, "dsp": mapped.dsps, "bram": mapped.brams,
             "source": "synthesis", "tool": "Yosys",
         }  # fmt: skip
-    return [row]
+    return [row], outputs
 
 
 def _spread(count: int, wanted: int) -> Codes:
