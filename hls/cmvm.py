@@ -24,6 +24,7 @@ from quant.arithmetic import Codes
 
 #: The solver's methods that are worth trying: name, and levels of adders beyond the fewest possible (-1: any number).
 _METHODS = (("wmc-pdc", 0), ("wmc-pdc", -1), ("wmc", -1))
+_SHALLOW = (("wmc-pdc", 0), ("wmc", 0), ("mc-pdc", 0))
 
 #: Solutions are searched until this many digits were handled: seconds for a layer, whatever its size.
 _BUDGET = 20_000
@@ -31,10 +32,15 @@ _BUDGET = 20_000
 
 @dataclass(frozen=True)
 class Effort:
-    """How long to search: at most ``trials`` orders of a matrix, drawn with ``seed``."""
+    """How long to search, and for what.
+
+    trials: orders of a matrix that are tried, at most, drawn with ``seed``; shallow: only sums of the fewest levels of
+    adders, some per cent larger.
+    """
 
     trials: int = 48
     seed: int = 0
+    shallow: bool = False
 
 
 def digits(weight: Codes) -> Codes:
@@ -74,10 +80,11 @@ def solution(matrix: Codes, x: Sequence[Variable], effort: Effort) -> Solution:
     random = np.random.default_rng(effort.seed)
     inputs, outputs = matrix.shape
     trials = max(1, min(effort.trials, _BUDGET // max(1, int(digits(matrix).sum()))))
+    methods = _SHALLOW if effort.shallow else _METHODS
     best: tuple[float, Solution] | None = None
     for trial in range(trials):
-        method, beyond = _METHODS[trial % len(_METHODS)]
-        rows, columns = (random.permutation(n) if trial >= len(_METHODS) else np.arange(n) for n in (inputs, outputs))
+        method, beyond = methods[trial % len(methods)]
+        rows, columns = (random.permutation(n) if trial >= len(methods) else np.arange(n) for n in (inputs, outputs))
         passes = solve(
             np.ascontiguousarray(matrix[rows][:, columns], np.float32), method0=method, hard_dc=beyond,
             qintervals=[intervals[row] for row in rows], latencies=[delays[row] for row in rows],
@@ -85,7 +92,7 @@ def solution(matrix: Codes, x: Sequence[Variable], effort: Effort) -> Solution:
         ).solutions  # fmt: skip
         bits = sum(_bits(step) for step in passes)
         # One level more of adders is worth a few bits of the registers in every stage.
-        score = bits + 2.0 * max(passes[-1].out_latency)
+        score = bits + (1e6 if effort.shallow else 2.0) * max(passes[-1].out_latency)
         if best is None or score < best[0]:
             best = score, Solution(tuple(passes), rows, columns, bits)
     if best is None:

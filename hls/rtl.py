@@ -40,6 +40,7 @@ class RtlProject:
     digest: str
     language: str
     levels: float
+    shallow: bool
     stages: int
     latency_cycles: int
     interval_cycles: int
@@ -69,11 +70,12 @@ def write_rtl(
     """
     _check(language, levels, clock_mhz, counts, directory)
     chosen = target(target_name)
-    pipe = pipelined(trace(circuit, limit=limit, effort=effort), levels)
+    search = effort or Effort()
+    pipe = pipelined(trace(circuit, limit=limit, effort=search), levels)
     signed = not isinstance(circuit.normalizer, BlockShift)
     stages = len(pipe.solutions)
     project = RtlProject(
-        circuit.digest, language, levels, stages, stages + 1, 1, 1 << stages.bit_length(),
+        circuit.digest, language, levels, search.shallow, stages, stages + 1, 1, 1 << stages.bit_length(),
         int(sum(bits_in(stage) for stage in pipe.solutions)), circuit.window, circuit.normalizer.count_bits, signed,
         circuit.output, chosen.name, chosen.part, clock_mhz, version("da4ml"),
     )  # fmt: skip

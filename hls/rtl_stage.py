@@ -8,6 +8,7 @@ import numpy as np
 
 from braggnn_edge.errors import UserError
 from braggnn_edge.table import TEST, PeakTable
+from hls.cmvm import Effort
 from hls.rtl import DEFAULT_LEVELS, load_rtl, write_rtl
 from hls.rtl_core import LANGUAGES
 from hls.targets import target
@@ -20,13 +21,15 @@ class RtlSpec:
     """The RTL project.
 
     languages: of "verilog" and "vhdl", the first of which is simulated ("verilog" it must be then); levels: adders or
-    levels of look-up tables between two registers, the depth of the pipeline; clock_mhz: the clock that the constraints
+    levels of look-up tables between two registers, the depth of the pipeline; shallow: whether sums take the fewest
+    levels of adders, for some per cent more look-up tables; clock_mhz: the clock that the constraints
     ask for; target: a board of hls.targets; limit: look-up tables, estimated, above which nothing is unrolled; vectors:
     test peaks that become golden vectors of the test bench.
     """
 
     languages: tuple[str, ...] = ("verilog",)
     levels: float = DEFAULT_LEVELS
+    shallow: bool = False
     clock_mhz: float = 400.0
     target: str = "u280"
     limit: int = LIMIT
@@ -55,6 +58,7 @@ def run(spec: RtlSpec, table: PeakTable, source: Path, directory: Path, say: Cal
             write_rtl(
                 circuit, directory / language, counts=patches[chosen], language=language, levels=spec.levels,
                 clock_mhz=spec.clock_mhz, target_name=spec.target, limit=spec.limit,
+                effort=Effort(shallow=spec.shallow),
             )  # fmt: skip
         made = load_rtl(directory / language)
         say(

@@ -112,7 +112,7 @@ def test_sections_cannot_be_changed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "parts"),
     [
-        ("[mian]\nrate = 1", ["unknown key 'mian'", "name, seed, extends, main, item"]),
+        ("[mian]\nrate = 1", ["unknown key 'mian'", "name, seed, extends, folder, main, item"]),
         ("[main]\nrate = 1\nrat = 2", ["main: unknown key 'rat'", "rate, widths"]),
         ("[main]\nrate = 1\ninner = { dept = 1 }", ["main.inner: unknown key 'dept'", "depth, mode"]),
         ('[main]\nrate = 1\n[[item]]\nname = "a"\n[[item]]\nnam = "b"', ["item[1]: unknown key 'nam'", "name, inner"]),
@@ -181,6 +181,17 @@ def test_a_file_extends_another(tmp_path: Path) -> None:
     (tmp_path / "base.toml").write_text("extends = 3\n")
     with pytest.raises(UserError, match=r"base.toml: extends: expected str, got 3"):
         config.load(tmp_path / "base.toml", kinds)
+
+
+def test_relative_paths_start_from_the_folder_that_a_file_names(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "base.toml").write_text('folder = "data"\n')
+    (tmp_path / "top.toml").write_text('extends = "base.toml"\n')
+    assert config.load(tmp_path / "base.toml", {}).folder == tmp_path / "data"
+    assert config.load(tmp_path / "top.toml", {}).folder == tmp_path == config.folder_of(tmp_path / "top.toml")
+    (tmp_path / "base.toml").write_text('folder = "none"\n')
+    with pytest.raises(UserError, match=r"base.toml: folder 'none' is not a folder"):
+        config.load(tmp_path / "base.toml", {})
 
 
 def test_missing_file_and_folder(tmp_path: Path) -> None:

@@ -101,6 +101,7 @@ def test_every_circuit_survives_its_file(sampler: str, scenario: Path, tmp_path:
         found = config.load(path, SECTIONS)
         assert found["circuit"] == circuit
         assert (found.name, found.seed) == ("scene", 5)
+        assert found.folder == scenario.parent  # where relative paths of the scenario start from
         assert found["scan"] == config.load(scenario, SECTIONS)["scan"]
 
 

@@ -1,5 +1,6 @@
 """Tracing: the unrolled operations equal the integer circuit; what cannot be unrolled is refused before it is tried."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -147,6 +148,20 @@ def test_a_longer_search_costs_no_more():
     x = list(FixedVariableArrayInput(20, hwconf=HWConfig(1, -1, -1)).quantize(0, 5, 0)._vars)
     short, long = (solution(matrix, x, Effort(trials)).bits for trials in (1, 24))
     assert long <= short
+
+
+def test_a_shallow_search_takes_the_fewest_levels():
+    rng = np.random.default_rng(2)
+    matrix = rng.integers(-7, 8, (24, 12)) * (rng.random((24, 12)) < 0.5)
+    x = list(FixedVariableArrayInput(24, hwconf=HWConfig(1, -1, -1)).quantize(0, 5, 0)._vars)
+    free, shallow = (solution(matrix, x, Effort(6, shallow=shallow)) for shallow in (False, True))
+    most = int(digits(matrix).sum(axis=0).max())
+    assert _levels(free) > _levels(shallow) == math.ceil(math.log2(most))
+    assert shallow.bits > free.bits
+
+
+def _levels(found):
+    return max(found.passes[-1].out_latency)
 
 
 def test_digits_of_weights():
