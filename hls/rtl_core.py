@@ -13,6 +13,8 @@ from importlib.resources import files as package_files
 from da4ml.trace.pipeline import to_pipeline
 from da4ml.types import CombLogic, Pipeline, QInterval, minimal_kif
 
+from hls import ternary
+
 LANGUAGES = {"verilog": ".v", "vhdl": ".vhd"}
 
 #: An instance of a table in da4ml's Verilog and VHDL: input bits, output bits, file of its entries.
@@ -64,6 +66,10 @@ def core_files(logic: CombLogic | Pipeline, name: str, language: str = "verilog"
         memories |= importlib.import_module("da4ml.codegen.rtl.verilog.comb").table_mem_gen(stage)
         text = generator.comb_logic_gen(stage, module)
         found[module] = _TABLES[language].sub(_table_instance(name, language, memories, found), text)
+        if language == "verilog":
+            found[module] = ternary.fused(found[module], f"{name}_{ternary.NAME}")
+    if any(f" {name}_{ternary.NAME} #(" in text for text in found.values()):
+        found[f"{name}_{ternary.NAME}"] = ternary.source(f"{name}_{ternary.NAME}")
     if isinstance(logic, Pipeline):
         found[name] = (_verilog_pipeline if language == "verilog" else _vhdl_pipeline)(logic, name)
     return _with_library(found, name, language)

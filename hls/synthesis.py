@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from braggnn_edge.errors import UserError
-from hls import tools
+from hls import ternary, tools
 from hls.cmvm import Effort
 from hls.rtl import load_rtl
 from hls.rtl_core import core_files
@@ -15,7 +15,7 @@ from hls.trace import LIMIT, PARTS, trace
 from quant.circuit import Circuit
 
 #: Cells counted as what, for the reports.
-_LUTS = tuple(f"LUT{n}" for n in range(1, 7))
+_LUTS = (*(f"LUT{n}" for n in range(1, 7)), "LUT6_2")
 _FLIP_FLOPS = ("FDRE", "FDSE", "FDCE", "FDPE", "TRELLIS_FF")
 
 #: Look-up tables that a distributed memory or shift register takes.
@@ -104,7 +104,9 @@ def synthesize(sources: dict[str, str], top: str, directory: Path, *, family: st
     if family not in FAMILIES:
         raise UserError(f"device family {family!r} is unknown; expected one of {', '.join(FAMILIES)}")
     for file, text in sources.items():
-        (directory / file).write_text(text)
+        module = Path(file).stem
+        known = module.endswith(f"_{ternary.NAME}")
+        (directory / file).write_text(ternary.source(module, family) if known else text)
     commands = FAMILIES[family].format(sources=" ".join(sorted(sources)), top=top)
     commands += "tee -q -o stat.json stat -json; blackbox =A:whitebox; "
     commands += "write_verilog -noattr netlist.v; write_json netlist.json"
