@@ -3,8 +3,8 @@
     python benchmarks/circuits.py runs/circuit runs/circuit_ruby ... --output benchmarks/circuits.json
 
 Each run needs its label and circuit stages. Look-up tables are Yosys' for UltraScale+ of the combinational core: no
-registers, no stream interface. The errors are those of the integer circuit on all test peaks, to the truth where they
-are simulated, else to the pseudo-Voigt fit.
+registers, no stream interface; its parts are mapped by themselves as well. The errors are those of the integer circuit
+on all test peaks, to the truth where they are simulated, else to the pseudo-Voigt fit.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from braggnn_edge.table import TEST
 from hls.rtl import DEFAULT_LEVELS
 from hls.rtl_core import pipelined
 from hls.synthesis import mapped_luts
-from hls.trace import trace
+from hls.trace import PARTS, trace
 from quant import circuit as circuits
 from quant.lut_model import predicted_luts
 
@@ -53,6 +53,7 @@ def row(run: Path) -> dict[str, Any]:
         "errors_px": errors,
         "luts": mapped["luts"],
         "luts_by_model": round(predicted_luts(made)),
+        "luts_of_parts": {part: mapped_luts(made, parts=(part,))["luts"] for part in PARTS},
         "cells": mapped,
         "stages": len(pipelined(trace(made), DEFAULT_LEVELS).solutions),
     }

@@ -63,7 +63,7 @@ def drawn(rng: np.random.Generator) -> CircuitSpec:
         LoopSpec(256, 3e-3, "one_cycle", 300, 300, 0),
         LoopSpec(256, 1e-3, "one_cycle", 500, 500, 0),
         sparsity=float(rng.choice([0.0, 0.0, 0.4, 0.7])),
-        lut_budget=int(rng.choice([600, 1000, 2000, 3000, 5000])),
+        lut_budget=int(rng.choice([400, 600, 1200, 2000, 3000])),
     )
 
 

@@ -31,7 +31,7 @@ from firmware_sim.search_sampler import NumberedSampler
 from firmware_sim.search_space import ORDERS, SearchSpec, choose, identity, parameters, table_of
 from firmware_sim.search_watch import Pace, Watch, alive
 from hls.cmvm import Effort
-from hls.trace import trace
+from hls.trace import counted_luts, trace
 from quant import circuit as circuits
 from quant.circuit import Circuit
 from quant.compress import CircuitSpec, fit
@@ -71,7 +71,7 @@ def held_out(table: PeakTable) -> HeldOut:
 def costs(circuit: Circuit, limit: int) -> tuple[float, float]:
     """Look-up tables and latency (additions one after the other) of the traced circuit: counted, not synthesized."""
     traced = trace(circuit, limit=limit, effort=Effort(ORDERS))
-    return float(traced.cost), float(max(traced.latency))
+    return counted_luts(traced), float(max(traced.latency))
 
 
 def run(

@@ -23,7 +23,7 @@ VERSION = 1
 ORDERS = 4
 
 #: How look-up tables and latency are measured: part of what makes trials comparable.
-MEASURE = f"da4ml trace of the whole circuit, {ORDERS} orders"
+MEASURE = f"da4ml trace of the whole circuit, {ORDERS} orders, adders of three operands"
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class SearchSpec:
     activation_bits: tuple[int, int] = (3, 8)
     sparsity: tuple[float, float] = (0.0, 0.95)
     channel_sparsity: tuple[float, float] = (0.0, 0.4)
-    lut_budget: tuple[int, int] = (1000, 16_000)
+    lut_budget: tuple[int, int] = (600, 10_000)
 
     def __post_init__(self) -> None:
         if min(self.trials, self.startup - 1, self.limit, len(self.study)) < 1 or self.seed < 0:

@@ -42,10 +42,11 @@ class Term:
 
 @dataclass(frozen=True)
 class Sum:
-    """A sum of two or three terms; top: one more than its highest bit."""
+    """A sum of two or three terms; top: one more than its highest bit; last: of three, the one that may come last."""
 
     terms: tuple[Term, ...]
     top: int
+    last: int = 0
 
     @property
     def start(self) -> int:
@@ -60,10 +61,12 @@ class Sum:
     def with_inner(self, source: int, inner: "Sum") -> "Sum":
         """``inner`` put in for the term that reads ``source``; terms to be subtracted last."""
         (place,) = (term for term in self.terms if term.source == source)
-        terms = [term for term in self.terms if term is not place]
+        (other,) = (term for term in self.terms if term is not place)
+        terms = [other]
         for term in inner.terms:
             terms.append(replace(term, shift=term.shift + place.shift, negative=term.negative != place.negative))
-        return Sum(tuple(sorted(terms, key=lambda term: term.negative)), self.top)
+        terms.sort(key=lambda term: term.negative)
+        return Sum(tuple(terms), self.top, next(index for index, term in enumerate(terms) if term is other))
 
 
 def pairs(sums: Mapping[int, Sum], read: Mapping[int, int]) -> dict[int, int]:
@@ -129,7 +132,7 @@ def _source(text: str) -> int:
 def _instance(number: int, total: Sum, module: str) -> str:
     shapes = [f"{term.width}, {term.signed}, {term.shift}" for term in total.terms]
     minus = sum(term.negative for term in total.terms)
-    parameters = ", ".join([*shapes, str(total.top), str(minus), str(total.start)])
+    parameters = ", ".join([*shapes, str(total.top), str(minus), str(total.start), str(total.last)])
     inputs = ", ".join(term.text for term in total.terms)
     value = f"v{number}[{total.top - 1}:0]"
     return f"    wire [{total.top - 1}:0] v{number}; {module} #({parameters}) op_{number} ({inputs}, {value});"

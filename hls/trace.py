@@ -4,13 +4,16 @@ What is traced is the circuit's whole arithmetic, from counts to output codes, i
 it will cost before anything is traced.
 """
 
+from math import log2
+
 import numpy as np
 from da4ml.trace import FixedVariableArrayInput, HWConfig, comb_trace
-from da4ml.types import CombLogic
+from da4ml.types import CombLogic, minimal_kif
 from numpy.typing import NDArray
 
 from braggnn_edge.errors import UserError
 from hls.cmvm import Effort, digits
+from hls.ternary import Sum, Term, pairs
 from hls.trace_ops import Variable, saturated
 from hls.trace_parts import centroid_codes, network_outputs, normalized, refusal
 from quant.arithmetic import Codes
@@ -20,6 +23,9 @@ from quant.layers import Flatten, Leaky, Linear, Requantize
 
 #: Circuits above this many look-up tables, by :func:`estimate`, are not traced.
 LIMIT = 200_000
+
+#: da4ml's code of an operation that chooses by a bit.
+_CHOICE = 6
 
 #: Parts that :func:`trace` can leave out, to see what each costs.
 PARTS = ("normalizer", "network", "centroid")
@@ -61,6 +67,28 @@ def trace(
     to = circuit.output
     clipped = [saturated(x, to.low, to.high, to.bits, to.signed) for x in outputs]
     return comb_trace(inputs, clipped, keep_dead_inputs=True)
+
+
+def counted_luts(comb: CombLogic) -> float:
+    """Look-up tables of traced operations, counted: da4ml's own count, with adders of three operands as one of two.
+
+    As if nothing were cut into stages (:mod:`hls.ternary`).
+    """
+    sums: dict[int, Sum] = {}
+    chosen = {index for index, op in enumerate(comb.ops) if abs(op.opcode) == _CHOICE}
+    for index, op in enumerate(comb.ops):
+        if op.opcode in (0, 1) and not {op.id0, op.id1} & chosen:
+            shifts = [int(log2(comb.ops[place].qint.step)) for place in (op.id0, op.id1)]
+            shifts[1] += int(op.data)
+            lowest = min(shifts)
+            sign, integer, _ = minimal_kif(op.qint)
+            first, second = Term(op.id0, shifts[0] - lowest), Term(op.id1, shifts[1] - lowest, op.opcode == 1)
+            sums[index] = Sum((first, second), sign + integer - lowest)
+    saved = sum(
+        sums[parent].bits + sums[child].bits - sums[parent].with_inner(child, sums[child]).bits
+        for parent, child in pairs(sums, comb.ref_count).items()
+    )
+    return float(comb.cost - saved)
 
 
 def predict(comb: CombLogic, counts: NDArray[np.integer]) -> Codes:

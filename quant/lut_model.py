@@ -21,7 +21,7 @@ NETWORK = (-0.84242, 1.0562, -0.16269)
 #: Of normalizer and centroid: LUTs = sum of these times :func:`front_features`.
 FRONT = (0.70912, 0.14062, 0.91023, 1.0857, 6.4397)
 #: Look-up tables an effective bit operation, for training, where both change from step to step.
-LUTS_PER_EBOP = 0.8
+LUTS_PER_EBOP = 0.5
 
 
 def predicted_luts(circuit: Circuit) -> float:

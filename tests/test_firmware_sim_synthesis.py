@@ -11,6 +11,7 @@ from hls import place, synthesis, tools
 from hls.cmvm import Effort
 from hls.rtl import write_rtl
 from hls.synthesis import counted, mapped_luts, synthesize, synthesize_project
+from hls.trace import counted_luts, trace
 
 QUICK = Effort(trials=2)
 
@@ -85,6 +86,8 @@ def test_mapped_luts_of_the_core_and_of_parts(random_circuit):
     whole = mapped_luts(circuit, effort=QUICK)
     network = mapped_luts(circuit, effort=QUICK, parts=("network",))
     assert 0 < network["luts"] < whole["luts"]
+    assert network["LUT6_2"] > 0  # adders of three operands
+    assert counted_luts(trace(circuit, effort=QUICK)) == pytest.approx(whole["luts"], rel=0.1)
     assert "FDRE" not in whole
     with pytest.raises(UserError, match="the limit is 10"):
         mapped_luts(circuit, limit=10)

@@ -26,7 +26,9 @@ def test_a_sum_put_in_for_a_term():
     inner = Sum((Term(0, 1), Term(1, 0, negative=True)), 7)
     outer = Sum((Term(2, 0), Term(3, 2, negative=True)), 9)
     both = outer.with_inner(3, inner)  # v2 - 4 (2 v0 - v1)
-    assert both == Sum((Term(2, 0), Term(1, 2), Term(0, 3, negative=True)), 9)
+    assert both == Sum((Term(2, 0), Term(1, 2), Term(0, 3, negative=True)), 9, last=0)
+    first = outer.with_inner(2, inner)  # 2 v0 - v1 - 4 v3
+    assert first == Sum((Term(0, 1), Term(3, 2, negative=True), Term(1, 0, negative=True)), 9, last=1)
 
 
 def _forest(rng, count):
@@ -80,7 +82,7 @@ endmodule"""
 def test_the_text_of_a_pair():
     text = STAGE.format(more="")
     assert fused(text, "core_add").count("shift_adder") == 0
-    line = "wire [6:0] v3; core_add #(4, 0, 0, 4, 0, 0, 4, 0, 2, 7, 1, 0) op_3 (v0[3:0], v1[3:0], v1[3:0], v3[6:0]);"
+    line = "wire [6:0] v3; core_add #(4, 0, 0, 4, 0, 0, 4, 0, 2, 7, 1, 0, 2) op_3 (v0[3:0], v1[3:0], v1[3:0], v3[6:0]);"
     assert line in fused(text, "core_add")
 
 
@@ -119,7 +121,8 @@ def _instances(rng, module, variant, count):
         values = " ".join(f"{'-' if terms[k].negative else '+'} (w{index}_{k} <<< {shifts[k]})" for k in range(3))
         lines.append(f"wire [{top - 1}:0] o{index}; wire signed [31:0] e{index} = 0 {values};")
         ports = ", ".join(f"i{index}_{k}" for k in range(3))
-        lines.append(f"{module} #({shape}, {top}, {minus}, {start}) a{index} ({ports}, o{index});")
+        last = rng.integers(0, 3)
+        lines.append(f"{module} #({shape}, {top}, {minus}, {start}, {last}) a{index} ({ports}, o{index});")
         bad.append(f"(o{index} != e{index}[{top - 1}:0])")
     return (
         source(module, variant)

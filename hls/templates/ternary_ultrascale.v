@@ -4,7 +4,7 @@ module ternary_adder #(
     parameter WIDTH0 = 8, SIGNED0 = 0, SHIFT0 = 0,
     parameter WIDTH1 = 8, SIGNED1 = 0, SHIFT1 = 0,
     parameter WIDTH2 = 8, SIGNED2 = 0, SHIFT2 = 0,
-    parameter WIDTH = 8, NEGATIVE = 0, START = 0
+    parameter WIDTH = 8, NEGATIVE = 0, START = 0, LAST = 0
 ) (
     input [WIDTH0-1:0] in0,
     input [WIDTH1-1:0] in1,
