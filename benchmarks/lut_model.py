@@ -30,7 +30,8 @@ from hls.synthesis import mapped_luts
 from quant import circuit as circuits
 from quant import lut_model
 from quant.circuit import Circuit
-from quant.compress import CircuitSpec, FrontSpec, fit
+from quant.circuit_spec import CircuitSpec, FrontSpec
+from quant.compress import fit
 from quant.learned import CircuitNetworkSpec
 
 matplotlib.use("Agg")

@@ -28,7 +28,7 @@ from braggnn_edge.rundir import write_json
 from braggnn_edge.table import load
 from firmware_sim import pareto, search, search_figures, search_storage
 from firmware_sim.search_space import ORDERS, SearchSpec, peaks_digest
-from quant.compress import CircuitSpec
+from quant.circuit_spec import CircuitSpec
 from quant.learned import CircuitNetworkSpec
 
 BUDGETS = (2500, 5000, 10_000)

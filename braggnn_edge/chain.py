@@ -17,6 +17,7 @@ from hls import build, hardware, rtl_stage
 from hls.synthesis import mapped_luts
 from quant import circuit as circuits
 from quant import compress, network, plan, qat
+from quant.circuit_spec import CircuitSpec
 
 SECTIONS: dict[str, Any] = {
     "scan": tuple[acquisition.ScanSpec, ...],
@@ -26,7 +27,7 @@ SECTIONS: dict[str, Any] = {
     "compact": train.TrainSpec,
     "quant": plan.BitPlan,
     "qat": qat.QatSpec,
-    "circuit": compress.CircuitSpec,
+    "circuit": CircuitSpec,
     "hls": build.HlsSpec,
     "rtl": rtl_stage.RtlSpec,
     "csim": evidence.CsimSpec,

@@ -25,7 +25,8 @@ from quant import circuit as circuits
 from quant import emulate
 from quant.arithmetic import Codes, Format
 from quant.circuit import Circuit
-from quant.compress import CircuitSpec, load_learned
+from quant.circuit_spec import CircuitSpec
+from quant.compress import load_learned
 from quant.export import run_qonnx
 from quant.learned_integers import exact_outputs
 from quant.vectors import hostile_codes, random_codes

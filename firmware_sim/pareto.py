@@ -25,7 +25,7 @@ from firmware_sim import point_file, search, search_figures, search_storage
 from firmware_sim.search_space import MEASURE, SearchSpec, circuit_of, identity
 from quant import circuit as circuits
 from quant.circuit import Circuit
-from quant.compress import CircuitSpec
+from quant.circuit_spec import CircuitSpec
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 from braggnn_edge import config
 from braggnn_edge.rundir import written_aside
-from quant.compress import CircuitSpec
+from quant.circuit_spec import CircuitSpec
 
 
 def write(path: Path, scenario: Path, name: str, seed: int, circuit: CircuitSpec, lines: tuple[str, ...] = ()) -> None:

@@ -34,7 +34,8 @@ from hls.cmvm import Effort
 from hls.trace import counted_luts, trace
 from quant import circuit as circuits
 from quant.circuit import Circuit
-from quant.compress import CircuitSpec, fit
+from quant.circuit_spec import CircuitSpec
+from quant.compress import fit
 
 #: Seconds between two looks at the trials of others, when there is nothing left to begin.
 _POLL = 1.0

@@ -14,7 +14,7 @@ from braggnn_edge.errors import UserError
 from braggnn_edge.model import BraggNN
 from braggnn_edge.optimize import LoopSpec
 from braggnn_edge.table import TRAIN, VALIDATION, PeakTable
-from quant.compress import CircuitSpec
+from quant.circuit_spec import CircuitSpec
 
 #: Of what a study holds: raised when trials of before and after are no longer comparable.
 VERSION = 1

@@ -21,7 +21,7 @@ from firmware_sim.evidence import CsimSpec
 from firmware_sim.search_space import SearchSpec
 from hls.build import HlsSpec
 from hls.rtl_stage import RtlSpec
-from quant.compress import CircuitSpec, FrontSpec
+from quant.circuit_spec import CircuitSpec, FrontSpec
 from quant.learned import CircuitNetworkSpec
 from quant.plan import AttentionPlan, BitPlan
 from quant.qat import QatSpec

@@ -18,7 +18,7 @@ from firmware_sim import pareto, point_file, search, search_figures, search_stor
 from firmware_sim.search_space import SearchSpec, choose, identity, table_of
 from quant import circuit as circuits
 from quant import compress
-from quant.compress import CircuitSpec, FrontSpec
+from quant.circuit_spec import CircuitSpec, FrontSpec
 from quant.learned import CircuitNetworkSpec
 
 torch.set_num_threads(1)

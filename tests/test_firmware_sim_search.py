@@ -24,7 +24,7 @@ from braggnn_edge.table import PEAK, TRAIN, VALIDATION, PeakTable
 from firmware_sim import pareto, search, search_storage, search_watch
 from firmware_sim.search_sampler import NumberedSampler
 from firmware_sim.search_space import SearchSpec, choose, circuit_of, identity, parameters, peaks_digest, table_of
-from quant.compress import CircuitSpec, FrontSpec
+from quant.circuit_spec import CircuitSpec, FrontSpec
 from quant.learned import CircuitNetworkSpec
 
 torch.set_num_threads(1)

@@ -14,7 +14,8 @@ from braggnn_edge.table import PEAK, TRAIN, VALIDATION, PeakTable
 from quant import circuit as circuits
 from quant import compress, emulate
 from quant.arithmetic import Format
-from quant.compress import CircuitSpec, FrontSpec, Task, load_learned, luts
+from quant.circuit_spec import CircuitSpec, FrontSpec
+from quant.compress import Task, load_learned, luts
 from quant.layers import Linear
 from quant.learned import CircuitNetworkSpec, LearnedNetwork, _Rounded, prune
 from quant.learned_integers import exact_outputs, integers, trimmed
