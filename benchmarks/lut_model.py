@@ -51,7 +51,7 @@ def drawn(rng: np.random.Generator) -> CircuitSpec:
         centroid=str(rng.choice(["squared", "squared", "intensity", "none"])),  # type: ignore[arg-type]
         drop=int(rng.integers(0, bits)),
     )
-    dense = tuple(sorted((int(w) for w in rng.integers(4, 40, int(rng.integers(1, 4)))), reverse=True))
+    dense = tuple(sorted((int(w) for w in rng.integers(4, 64, int(rng.integers(1, 4)))), reverse=True))
     network = CircuitNetworkSpec(
         dense=dense,
         weight_bits=int(rng.integers(3, 8)),
@@ -64,7 +64,7 @@ def drawn(rng: np.random.Generator) -> CircuitSpec:
         LoopSpec(256, 3e-3, "one_cycle", 300, 300, 0),
         LoopSpec(256, 1e-3, "one_cycle", 500, 500, 0),
         sparsity=float(rng.choice([0.0, 0.0, 0.4, 0.7])),
-        lut_budget=int(rng.choice([400, 600, 1200, 2000, 3000])),
+        lut_budget=int(rng.choice([400, 800, 1500, 3000, 6000])),
     )
 
 
@@ -164,7 +164,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("peaks", type=Path)
     parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".json"))
-    parser.add_argument("--circuits", type=int, default=16, help="random circuits (default: %(default)s)")
+    parser.add_argument("--circuits", type=int, default=24, help="random circuits (default: %(default)s)")
     parser.add_argument("--circuit", type=Path, action="append", default=[], help="a circuit.json to predict")
     parser.add_argument("--seed", type=int, default=20261125)
     options = parser.parse_args()
