@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from hls.trace_ops import Variable, timed
 from quant.arithmetic import Codes
+from quant.lut_model import digits
 
 #: The solver's methods that are worth trying: name, and levels of adders beyond the fewest possible (-1: any number).
 _METHODS = (("wmc-pdc", 0), ("wmc-pdc", -1), ("wmc", -1))
@@ -41,12 +42,6 @@ class Effort:
     trials: int = 48
     seed: int = 0
     shallow: bool = False
-
-
-def digits(weight: Codes) -> Codes:
-    """The number of nonzero digits of each weight in canonical signed form: popcount((3 w) xor w), w >= 0."""
-    magnitude = np.abs(weight)
-    return np.bitwise_count((3 * magnitude) ^ magnitude).astype(np.int64)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from da4ml.types import CombLogic, minimal_kif
 from numpy.typing import NDArray
 
 from braggnn_edge.errors import UserError
-from hls.cmvm import Effort, digits
+from hls.cmvm import Effort
 from hls.ternary import Sum, Term, pairs
 from hls.trace_ops import Variable, saturated
 from hls.trace_parts import centroid_codes, network_outputs, normalized, refusal
@@ -20,6 +20,7 @@ from quant.arithmetic import Codes
 from quant.block_shift import BlockShift
 from quant.circuit import Circuit
 from quant.layers import Flatten, Leaky, Linear, Requantize
+from quant.lut_model import digits
 
 #: Circuits above this many look-up tables, by :func:`estimate`, are not traced.
 LIMIT = 200_000

@@ -9,13 +9,14 @@ from da4ml.trace import FixedVariableArrayInput, HWConfig, comb_trace
 
 from braggnn_edge.errors import UserError
 from hls import trace as tracing
-from hls.cmvm import Effort, digits, plus, solution
+from hls.cmvm import Effort, plus, solution
 from hls.rtl_core import core_files
 from hls.trace import estimate, predict, trace
 from hls.trace_ops import any_of, bits_of, leading_zeros, product, saturated, shifted_left
 from quant.arithmetic import Format
 from quant.block_shift import BlockShift
 from quant.layers import Leaky, Requantize
+from quant.lut_model import digits
 from quant.normalize import Normalizer
 
 QUICK = Effort(trials=4)

@@ -40,11 +40,11 @@ def by_hand() -> Circuit:
 
 
 def test_network_features_counted_by_hand() -> None:
-    """Bits of weights without trailing zeros: 1 and 2 and 1, times 4; then 1 and log2(6), times 5. 5 of 22 are used."""
-    one, ebops, density = lut_model.network_features(by_hand().network)
+    """Digits of 1, 3 and 4 times 4, of 2 and 5 times 5; sums up to 60, 60, 60 and 150."""
+    one, operations, sums = lut_model.network_features(by_hand().network)
     assert one == 1.0
-    assert ebops == pytest.approx(math.log((1 + 2 + 1) * 4 + (1 + math.log2(6)) * 5))
-    assert density == pytest.approx(math.log(5 / 22))
+    assert operations == pytest.approx(math.log((1 + 2 + 1) * 4 + (1 + 2) * 5))
+    assert sums == pytest.approx(math.log(6 + 6 + 6 + 8))
 
 
 def test_front_features_counted_by_hand() -> None:
