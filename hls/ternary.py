@@ -132,7 +132,8 @@ def _source(text: str) -> int:
 def _instance(number: int, total: Sum, module: str) -> str:
     shapes = [f"{term.width}, {term.signed}, {term.shift}" for term in total.terms]
     minus = sum(term.negative for term in total.terms)
-    parameters = ", ".join([*shapes, str(total.top), str(minus), str(total.start), str(total.last)])
+    start = min(total.start, total.top - 1)  # a chain of one bit at least
+    parameters = ", ".join([*shapes, str(total.top), str(minus), str(start), str(total.last)])
     inputs = ", ".join(term.text for term in total.terms)
     value = f"v{number}[{total.top - 1}:0]"
     return f"    wire [{total.top - 1}:0] v{number}; {module} #({parameters}) op_{number} ({inputs}, {value});"
@@ -142,5 +143,6 @@ def source(module: str, variant: str = "any") -> str:
     """The Verilog of ``module``, for any tool, or for Yosys on "ultrascale+" or "ecp5"."""
     if variant not in _VARIANTS:
         raise ValueError(f"variant {variant!r}; expected one of {', '.join(_VARIANTS)}")
-    name = f"ternary_{variant.rstrip('+')}.v"
-    return (package_files("hls") / "templates" / name).read_text().replace(NAME, module)
+    names = ("ternary_ports.v", f"ternary_{variant.rstrip('+')}.v")
+    parts = [(package_files("hls") / "templates" / name).read_text() for name in names]
+    return "".join(parts).replace(NAME, module)

@@ -16,6 +16,7 @@ import numpy as np
 from braggnn_edge.errors import UserError
 from braggnn_edge.formats import BadFrame, check_file, check_layout
 
+#: What numpy and zipfile raise for a damaged member; NotImplementedError: of a compression they do not know.
 _DAMAGED = (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError)
 
 

@@ -1,22 +1,4 @@
-// in0 + in1 + in2, the last NEGATIVE of them subtracted, each shifted left by its SHIFT: one table a bit from START on.
-// O6 adds the three bits and the majority of the three bits below, which is their O5.
-module ternary_adder #(
-    parameter WIDTH0 = 8, SIGNED0 = 0, SHIFT0 = 0,
-    parameter WIDTH1 = 8, SIGNED1 = 0, SHIFT1 = 0,
-    parameter WIDTH2 = 8, SIGNED2 = 0, SHIFT2 = 0,
-    parameter WIDTH = 8, NEGATIVE = 0, START = 0, LAST = 0
-) (
-    input [WIDTH0-1:0] in0,
-    input [WIDTH1-1:0] in1,
-    input [WIDTH2-1:0] in2,
-    output [WIDTH-1:0] out
-);
-    // verilator lint_off UNUSEDSIGNAL
-    wire [WIDTH+WIDTH0+SHIFT0-1:0] wide0 = {{{WIDTH{SIGNED0[0] & in0[WIDTH0-1]}}, in0}} << SHIFT0;
-    wire [WIDTH+WIDTH1+SHIFT1-1:0] wide1 = {{{WIDTH{SIGNED1[0] & in1[WIDTH1-1]}}, in1}} << SHIFT1;
-    wire [WIDTH+WIDTH2+SHIFT2-1:0] wide2 = {{{WIDTH{SIGNED2[0] & in2[WIDTH2-1]}}, in2}} << SHIFT2;
-    // verilator lint_on UNUSEDSIGNAL
-    wire [WIDTH-1:0] x0 = wide0[WIDTH-1:0], x1 = wide1[WIDTH-1:0], x2 = wide2[WIDTH-1:0];
+    // One table a bit from START on: O6 adds the three bits and the majority of the three bits below, which is their O5.
     localparam BITS = WIDTH - START, CARRIES = (BITS + 3) / 4;
     localparam [63:0] INIT = NEGATIVE == 0 ? 64'h69966996E8E8E8E8 : NEGATIVE == 1 ? 64'h966996698E8E8E8E : 64'h699669962B2B2B2B;
     wire [CARRIES*4-1:0] sum, result, carry;
