@@ -24,138 +24,31 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
+from attention_forms import SEED, Forms, load_forms, matrix_codes, simulated_patches, spread
 
-from braggnn_edge import config, table
+from braggnn_edge import table
 from braggnn_edge.errors import UserError
-from braggnn_edge.model import NetworkSpec
 from braggnn_edge.rundir import sha256, write_json
-from braggnn_edge.table import TEST, PeakTable
+from braggnn_edge.table import TEST
 from firmware_sim import csim
 from firmware_sim.chunks import Progress, map_chunks
 from firmware_sim.compare import Comparison, simulate
-from firmware_sim.vectors import hostile_codes, hostile_counts
 from hls.project import IO_TYPES, write_project
-from quant import emulate, network
+from quant import emulate
 from quant.arithmetic import Codes
-from quant.attention import NonLocal
 from quant.export import run_qonnx
-from quant.network import IntegerNetwork, Leaky, Linear
-from quant.normalize import Normalizer
-from quant.plan import BitPlan
-from quant.qnet import QuantBraggNN, eval_exact
+from quant.qnet import eval_exact
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("torch", "brevitas", "qonnx", "onnx", "onnxruntime", "hls4ml", "numpy")
-SEED = 20261123
 #: Patches handed to one process at a time: what an interruption costs at most.
 CHUNK = 100
-
-
-@dataclass(frozen=True)
-class Forms:
-    """A finished qat stage: its peak table, and one network in three forms."""
-
-    name: str
-    peaks: PeakTable
-    plan: BitPlan
-    quantized: QuantBraggNN
-    integer: IntegerNetwork
-    normalizer: Normalizer
-    qonnx: Path
-    digest: str
-
-
-def load_forms(run: Path) -> Forms:
-    """Read ``label/peaks.h5`` and ``qat/`` of a run directory; UserError where something is missing."""
-    qat = run / "qat"
-    try:
-        settings = json.loads((qat / "manifest.json").read_text())["configuration"]["quant"]
-        state = torch.load(qat / "quantized.pt", map_location="cpu", weights_only=True)
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{run.name}: no finished qat stage ({error!r}); run `braggnn-edge qat` first") from error
-    integer = network.load(qat / "integer.json")
-    plan = config.parse(BitPlan, settings, f"{run.name}: quant")
-    quantized = QuantBraggNN(description(integer), integer.size, plan)
-    quantized.load_state_dict(state)
-    files = "".join(sha256(qat / name) for name in ("quantized.pt", "model.onnx", "integer.json"))
-    digest = hashlib.sha256(files.encode()).hexdigest()
-    return Forms(
-        run.name, table.load(run / "label" / "peaks.h5"), plan, quantized.eval(), integer,
-        network.load_normalizer(qat / "integer.json"), qat / "model.onnx", digest,
-    )  # fmt: skip
-
-
-def description(integer: IntegerNetwork) -> NetworkSpec:
-    """The network that an integer network was made from, so far as its quantized form depends on it."""
-    linear = [layer for layer in integer.layers if isinstance(layer, Linear)]
-    block = next((layer for layer in integer.layers if isinstance(layer, NonLocal)), None)
-    leaky = next((layer for layer in integer.layers if isinstance(layer, Leaky)), None)
-    slope = 0.0
-    if leaky is not None:
-        exact = (leaky.slope_code, leaky.slope_frac) == (164, 14)
-        slope = 0.01 if exact else leaky.slope_code * 2.0**-leaky.slope_frac
-    return NetworkSpec(
-        tuple(len(layer.weight) for layer in linear if layer.kind == "conv2d"),
-        tuple(len(layer.weight) for layer in linear if layer.kind == "dense")[:-1],
-        block is not None,
-        slope,
-        len(block.theta.weight) if block else 0,
-        block.pool if block else 1,
-    )
-
-
-def measured_rows(peaks: PeakTable) -> NDArray[np.bool_]:
-    """(n,) the peaks of scans that have no truth: measured ones, whose fit converged."""
-    simulated = np.unique(peaks.peaks["scan"][peaks.has("truth")])
-    return ~np.isin(peaks.peaks["scan"], simulated) & peaks.has("voigt")
-
-
-def spread(count: int, wanted: int) -> NDArray[np.int64]:
-    """``wanted`` of ``count`` indices, or all, evenly spread."""
-    return np.unique(np.linspace(0, count - 1, min(count, wanted)).astype(np.int64))
-
-
-def simulated_patches(forms: Forms, wanted: int) -> NDArray[np.generic]:
-    """Simulated peaks: test peaks, evenly spread where there are more than wanted, then those of the other splits."""
-    own = forms.peaks.where(forms.peaks.has("truth"))
-    test = own.peaks["split"] == TEST
-    held, others = own.where(test).patches(), own.where(~test).patches()
-    if len(held) >= wanted:
-        return held[spread(len(held), wanted)]
-    found = np.concatenate([held, others[: wanted - len(held)]])
-    if len(found) < wanted:
-        raise UserError(f"{forms.name}: {len(found)} simulated peaks, expected {wanted}; simulate a longer scan")
-    return found
-
-
-def matrix_codes(forms: Forms, measured: PeakTable, patches: int, hostile: int) -> tuple[Codes, dict[str, int]]:
-    """Input codes of the matrix, and how many are of which kind."""
-    rng = np.random.default_rng(SEED)
-    real = measured.where(measured_rows(measured)).patches()
-    if measured.size != forms.integer.size or len(real) < patches // 2:
-        raise UserError(
-            f"--measured holds {len(real)} measured peaks of {measured.size} px, expected {patches // 2} of "
-            f"{forms.integer.size} px; label a measured scan, or ask for fewer --patches"
-        )
-    to_codes = forms.normalizer.codes
-    size = forms.integer.size
-    bad = [to_codes(hostile_counts(size, rng)), hostile_codes(size, forms.integer.input, rng, count=100)]
-    everything = np.concatenate(bad)
-    parts = {
-        "simulated": to_codes(simulated_patches(forms, patches - patches // 2)),
-        "measured": to_codes(real[spread(len(real), patches // 2)]),
-        "hostile": everything[spread(len(everything), hostile)],
-    }
-    return np.concatenate(list(parts.values())), {name: len(part) for name, part in parts.items()}
 
 
 class Ledger:

@@ -30,7 +30,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from attention_matrix import ROOT, Forms, _named, commit, load_forms, spread, versions
+from attention_forms import Forms, load_forms, spread
+from attention_matrix import ROOT, _named, commit, versions
 from numpy.typing import NDArray
 from torch import Tensor
 
