@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 from attention_matrix import commit, versions
 
-from braggnn_edge.errors import UserError
-from braggnn_edge.metrics import PERCENTILES, distances, summary
-from braggnn_edge.rundir import write_json
-from braggnn_edge.table import TEST, load
-from braggnn_edge.train import load_network, predict
-from quant import network
-from quant.locator import integer_locator
+from braggnn_edge.core.errors import UserError
+from braggnn_edge.core.rundir import write_json
+from braggnn_edge.evaluation.metrics import PERCENTILES, distances, summary
+from braggnn_edge.peaks.table import TEST, load
+from braggnn_edge.training.train import load_network, predict
+from quant.contract import network
+from quant.exchange.locators import integer_locator
 
 OUTPUT = Path(__file__).with_suffix(".json")
 

@@ -9,19 +9,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from braggnn_edge import config, table
-from braggnn_edge.errors import UserError
-from braggnn_edge.model import NetworkSpec
-from braggnn_edge.rundir import sha256
-from braggnn_edge.table import TEST, PeakTable
-from firmware_sim.vectors import hostile_codes, hostile_counts
-from quant import network
-from quant.arithmetic import Codes
-from quant.attention import NonLocal
-from quant.network import IntegerNetwork, Leaky, Linear
-from quant.normalize import Normalizer
-from quant.plan import BitPlan
-from quant.qnet import QuantBraggNN
+from braggnn_edge.core import config
+from braggnn_edge.core.errors import UserError
+from braggnn_edge.core.rundir import sha256
+from braggnn_edge.peaks import table
+from braggnn_edge.peaks.table import TEST, PeakTable
+from braggnn_edge.training.model import NetworkSpec
+from firmware_sim.verification.vectors import hostile_codes, hostile_counts
+from quant.contract import network
+from quant.contract.arithmetic import Codes
+from quant.contract.attention import NonLocal
+from quant.contract.network import IntegerNetwork, Leaky, Linear
+from quant.contract.normalize import Normalizer
+from quant.training.plan import BitPlan
+from quant.training.qnet import QuantBraggNN
 
 SEED = 20261123
 

@@ -32,18 +32,18 @@ from typing import Any
 import numpy as np
 from attention_forms import SEED, Forms, load_forms, matrix_codes, simulated_patches, spread
 
-from braggnn_edge import table
-from braggnn_edge.errors import UserError
-from braggnn_edge.rundir import sha256, write_json
-from braggnn_edge.table import TEST
-from firmware_sim import csim
-from firmware_sim.chunks import Progress, map_chunks
-from firmware_sim.compare import Comparison, simulate
-from hls.project import IO_TYPES, write_project
-from quant import emulate
-from quant.arithmetic import Codes
-from quant.export import run_qonnx
-from quant.qnet import eval_exact
+from braggnn_edge.core.errors import UserError
+from braggnn_edge.core.rundir import sha256, write_json
+from braggnn_edge.peaks import table
+from braggnn_edge.peaks.table import TEST
+from firmware_sim.forms import csim
+from firmware_sim.forms.chunks import Progress, map_chunks
+from firmware_sim.forms.compare import Comparison, simulate
+from hls.project.layered import IO_TYPES, write_project
+from quant.contract import emulate
+from quant.contract.arithmetic import Codes
+from quant.exchange.execute import run_qonnx
+from quant.training.qnet import eval_exact
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("torch", "brevitas", "qonnx", "onnx", "onnxruntime", "hls4ml", "numpy")

@@ -35,16 +35,16 @@ from attention_matrix import ROOT, _named, commit, versions
 from numpy.typing import NDArray
 from torch import Tensor
 
-from braggnn_edge.errors import UserError
-from braggnn_edge.figures import BLUE, GREEN, INK, ORANGE, RED, drawn, log_ticks
-from braggnn_edge.metrics import distances
-from braggnn_edge.model import pooled
-from braggnn_edge.rundir import write_json
-from braggnn_edge.table import TEST, PeakTable
-from quant.arithmetic import Codes, Format
-from quant.plan import AttentionPlan
-from quant.qnet import eval_exact, exact_copy
-from quant.tables import difference_frac, exp_table, leading_bits, reciprocal_table
+from braggnn_edge.core.errors import UserError
+from braggnn_edge.core.rundir import write_json
+from braggnn_edge.evaluation.figures import BLUE, GREEN, INK, ORANGE, RED, drawn, log_ticks
+from braggnn_edge.evaluation.metrics import distances
+from braggnn_edge.peaks.table import TEST, PeakTable
+from braggnn_edge.training.model import pooled
+from quant.contract.arithmetic import Codes, Format
+from quant.contract.tables import difference_frac, exp_table, leading_bits, reciprocal_table
+from quant.training.plan import AttentionPlan
+from quant.training.qnet import eval_exact, exact_copy
 
 WIDTHS = (4, 6, 8, 10)
 KEYS = 81
@@ -58,7 +58,7 @@ Function = Callable[[Tensor], Tensor]
 
 
 def formats(index_bits: int, entry_bits: int) -> tuple[Format, Format]:
-    """Of the exponential's index and entries, as :class:`quant.plan.AttentionPlan` chooses them."""
+    """Of the exponential's index and entries, as :class:`quant.training.plan.AttentionPlan` chooses them."""
     entry = Format(entry_bits, entry_bits, signed=False)
     return Format(index_bits, difference_frac(index_bits, entry), signed=False), entry
 

@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from braggnn_edge.errors import UserError
-from firmware_sim import stream
-from firmware_sim.stream_result import STALLS, Schedule, StreamResult
-from quant import emulate, network
-from quant.vectors import random_codes
+from braggnn_edge.core.errors import UserError
+from firmware_sim.stream import simulate as stream
+from firmware_sim.stream.result import STALLS, Schedule, StreamResult
+from quant.contract import emulate, network
+from quant.contract.vectors import random_codes
 
 #: Patches of a search for the least depths: two fill the arrays of the block, a third waits for them.
 SEARCHED = 3

@@ -13,18 +13,18 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from braggnn_edge import table
-from braggnn_edge.estimators import ESTIMATORS
-from braggnn_edge.evaluate import reference_of
-from braggnn_edge.metrics import summary
-from braggnn_edge.rundir import manifest_of, write_json
-from braggnn_edge.table import TEST
-from hls.rtl import DEFAULT_LEVELS
-from hls.rtl_core import pipelined
-from hls.synthesis import mapped_luts
-from hls.trace import PARTS, trace
-from quant import circuit as circuits
-from quant.lut_model import predicted_luts
+from braggnn_edge.core.rundir import manifest_of, write_json
+from braggnn_edge.evaluation.estimators import ESTIMATORS
+from braggnn_edge.evaluation.evaluate import reference_of
+from braggnn_edge.evaluation.metrics import summary
+from braggnn_edge.peaks import table
+from braggnn_edge.peaks.table import TEST
+from hls.rtl.core import pipelined
+from hls.rtl.project import DEFAULT_LEVELS
+from hls.rtl.synthesis import mapped_luts
+from hls.rtl.trace import PARTS, trace
+from quant.contract import circuit as circuits
+from quant.contract.lut_model import predicted_luts
 
 
 def row(run: Path) -> dict[str, Any]:

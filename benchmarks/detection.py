@@ -23,10 +23,11 @@ import numpy as np
 import torch
 from scipy import ndimage
 
-from braggnn_edge import peaks, simulate
-from braggnn_edge.fit import fit
-from braggnn_edge.scan import open_scan
-from braggnn_edge.simulation_spec import SimulationSpec
+from braggnn_edge.fit.single import fit
+from braggnn_edge.frames.scan import open_scan
+from braggnn_edge.peaks import find as peaks
+from braggnn_edge.simulation import simulate
+from braggnn_edge.simulation.spec import SimulationSpec
 
 SIZE, MIN_AREA = 11, 4
 REPEAT = 5

@@ -28,10 +28,10 @@ import torch
 from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
-from braggnn_edge.cramer_rao import position_bound
-from braggnn_edge.fit import fit
-from braggnn_edge.pseudo_voigt import PARAMETERS, pixel_means, quadrature, render
-from braggnn_edge.rundir import write_json
+from braggnn_edge.core.rundir import write_json
+from braggnn_edge.fit.cramer_rao import position_bound
+from braggnn_edge.fit.pseudo_voigt import PARAMETERS, pixel_means, quadrature, render
+from braggnn_edge.fit.single import fit
 
 SIZE = 11
 Array = NDArray[np.float64]

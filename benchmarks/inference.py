@@ -3,8 +3,8 @@
     python benchmarks/inference.py --output benchmarks/inference.json                 # CPU
     python benchmarks/inference.py --device cuda --output benchmarks/inference_cuda.json
 
-The rival is the published network as upstream executes it (braggnn_edge/eager.py), float32, at the best of five batch
-sizes and at upstream's 512. Every contender has normalization included, from detector counts to px. Rounds are
+The baseline is the published network as upstream executes it (braggnn_edge/locate/eager), float32, at the best of five
+batch sizes and at upstream's 512. Every contender has normalization included, from detector counts to px. Rounds are
 interleaved; a ratio is that of one round, the median of all is given. Weights are seeded, or those of --run.
 
 On CUDA 800,000 patches go from pinned host memory through the network and back; the card's limit is the larger of the
@@ -27,14 +27,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from braggnn_edge import train
-from braggnn_edge.errors import UserError
-from braggnn_edge.folded import multiplications
-from braggnn_edge.locate import Locator, float_locator
-from braggnn_edge.model import BraggNN, NetworkSpec
-from quant import network
-from quant.export_qdq import TARGETS
-from quant.locator import integer_locator, qdq_locator
+from braggnn_edge.core.errors import UserError
+from braggnn_edge.locate.fused import multiplications
+from braggnn_edge.locate.locator import Locator, float_locator
+from braggnn_edge.training import train
+from braggnn_edge.training.model import BraggNN, NetworkSpec
+from quant.contract import network
+from quant.exchange.locators import integer_locator, qdq_locator
+from quant.exchange.qdq import TARGETS
 
 EAGER_BATCHES = (16, 32, 64, 128, 512)
 CPU_FORMS = (

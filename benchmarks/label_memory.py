@@ -29,7 +29,7 @@ PARTS, PEAKS = 100, 20_000
 
 
 def write_scan(path: Path) -> None:
-    from braggnn_edge.formats.braggnn import write_frames  # noqa: PLC0415
+    from braggnn_edge.frames.formats.braggnn import write_frames  # noqa: PLC0415
 
     rng = np.random.default_rng(1)
     offset = np.arange(-7, 8)
@@ -56,11 +56,12 @@ def mebibytes() -> dict[str, float]:
 def measure(what: str, folder: Path) -> dict:
     """What a child process does: one of the measurements, under the limit."""
     resource.setrlimit(resource.RLIMIT_AS, (LIMIT, LIMIT))
-    from braggnn_edge import label, parts  # noqa: PLC0415
-    from braggnn_edge.acquisition import ScanSpec  # noqa: PLC0415
-    from braggnn_edge.label_part import PeakSpec  # noqa: PLC0415
-    from braggnn_edge.split import SplitSpec  # noqa: PLC0415
-    from braggnn_edge.table import PEAK  # noqa: PLC0415
+    from braggnn_edge.label import shards as parts  # noqa: PLC0415
+    from braggnn_edge.label import stage as label  # noqa: PLC0415
+    from braggnn_edge.label.acquisition import ScanSpec  # noqa: PLC0415
+    from braggnn_edge.label.shard import PeakSpec  # noqa: PLC0415
+    from braggnn_edge.label.split import SplitSpec  # noqa: PLC0415
+    from braggnn_edge.peaks.table import PEAK  # noqa: PLC0415
 
     out = folder / what
     out.mkdir()

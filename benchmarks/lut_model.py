@@ -3,8 +3,8 @@
     python benchmarks/lut_model.py runs/braggnn_full/label/peaks.h5 --output benchmarks/lut_model.json
 
 Small networks of random shapes, widths, sparsity and budgets are trained for a few hundred iterations, their circuits
-mapped, and the coefficients of quant/lut_model.py fitted to three quarters of them. The last quarter, and circuits
-given with --circuit, are only predicted. What is in the output is not made again.
+mapped, and the coefficients of quant.contract.lut_model fitted to three quarters of them. The last quarter, and
+circuits given with --circuit, are only predicted. What is in the output is not made again.
 """
 
 import argparse
@@ -21,18 +21,18 @@ import torch
 from numpy.typing import NDArray
 from scipy.optimize import nnls
 
-from braggnn_edge import table
-from braggnn_edge.errors import UserError
-from braggnn_edge.optimize import LoopSpec
-from braggnn_edge.rundir import write_json
-from braggnn_edge.table import PeakTable
-from hls.synthesis import mapped_luts
-from quant import circuit as circuits
-from quant import lut_model
-from quant.circuit import Circuit
-from quant.circuit_spec import CircuitSpec, FrontSpec
-from quant.compress import fit
-from quant.learned import CircuitNetworkSpec
+from braggnn_edge.core.errors import UserError
+from braggnn_edge.core.rundir import write_json
+from braggnn_edge.peaks import table
+from braggnn_edge.peaks.table import PeakTable
+from braggnn_edge.training.optimize import LoopSpec
+from hls.rtl.synthesis import mapped_luts
+from quant.contract import circuit as circuits
+from quant.contract import lut_model
+from quant.contract.circuit import Circuit
+from quant.training.circuit_spec import CircuitSpec, FrontSpec
+from quant.training.compress import fit
+from quant.training.mixed_precision import CircuitNetworkSpec
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt

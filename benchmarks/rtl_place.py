@@ -16,14 +16,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from braggnn_edge.rundir import write_json
-from hls.cmvm import Effort
-from hls.place import SPEEDS, place
-from hls.rtl import sources
-from hls.rtl_core import pipelined
-from hls.synthesis import synthesize
-from hls.trace import trace
-from quant.circuit import Circuit, load
+from braggnn_edge.core.rundir import write_json
+from hls.rtl.cmvm import Effort
+from hls.rtl.core import pipelined
+from hls.rtl.project import sources
+from hls.rtl.synthesis import synthesize
+from hls.rtl.trace import trace
+from hls.tools.place import SPEEDS, place
+from quant.contract.circuit import Circuit, load
 
 
 def depth(circuit: Circuit, levels: float, effort: Effort, runs: int, first_mhz: float, speed: int) -> dict[str, Any]:

@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage, optimize
 
-from braggnn_edge import table
-from braggnn_edge.estimators import ESTIMATORS
-from braggnn_edge.metrics import summary
-from quant import circuit as circuits
-from quant import emulate, network
+from braggnn_edge.evaluation.estimators import ESTIMATORS
+from braggnn_edge.evaluation.metrics import summary
+from braggnn_edge.peaks import table
+from quant.contract import circuit as circuits
+from quant.contract import emulate, network
 
 
 def plain_fit(patch: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:

@@ -6,18 +6,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from braggnn_edge import ablation, acquisition, config, label, label_part, report, split, train
-from braggnn_edge.model import BraggNN
-from braggnn_edge.rundir import Stage
-from braggnn_edge.table import PeakTable
-from braggnn_edge.table import load as load_table
-from firmware_sim import circuit_evidence, evidence, pareto, reference, search, search_storage
-from firmware_sim.search_space import SearchSpec
-from hls import build, hardware, rtl_stage
-from hls.synthesis import mapped_luts
-from quant import circuit as circuits
-from quant import compress, network, plan, qat
-from quant.circuit_spec import CircuitSpec
+from braggnn_edge.ablation import stage as ablation
+from braggnn_edge.core import config
+from braggnn_edge.core.rundir import Stage
+from braggnn_edge.label import acquisition, split
+from braggnn_edge.label import shard as label_part
+from braggnn_edge.label import stage as label
+from braggnn_edge.peaks.table import PeakTable
+from braggnn_edge.peaks.table import load as load_table
+from braggnn_edge.report import stage as report
+from braggnn_edge.training import train
+from braggnn_edge.training.model import BraggNN
+from firmware_sim.search import pareto
+from firmware_sim.search import storage as search_storage
+from firmware_sim.search import trials as search
+from firmware_sim.search.space import SearchSpec
+from firmware_sim.verification import circuit_evidence, evidence, reference
+from hls.cost import hardware
+from hls.project import build
+from hls.rtl import stage as rtl_stage
+from hls.rtl.synthesis import mapped_luts
+from quant.contract import circuit as circuits
+from quant.contract import network
+from quant.training import compress, plan, qat
+from quant.training.circuit_spec import CircuitSpec
 
 SECTIONS: dict[str, Any] = {
     "scan": tuple[acquisition.ScanSpec, ...],
@@ -221,6 +233,6 @@ def peaks_of(run: Path) -> PeakTable:
 
 
 def search_circuits(c: Context) -> None:
-    """Work on the search of this configuration (:func:`firmware_sim.search.run`), whose label stage is finished."""
+    """Work on the search of this configuration (``firmware_sim.search.trials``), whose label stage is finished."""
     cfg = c.cfg
     search.run(cfg["search"], cfg["circuit"], peaks_of(c.run), _teacher(c), cfg.seed, _storage(c), c.say, c.workers)

@@ -10,13 +10,16 @@ from pathlib import Path
 
 import torch
 
-from braggnn_edge import acquisition, config, train
 from braggnn_edge.chain import SECTIONS, Context, float_spec, float_stages, search_circuits, stage
-from braggnn_edge.errors import UserError
-from braggnn_edge.optimize import process_group
-from braggnn_edge.rundir import execute, locked
-from firmware_sim import csim
-from quant import normalize, qat
+from braggnn_edge.core import config
+from braggnn_edge.core.errors import UserError
+from braggnn_edge.core.rundir import execute, locked
+from braggnn_edge.label import acquisition
+from braggnn_edge.training import train
+from braggnn_edge.training.optimize import process_group
+from firmware_sim.forms import csim
+from quant.contract import normalize
+from quant.training import qat
 
 __all__ = ["COMMANDS", "SECTIONS", "check", "main"]
 

@@ -10,11 +10,11 @@ float32.
 import argparse
 from pathlib import Path
 
-from braggnn_edge.errors import UserError
-from braggnn_edge.locate import Locator, bright_spots, float_locator, locate_frames
-from braggnn_edge.scan import open_scan
-from braggnn_edge.train import load_network
-from quant.locator import load_integer_locator
+from braggnn_edge.core.errors import UserError
+from braggnn_edge.frames.scan import open_scan
+from braggnn_edge.locate.locator import Locator, bright_spots, float_locator, locate_frames
+from braggnn_edge.training.train import load_network
+from quant.exchange.locators import load_integer_locator
 
 
 def main() -> None:

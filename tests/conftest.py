@@ -5,14 +5,14 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from quant.arithmetic import Codes, Format
-from quant.block_shift import BlockShift
-from quant.centroid import Centroid
-from quant.circuit import Circuit
-from quant.layers import Flatten, Linear, Requantize
-from quant.network import IntegerNetwork, Layer
-from quant.normalize import Normalizer
-from quant.sizing import sized
+from quant.contract.arithmetic import Codes, Format
+from quant.contract.block_shift import BlockShift
+from quant.contract.centroid import Centroid
+from quant.contract.circuit import Circuit
+from quant.contract.layers import Flatten, Linear, Requantize
+from quant.contract.network import IntegerNetwork, Layer
+from quant.contract.normalize import Normalizer
+from quant.contract.sizing import sized
 
 FRAC = 7
 

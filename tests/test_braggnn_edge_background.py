@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from braggnn_edge import background
-from braggnn_edge.acquisition import DetectorSpec, ScanSpec
-from braggnn_edge.errors import UserError
+from braggnn_edge.core.errors import UserError
+from braggnn_edge.frames import background
+from braggnn_edge.label.acquisition import DetectorSpec, ScanSpec
 
 RNG = np.random.default_rng(5)
 

@@ -10,15 +10,16 @@ import numpy as np
 import pytest
 import torch
 
-from braggnn_edge import chain, cli, config
-from braggnn_edge.acquisition import DetectorSpec, ScanSpec, check_scans, external_files
-from braggnn_edge.errors import UserError
-from braggnn_edge.model import BraggNN, NetworkSpec
-from braggnn_edge.simulation_spec import SimulationSpec
-from braggnn_edge.table import PEAK, PeakTable
-from braggnn_edge.train import TrainSpec, train_network
-from braggnn_edge.upstream import load_checkpoint, save_checkpoint
-from firmware_sim import evidence
+from braggnn_edge import chain, cli
+from braggnn_edge.core import config
+from braggnn_edge.core.errors import UserError
+from braggnn_edge.label.acquisition import DetectorSpec, ScanSpec, check_scans, external_files
+from braggnn_edge.peaks.table import PEAK, PeakTable
+from braggnn_edge.simulation.spec import SimulationSpec
+from braggnn_edge.training.model import BraggNN, NetworkSpec
+from braggnn_edge.training.train import TrainSpec, train_network
+from braggnn_edge.training.upstream import load_checkpoint, save_checkpoint
+from firmware_sim.verification import evidence
 
 MEASURED = """
 [[scan]]

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from braggnn_edge import cli, config
-from braggnn_edge.rundir import sha256
+from braggnn_edge import cli
+from braggnn_edge.core import config
+from braggnn_edge.core.rundir import sha256
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 TINY = """

@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 import pytest
 
-from braggnn_edge import config
-from braggnn_edge.errors import UserError
+from braggnn_edge.core import config
+from braggnn_edge.core.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -7,24 +7,24 @@ from pathlib import Path
 
 import pytest
 
-from braggnn_edge.acquisition import DetectorSpec, ScanSpec
-from braggnn_edge.config import parse
-from braggnn_edge.label_part import PeakSpec
-from braggnn_edge.model import NetworkSpec
-from braggnn_edge.optimize import LoopSpec
-from braggnn_edge.report import ReportSpec
-from braggnn_edge.simulation_spec import SimulationSpec
-from braggnn_edge.split import SplitSpec
-from braggnn_edge.train import TrainSpec
-from firmware_sim.circuit_evidence import RtlSimSpec
-from firmware_sim.evidence import CsimSpec
-from firmware_sim.search_space import SearchSpec
-from hls.build import HlsSpec
-from hls.rtl_stage import RtlSpec
-from quant.circuit_spec import CircuitSpec, FrontSpec
-from quant.learned import CircuitNetworkSpec
-from quant.plan import AttentionPlan, BitPlan
-from quant.qat import QatSpec
+from braggnn_edge.core.config import parse
+from braggnn_edge.label.acquisition import DetectorSpec, ScanSpec
+from braggnn_edge.label.shard import PeakSpec
+from braggnn_edge.label.split import SplitSpec
+from braggnn_edge.report.stage import ReportSpec
+from braggnn_edge.simulation.spec import SimulationSpec
+from braggnn_edge.training.model import NetworkSpec
+from braggnn_edge.training.optimize import LoopSpec
+from braggnn_edge.training.train import TrainSpec
+from firmware_sim.search.space import SearchSpec
+from firmware_sim.verification.circuit_evidence import RtlSimSpec
+from firmware_sim.verification.evidence import CsimSpec
+from hls.project.build import HlsSpec
+from hls.rtl.stage import RtlSpec
+from quant.training.circuit_spec import CircuitSpec, FrontSpec
+from quant.training.mixed_precision import CircuitNetworkSpec
+from quant.training.plan import AttentionPlan, BitPlan
+from quant.training.qat import QatSpec
 
 #: In the order of the page.
 TABLES = (

@@ -3,8 +3,8 @@
 import numpy as np
 import torch
 
-from braggnn_edge.dataset import Batches, Peaks, min_max
-from braggnn_edge.table import PEAK, PeakTable
+from braggnn_edge.peaks.table import PEAK, PeakTable
+from braggnn_edge.training.dataset import Batches, Peaks, min_max
 
 
 def spots(n: int, size: int = 11, shift: int = 2) -> PeakTable:

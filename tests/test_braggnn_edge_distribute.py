@@ -15,13 +15,15 @@ import numpy as np
 import pytest
 from distributed import Client, KilledWorker, LocalCluster
 
-from braggnn_edge import distribute, environment, label, parts
-from braggnn_edge.acquisition import ScanSpec
-from braggnn_edge.errors import UserError
-from braggnn_edge.formats.braggnn import write_frames
-from braggnn_edge.label_part import PeakSpec, Task
-from braggnn_edge.split import SplitSpec
-from braggnn_edge.table import load
+from braggnn_edge.core.errors import UserError
+from braggnn_edge.frames.formats.braggnn import write_frames
+from braggnn_edge.label import distribute, environment
+from braggnn_edge.label import shards as parts
+from braggnn_edge.label import stage as label
+from braggnn_edge.label.acquisition import ScanSpec
+from braggnn_edge.label.shard import PeakSpec, Task
+from braggnn_edge.label.split import SplitSpec
+from braggnn_edge.peaks.table import load
 
 FRAMES = 160
 

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from braggnn_edge.errors import UserError
-from braggnn_edge.estimators import ESTIMATORS
+from braggnn_edge.core.errors import UserError
+from braggnn_edge.evaluation.estimators import ESTIMATORS
 
 
 def test_the_registry_has_exactly_the_names_of_the_report():

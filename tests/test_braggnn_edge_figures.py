@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from braggnn_edge import figures, gallery
-from braggnn_edge.distribution import error_distribution
+from braggnn_edge.evaluation import figures
+from braggnn_edge.report import gallery
+from braggnn_edge.report.distribution import error_distribution
 
 PNG = b"\x89PNG\r\n\x1a\n"
 ENTRY = {"iteration": 10, "loss": 0.1, "score": 0.3, "p50": 0.2, "p75": 0.3, "p95": 0.5}

@@ -5,10 +5,10 @@ import pytest
 import torch
 from scipy.optimize import least_squares
 
-from braggnn_edge.cramer_rao import inverse, parameter_bound, position_bound
-from braggnn_edge.errors import UserError
-from braggnn_edge.fit import FitResult, fit
-from braggnn_edge.pseudo_voigt import PARAMETERS, TILT, render, render_with_jacobian
+from braggnn_edge.core.errors import UserError
+from braggnn_edge.fit.cramer_rao import inverse, parameter_bound, position_bound
+from braggnn_edge.fit.pseudo_voigt import PARAMETERS, TILT, render, render_with_jacobian
+from braggnn_edge.fit.single import FitResult, fit
 
 SIZE = 11
 

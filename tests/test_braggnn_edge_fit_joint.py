@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from braggnn_edge.errors import UserError
-from braggnn_edge.fit import fit
-from braggnn_edge.fit_joint import fit_joint
-from braggnn_edge.pseudo_voigt import render
+from braggnn_edge.core.errors import UserError
+from braggnn_edge.fit.joint import fit_joint
+from braggnn_edge.fit.pseudo_voigt import render
+from braggnn_edge.fit.single import fit
 
 SIZE = 17
 

@@ -12,11 +12,12 @@ import torch
 from numpy.polynomial import chebyshev
 from scipy import special
 
-from braggnn_edge import compiler, fit_kernel
-from braggnn_edge import fit as fit_module
-from braggnn_edge.errors import UserError
-from braggnn_edge.fit import FitResult, fit
-from braggnn_edge.pseudo_voigt import render
+from braggnn_edge.core import compiler
+from braggnn_edge.core.errors import UserError
+from braggnn_edge.fit import kernel as fit_kernel
+from braggnn_edge.fit import single as fit_module
+from braggnn_edge.fit.pseudo_voigt import render
+from braggnn_edge.fit.single import FitResult, fit
 
 EPS = {True: 2.0**-52, False: 2.0**-23}
 
@@ -162,6 +163,6 @@ def test_compiler_errors_are_shown_and_nothing_is_kept(tmp_path, monkeypatch) ->
 def test_a_cache_that_cannot_be_written_is_replaced(tmp_path, monkeypatch) -> None:
     tmp_path.chmod(stat.S_IRUSR | stat.S_IXUSR)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    source = Path(fit_kernel.__file__).parent / "fit_kernel.cpp"
+    source = Path(fit_kernel.__file__).parent / "kernel.cpp"
     assert compiler._cache() not in tmp_path.parents
     assert source.exists()

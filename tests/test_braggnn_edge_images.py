@@ -20,12 +20,12 @@ from fabio.edfimage import EdfImage
 from fabio.tifimage import TifImage
 from PIL import Image
 
-from braggnn_edge.acquisition import ScanSpec, check_scans, external_files, open_spec
-from braggnn_edge.errors import UserError
-from braggnn_edge.formats import BadFrame
-from braggnn_edge.formats.braggnn import write_frames
-from braggnn_edge.formats.series import series
-from braggnn_edge.scan import Scan, marks, open_scan
+from braggnn_edge.core.errors import UserError
+from braggnn_edge.frames.formats import BadFrame
+from braggnn_edge.frames.formats.braggnn import write_frames
+from braggnn_edge.frames.formats.series import series
+from braggnn_edge.frames.scan import Scan, marks, open_scan
+from braggnn_edge.label.acquisition import ScanSpec, check_scans, external_files, open_spec
 
 RNG = np.random.default_rng(11)
 FRAMES = RNG.integers(0, 60000, (4, 14, 9)).astype(np.uint16)

@@ -8,14 +8,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from braggnn_edge import acquisition, label, parts, progress, table
-from braggnn_edge.acquisition import DetectorSpec, ScanSpec
-from braggnn_edge.errors import UserError
-from braggnn_edge.formats.braggnn import read_peaks
-from braggnn_edge.label_part import PeakSpec
-from braggnn_edge.scan import open_scan
-from braggnn_edge.simulate import SimulationSpec
-from braggnn_edge.split import SplitSpec
+from braggnn_edge.core import progress
+from braggnn_edge.core.errors import UserError
+from braggnn_edge.frames.formats.braggnn import read_peaks
+from braggnn_edge.frames.scan import open_scan
+from braggnn_edge.label import acquisition
+from braggnn_edge.label import shards as parts
+from braggnn_edge.label import stage as label
+from braggnn_edge.label.acquisition import DetectorSpec, ScanSpec
+from braggnn_edge.label.shard import PeakSpec
+from braggnn_edge.label.split import SplitSpec
+from braggnn_edge.peaks import table
+from braggnn_edge.simulation.simulate import SimulationSpec
 
 SCAN = ScanSpec(
     "tiny",

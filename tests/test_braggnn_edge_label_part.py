@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from braggnn_edge import table
-from braggnn_edge.acquisition import DetectorSpec, ScanSpec
-from braggnn_edge.formats.braggnn import write_frames
-from braggnn_edge.label_part import PeakSpec, Task, label_part
-from braggnn_edge.pseudo_voigt import PARAMETERS, render
-from braggnn_edge.table import PEAK, Flag, PeakTable
-from braggnn_edge.truth import RADIUS, TRUTH_DTYPE, spot_of
+from braggnn_edge.fit.pseudo_voigt import PARAMETERS, render
+from braggnn_edge.frames.formats.braggnn import write_frames
+from braggnn_edge.label.acquisition import DetectorSpec, ScanSpec
+from braggnn_edge.label.shard import PeakSpec, Task, label_part
+from braggnn_edge.peaks import table
+from braggnn_edge.peaks.table import PEAK, Flag, PeakTable
+from braggnn_edge.simulation.truth import RADIUS, TRUTH_DTYPE, spot_of
 
 DETECTOR = DetectorSpec(gain=1.0, read_noise=1.0)
 BACKGROUND = 10.0

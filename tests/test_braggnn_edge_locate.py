@@ -11,15 +11,15 @@ import onnxruntime
 import pytest
 import torch
 
-from braggnn_edge import locate_onnx
-from braggnn_edge.errors import UserError
-from braggnn_edge.folded import FoldedNetwork, multiplications
-from braggnn_edge.locate import Locator, bright_spots, float_locator, locate_frames
-from braggnn_edge.locate_cuda import CudaPipeline
-from braggnn_edge.locate_kernel import CompiledNetwork
-from braggnn_edge.model import BraggNN, NetworkSpec
-from braggnn_edge.scan import open_scan
-from braggnn_edge.train import located
+from braggnn_edge.core.errors import UserError
+from braggnn_edge.frames.scan import open_scan
+from braggnn_edge.locate import onnx_session as locate_onnx
+from braggnn_edge.locate.compiled import CompiledNetwork
+from braggnn_edge.locate.cuda import CudaPipeline
+from braggnn_edge.locate.fused import FoldedNetwork, multiplications
+from braggnn_edge.locate.locator import Locator, bright_spots, float_locator, locate_frames
+from braggnn_edge.training.model import BraggNN, NetworkSpec
+from braggnn_edge.training.train import located
 
 PUBLISHED = NetworkSpec()
 SMALL = NetworkSpec(conv=(7, 3), dense=(5,), attention=False, slope=0.0)

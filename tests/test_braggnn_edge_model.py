@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from braggnn_edge import upstream
-from braggnn_edge.errors import UserError
-from braggnn_edge.model import PATCH_SIZES, BraggNN, NetworkSpec, NonLocalBlock
-from braggnn_edge.train import load_network
+from braggnn_edge.core.errors import UserError
+from braggnn_edge.training import upstream
+from braggnn_edge.training.model import PATCH_SIZES, BraggNN, NetworkSpec, NonLocalBlock
+from braggnn_edge.training.train import load_network
 
 PUBLISHED_NAMES = {
     f"{layer}.{kind}"

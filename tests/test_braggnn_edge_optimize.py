@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from braggnn_edge.errors import UserError
-from braggnn_edge.optimize import LoopSpec, optimize
+from braggnn_edge.core.errors import UserError
+from braggnn_edge.training.optimize import LoopSpec, optimize
 
 
 class Interrupted(Exception):

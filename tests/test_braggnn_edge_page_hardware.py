@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from braggnn_edge.page_hardware import hardware_section, too_large
+from braggnn_edge.report.hardware_section import hardware_section, too_large
 
 LAYER: dict[str, Any] = {
     "name": "nlb", "kind": "nonlocal", "interval_cycles": 427, "depth_cycles": 55, "multipliers": 2733,

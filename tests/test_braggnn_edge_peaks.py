@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from braggnn_edge import peaks
-from braggnn_edge.errors import UserError
-from braggnn_edge.peaks import MAXIMUM_DTYPE, crops, is_lone
-from braggnn_edge.scan import open_scan
+from braggnn_edge.core.errors import UserError
+from braggnn_edge.frames.scan import open_scan
+from braggnn_edge.peaks import find as peaks
+from braggnn_edge.peaks.find import MAXIMUM_DTYPE, crops, is_lone
 
 
 def detect(frame: np.ndarray, **options) -> np.ndarray:

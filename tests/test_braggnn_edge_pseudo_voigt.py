@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from braggnn_edge.errors import UserError
-from braggnn_edge.pseudo_voigt import FWHM_MAJOR, FWHM_MINOR, PARAMETERS, quadrature, render, render_with_jacobian
+from braggnn_edge.core.errors import UserError
+from braggnn_edge.fit.pseudo_voigt import FWHM_MAJOR, FWHM_MINOR, PARAMETERS, quadrature, render, render_with_jacobian
 
 SIZE = 11
 # The table of the module's docstring: order -> largest error in units of the amplitude for FWHM >= 1, 1.5, 2 px.

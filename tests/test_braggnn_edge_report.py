@@ -13,12 +13,15 @@ import numpy as np
 import pytest
 from jinja2 import UndefinedError
 
-from braggnn_edge import evaluate, page, report, table
-from braggnn_edge.config import Config
-from braggnn_edge.errors import UserError
-from braggnn_edge.page_errors import compared
-from braggnn_edge.rundir import write_json
-from braggnn_edge.table import PEAK, TEST, PeakTable
+from braggnn_edge.core.config import Config
+from braggnn_edge.core.errors import UserError
+from braggnn_edge.core.rundir import write_json
+from braggnn_edge.evaluation import evaluate
+from braggnn_edge.peaks import table
+from braggnn_edge.peaks.table import PEAK, TEST, PeakTable
+from braggnn_edge.report import page
+from braggnn_edge.report import stage as report
+from braggnn_edge.report.error_section import compared
 
 DOCS = Path(__file__).parents[1] / "docs" / "artifacts.md"
 SIZE, SHIFT = 11, 1

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from braggnn_edge import rundir
-from braggnn_edge.errors import UserError
-from braggnn_edge.rundir import Stage, execute, locked, manifest_of, sha256, write_json, written_aside
+from braggnn_edge.core import rundir
+from braggnn_edge.core.errors import UserError
+from braggnn_edge.core.rundir import Stage, execute, locked, manifest_of, sha256, write_json, written_aside
 
 
 class Bench:

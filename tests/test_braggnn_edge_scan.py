@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from fabio.edfimage import EdfImage
 
-from braggnn_edge.errors import UserError
-from braggnn_edge.formats import FORMATS
-from braggnn_edge.formats.braggnn import is_valid, read_peaks, write_frames, write_peaks
-from braggnn_edge.scan import open_scan
+from braggnn_edge.core.errors import UserError
+from braggnn_edge.frames.formats import FORMATS
+from braggnn_edge.frames.formats.braggnn import is_valid, read_peaks, write_frames, write_peaks
+from braggnn_edge.frames.scan import open_scan
 
 RNG = np.random.default_rng(7)
 FRAMES = RNG.integers(0, 60000, (5, 12, 9)).astype(np.uint16)
@@ -121,7 +121,7 @@ def test_memory_is_bounded_by_a_chunk(tmp_path: Path) -> None:
 
 
 def test_time_chunks_are_not_read_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("braggnn_edge.formats.hdf5.BLOCK_BYTES", 3 * FRAMES[0].nbytes)
+    monkeypatch.setattr("braggnn_edge.frames.formats.hdf5.BLOCK_BYTES", 3 * FRAMES[0].nbytes)
     scan = open_scan("hdf5", _hdf5(tmp_path / "f.h5", FRAMES, chunks=(5, 3, 3)))
     assert scan.source.block == 3
     assert np.array_equal(_stack(scan), FRAMES)

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from braggnn_edge.config import parse
-from braggnn_edge.errors import UserError
-from braggnn_edge.pseudo_voigt import PARAMETERS
-from braggnn_edge.scan import open_scan
-from braggnn_edge.simulate import (
+from braggnn_edge.core.config import parse
+from braggnn_edge.core.errors import UserError
+from braggnn_edge.fit.pseudo_voigt import PARAMETERS
+from braggnn_edge.frames.scan import open_scan
+from braggnn_edge.simulation.simulate import (
     TRUTH_DTYPE,
     SimulationSpec,
     add_spots,

@@ -9,19 +9,19 @@ import numpy as np
 import onnx
 import pytest
 
-from braggnn_edge.errors import UserError
-from firmware_sim import csim
-from firmware_sim.compare import Comparison, points, simulate
-from firmware_sim.vectors import hostile_codes
-from hls.attention import steps
-from hls.project import load_project, write_project
-from quant import emulate
-from quant.arithmetic import Format
-from quant.attention import NonLocal, exp_table, reciprocal_table, size_block
-from quant.network import Flatten, IntegerNetwork, Leaky, Linear, Requantize
-from quant.normalize import Normalizer
-from quant.sizing import sized
-from quant.to_qonnx import qonnx_model
+from braggnn_edge.core.errors import UserError
+from firmware_sim.forms import csim
+from firmware_sim.forms.compare import Comparison, points, simulate
+from firmware_sim.verification.vectors import hostile_codes
+from hls.project.attention import steps
+from hls.project.layered import load_project, write_project
+from quant.contract import emulate
+from quant.contract.arithmetic import Format
+from quant.contract.attention import NonLocal, exp_table, reciprocal_table, size_block
+from quant.contract.network import Flatten, IntegerNetwork, Leaky, Linear, Requantize
+from quant.contract.normalize import Normalizer
+from quant.contract.sizing import sized
+from quant.exchange.to_qonnx import qonnx_model
 
 CHANNELS = (8, 4)
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")

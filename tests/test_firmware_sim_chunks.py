@@ -10,15 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from braggnn_edge.errors import UserError
-from firmware_sim.chunks import map_chunks
+from braggnn_edge.core.errors import UserError
+from firmware_sim.forms.chunks import map_chunks
 
 DATA = np.arange(400, dtype=np.int32).reshape(200, 2)
 SCRIPT = """
 import sys, time
 from pathlib import Path
 import numpy as np
-from firmware_sim.chunks import map_chunks
+from firmware_sim.forms.chunks import map_chunks
 
 def work(start, part):
     time.sleep(0.02)

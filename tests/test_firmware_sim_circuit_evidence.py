@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from braggnn_edge import cli
-from braggnn_edge.table import TEST, load
-from firmware_sim.circuit_evidence import RtlSimSpec, inputs
-from quant import circuit as circuits
-from quant.arithmetic import Format
-from quant.circuit import Circuit
-from quant.locator import load_integer_locator
+from braggnn_edge.peaks.table import TEST, load
+from firmware_sim.verification.circuit_evidence import RtlSimSpec, inputs
+from quant.contract import circuit as circuits
+from quant.contract.arithmetic import Format
+from quant.contract.circuit import Circuit
+from quant.exchange.locators import load_integer_locator
 
 TINY = """
 name = "tiny"

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from braggnn_edge.errors import UserError
-from firmware_sim.compare import compare, merge
-from firmware_sim.vectors import hostile_codes, hostile_counts
-from quant import emulate
-from quant.arithmetic import Format
-from quant.network import Flatten, IntegerNetwork, Linear, Requantize
-from quant.normalize import Normalizer
+from braggnn_edge.core.errors import UserError
+from firmware_sim.forms.compare import compare, merge
+from firmware_sim.verification.vectors import hostile_codes, hostile_counts
+from quant.contract import emulate
+from quant.contract.arithmetic import Format
+from quant.contract.network import Flatten, IntegerNetwork, Linear, Requantize
+from quant.contract.normalize import Normalizer
 
 INPUT = Format(4, 4, False)
 

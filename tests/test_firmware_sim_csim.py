@@ -10,19 +10,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from braggnn_edge.errors import UserError
-from braggnn_edge.model import NetworkSpec
-from firmware_sim import csim
-from firmware_sim.compare import Comparison, compare_normalizer, simulate
-from firmware_sim.vectors import hostile_codes, hostile_counts
-from hls.project import write_project
-from quant import emulate
-from quant.export import export_qonnx
-from quant.network import IntegerNetwork
-from quant.normalize import Normalizer
-from quant.plan import BitPlan
-from quant.qnet import QuantBraggNN, calibrate, fit_weight_scales
-from quant.vectors import random_codes
+from braggnn_edge.core.errors import UserError
+from braggnn_edge.training.model import NetworkSpec
+from firmware_sim.forms import csim
+from firmware_sim.forms.compare import Comparison, compare_normalizer, simulate
+from firmware_sim.verification.vectors import hostile_codes, hostile_counts
+from hls.project.layered import write_project
+from quant.contract import emulate
+from quant.contract.network import IntegerNetwork
+from quant.contract.normalize import Normalizer
+from quant.contract.vectors import random_codes
+from quant.training.export import export_qonnx
+from quant.training.plan import BitPlan
+from quant.training.qnet import QuantBraggNN, calibrate, fit_weight_scales
 
 SIZE = 5
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")

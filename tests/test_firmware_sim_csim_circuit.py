@@ -10,22 +10,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from braggnn_edge.errors import UserError
-from firmware_sim import csim, csim_circuit
-from firmware_sim.compare import Comparison
-from firmware_sim.vectors import hostile_counts
-from hls.circuit_project import golden_counts, write_circuit_project
-from hls.project import CXX_FLAGS
-from quant import emulate
-from quant.arithmetic import Codes, Format
-from quant.block_shift import BlockShift
-from quant.centroid import Centroid
-from quant.circuit import Circuit
-from quant.circuit_qonnx import export_network
-from quant.layers import Flatten, Linear, Requantize
-from quant.network import IntegerNetwork, Layer
-from quant.normalize import Normalizer
-from quant.sizing import sized
+from braggnn_edge.core.errors import UserError
+from firmware_sim.forms import csim, csim_circuit
+from firmware_sim.forms.compare import Comparison
+from firmware_sim.verification.vectors import hostile_counts
+from hls.project.circuit import golden_counts, write_circuit_project
+from hls.project.layered import CXX_FLAGS
+from quant.contract import emulate
+from quant.contract.arithmetic import Codes, Format
+from quant.contract.block_shift import BlockShift
+from quant.contract.centroid import Centroid
+from quant.contract.circuit import Circuit
+from quant.contract.layers import Flatten, Linear, Requantize
+from quant.contract.network import IntegerNetwork, Layer
+from quant.contract.normalize import Normalizer
+from quant.contract.sizing import sized
+from quant.exchange.circuit_qonnx import export_network
 
 FRAC = 6
 OUTPUT = Format(8, FRAC, True)  # narrower than what is added up: it saturates on some patches

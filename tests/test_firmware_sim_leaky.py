@@ -8,16 +8,16 @@ import numpy as np
 import onnx
 import pytest
 
-from firmware_sim import csim
-from firmware_sim.compare import simulate
-from hls.project import write_project
-from quant import emulate
-from quant.arithmetic import Format, shift_round
-from quant.network import Flatten, IntegerNetwork, Leaky, Linear, Requantize
-from quant.normalize import Normalizer
-from quant.sizing import sized
-from quant.to_qonnx import qonnx_model
-from quant.vectors import hostile_codes, random_codes
+from firmware_sim.forms import csim
+from firmware_sim.forms.compare import simulate
+from hls.project.layered import write_project
+from quant.contract import emulate
+from quant.contract.arithmetic import Format, shift_round
+from quant.contract.network import Flatten, IntegerNetwork, Leaky, Linear, Requantize
+from quant.contract.normalize import Normalizer
+from quant.contract.sizing import sized
+from quant.contract.vectors import hostile_codes, random_codes
+from quant.exchange.to_qonnx import qonnx_model
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
 

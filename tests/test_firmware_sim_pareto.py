@@ -9,17 +9,20 @@ import optuna
 import pytest
 import torch
 
-from braggnn_edge import config
 from braggnn_edge.cli import SECTIONS
-from braggnn_edge.errors import UserError
-from braggnn_edge.optimize import LoopSpec
-from braggnn_edge.table import PEAK, TRAIN, VALIDATION, PeakTable
-from firmware_sim import pareto, point_file, search, search_figures, search_storage
-from firmware_sim.search_space import SearchSpec, choose, identity, table_of
-from quant import circuit as circuits
-from quant import compress
-from quant.circuit_spec import CircuitSpec, FrontSpec
-from quant.learned import CircuitNetworkSpec
+from braggnn_edge.core import config
+from braggnn_edge.core.errors import UserError
+from braggnn_edge.peaks.table import PEAK, TRAIN, VALIDATION, PeakTable
+from braggnn_edge.training.optimize import LoopSpec
+from firmware_sim.search import figures as search_figures
+from firmware_sim.search import pareto, point_file
+from firmware_sim.search import storage as search_storage
+from firmware_sim.search import trials as search
+from firmware_sim.search.space import SearchSpec, choose, identity, table_of
+from quant.contract import circuit as circuits
+from quant.training import compress
+from quant.training.circuit_spec import CircuitSpec, FrontSpec
+from quant.training.mixed_precision import CircuitNetworkSpec
 
 torch.set_num_threads(1)
 ROOT = Path(__file__).parents[1]

@@ -7,15 +7,16 @@ import numpy as np
 import pytest
 import torch
 
-from braggnn_edge import table, train, upstream
-from braggnn_edge.errors import UserError
-from braggnn_edge.model import BraggNN, NetworkSpec
-from braggnn_edge.page_reference import reference_section
-from firmware_sim import reference
-from quant import emulate, network
-from quant.arithmetic import Format
-from quant.network import Flatten, IntegerNetwork, Linear, Requantize
-from quant.normalize import Normalizer
+from braggnn_edge.core.errors import UserError
+from braggnn_edge.peaks import table
+from braggnn_edge.report.inference_section import reference_section
+from braggnn_edge.training import train, upstream
+from braggnn_edge.training.model import BraggNN, NetworkSpec
+from firmware_sim.verification import reference
+from quant.contract import emulate, network
+from quant.contract.arithmetic import Format
+from quant.contract.network import Flatten, IntegerNetwork, Linear, Requantize
+from quant.contract.normalize import Normalizer
 
 SIZE, COUNT = 9, 60
 

@@ -6,12 +6,12 @@ import shutil
 import numpy as np
 import pytest
 
-from braggnn_edge.errors import UserError
-from firmware_sim import rtlsim
-from hls import tools
-from hls.cmvm import Effort
-from hls.rtl import write_rtl
-from quant.normalize import Normalizer
+from braggnn_edge.core.errors import UserError
+from firmware_sim.forms import rtlsim
+from hls.rtl.cmvm import Effort
+from hls.rtl.project import write_rtl
+from hls.tools import programs as tools
+from quant.contract.normalize import Normalizer
 
 QUICK = Effort(trials=2)
 

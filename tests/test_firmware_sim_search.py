@@ -18,14 +18,17 @@ import optuna
 import pytest
 import torch
 
-from braggnn_edge.errors import UserError
-from braggnn_edge.optimize import LoopSpec
-from braggnn_edge.table import PEAK, TRAIN, VALIDATION, PeakTable
-from firmware_sim import pareto, search, search_storage, search_watch
-from firmware_sim.search_sampler import NumberedSampler
-from firmware_sim.search_space import SearchSpec, choose, circuit_of, identity, parameters, peaks_digest, table_of
-from quant.circuit_spec import CircuitSpec, FrontSpec
-from quant.learned import CircuitNetworkSpec
+from braggnn_edge.core.errors import UserError
+from braggnn_edge.peaks.table import PEAK, TRAIN, VALIDATION, PeakTable
+from braggnn_edge.training.optimize import LoopSpec
+from firmware_sim.search import pareto
+from firmware_sim.search import storage as search_storage
+from firmware_sim.search import trials as search
+from firmware_sim.search import watch as search_watch
+from firmware_sim.search.sampler import NumberedSampler
+from firmware_sim.search.space import SearchSpec, choose, circuit_of, identity, parameters, peaks_digest, table_of
+from quant.training.circuit_spec import CircuitSpec, FrontSpec
+from quant.training.mixed_precision import CircuitNetworkSpec
 
 torch.set_num_threads(1)
 SIZE = 9
@@ -226,7 +229,7 @@ def start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[
     for folder in Path(__file__).parents[:2]:
         monkeypatch.syspath_prepend(folder)
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["firmware_sim.search"])
+    context.set_forkserver_preload(["firmware_sim.search.trials"])
     started = []
 
     def process(where: str, stuck: bool = False) -> Any:

@@ -8,19 +8,19 @@ import numpy as np
 import onnx
 import pytest
 
-from braggnn_edge.errors import UserError
-from firmware_sim import stream
-from firmware_sim.stream_result import STALLS, Channel, Outcome, Schedule, StreamResult
-from firmware_sim.stream_source import dataflow
-from hls.project import write_project
-from quant import emulate
-from quant.arithmetic import Format
-from quant.attention import exp_table, reciprocal_table, size_block
-from quant.network import Flatten, IntegerNetwork, Layer, Linear, Requantize
-from quant.normalize import Normalizer
-from quant.sizing import sized
-from quant.to_qonnx import qonnx_model
-from quant.vectors import random_codes
+from braggnn_edge.core.errors import UserError
+from firmware_sim.stream import simulate as stream
+from firmware_sim.stream.result import STALLS, Channel, Outcome, Schedule, StreamResult
+from firmware_sim.stream.source import dataflow
+from hls.project.layered import write_project
+from quant.contract import emulate
+from quant.contract.arithmetic import Format
+from quant.contract.attention import exp_table, reciprocal_table, size_block
+from quant.contract.network import Flatten, IntegerNetwork, Layer, Linear, Requantize
+from quant.contract.normalize import Normalizer
+from quant.contract.sizing import sized
+from quant.contract.vectors import random_codes
+from quant.exchange.to_qonnx import qonnx_model
 
 OPTIMIZATION = "-O0"
 SIZE, CHANNELS, PARALLEL = 6, 4, 5

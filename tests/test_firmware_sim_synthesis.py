@@ -5,13 +5,15 @@ import json
 import numpy as np
 import pytest
 
-from braggnn_edge.errors import UserError
-from firmware_sim import rtlsim
-from hls import place, synthesis, tools
-from hls.cmvm import Effort
-from hls.rtl import write_rtl
-from hls.synthesis import counted, mapped_luts, synthesize, synthesize_project
-from hls.trace import counted_luts, trace
+from braggnn_edge.core.errors import UserError
+from firmware_sim.forms import rtlsim
+from hls.rtl import synthesis
+from hls.rtl.cmvm import Effort
+from hls.rtl.project import write_rtl
+from hls.rtl.synthesis import counted, mapped_luts, synthesize, synthesize_project
+from hls.rtl.trace import counted_luts, trace
+from hls.tools import place
+from hls.tools import programs as tools
 
 QUICK = Effort(trials=2)
 

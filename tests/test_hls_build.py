@@ -10,21 +10,21 @@ import numpy as np
 import onnx
 import pytest
 
-from braggnn_edge.errors import UserError
-from braggnn_edge.table import PEAK, TEST, PeakTable
-from hls import build
-from hls.accelerator import ACCELERATOR, check_accelerator
-from hls.build import BoardSpec, HlsSpec, differences
-from hls.project import CXX_FLAGS, load_project, write_project
-from hls.reuse import check_reuse, spread
-from hls.targets import target
-from quant.arithmetic import Format
-from quant.attention import exp_table, reciprocal_table, size_block
-from quant.layers import Linear
-from quant.network import Flatten, IntegerNetwork, Requantize, save
-from quant.normalize import Normalizer
-from quant.sizing import sized
-from quant.to_qonnx import qonnx_model
+from braggnn_edge.core.errors import UserError
+from braggnn_edge.peaks.table import PEAK, TEST, PeakTable
+from hls.project import build
+from hls.project.accelerator import ACCELERATOR, check_accelerator
+from hls.project.build import BoardSpec, HlsSpec, differences
+from hls.project.layered import CXX_FLAGS, load_project, write_project
+from hls.project.reuse import check_reuse, spread
+from hls.project.targets import target
+from quant.contract.arithmetic import Format
+from quant.contract.attention import exp_table, reciprocal_table, size_block
+from quant.contract.layers import Linear
+from quant.contract.network import Flatten, IntegerNetwork, Requantize, save
+from quant.contract.normalize import Normalizer
+from quant.contract.sizing import sized
+from quant.exchange.to_qonnx import qonnx_model
 
 SIZE = 7
 needs_compiler = pytest.mark.skipif(

@@ -10,20 +10,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from braggnn_edge.errors import UserError
-from hls.circuit_project import golden_counts, write_circuit_project
-from hls.project import load_project
-from hls.test_bench import centroid_headers, normalizer_headers
-from quant import circuit as circuits
-from quant.arithmetic import Format
-from quant.block_shift import BlockShift
-from quant.centroid import Centroid
-from quant.circuit import Circuit
-from quant.circuit_qonnx import export_network
-from quant.layers import Flatten, Linear, Requantize
-from quant.network import IntegerNetwork
-from quant.normalize import Normalizer
-from quant.sizing import sized
+from braggnn_edge.core.errors import UserError
+from hls.project.circuit import golden_counts, write_circuit_project
+from hls.project.layered import load_project
+from hls.project.test_bench import centroid_headers, normalizer_headers
+from quant.contract import circuit as circuits
+from quant.contract.arithmetic import Format
+from quant.contract.block_shift import BlockShift
+from quant.contract.centroid import Centroid
+from quant.contract.circuit import Circuit
+from quant.contract.layers import Flatten, Linear, Requantize
+from quant.contract.network import IntegerNetwork
+from quant.contract.normalize import Normalizer
+from quant.contract.sizing import sized
+from quant.exchange.circuit_qonnx import export_network
 
 FRAC = 6
 PATCHES = np.random.default_rng(1).poisson(300, (4, 5, 5))

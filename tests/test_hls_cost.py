@@ -9,20 +9,20 @@ import numpy as np
 import onnx
 import pytest
 
-from braggnn_edge.errors import UserError
-from hls.cost import NetworkCost, network_cost
-from hls.cost_nonlocal import SKEW, nonlocal_cost
-from hls.cost_parts import LayerCost, Multipliers
-from hls.cost_plan import fastest, plan
-from hls.cycles import simulate
-from hls.hardware import hardware_rows
-from hls.project import write_project
-from quant.arithmetic import Format
-from quant.attention import NonLocal, exp_table, reciprocal_table, size_block
-from quant.network import Flatten, IntegerNetwork, Layer, Leaky, Linear, Requantize
-from quant.normalize import Normalizer
-from quant.sizing import sized
-from quant.to_qonnx import qonnx_model
+from braggnn_edge.core.errors import UserError
+from hls.cost.cycles import simulate
+from hls.cost.hardware import hardware_rows
+from hls.cost.network import NetworkCost, network_cost
+from hls.cost.nonlocal_block import SKEW, nonlocal_cost
+from hls.cost.parts import LayerCost, Multipliers
+from hls.cost.plan import fastest, plan
+from hls.project.layered import write_project
+from quant.contract.arithmetic import Format
+from quant.contract.attention import NonLocal, exp_table, reciprocal_table, size_block
+from quant.contract.network import Flatten, IntegerNetwork, Layer, Leaky, Linear, Requantize
+from quant.contract.normalize import Normalizer
+from quant.contract.sizing import sized
+from quant.exchange.to_qonnx import qonnx_model
 
 U280 = "xcu280-fsvh2892-2L-e"
 
@@ -361,7 +361,7 @@ def test_generated_source_is_what_was_counted(io_type, tmp_path):
 
 def test_cycles_of_two_processes_by_hand():
     """A producer of 2 cycles and a depth of 3, a consumer of 5, a FIFO of 2 places."""
-    from hls.cycles import Fifo, Process, Step  # noqa: PLC0415  (names of this test alone)
+    from hls.cost.cycles import Fifo, Process, Step  # noqa: PLC0415  (names of this test alone)
 
     make = Process("make", (Step(2, (), ("fifo",)),) * 3, 3)
     use = Process("use", (Step(5, ("fifo",), ()),) * 3)

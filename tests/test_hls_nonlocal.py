@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from braggnn_edge.errors import UserError
-from hls.attention import Step, check_parallel, check_tables, config_struct, constants, steps, table_luts
-from hls.targets import TARGETS
-from quant.arithmetic import Format
-from quant.attention import NonLocal, exp_table, nonlocal_codes, reciprocal_table, size_block
-from quant.layers import Linear
+from braggnn_edge.core.errors import UserError
+from hls.project.attention import Step, check_parallel, check_tables, config_struct, constants, steps, table_luts
+from hls.project.targets import TARGETS
+from quant.contract.arithmetic import Format
+from quant.contract.attention import NonLocal, exp_table, nonlocal_codes, reciprocal_table, size_block
+from quant.contract.layers import Linear
 
 TEMPLATES = Path(str(importlib.util.find_spec("hls").origin)).parent / "templates"
 HLS4ML = Path(str(importlib.util.find_spec("hls4ml").origin)).parent / "templates" / "vivado"

@@ -8,20 +8,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from braggnn_edge.errors import UserError
-from braggnn_edge.model import NetworkSpec
-from hls.check import check, precision
-from hls.convert import channels_last, convert
-from hls.project import load_project, write_project
-from hls.targets import TARGETS, target
-from hls.test_bench import golden, render
-from quant.arithmetic import Format
-from quant.export import export_qonnx
-from quant.network import IntegerNetwork, Linear, load, load_normalizer
-from quant.normalize import Normalizer
-from quant.plan import BitPlan
-from quant.qnet import QuantBraggNN, calibrate, fit_weight_scales
-from quant.vectors import random_codes
+from braggnn_edge.core.errors import UserError
+from braggnn_edge.training.model import NetworkSpec
+from hls.project.check import check, precision
+from hls.project.convert import channels_last, convert
+from hls.project.layered import load_project, write_project
+from hls.project.targets import TARGETS, target
+from hls.project.test_bench import golden, render
+from quant.contract.arithmetic import Format
+from quant.contract.network import IntegerNetwork, Linear, load, load_normalizer
+from quant.contract.normalize import Normalizer
+from quant.contract.vectors import random_codes
+from quant.training.export import export_qonnx
+from quant.training.plan import BitPlan
+from quant.training.qnet import QuantBraggNN, calibrate, fit_weight_scales
 
 SIZE = 7
 COUNTS = np.random.default_rng(1).poisson(300, (5, SIZE, SIZE))

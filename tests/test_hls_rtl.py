@@ -5,12 +5,12 @@ import json
 import numpy as np
 import pytest
 
-from braggnn_edge.errors import UserError
-from hls import rtl
-from hls.cmvm import Effort
-from hls.rtl import RtlProject, load_rtl, packed, write_rtl
-from quant.circuit import load
-from quant.normalize import Normalizer
+from braggnn_edge.core.errors import UserError
+from hls.rtl import project as rtl
+from hls.rtl.cmvm import Effort
+from hls.rtl.project import RtlProject, load_rtl, packed, write_rtl
+from quant.contract.circuit import load
+from quant.contract.normalize import Normalizer
 
 QUICK = Effort(trials=2)
 

@@ -6,12 +6,13 @@ import re
 import numpy as np
 import pytest
 
-from braggnn_edge.errors import UserError
-from hls import ternary, tools
-from hls.cmvm import Effort
-from hls.rtl import sources
-from hls.synthesis import synthesize
-from hls.ternary import Sum, Term, fused, pairs, source
+from braggnn_edge.core.errors import UserError
+from hls.rtl import ternary
+from hls.rtl.cmvm import Effort
+from hls.rtl.project import sources
+from hls.rtl.synthesis import synthesize
+from hls.rtl.ternary import Sum, Term, fused, pairs, source
+from hls.tools import programs as tools
 
 
 def test_where_the_carry_chain_starts():

@@ -7,17 +7,17 @@ import numpy as np
 import pytest
 from da4ml.trace import FixedVariableArrayInput, HWConfig, comb_trace
 
-from braggnn_edge.errors import UserError
-from hls import trace as tracing
-from hls.cmvm import Effort, plus, solution
-from hls.rtl_core import core_files
-from hls.trace import estimate, predict, trace
-from hls.trace_ops import any_of, bits_of, leading_zeros, product, saturated, shifted_left
-from quant.arithmetic import Format
-from quant.block_shift import BlockShift
-from quant.layers import Leaky, Requantize
-from quant.lut_model import digits
-from quant.normalize import Normalizer
+from braggnn_edge.core.errors import UserError
+from hls.rtl import trace as tracing
+from hls.rtl.cmvm import Effort, plus, solution
+from hls.rtl.core import core_files
+from hls.rtl.trace import estimate, predict, trace
+from hls.rtl.trace_ops import any_of, bits_of, leading_zeros, product, saturated, shifted_left
+from quant.contract.arithmetic import Format
+from quant.contract.block_shift import BlockShift
+from quant.contract.layers import Leaky, Requantize
+from quant.contract.lut_model import digits
+from quant.contract.normalize import Normalizer
 
 QUICK = Effort(trials=4)
 

@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from braggnn_edge.errors import UserError
-from hls import hardware
-from hls.check import Traced
-from hls.project import Project
-from hls.vendor_report import read_csynth, read_reports, read_timing, read_utilization
-from quant.arithmetic import Format
-from quant.network import Flatten, IntegerNetwork, Linear, Requantize
+from braggnn_edge.core.errors import UserError
+from hls.cost import hardware
+from hls.project.check import Traced
+from hls.project.layered import Project
+from hls.tools.vendor_report import read_csynth, read_reports, read_timing, read_utilization
+from quant.contract.arithmetic import Format
+from quant.contract.network import Flatten, IntegerNetwork, Linear, Requantize
 
 PART = "xcu280-fsvh2892-2L-e"
 CSYNTH = """<profile>

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from braggnn_edge.errors import UserError
-from quant.arithmetic import Format, requantize
-from quant.attention import (
+from braggnn_edge.core.errors import UserError
+from quant.contract.arithmetic import Format, requantize
+from quant.contract.attention import (
     NonLocal,
     block_bounds,
     difference_frac,
@@ -19,9 +19,9 @@ from quant.attention import (
     reciprocals,
     size_block,
 )
-from quant.emulate import activate, run
-from quant.layers import Leaky, Linear, Requantize
-from quant.network import IntegerNetwork, load, save
+from quant.contract.emulate import activate, run
+from quant.contract.layers import Leaky, Linear, Requantize
+from quant.contract.network import IntegerNetwork, load, save
 
 SIDE = 3
 

@@ -6,18 +6,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from braggnn_edge.errors import UserError
-from braggnn_edge.estimators import centre_of_mass_squared
-from quant import circuit as circuits
-from quant.arithmetic import Format
-from quant.block_shift import BlockShift
-from quant.centroid import Centroid
-from quant.circuit import Circuit
-from quant.layers import Flatten, Linear, Requantize
-from quant.network import IntegerNetwork
-from quant.normalize import Normalizer
-from quant.sizing import sized
-from quant.vectors import hostile_codes, random_codes
+from braggnn_edge.core.errors import UserError
+from braggnn_edge.evaluation.estimators import centre_of_mass_squared
+from quant.contract import circuit as circuits
+from quant.contract.arithmetic import Format
+from quant.contract.block_shift import BlockShift
+from quant.contract.centroid import Centroid
+from quant.contract.circuit import Circuit
+from quant.contract.layers import Flatten, Linear, Requantize
+from quant.contract.network import IntegerNetwork
+from quant.contract.normalize import Normalizer
+from quant.contract.sizing import sized
+from quant.contract.vectors import hostile_codes, random_codes
 
 FRAC = 9
 
@@ -48,7 +48,7 @@ def small_circuit(centroid: bool = True, subtract: bool = False) -> Circuit:
 
 
 def by_hand(shift: BlockShift, counts: np.ndarray) -> np.ndarray:
-    """The steps of quant/block_shift.py in Python's integers, pixel by pixel."""
+    """The steps of quant/contract/block_shift.py in Python's integers, pixel by pixel."""
     counts = [min(max(int(np.floor(c)), 0), 2**shift.count_bits - 1) for c in counts.ravel()]
     low = min(counts) if shift.subtract else 0
     together = 0

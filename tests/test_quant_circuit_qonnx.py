@@ -5,16 +5,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from braggnn_edge.errors import UserError
-from quant import emulate
-from quant.arithmetic import Format
-from quant.circuit_qonnx import export_network
-from quant.export import run_qonnx
-from quant.from_qonnx import integer_network
-from quant.layers import Flatten, Linear, Requantize
-from quant.network import IntegerNetwork, Layer, as_document
-from quant.sizing import sized
-from quant.vectors import hostile_codes, random_codes
+from braggnn_edge.core.errors import UserError
+from quant.contract import emulate
+from quant.contract.arithmetic import Format
+from quant.contract.layers import Flatten, Linear, Requantize
+from quant.contract.network import IntegerNetwork, Layer, as_document
+from quant.contract.sizing import sized
+from quant.contract.vectors import hostile_codes, random_codes
+from quant.exchange.circuit_qonnx import export_network
+from quant.exchange.execute import run_qonnx
+from quant.exchange.from_qonnx import integer_network
 
 
 def linear(

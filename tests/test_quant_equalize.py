@@ -8,13 +8,13 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from braggnn_edge.model import BraggNN, NetworkSpec
-from braggnn_edge.upstream import to_offset
-from quant import equalize
-from quant.equalize import _divide, equalized
-from quant.plan import BitPlan
-from quant.qnet import QuantBraggNN, calibrate, load_float
-from quant.start import start
+from braggnn_edge.training.model import BraggNN, NetworkSpec
+from braggnn_edge.training.upstream import to_offset
+from quant.training import equalize
+from quant.training.equalize import _divide, equalized
+from quant.training.initialize import start
+from quant.training.plan import BitPlan
+from quant.training.qnet import QuantBraggNN, calibrate, load_float
 
 SIZE = 9
 

@@ -7,17 +7,18 @@ import numpy as np
 import pytest
 import torch
 
-from braggnn_edge.errors import UserError
-from braggnn_edge.model import BraggNN, NetworkSpec
-from quant import qnet as q
-from quant.arithmetic import Codes
-from quant.emulate import run
-from quant.export import export_qonnx, run_qonnx
-from quant.from_qonnx import integer_network
-from quant.network import IntegerNetwork, Linear, Requantize, load, load_normalizer, save
-from quant.normalize import Normalizer
-from quant.plan import BitPlan
-from quant.vectors import hostile_codes, random_codes
+from braggnn_edge.core.errors import UserError
+from braggnn_edge.training.model import BraggNN, NetworkSpec
+from quant.contract.arithmetic import Codes
+from quant.contract.emulate import run
+from quant.contract.network import IntegerNetwork, Linear, Requantize, load, load_normalizer, save
+from quant.contract.normalize import Normalizer
+from quant.contract.vectors import hostile_codes, random_codes
+from quant.exchange.execute import run_qonnx
+from quant.exchange.from_qonnx import integer_network
+from quant.training import qnet as q
+from quant.training.export import export_qonnx
+from quant.training.plan import BitPlan
 
 torch.set_num_threads(1)
 CASES = [  # spec, patch size, plan
@@ -151,7 +152,7 @@ def test_trace_is_every_layer_and_chunks_do_not_matter(exported: Exported, monke
     net, _, network = exported
     codes = inputs(net, 1)[:50]
     whole = run(network, codes, trace=True)
-    monkeypatch.setattr("quant.emulate._CHUNK_CODES", 1)
+    monkeypatch.setattr("quant.contract.emulate._CHUNK_CODES", 1)
     parts = run(network, codes, trace=True)
     assert whole.layers == parts.layers
     assert len(whole.trace) == len(network.layers)
@@ -232,7 +233,9 @@ def test_export_refuses_a_form_that_differs(
 ) -> None:
     net = exported[0]
     right = q.eval_exact
-    monkeypatch.setattr("quant.export.eval_exact", lambda n, c: right(n, c) + (np.arange(len(c))[:, None] == 7))
+    monkeypatch.setattr(
+        "quant.training.export.eval_exact", lambda n, c: right(n, c) + (np.arange(len(c))[:, None] == 7)
+    )
     with pytest.raises(UserError, match=r"differs from the quantized network on 1 of \d+ patches"):
         export_qonnx(net, tmp_path / "model.onnx")
     assert list(tmp_path.iterdir()) == []

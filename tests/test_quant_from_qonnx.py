@@ -16,10 +16,10 @@ from onnx.helper import (
     make_tensor_value_info,
 )
 
-from braggnn_edge.errors import UserError
-from quant.emulate import run
-from quant.from_qonnx import integer_network
-from quant.network import Linear
+from braggnn_edge.core.errors import UserError
+from quant.contract.emulate import run
+from quant.contract.network import Linear
+from quant.exchange.from_qonnx import integer_network
 
 DOMAIN = "qonnx.custom_op.general"
 WEIGHT = np.arange(-9, 9, dtype=np.float32).reshape(2, 1, 3, 3) / 8

@@ -7,19 +7,20 @@ import numpy as np
 import pytest
 import torch
 
-from braggnn_edge.errors import UserError
-from braggnn_edge.metrics import distances
-from braggnn_edge.optimize import LoopSpec
-from braggnn_edge.table import PEAK, TRAIN, VALIDATION, PeakTable
-from quant import circuit as circuits
-from quant import compress, emulate
-from quant.arithmetic import Format
-from quant.circuit_spec import CircuitSpec, FrontSpec
-from quant.compress import Task, load_learned, luts
-from quant.layers import Linear
-from quant.learned import CircuitNetworkSpec, LearnedNetwork, _Rounded, prune
-from quant.learned_integers import exact_outputs, integers, trimmed
-from quant.vectors import hostile_codes, random_codes
+from braggnn_edge.core.errors import UserError
+from braggnn_edge.evaluation.metrics import distances
+from braggnn_edge.peaks.table import PEAK, TRAIN, VALIDATION, PeakTable
+from braggnn_edge.training.optimize import LoopSpec
+from quant.contract import circuit as circuits
+from quant.contract import emulate
+from quant.contract.arithmetic import Format
+from quant.contract.layers import Linear
+from quant.contract.vectors import hostile_codes, random_codes
+from quant.training import compress
+from quant.training.circuit_spec import CircuitSpec, FrontSpec
+from quant.training.compress import Task, load_learned, luts
+from quant.training.mixed_precision import CircuitNetworkSpec, LearnedNetwork, _Rounded, prune
+from quant.training.mixed_precision_integers import exact_outputs, integers, trimmed
 
 torch.set_num_threads(1)
 INPUT, OUTPUT = Format(5, 5, False), Format(11, 8, True)

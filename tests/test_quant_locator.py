@@ -6,16 +6,16 @@ import numpy as np
 import onnx
 import pytest
 
-from braggnn_edge.errors import UserError
-from braggnn_edge.locate_onnx import session
-from quant import emulate
-from quant.arithmetic import Format, linear_bounds
-from quant.export_qdq import TARGETS, export_qdq, qdq_model
-from quant.layers import Leaky
-from quant.locator import integer_locator, qdq_locator
-from quant.network import Flatten, IntegerNetwork, Linear, Requantize
-from quant.normalize import Normalizer
-from quant.vectors import hostile_codes, random_codes
+from braggnn_edge.core.errors import UserError
+from braggnn_edge.locate.onnx_session import session
+from quant.contract import emulate
+from quant.contract.arithmetic import Format, linear_bounds
+from quant.contract.layers import Leaky
+from quant.contract.network import Flatten, IntegerNetwork, Linear, Requantize
+from quant.contract.normalize import Normalizer
+from quant.contract.vectors import hostile_codes, random_codes
+from quant.exchange.locators import integer_locator, qdq_locator
+from quant.exchange.qdq import TARGETS, export_qdq, qdq_model
 
 SIZE = 7
 

@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from quant import lut_model
-from quant.arithmetic import Format
-from quant.block_shift import BlockShift
-from quant.centroid import Centroid
-from quant.circuit import Circuit
-from quant.layers import Flatten, Linear, Requantize
-from quant.network import IntegerNetwork
-from quant.sizing import sized
+from quant.contract import lut_model
+from quant.contract.arithmetic import Format
+from quant.contract.block_shift import BlockShift
+from quant.contract.centroid import Centroid
+from quant.contract.circuit import Circuit
+from quant.contract.layers import Flatten, Linear, Requantize
+from quant.contract.network import IntegerNetwork
+from quant.contract.sizing import sized
 
 FITTED = Path(__file__).parents[1] / "benchmarks" / "lut_model.json"
 

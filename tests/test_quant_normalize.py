@@ -5,8 +5,8 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from braggnn_edge.errors import UserError
-from quant.normalize import Normalizer
+from braggnn_edge.core.errors import UserError
+from quant.contract.normalize import Normalizer
 
 
 def codes_by_steps(n: Normalizer, patch: np.ndarray) -> list[int]:

@@ -7,20 +7,20 @@ import numpy as np
 import pytest
 import torch
 
-from braggnn_edge import train, upstream
-from braggnn_edge.errors import UserError
-from braggnn_edge.model import BraggNN, NetworkSpec
-from braggnn_edge.optimize import LoopSpec
-from braggnn_edge.table import PEAK, TRAIN, VALIDATION, PeakTable
-from braggnn_edge.train import located
-from quant.attention import NonLocal
-from quant.emulate import run as emulate
-from quant.export import run_qonnx
-from quant.network import load
-from quant.plan import BitPlan
-from quant.qat import QatSpec, load_quantized, run
-from quant.qnet import eval_exact
-from quant.vectors import random_codes
+from braggnn_edge.core.errors import UserError
+from braggnn_edge.peaks.table import PEAK, TRAIN, VALIDATION, PeakTable
+from braggnn_edge.training import train, upstream
+from braggnn_edge.training.model import BraggNN, NetworkSpec
+from braggnn_edge.training.optimize import LoopSpec
+from braggnn_edge.training.train import located
+from quant.contract.attention import NonLocal
+from quant.contract.emulate import run as emulate
+from quant.contract.network import load
+from quant.contract.vectors import random_codes
+from quant.exchange.execute import run_qonnx
+from quant.training.plan import BitPlan
+from quant.training.qat import QatSpec, load_quantized, run
+from quant.training.qnet import eval_exact
 
 torch.set_num_threads(1)
 SIZE = 9

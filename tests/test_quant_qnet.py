@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from braggnn_edge.errors import UserError
-from braggnn_edge.model import BraggNN, NetworkSpec
-from quant import qnet as q
-from quant.arithmetic import power_of_two_exponent
-from quant.plan import BitPlan
-from quant.vectors import hostile_codes, random_codes
+from braggnn_edge.core.errors import UserError
+from braggnn_edge.training.model import BraggNN, NetworkSpec
+from quant.contract.arithmetic import power_of_two_exponent
+from quant.contract.vectors import hostile_codes, random_codes
+from quant.training import qnet as q
+from quant.training.plan import BitPlan
 
 torch.set_num_threads(1)
 SPEC = NetworkSpec((4, 3), (5,), False, 0.0)

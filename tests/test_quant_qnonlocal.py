@@ -12,23 +12,25 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
-from braggnn_edge.errors import UserError
-from braggnn_edge.model import BraggNN, NetworkSpec, pooled
-from quant import attention, emulate, export, qnonlocal
-from quant import qnet as q
-from quant.arithmetic import Codes
-from quant.attention import NonLocal, nonlocal_codes
-from quant.emulate import run
-from quant.export import export_qonnx, run_qonnx
-from quant.from_qonnx import integer_network
-from quant.integers import integers
-from quant.layers import Leaky
-from quant.network import IntegerNetwork, load, save
-from quant.plan import AttentionPlan, BitPlan
-from quant.qnonlocal import QuantNonLocal, _TableSoftmax
-from quant.tables import exp_table
-from quant.to_qonnx import qonnx_model
-from quant.vectors import hostile_codes, random_codes
+from braggnn_edge.core.errors import UserError
+from braggnn_edge.training.model import BraggNN, NetworkSpec, pooled
+from quant.contract import attention, emulate
+from quant.contract.arithmetic import Codes
+from quant.contract.attention import NonLocal, nonlocal_codes
+from quant.contract.emulate import run
+from quant.contract.layers import Leaky
+from quant.contract.network import IntegerNetwork, load, save
+from quant.contract.tables import exp_table
+from quant.contract.vectors import hostile_codes, random_codes
+from quant.exchange.execute import run_qonnx
+from quant.exchange.from_qonnx import integer_network
+from quant.exchange.to_qonnx import qonnx_model
+from quant.training import export, qnonlocal
+from quant.training import qnet as q
+from quant.training.export import export_qonnx
+from quant.training.integers import integers
+from quant.training.plan import AttentionPlan, BitPlan
+from quant.training.qnonlocal import QuantNonLocal, _TableSoftmax
 
 torch.set_num_threads(1)
 SIZE, POOLED_SIZE = 9, 11

@@ -1,0 +1,65 @@
+"""The C++ compiler: looked up in one place, and small libraries compiled once and kept in the user's cache."""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from braggnn_edge.core.errors import UserError
+
+
+def require_compiler(compiler: str = "g++") -> None:
+    """Raise UserError when the C++ compiler is missing."""
+    if shutil.which(compiler) is None:
+        raise UserError(
+            f"{compiler} is not on the PATH; the fit, the compiled network and the C simulation need a C++ compiler "
+            "(Debian, Ubuntu: apt install g++)"
+        )
+
+
+def shared_library(source: Path, flags: tuple[str, ...], compiler: str = "g++") -> Path:
+    """The shared library of one C++ file, compiled for this processor when the cache has none.
+
+    The cache is ``braggnn-edge`` in $XDG_CACHE_HOME or ~/.cache (a temporary folder where neither can be written); a
+    library's name is a hash of the source, the flags, and the compiler's version and target, so that machines of
+    different kinds share a home. Processes may compile at the same time: the last one to finish wins, all are equal.
+    Raises UserError when the compiler is missing or fails.
+    """
+    require_compiler(compiler)
+    command = (compiler, *flags)
+    # Every predefined macro: version and instruction set in one.
+    target = _output((*command, "-dM", "-E", "-x", "c++", os.devnull))
+    key = hashlib.sha256(b"\0".join((source.read_bytes(), " ".join(command).encode(), target.encode())))
+    library = _cache() / f"{source.stem}-{key.hexdigest()[:16]}.so"
+    if not library.exists():
+        # Not rundir.written_aside: workers that start together all compile, each to a name of its own.
+        handle, aside = tempfile.mkstemp(suffix=".so", dir=library.parent)
+        os.close(handle)
+        try:
+            _output((*command, "-fPIC", "-shared", "-o", aside, str(source)))
+            os.replace(aside, library)
+        finally:
+            Path(aside).unlink(missing_ok=True)
+    return library
+
+
+def _cache() -> Path:
+    home = os.environ.get("XDG_CACHE_HOME") or str(Path("~").expanduser() / ".cache")
+    folder = Path(home) / "braggnn-edge"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if os.access(folder, os.W_OK):
+            return folder
+    except OSError:
+        pass
+    return Path(tempfile.mkdtemp(prefix="braggnn-edge-"))
+
+
+def _output(command: tuple[str, ...]) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        first = "\n".join(done.stderr.splitlines()[:5])
+        raise UserError(f"{command[0]} failed (exit {done.returncode}): {first}")
+    return done.stdout

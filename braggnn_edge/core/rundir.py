@@ -1,0 +1,230 @@
+"""Run directories: stages that are finished whole or not at all, and say why they run.
+
+``runs/<name>/<stage>/`` appears by one rename when its stage has finished; until then the stage works in
+``<stage>.partial/``, where what it wrote so far is found again after a kill. Nothing finished is deleted: a result
+that no longer fits its inputs is set aside as ``<stage>.old-<n>``.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from braggnn_edge.core.errors import UserError
+
+_PACKAGES = (
+    "torch",
+    "brevitas",
+    "qonnx",
+    "onnx",
+    "onnxruntime",
+    "hls4ml",
+    "numpy",
+    "scipy",
+    "h5py",
+    "fabio",
+    "distributed",
+)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of the chain.
+
+    needs: stages whose outputs it reads; sections: configuration sections it depends on; files: finds external
+    input files (hashed into the fingerprint); work: called as ``work(partial_directory)`` and free to continue what
+    an interrupted run with the same fingerprint left there.
+    """
+
+    name: str
+    needs: tuple[str, ...]
+    settings: Mapping[str, Any]
+    files: tuple[Path, ...]
+    work: Callable[[Path], None]
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file, read in blocks."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def written_aside(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``; rename it into place only when the block succeeds."""
+    aside = path.with_name(f".{path.name}.writing")
+    _remove(aside)  # what a killed process left
+    try:
+        yield aside
+        os.replace(aside, path)
+    finally:
+        _remove(aside)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def write_json(path: Path, document: Any) -> None:
+    """Write JSON aside, then rename."""
+    with written_aside(path) as aside:
+        aside.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n")
+
+
+def manifest_of(run: Path, stage: str) -> dict[str, Any]:
+    """The manifest of a finished stage; UserError when there is none."""
+    path = run / stage / "manifest.json"
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"stage {stage!r} of run {run.name!r} is not finished; run `braggnn-edge {stage}` first"
+        ) from error
+
+
+@contextlib.contextmanager
+def locked(run: Path) -> Iterator[None]:
+    """Hold the run directory: a second process working in it would mix two results. UserError when it cannot."""
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        stream = (run / ".lock").open("w")
+    except OSError as error:
+        raise UserError(f"run directory {run} cannot be written ({error.strerror}); choose another --runs") from error
+    with stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(
+                f"run {run.name!r} is in use by another process; wait for it or choose RUN=another"
+            ) from error
+        yield
+
+
+def execute(run: Path, stage: Stage, say: Callable[[str], None]) -> bool:
+    """Bring one stage up to date; its ``needs`` must be finished. Returns whether it had to run.
+
+    The fingerprint is the configuration it depends on and the sha256 of everything it reads.
+    """
+    inputs = {
+        f"{need}/{name}": digest for need in stage.needs for name, digest in manifest_of(run, need)["outputs"].items()
+    }
+    for path in stage.files:
+        if not path.is_file():
+            raise UserError(f"input {path} does not exist; correct its path in the configuration")
+        number, key = 1, path.name
+        while key in inputs:  # files of one name from different folders
+            number, key = number + 1, f"{path.name} ({number + 1})"
+        inputs[key] = sha256(path)
+    identity = {"stage": stage.name, "configuration": stage.settings, "inputs": inputs}
+    identity = json.loads(json.dumps(identity))
+    final, partial = run / stage.name, run / f"{stage.name}.partial"
+    reason = _why(final, identity)
+    if reason is None:
+        say(f"{stage.name}: up to date")
+        return False
+    resumed = _prepare(partial, identity, say)
+    say(f"{stage.name}: {'continues an interrupted run' if resumed else reason}")
+    commit = _git_commit()  # now: a checkout may move on during hours of training, the code at work does not
+    started = time.monotonic()
+    spent = json.loads((partial / "started.json").read_text())["seconds"] if resumed else 0.0
+    try:
+        stage.work(partial)
+    finally:
+        seconds = spent + time.monotonic() - started
+        write_json(partial / "started.json", {"identity": identity, "seconds": seconds})
+    outputs = {
+        str(path.relative_to(partial)): sha256(path)
+        for path in sorted(partial.rglob("*"))
+        if path.is_file() and path not in (partial / "started.json", partial / "manifest.json")
+    }
+    manifest = {
+        **identity,
+        "seed": stage.settings.get("seed"),
+        "git_commit": commit,
+        "python": platform.python_version(),
+        "packages": _versions(),
+        "outputs": outputs,
+        "wall_seconds": round(seconds, 3),
+    }
+    write_json(partial / "manifest.json", manifest)
+    (partial / "started.json").unlink()
+    if final.exists():
+        _set_aside(final, say)
+    os.replace(partial, final)
+    say(f"{stage.name}: done in {seconds:.1f} s")
+    return True
+
+
+def _why(final: Path, identity: dict[str, Any]) -> str | None:
+    """None when the finished stage still fits; else the reason to run."""
+    try:
+        manifest = json.loads((final / "manifest.json").read_text())
+        for part in ("configuration", "inputs", "outputs"):
+            manifest[part].items()
+    except FileNotFoundError:
+        return "runs for the first time"
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return "runs again: its manifest is damaged"
+    for part in ("configuration", "inputs"):
+        old, new = manifest[part], identity[part]
+        changed = sorted(k for k in {*old, *new} if old.get(k) != new.get(k))
+        if changed:
+            return f"runs again: {part} changed ({', '.join(changed[:4])}{' ...' if len(changed) > 4 else ''})"
+    for name, digest in manifest["outputs"].items():
+        path = final / name
+        if not path.is_file() or sha256(path) != digest:
+            return f"runs again: its output {name} is missing or was changed"
+    return None
+
+
+def _prepare(partial: Path, identity: dict[str, Any], say: Callable[[str], None]) -> bool:
+    """Make the working directory; True when it continues one of the same identity, others are set aside."""
+    marker = partial / "started.json"
+    with contextlib.suppress(OSError, ValueError):
+        if json.loads(marker.read_text())["identity"] == identity:
+            return True
+    if partial.exists():
+        _set_aside(partial, say)
+    partial.mkdir(parents=True)
+    write_json(marker, {"identity": identity, "seconds": 0.0})
+    return False
+
+
+def _set_aside(final: Path, say: Callable[[str], None]) -> None:
+    number = 1
+    while (aside := final.with_name(f"{final.name}.old-{number}")).exists():
+        number += 1
+    os.replace(final, aside)
+    say(f"{final.name}: the previous result is kept as {aside.name}")
+
+
+def _git_commit() -> str | None:
+    """Commit of the project's checkout ("+" when it has changes), or None outside one."""
+    where = Path(__file__).parent
+    try:
+        head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=where, capture_output=True, text=True, check=True)
+        dirty = subprocess.run(["git", "status", "--porcelain"], cwd=where, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return head.stdout.strip() + ("+" if dirty.stdout.strip() else "")
+
+
+def _versions() -> dict[str, str]:
+    versions = {}
+    for name in _PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    return versions

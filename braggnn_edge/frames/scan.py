@@ -1,0 +1,241 @@
+"""``Scan``: the frames of a measurement, one at a time, with dark and mask applied and bad pixels told apart."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import h5py
+import numpy as np
+
+from braggnn_edge.core.errors import UserError
+from braggnn_edge.frames.formats import BadFrame, FrameSource, check_file, images, open_source
+from braggnn_edge.frames.formats.braggnn import read_peaks
+from braggnn_edge.frames.formats.hdf5 import read_image
+
+#: What a mark in the raw pixels means: a bad pixel, a measured value, or what is usual for the format.
+Meaning = Literal["auto", "bad", "data"]
+#: Called with the index of a frame that is left out, and the reason.
+OnBad = Callable[[int, str], None]
+
+
+@dataclass(frozen=True)
+class Scan:
+    """Frames of one file or series, read lazily. It holds no open file, so that it can be sent to another process.
+
+    dark: (rows, cols) subtracted from every frame; mask: (rows, cols), True where a pixel is bad in every frame;
+    negative_is_bad: raw pixels below zero are bad; maximum_is_bad: raw pixels at the largest value of an unsigned
+    type are; peaks: labels that came with the scan (:func:`formats.braggnn.read_peaks`). Bad pixels are 0 in every
+    frame, after the dark.
+    """
+
+    name: str
+    source: FrameSource
+    dark: np.ndarray | None = None
+    mask: np.ndarray | None = None
+    peaks: np.ndarray | None = None
+    negative_is_bad: bool = False
+    maximum_is_bad: bool = False
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(frames, rows, cols)."""
+        return self.source.shape
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Type of the frames that :meth:`frames` yields: the file's own, or with a dark int32 or float32."""
+        if self.dark is None:
+            return self.source.dtype
+        floating = "f" in (self.source.dtype.kind, self.dark.dtype.kind)
+        return np.dtype(np.float32 if floating else np.int32)
+
+    @property
+    def omega(self) -> np.ndarray | None:
+        """Rotation (frames, 2), start and end of each frame in degrees, where the file has it."""
+        return self.source.omega
+
+    def frames(
+        self, start: int = 0, stop: int | None = None, on_bad: OnBad | None = None
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """(index, frame (rows, cols)) for start <= index < stop: :meth:`frames_with_valid` without the third."""
+        return ((index, frame) for index, frame, _ in self.frames_with_valid(start, stop, on_bad))
+
+    def frames_with_valid(
+        self, start: int = 0, stop: int | None = None, on_bad: OnBad | None = None
+    ) -> Iterator[tuple[int, np.ndarray, np.ndarray | None]]:
+        """(index, frame (rows, cols), valid (rows, cols)) for start <= index < stop, one chunk in memory at a time.
+
+        valid: False where a pixel is bad, and then 0 in the frame; None when all are good. With a dark the difference
+        is signed: int32 (clipped to its range where the file has wider integers), or float32 if either is floating.
+
+        A frame is bad when it cannot be decoded or holds NaN or infinity in a good pixel: BadFrame names scan, file
+        and frame. With ``on_bad`` it is called with the index and that message, and the frame is left out. Raises
+        UserError for a range outside the scan (at once) and for files that change shape or type, whatever ``on_bad``.
+        """
+        count = self.shape[0]
+        stop = count if stop is None else stop
+        if not 0 <= start <= stop <= count:
+            raise UserError(f"frames {start} to {stop} of {self.name!r}: expected 0 <= start <= stop <= {count}")
+        return self._frames(start, stop, on_bad)
+
+    def frame(self, index: int) -> np.ndarray:
+        """Frame ``index`` (rows, cols); reads whole chunks, so use :meth:`frames` for many."""
+        if not 0 <= index < self.shape[0]:
+            raise UserError(f"frame {index} of {self.name!r}: expected 0 to {self.shape[0] - 1}")
+        return next(self._frames(index, index + 1, None))[1]
+
+    def _frames(
+        self, start: int, stop: int, on_bad: OnBad | None
+    ) -> Iterator[tuple[int, np.ndarray, np.ndarray | None]]:
+        good = None if self.mask is None or not self.mask.any() else ~self.mask
+        index, raw_frames = start, self.source.read(start, stop)
+        while index < stop:
+            try:
+                raw = next(raw_frames)
+                valid = self._valid(raw, good)
+                frame = self._correct(index, raw, valid)
+            except BadFrame as error:
+                message = f"scan {self.name!r}, frame {index}: {error}"
+                if on_bad is None:
+                    raise BadFrame(message) from error
+                on_bad(index, message)
+                raw_frames = self.source.read(index + 1, stop)  # a generator that has raised is at its end
+            else:
+                yield index, frame, valid
+            index += 1
+
+    def _valid(self, raw: np.ndarray, good: np.ndarray | None) -> np.ndarray | None:
+        """The one place that decides which pixels of a frame are good; None for all."""
+        marked = None
+        if self.negative_is_bad and raw.dtype.kind in "if":
+            marked = raw < 0
+        elif self.maximum_is_bad and raw.dtype.kind == "u":
+            marked = raw == np.iinfo(raw.dtype).max
+        if marked is None or not marked.any():
+            return good
+        return ~marked if good is None else good & ~marked
+
+    def _correct(self, index: int, raw: np.ndarray, valid: np.ndarray | None) -> np.ndarray:
+        frame = raw
+        if self.dark is not None:
+            if self.dtype.kind == "f":
+                frame = raw.astype(np.float64) - self.dark
+            else:
+                wide = raw.astype(np.int64) if raw.dtype != np.uint64 else np.minimum(raw, 2**63 - 1).astype(np.int64)
+                limits = np.iinfo(np.int32)
+                frame = np.clip(wide - self.dark.astype(np.int64), limits.min, limits.max)
+            frame = frame.astype(self.dtype)
+        if valid is not None:
+            frame = np.where(valid, frame, frame.dtype.type(0))
+        if frame.dtype.kind == "f":
+            bad = frame.size - int(np.isfinite(frame).sum())
+            if bad:
+                raise BadFrame(
+                    f"{self.source.file_of(index)}: frame {index} holds {bad} pixels that are NaN or infinite; mask "
+                    "them or repair it"
+                )
+        return frame
+
+
+def open_scan(
+    format: str,
+    path: str | Path,
+    *,
+    name: str | None = None,
+    dataset: str | None = None,
+    dark: str | Path | None = None,
+    mask: str | Path | None = None,
+    peaks: str | Path | None = None,
+    negative: Meaning = "auto",
+    type_maximum: Meaning = "auto",
+) -> Scan:
+    """Open the scan ``path`` of a registered format (:data:`braggnn_edge.frames.formats.FORMATS`) without reading its
+    frames.
+
+    name: of the scan in messages, by default the file's; dataset: path of the 3-D data set inside an HDF5 file; dark
+    and mask: 2-D images, ``file.npy``, an image file, ``file.h5`` with one 2-D data set, or ``file.h5:data/set``; a
+    mask is bool or 0 / 1, true where a pixel is bad, or a NeXus ``pixel_mask``, where every bit says why it is bad;
+    peaks: a peaks file of the BraggNN layout. negative, type_maximum: see :func:`marks`. Raises UserError for any
+    file that does not fit.
+    """
+    path = Path(path)
+    source = open_source(format, path, dataset)
+    size = source.shape[1:]
+    negative_is_bad, maximum_is_bad = marks(format, source.dtype, negative, type_maximum)
+    return Scan(
+        path.stem if name is None else name,
+        source,
+        None if dark is None else _image("dark", str(dark), size),
+        None if mask is None else _mask(str(mask), size),
+        None if peaks is None else _peaks(Path(peaks), source.shape),
+        negative_is_bad,
+        maximum_is_bad,
+    )
+
+
+def marks(format: str, dtype: np.dtype, negative: Meaning, type_maximum: Meaning) -> tuple[bool, bool]:
+    """Whether negative pixels, and those at the largest value of an unsigned type, are bad.
+
+    "auto": negative pixels are bad in signed integers of image files (Pilatus: -1 in a gap, -2 dead); in floats and
+    in other formats they are data, left behind by a subtracted dark. The largest value is bad in 32 and 64 bits
+    (Eiger), where no pixel counts so far; in 8 and 16 bits it is a saturated pixel.
+    """
+    usual = format == "images" and dtype.kind == "i", dtype.kind == "u" and dtype.itemsize >= 4
+    asked = (negative, type_maximum)
+    first, second = (u if a == "auto" else a == "bad" for a, u in zip(asked, usual, strict=True))
+    return first, second
+
+
+def split_name(name: str) -> tuple[Path, str | None]:
+    """``path`` or ``path:data set`` as the two; a file whose own name holds a colon is taken as a path."""
+    path = Path(name)
+    if path.exists() or ":" not in name:
+        return path, None
+    head, _, dataset = name.rpartition(":")
+    return Path(head), dataset
+
+
+def _image(role: str, name: str, size: tuple[int, ...]) -> np.ndarray:
+    """A 2-D image of shape ``size`` from ``name``: a path, or path:data set."""
+    path, dataset = split_name(name)
+    check_file(path)
+    if path.suffix == ".npy":
+        try:
+            image = np.load(path, allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise UserError(f"{role} {path}: is not a readable npy file ({error})") from error
+    elif dataset is not None or h5py.is_hdf5(path):
+        image = read_image(path, dataset)
+    else:
+        image = images.read_image(path)
+    image = np.asarray(image)
+    if image.shape != size:
+        raise UserError(f"{role} {name}: has shape {image.shape}; expected {size}, that of a frame")
+    if image.dtype.kind not in "buif":
+        raise UserError(f"{role} {name}: is of type {image.dtype}; expected integers or floats")
+    if image.dtype.kind == "f" and not np.isfinite(image).all():
+        raise UserError(f"{role} {name}: holds NaN or infinity; repair it")
+    return image
+
+
+def _mask(name: str, size: tuple[int, ...]) -> np.ndarray:
+    image = _image("mask", name, size)
+    if name.rpartition("/")[2] == "pixel_mask" and image.dtype.kind == "u":
+        return image != 0
+    if not np.isin(image, (0, 1)).all():
+        raise UserError(f"mask {name}: holds other values than 0 (good) and 1 (bad)")
+    return image.astype(bool)
+
+
+def _peaks(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
+    peaks = read_peaks(path)
+    if len(peaks) and peaks["frame"].max() >= shape[0]:
+        raise UserError(f"{path}: names frame {peaks['frame'].max()}; the scan has {shape[0]} frames")
+    outside = (peaks["row"] < -0.5) | (peaks["row"] > shape[1] - 0.5) | (peaks["col"] < -0.5)
+    outside |= peaks["col"] > shape[2] - 0.5
+    if outside.any():
+        raise UserError(
+            f"{path}: {outside.sum()} peaks lie outside frames of {shape[1]} x {shape[2]}; wrong pair of files?"
+        )
+    return peaks

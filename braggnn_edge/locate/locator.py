@@ -1,0 +1,269 @@
+"""Reference inference: one :class:`Locator` over all forms of a network, patches or frames in, positions out.
+
+    locator = float_locator(net)                       # fastest form on this machine's CPU
+    offsets = locator.locate(patches)                  # (n, size, size) counts -> (n, 2) px
+    for found in locate_frames(locator, scan, bright_spots(threshold=45.0, size=locator.size)):
+        ...                                            # found.frame (m,), found.position (m, 2) px
+
+A locator works in batches, so memory is bounded whatever is asked of it; a batch for which the device has no memory is
+tried again in halves, and what is finished is kept. The forms of a quantized network are in
+:mod:`quant.exchange.locators`.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from braggnn_edge.core.errors import UserError
+from braggnn_edge.frames.scan import OnBad, Scan
+from braggnn_edge.locate.compiled import CompiledNetwork
+from braggnn_edge.locate.cuda import CudaPipeline
+from braggnn_edge.locate.eager import EagerNetwork
+from braggnn_edge.locate.fused import PRECISIONS, FoldedNetwork
+from braggnn_edge.locate.onnx_session import onnx_network
+from braggnn_edge.peaks import find as peaks
+from braggnn_edge.training.model import BraggNN
+
+Patches = NDArray[np.generic]
+Offsets = NDArray[np.float64]
+
+#: Types of counts that are handed on as they are; others become float32.
+_PASSED = tuple(np.dtype(name) for name in ("uint8", "uint16", "int16", "int32", "float32"))
+
+
+@dataclass
+class Locator:
+    """One form of a network on one device.
+
+    run: a block (m, size, size) of counts, C order, uint8, uint16, int16, int32 or float32 and finite, to offsets
+    (m, 2) px. name: of the form; precision and device: in words; batch: patches in a block, halved for good when the
+    device is out of memory, and never below ``least``.
+    """
+
+    name: str
+    size: int
+    run: Callable[[Patches], NDArray[np.floating]]
+    precision: str
+    device: str
+    batch: int = 4096
+    least: int = 16
+    retries: int = field(default=0, init=False)
+
+    def locate(self, patches: Patches) -> Offsets:
+        """Offsets (n, 2) (row, col) px from the centre pixel of patches (n, size, size) in counts.
+
+        A flat patch is answered like any other (its normalized pixels are 0). Raises UserError for another shape, a
+        type that is no real number, NaN or infinity, and when the device has no memory for ``least`` patches.
+        """
+        patches = np.asarray(patches)
+        if patches.ndim != 3 or patches.shape[1:] != (self.size, self.size):
+            raise UserError(
+                f"patches have shape {patches.shape}; {self.name} expects (n, {self.size}, {self.size}): cut patches "
+                "of that size, or choose the network trained for these"
+            )
+        if patches.dtype.kind not in "iuf":
+            raise UserError(f"patches are {patches.dtype}; expected integers or floats in detector counts")
+        offsets = np.empty((len(patches), 2))
+        start = 0
+        while start < len(patches):
+            stop = min(start + self.batch, len(patches))
+            block = _block(patches[start:stop], start)
+            try:
+                offsets[start:stop] = self.run(block)
+            except Exception as error:
+                if not _out_of_memory(error):
+                    raise
+                self._shrink(error)
+                continue
+            start = stop
+        return offsets
+
+    def stream(self, batches: Iterable[Patches]) -> Iterator[Offsets]:
+        """:meth:`locate` for one array of patches after the other; nothing is kept between them."""
+        for patches in batches:
+            yield self.locate(patches)
+
+    def _shrink(self, error: Exception) -> None:
+        if self.batch <= self.least:
+            raise UserError(
+                f"{self.device} has too little free memory for {self.batch} patches at a time in {self.name}; free "
+                "some, or locate on the CPU"
+            ) from error
+        self.batch = max(self.batch // 2, self.least)
+        self.retries += 1
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def _block(patches: Patches, start: int) -> Patches:
+    """Contiguous counts of a type that locators take."""
+    block = np.ascontiguousarray(patches, None if patches.dtype in _PASSED else np.float32)
+    if block.dtype.kind == "f" and not np.isfinite(block).all():
+        bad = start + int(np.argmin(np.isfinite(block).all(axis=(1, 2))))
+        raise UserError(
+            f"patch {bad} holds NaN, infinity or a value beyond float32; mask dead pixels before cutting patches"
+        )
+    return block
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Whether a library says that memory is short; onnxruntime has no type of its own for it."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    words = str(error).lower()
+    return isinstance(error, RuntimeError) and ("out of memory" in words or "failed to allocate memory" in words)
+
+
+def float_locator(
+    net: BraggNN,
+    backend: str = "compiled",
+    *,
+    precision: str = "float32",
+    device: str = "cpu",
+    threads: int = 0,
+    optimize: bool = False,
+) -> Locator:
+    """A trained float network as a locator.
+
+    backend: "compiled" (the C++ kernel: CPU, float32), "torch" (with all that is linear multiplied out), "onnxruntime",
+    or "eager" (torch, layer by layer as published, float32: the rival). precision: float64, float32, bfloat16 or
+    float16 for torch, float32 or float16 for onnxruntime. device: "cpu", "cuda" or "cuda:1"; "tensorrt"
+    besides for onnxruntime. threads: of the CPU (0: torch's number). optimize: torch.compile (torch alone; a minute).
+    Raises UserError for a combination that there is not, naming those there are.
+    """
+    threads = threads or torch.get_num_threads()
+    if backend not in BACKENDS:
+        raise UserError(f"backend {backend!r} is unknown; expected one of {', '.join(BACKENDS)}")
+    if optimize and backend != "torch":
+        raise UserError(f"backend {backend!r} has no torch.compile; leave out optimize, or choose torch")
+    return BACKENDS[backend](net, precision, device, threads, optimize)
+
+
+def _compiled(net: BraggNN, precision: str, device: str, threads: int, _: bool) -> Locator:
+    if precision != "float32" or device != "cpu":
+        raise UserError(f"the compiled network is float32 on the CPU, not {precision} on {device}; choose torch")
+    network = CompiledNetwork(net, threads)
+    return Locator("compiled", net.size, lambda x: network(_as_float(x)), precision, "CPU", batch=8192)
+
+
+def _torch(net: BraggNN, precision: str, device: str, _: int, optimize: bool) -> Locator:
+    if precision not in PRECISIONS:
+        raise UserError(f"precision {precision!r} is unknown; expected one of {', '.join(PRECISIONS)}")
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise UserError("torch sees no CUDA device; use device cpu, or install a CUDA build of torch")
+    if not device.startswith(("cpu", "cuda")):
+        raise UserError(f"torch has no device {device!r} here; expected cpu or cuda")
+    module = FoldedNetwork(net, precision).to(device).eval()
+    called: Any = torch.compile(module, dynamic=False) if optimize else module
+    if device.startswith("cuda"):
+        name = "torch.compile" if optimize else "torch"
+        pipeline = CudaPipeline(called, torch.device(device))
+        return Locator(name, net.size, pipeline, precision, torch.cuda.get_device_name(device), batch=1 << 18)
+
+    def run(block: Patches) -> NDArray[np.floating]:
+        with torch.inference_mode():
+            tensor = torch.from_numpy(block)
+            if optimize and len(block) < locator.batch:  # one compiled shape
+                tensor = torch.cat([tensor, tensor[-1:].expand(locator.batch - len(block), -1, -1)])
+            return called(tensor)[: len(block)].numpy()
+
+    # The activations of 64 patches stay in the processor's cache.
+    locator = Locator("torch.compile" if optimize else "torch", net.size, run, precision, "CPU", batch=64)
+    return locator
+
+
+def _eager(net: BraggNN, precision: str, device: str, *_: Any) -> Locator:
+    if precision != "float32" or device != "cpu":
+        raise UserError(f"the eager network is the float32 rival on the CPU, not {precision} on {device}; choose torch")
+    module = EagerNetwork(net).eval()
+
+    def run(block: Patches) -> NDArray[np.floating]:
+        with torch.inference_mode():
+            return module(torch.from_numpy(_as_float(block))).numpy()
+
+    return Locator("eager torch", net.size, run, precision, "CPU", batch=64)
+
+
+def _onnxruntime(net: BraggNN, precision: str, device: str, threads: int, _: bool) -> Locator:
+    run = onnx_network(net, precision, device, threads)
+    words = {"cpu": "CPU", "tensorrt": "TensorRT"}.get(device, device.upper())
+    batch = 128 if device == "cpu" else 65536
+    return Locator("onnxruntime", net.size, lambda x: run(_as_float(x)), precision, words, batch)
+
+
+def _as_float(block: Patches) -> NDArray[np.float32]:
+    return block.astype(np.float32, copy=False)
+
+
+#: Forms of a float network by name; each (net, precision, device, threads, optimize) to a locator.
+BACKENDS: dict[str, Callable[[BraggNN, str, str, int, bool], Locator]] = {
+    "compiled": _compiled,
+    "torch": _torch,
+    "onnxruntime": _onnxruntime,
+    "eager": _eager,
+}
+
+
+#: How peaks are found: a frame, and which of its pixels are good (None: all), to pixels (m, 2) whose patches fit.
+Find = Callable[[NDArray[Any], NDArray[np.bool_] | None], NDArray[np.int64]]
+
+
+@dataclass(frozen=True)
+class Located:
+    """Peaks of successive frames: frame (m,), pixel (m, 2) the brightest, position (m, 2) px in the frame."""
+
+    frame: NDArray[np.int64]
+    pixel: NDArray[np.int64]
+    position: Offsets
+
+
+def bright_spots(threshold: float, size: int, min_area: int = 4) -> Find:
+    """A :data:`Find` by one threshold in counts: the brightest pixel of every component whose patch fits."""
+
+    def find(frame: NDArray[Any], valid: NDArray[np.bool_] | None) -> NDArray[np.int64]:
+        found = peaks.detect(frame, threshold=threshold, valid=valid, min_area=min_area, size=size).components
+        found = found[~found["edge"]]
+        return np.stack([found["row"], found["col"]], axis=1).astype(np.int64)
+
+    return find
+
+
+def locate_frames(
+    locator: Locator,
+    scan: Scan,
+    find: Find,
+    start: int = 0,
+    stop: int | None = None,
+    on_bad: OnBad | None = None,
+) -> Iterator[Located]:
+    """Positions of all peaks of frames ``start`` to ``stop``, frames in order, in pieces.
+
+    One frame and the patches of about one batch are in memory at a time, whatever the length of the scan. ``on_bad`` is
+    called with a frame that cannot be read, which is left out; without it BadFrame is raised and the scan ends there.
+    """
+    frames: list[NDArray[np.int64]] = []
+    pixels: list[NDArray[np.int64]] = []
+    patches: list[Patches] = []
+    waiting = 0
+    for index, frame, valid in scan.frames_with_valid(start, stop, on_bad):
+        found = find(frame, valid)
+        frames.append(np.full(len(found), index))
+        pixels.append(found)
+        patches.append(peaks.crops(frame, found[:, 0], found[:, 1], locator.size))
+        waiting += len(found)
+        if waiting >= locator.batch:
+            yield _located(locator, frames, pixels, patches)
+            frames, pixels, patches, waiting = [], [], [], 0
+    if waiting:
+        yield _located(locator, frames, pixels, patches)
+
+
+def _located(
+    locator: Locator, frames: list[NDArray[np.int64]], pixels: list[NDArray[np.int64]], patches: list[Patches]
+) -> Located:
+    pixel = np.concatenate(pixels)
+    return Located(np.concatenate(frames), pixel, pixel + locator.locate(np.concatenate(patches)))

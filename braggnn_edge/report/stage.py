@@ -1,0 +1,330 @@
+"""Stage "report": ``report.json``, ``report.html`` and ``report.png`` from the results of all stages.
+
+The documents' keys are described in docs/artifacts.md; what was not measured is absent, never invented.
+"""
+
+import importlib.metadata
+import json
+import math
+import platform
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from braggnn_edge.core.config import Config, portable
+from braggnn_edge.core.errors import UserError
+from braggnn_edge.core.rundir import manifest_of, write_json, written_aside
+from braggnn_edge.evaluation import figures
+from braggnn_edge.evaluation.evaluate import errors_of, estimates_without_network, is_clean, losses, reference_of
+from braggnn_edge.evaluation.metrics import distances
+from braggnn_edge.peaks.table import TEST, TRAIN, VALIDATION, PeakTable
+from braggnn_edge.peaks.table import load as load_table
+from braggnn_edge.report import page
+from braggnn_edge.report.distribution import error_distribution
+from braggnn_edge.report.gallery import Centres, gallery, summary_picture
+
+Offsets = NDArray[np.float64]
+
+#: What the report takes over from the results, and what stands for a missing one (None: nothing).
+_COPIED: tuple[tuple[str, Any], ...] = (
+    ("bit_exact", {}),
+    ("layers", []),
+    ("hardware", []),
+    ("hostile", None),
+    ("reference_inference", None),
+)
+#: Learning curves by the name of their file, where they are called otherwise.
+_CURVES = {"qat": "quantized", "circuit_training": "circuit"}
+_NETWORKS = ("float", "float_compact", "quantized")
+
+
+@dataclass(frozen=True)
+class ReportSpec:
+    """notes: lines that open the report, such as that a run was trained for a short time only.
+
+    float_beats_centroid: refuse to report a float BraggNN whose p95 is not below that of the centre of mass.
+    """
+
+    notes: tuple[str, ...] = ()
+    float_beats_centroid: bool = False
+
+
+def run(
+    spec: ReportSpec,
+    cfg: Config,
+    run: Path,
+    stages: tuple[str, ...],
+    hardware: list[dict[str, Any]],
+    directory: Path,
+    say: Callable[[str], None],
+) -> None:
+    """The stage: collect what ``stages`` of ``run`` left and :func:`build` the report in ``directory``.
+
+    hardware: the report's rows of that name, before those that the comparison itself made. What was compared is read
+    from the csim stage, or for a circuit from the rtlsim stage, whichever is among ``stages``.
+    """
+    table = load_table(run / "label/peaks.h5")
+    evidence = next(name for name in ("csim", "rtlsim") if name in stages)
+    try:
+        results = json.loads((run / evidence / "results.json").read_text())
+        with np.load(run / evidence / "predictions.npz", allow_pickle=False) as file:
+            predictions = {name: file[name].astype(np.float64) for name in file.files}
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(
+            f"results of the {evidence} stage cannot be read ({error}); run `braggnn-edge {evidence}`"
+        ) from error
+    results["hardware"] = hardware + (results.get("hardware", []) if evidence == "rtlsim" else [])
+    if "reference" in stages:
+        try:
+            results["reference_inference"] = json.loads((run / "reference/reference.json").read_text())
+            (directory / "figures").mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(run / "reference/reference.png", directory / "figures/reference.png")
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"results of the reference stage cannot be read ({error}); run `braggnn-edge reference`"
+            ) from error
+    manifests = {name: manifest_of(run, name) for name in stages}
+    last = manifests[evidence]
+    config = cfg.plain(tuple(cfg.sections))
+    config.get("search", {}).pop("storage", None)  # no part of the result, and may hold a password
+    info = {
+        "name": run.name,
+        "seed": cfg.seed,
+        "config": config,
+        "notes": spec.notes,
+        "versions": {"python": last["python"], **last["packages"]},
+        "git_commit": last["git_commit"],
+    }
+    seconds = {name: manifest["wall_seconds"] for name, manifest in manifests.items()}
+    document = build(
+        table,
+        predictions,
+        results,
+        _histories(run, stages),
+        seconds,
+        info,
+        directory,
+        spec.float_beats_centroid,
+    )
+    for name, entry in document["errors_px"].items():
+        say(f"  {name:24s} p50 {entry['p50']:.4f}  p75 {entry['p75']:.4f}  p95 {entry['p95']:.4f} px")
+    say(f"  bit-exactness: {page.verdict(document['bit_exact'])}")
+
+
+def _histories(run: Path, stages: tuple[str, ...]) -> dict[str, list[dict[str, float]]]:
+    """The learning curves that the training stages wrote, by network."""
+    found = {}
+    trained = [stage for stage in ("train", "compact", "qat", "circuit") if stage in stages]
+    for path in (p for stage in trained for p in sorted((run / stage).glob("*.json"))):
+        content = json.loads(path.read_text())
+        if path.name != "manifest.json" and isinstance(content, dict) and "history" in content:
+            found[_CURVES.get(path.stem, path.stem)] = content["history"]
+    order = ("full", "compact", *_CURVES.values())
+    return dict(sorted(found.items(), key=lambda item: order.index(item[0]) if item[0] in order else len(order)))
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The JSON document, and what its pictures need: the compared peaks, all estimates and the reference (n, 2) px."""
+
+    document: dict[str, Any]
+    used: PeakTable
+    estimates: dict[str, Offsets]
+    reference: Offsets
+
+
+def build(
+    table: PeakTable,
+    predictions: Mapping[str, NDArray[np.floating]],
+    results: Mapping[str, Any],
+    histories: Mapping[str, Sequence[Mapping[str, float]]],
+    seconds: Mapping[str, float],
+    info: Mapping[str, Any],
+    directory: Path,
+    float_beats_centroid: bool = False,
+) -> dict[str, Any]:
+    """Write ``report.json``, ``report.html``, ``report.png`` and ``figures/*.png``; return the JSON document.
+
+    histories: as in :func:`figures.learning_curves`; the rest as in :func:`evaluate_run`. Nothing is written when
+    that raises UserError, or when ``float_beats_centroid`` is asked for and is not so.
+    """
+    evaluation = evaluate_run(table, predictions, results, seconds, info)
+    if float_beats_centroid:
+        _require_float(evaluation.document["errors_px"])
+    _write(evaluation, histories, directory)
+    return evaluation.document
+
+
+def evaluate_run(
+    table: PeakTable,
+    predictions: Mapping[str, NDArray[np.floating]],
+    results: Mapping[str, Any],
+    seconds: Mapping[str, float],
+    info: Mapping[str, Any],
+) -> Evaluation:
+    """The content of ``report.json``.
+
+    table: the full peak table; predictions: form to offsets (n, 2) px for the rows of ``table.of(TEST)``; results: of
+    the csim stage (``bit_exact``, ``layers``, ``hardware``, and perhaps ``notes``, ``hostile``), perhaps with the
+    reference stage's document as ``reference_inference``; seconds: wall time of each stage; info: ``name``, ``seed``,
+    ``config`` (plain), and where known ``split_by``, ``notes``, ``versions``, ``git_commit``. Raises
+    UserError when there is nothing to test on, or predictions do not fit the table.
+    """
+    test = table.of(TEST)
+    kind = reference_of(test)
+    rows = test.has(kind)
+    used = test.where(rows)
+    if len(used.peaks) == 0:
+        raise UserError("no test peak has a known position; change the split or lower the threshold")
+    reference = used.offsets(kind)
+    estimates = estimates_without_network(used, kind, reference, int(info["seed"]))
+    for name in _ordered(predictions):
+        estimates[name] = _checked(name, predictions[name], len(test.peaks))[rows]
+    errors = errors_of(estimates, reference, kind)
+    document: dict[str, Any] = {
+        "name": info["name"],
+        "seed": info["seed"],
+        "notes": [*_lines(info.get("notes")), *_lines(results.get("notes"))],
+        "dataset": _dataset(table, info),
+        "reference": {"kind": kind, "left_out": int((~rows).sum())},
+        "errors_px": errors,
+        "loses_to_centroid": losses(errors),
+    }
+    if kind == "truth":
+        document["reference"]["voigt_not_converged"] = int((~used.has("voigt")).sum())
+    else:
+        clean = is_clean(used)
+        selected = {name: values[clean] for name, values in estimates.items()}
+        document["errors_px_clean"] = errors_of(selected, reference[clean], kind)
+        document["loses_to_centroid_clean"] = losses(document["errors_px_clean"])
+    for key, empty in _COPIED:
+        if results.get(key, empty) is not None:
+            document[key] = _known(results.get(key, empty))
+    document["seconds"] = dict(seconds)
+    document["versions"] = info.get("versions") or _versions()
+    if info.get("git_commit"):
+        document["git_commit"] = info["git_commit"]
+    document["configuration"] = portable(info["config"])
+    return Evaluation(document, used, estimates, reference)
+
+
+def _ordered(predictions: Mapping[str, Any]) -> list[str]:
+    return [n for n in _NETWORKS if n in predictions] + [n for n in predictions if n not in _NETWORKS]
+
+
+def _checked(name: str, given: NDArray[np.floating], count: int) -> Offsets:
+    offsets: Offsets = np.asarray(given, np.float64)
+    if offsets.shape != (count, 2):
+        raise UserError(
+            f"predictions of {name!r} have shape {offsets.shape}, the test split needs {(count, 2)}; "
+            "run `braggnn-edge csim`"
+        )
+    if not np.isfinite(offsets).all():
+        bad = int((~np.isfinite(offsets).all(axis=1)).sum())
+        raise UserError(f"predictions of {name!r} are not finite on {bad} of {count} patches; train it again")
+    return offsets
+
+
+def _require_float(errors: Mapping[str, Mapping[str, Any]]) -> None:
+    got, rival = errors.get("float", {}).get("p95", math.inf), errors["centre_of_mass"]["p95"]
+    if not got < rival:
+        raise UserError(
+            f"the float BraggNN's p95 of {got:.3f} px is not below the centre of mass ({rival:.3f} px): "
+            "train it longer ([full.loop] max_iterations), or set float_beats_centroid = false in [report]"
+        )
+
+
+def _dataset(table: PeakTable, info: Mapping[str, Any]) -> dict[str, Any]:
+    config = info.get("config", {})
+    entry: dict[str, Any] = {"source": _source(table)}
+    for name, split in (("train", TRAIN), ("validation", VALIDATION), ("test", TEST)):
+        entry[name] = int((table.peaks["split"] == split).sum())
+    entry["split_by"] = info.get("split_by") or _split_by(config)
+    shift = max((config[s]["shift"] for s in ("full", "compact", "qat") if "shift" in config.get(s, {})), default=0)
+    train = table.of(TRAIN)
+    truth = int(train.has("truth").sum())
+    entry["labels"] = {"truth": truth, "voigt": int((train.has("best") & ~train.has("truth")).sum())}
+    entry["patch"] = {"size": table.size, "centred_on": "brightest pixel", "training_shift": shift}
+    entry["test_scans"] = _test_scans(table, config)
+    return {key: value for key, value in entry.items() if value not in (None, [])}
+
+
+def _source(table: PeakTable) -> str:
+    known = table.has("truth")
+    words = []
+    for index, name in enumerate(table.scans):
+        mine = table.peaks["scan"] == index
+        words.append(f"{name} ({'simulated' if known[mine].any() else 'measured'})")
+    return ", ".join(words)
+
+
+def _split_by(config: Mapping[str, Any]) -> str | None:
+    split = config.get("split")
+    if not split:
+        return None
+    return (
+        f"blocks of {split['block']} frames; {split['guard']} frame(s) on either side of a border are left "
+        "out, since a reflection rocks through several; a scan used for one part alone is whole in it"
+    )
+
+
+def _test_scans(table: PeakTable, config: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """How the peaks of every test scan were selected."""
+    peaks = table.of(TEST).peaks
+    keys = ("name", "format", "threshold", "min_area", "max_residual", "unsaturated")
+    described = []
+    for index, name in enumerate(table.scans):
+        count = int((peaks["scan"] == index).sum())
+        scan = next((s for s in config.get("scan", []) if s.get("name") == name), {"name": name})
+        if count:
+            lone = {"lone": config["peaks"]["lone"]} if "lone" in config.get("peaks", {}) else {}
+            described.append({key: scan[key] for key in keys if key in scan} | lone | {"peaks": count})
+    return described
+
+
+def _lines(notes: Any) -> list[str]:
+    return [notes] if isinstance(notes, str) else [str(line) for line in notes or ()]
+
+
+def _known(value: Any) -> Any:
+    """Drop what is unknown (None, NaN) from nested JSON values."""
+    if isinstance(value, Mapping):
+        kept = {str(key): _known(item) for key, item in value.items()}
+        return {key: item for key, item in kept.items() if item is not None}
+    if isinstance(value, list | tuple):
+        return [item for item in map(_known, value) if item is not None]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _versions() -> dict[str, str]:
+    names = ("torch", "brevitas", "qonnx", "onnx", "onnxruntime", "hls4ml", "numpy", "scipy", "matplotlib")
+    return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in names}
+
+
+def _write(evaluation: Evaluation, histories: Mapping[str, Sequence[Mapping[str, float]]], directory: Path) -> None:
+    """Draw the pictures and write all documents."""
+    document, used, reference = evaluation.document, evaluation.used, evaluation.reference
+    described = page.REFERENCES[document["reference"]["kind"]]
+    errors = {name: distances(offsets, reference) for name, offsets in evaluation.estimates.items()}
+    answered = {name: values[np.isfinite(values)] for name, values in errors.items()}
+    folder = directory / "figures"
+    folder.mkdir(parents=True, exist_ok=True)
+    error_distribution(answered, described, folder / "errors.png")
+    figures.error_by_height(errors, used.peaks["maximum"], described, folder / "height.png")
+    marks = {name: offsets for name, offsets in evaluation.estimates.items() if name != "cramer_rao_bound"}
+    subject = next((n for n in marks if n.startswith(("rtl", "csim"))), list(marks)[-1])
+    centres = Centres(used.patches(), marks, reference, described, subject)
+    gallery(centres, folder / "gallery.png")
+    summary_picture(centres, answered, page.headline(document, subject), directory / "report.png")
+    if any(histories.values()):
+        figures.learning_curves(histories, folder / "curves.png")
+    if document["layers"]:
+        figures.bit_widths(document["layers"], folder / "bits.png")
+    write_json(directory / "report.json", document)
+    with written_aside(directory / "report.html") as aside:
+        aside.write_text(page.render(document, subject, folder), encoding="utf-8")

@@ -1,0 +1,177 @@
+"""The training loop, shared by float training and quantization-aware training: resumable to the same weights."""
+
+import contextlib
+import math
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from braggnn_edge.core.errors import UserError
+from braggnn_edge.core.rundir import written_aside
+
+
+def position_loss(predicted: Tensor, offsets: Tensor, huber: float) -> Tensor:
+    """Mean loss of positions (n, 2) in px: squared error, or Huber's with its corner at ``huber`` px if not 0."""
+    if huber:
+        return nn.functional.huber_loss(predicted, offsets, delta=huber)
+    return nn.functional.mse_loss(predicted, offsets)
+
+
+@dataclass(frozen=True)
+class LoopSpec:
+    """How long and how fast to train.
+
+    max_iterations: upper limit, 0 to take the network as it is begun; evaluate_every: iterations between validations
+    (and checkpoints); patience: validations without improvement before stopping early (0: never); learning_rate: of
+    Adam, the peak of it for "one_cycle" (5 % warm-up, cosine to 1 % of the peak); batch: patches an iteration, over all
+    devices.
+    """
+
+    batch: int = 512
+    learning_rate: float = 3e-4
+    schedule: Literal["constant", "one_cycle"] = "constant"
+    max_iterations: int = 80_000
+    evaluate_every: int = 500
+    patience: int = 20
+
+    def __post_init__(self) -> None:
+        if (
+            min(self.batch, self.evaluate_every) < 1
+            or min(self.max_iterations, self.patience) < 0
+            or self.learning_rate <= 0
+        ):
+            raise UserError(
+                "batch, evaluate_every and learning_rate must be positive, max_iterations and patience 0 or more"
+            )
+
+    def rate(self, iteration: int) -> float:
+        """Learning rate of one iteration: a pure function, so that a resumed run follows the same curve."""
+        if self.schedule == "constant":
+            return self.learning_rate
+        warm = max(1, self.max_iterations // 20)
+        if iteration < warm:
+            return self.learning_rate * (iteration + 1) / warm
+        progress = (iteration - warm) / max(1, self.max_iterations - warm)
+        return self.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
+
+
+Evaluation = Callable[[], Mapping[str, float]]
+
+
+def optimize(
+    module: nn.Module,
+    loss: Callable[[nn.Module, int], Tensor],
+    evaluate: Evaluation,
+    spec: LoopSpec,
+    checkpoint: Path,
+    say: Callable[[str], None],
+    after_step: Callable[[int], None] | None = None,
+    settled: int = 0,
+) -> list[dict[str, float]]:
+    """Minimize ``loss(module, iteration)`` with Adam; leave ``module`` at its best validation.
+
+    ``evaluate()`` returns figures of the module as it is; the one called "score" (px, lower is better) picks the
+    best, from iteration ``settled`` on (pruning, for one, must be over before a network counts). After every
+    validation all state goes to ``checkpoint`` (aside, then renamed), and a rerun continues from there to the same
+    weights, bit for bit on the same machine and thread count. Under torchrun every rank must call this; gradients
+    are averaged, rank 0 validates and writes. Returns the learning curve.
+    """
+    rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    optimizer = torch.optim.Adam(module.parameters(), lr=spec.learning_rate)
+    state = _load(checkpoint)
+    history: list[dict[str, float]] = []
+    best: dict[str, Any] = {"score": math.inf, "iteration": 0, "module": None}
+    start = 0
+    if state is not None:
+        module.load_state_dict(state["module"])
+        optimizer.load_state_dict(state["optimizer"])
+        history, best, start = state["history"], state["best"], state["iteration"]
+        say(f"  continues at iteration {start}")
+    wrapped = nn.parallel.DistributedDataParallel(module) if world > 1 else module
+    running, count = 0.0, 0
+    iteration = start
+    while iteration < spec.max_iterations and not _stalled(spec, history, best["iteration"]):
+        module.train()
+        for group in optimizer.param_groups:
+            group["lr"] = spec.rate(iteration)
+        optimizer.zero_grad(set_to_none=True)
+        value = loss(wrapped, iteration)
+        value.backward()
+        optimizer.step()
+        if after_step is not None:
+            after_step(iteration)
+        running, count = running + float(value.detach()), count + 1
+        iteration += 1
+        if iteration % spec.evaluate_every and iteration < spec.max_iterations:
+            continue
+        module.eval()
+        figures = _evaluated(evaluate, rank, world)
+        if not math.isfinite(running) or not math.isfinite(figures["score"]):
+            raise UserError(
+                f"training diverged at iteration {iteration}; lower the learning rate ({spec.learning_rate})"
+            )
+        history.append({"iteration": iteration, "loss": running / count, **figures})
+        running, count = 0.0, 0
+        if iteration >= settled and figures["score"] < best["score"]:
+            copied = {key: item.detach().clone() for key, item in module.state_dict().items()}
+            best = {"score": figures["score"], "iteration": iteration, "module": copied}
+        say(f"  iteration {iteration:6d}/{spec.max_iterations}  loss {history[-1]['loss']:.3e}  " + _line(figures))
+        if rank == 0:
+            everything = {
+                "module": module.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "iteration": iteration,
+            }
+            with written_aside(checkpoint) as aside:
+                torch.save({**everything, "history": history, "best": best}, aside)
+    if best["module"] is not None:
+        module.load_state_dict(best["module"])
+    module.eval()
+    return history
+
+
+def _stalled(spec: LoopSpec, history: list[dict[str, float]], best_at: int) -> bool:
+    if not spec.patience or not history or not best_at:
+        return False
+    return history[-1]["iteration"] - best_at >= spec.patience * spec.evaluate_every
+
+
+def _evaluated(evaluate: Evaluation, rank: int, world: int) -> dict[str, float]:
+    figures = [dict(evaluate()) if rank == 0 else {}]
+    if world > 1:
+        dist.broadcast_object_list(figures, src=0)
+    return figures[0]
+
+
+def _line(figures: Mapping[str, float]) -> str:
+    return "  ".join(f"{key} {value:.4f}" for key, value in figures.items())
+
+
+def _load(checkpoint: Path) -> dict[str, Any] | None:
+    if not checkpoint.exists():
+        return None
+    try:
+        return torch.load(checkpoint, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many types for a damaged file; each means the same to the user
+        raise UserError(
+            f"checkpoint {checkpoint.name} is damaged ({error}); delete it to train from the start"
+        ) from error
+
+
+@contextlib.contextmanager
+def process_group(device: str):
+    """Join the process group of torchrun when there is one (NCCL on GPUs, gloo on CPUs)."""
+    if "WORLD_SIZE" not in os.environ or int(os.environ["WORLD_SIZE"]) == 1:
+        yield
+        return
+    dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()

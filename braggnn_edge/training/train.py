@@ -1,0 +1,219 @@
+"""Stages "train" and "compact": the full float BraggNN by the paper's recipe, the compact one for the firmware."""
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from braggnn_edge.core.errors import UserError
+from braggnn_edge.core.rundir import write_json
+from braggnn_edge.evaluation import figures
+from braggnn_edge.evaluation.metrics import distances, validation_figures
+from braggnn_edge.peaks.table import TRAIN, VALIDATION, PeakTable
+from braggnn_edge.peaks.table import load as load_table
+from braggnn_edge.training import upstream
+from braggnn_edge.training.dataset import Batches, Peaks, min_max
+from braggnn_edge.training.model import BraggNN, NetworkSpec
+from braggnn_edge.training.optimize import LoopSpec, optimize, position_loss
+
+#: A direction along which more than this share of the labels' variance is left in the errors counts as lost, on at
+#: least so many peaks.
+_LOST, _FEW = 0.8, 50
+
+
+@dataclass(frozen=True)
+class TrainSpec:
+    """One float network and how it is trained.
+
+    shift: largest random shift in px (the paper's m); dihedral: random reflections and transpositions besides; huber:
+    corner in px of Huber's loss, which lets crowded peaks weigh less (0: the paper's squared error);
+    precision: "float32", or "bfloat16" for autocast on a GPU; initial: a checkpoint in the upstream form to start
+    from; labels: "best" (the truth of simulated peaks, the fit of measured ones) or "voigt" (the fit of all); seed:
+    added to the run's for the initial weights and the batches alone; loop: see LoopSpec, whose defaults with these are
+    the paper's recipe (Adam 3e-4, batch 512, MSE).
+    """
+
+    network: NetworkSpec = field(default_factory=NetworkSpec)
+    loop: LoopSpec = field(default_factory=LoopSpec)
+    shift: int = 1
+    dihedral: bool = False
+    huber: float = 0.0
+    precision: Literal["float32", "bfloat16"] = "float32"
+    initial: str = ""
+    labels: Literal["best", "voigt"] = "best"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if min(self.shift, self.huber, self.seed) < 0:
+            raise UserError(f"shift {self.shift}, huber {self.huber} and seed {self.seed} must be 0 or more")
+
+
+def choose_device() -> str:
+    """The GPU of this process when there is one, else the CPU."""
+    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
+
+
+def predict(net: BraggNN, patches: NDArray[np.generic], device: str = "cpu", chunk: int = 4096) -> NDArray[np.float64]:
+    """Offsets (n, 2) in px from the centre pixel for patches (n, size, size) in counts."""
+    net = net.to(device).eval()
+    parts = []
+    with torch.inference_mode():
+        for start in range(0, len(patches), chunk):
+            block = np.ascontiguousarray(patches[start : start + chunk], dtype=np.float32)
+            parts.append(located(net, torch.from_numpy(block).to(device)).double().cpu().numpy())
+    return np.concatenate(parts) if parts else np.zeros((0, 2))
+
+
+def located(net: nn.Module, patches: Tensor) -> Tensor:
+    """Offsets (n, 2) px of patches (n, size, size) in counts by a network that answers in the upstream form."""
+    size = patches.shape[-1]
+    images = min_max(patches)[:, None].contiguous(memory_format=torch.channels_last)
+    return upstream.to_offset(net(images), size)
+
+
+def train_network(
+    spec: TrainSpec, table: PeakTable, seed: int, directory: Path, name: str, say: Callable[[str], None]
+) -> BraggNN:
+    """Train one network on the table's train split, validated on its validation split; write ``<name>.pt``.
+
+    Raises UserError when there is nothing to train on, or when the result is no better than the constant predictor.
+    """
+    device, seed = choose_device(), seed + spec.seed
+    train, validation = (Peaks.of(table.of(part), spec.labels, device) for part in (TRAIN, VALIDATION))
+    for part, peaks in (("train", train), ("validation", validation)):
+        if len(peaks) == 0:
+            raise UserError(f"no {part} peaks with a {spec.labels} label; lower the thresholds or change the split")
+    if spec.shift > table.shift:
+        raise UserError(f"{name}: shift {spec.shift} exceeds the margin of {table.shift} px kept around the patches")
+    torch.manual_seed(seed)
+    net = (
+        upstream.load_checkpoint(Path(spec.initial), spec.network)
+        if spec.initial
+        else BraggNN(spec.network, table.size)
+    )
+    if net.size != table.size:
+        raise UserError(
+            f"{name}: checkpoint {Path(spec.initial).name} is for patches of {net.size} px, those of this run have "
+            f"{table.size}; set size in [peaks] or leave out initial"
+        )
+    net = net.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in the stubs
+    spec_batch = min(spec.loop.batch, len(train))
+    batches = Batches(train, spec_batch, spec.shift, seed, spec.dihedral)
+    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+
+    def loss(module: nn.Module, iteration: int) -> Tensor:
+        patches, offsets = batches(iteration, rank, world)
+        images = min_max(patches)[:, None].contiguous(memory_format=torch.channels_last)
+        with torch.autocast(device.split(":")[0], torch.bfloat16, enabled=spec.precision == "bfloat16"):
+            output = module(images)
+        if spec.huber:
+            return position_loss(upstream.to_offset(output.float(), table.size), offsets, spec.huber)
+        return nn.functional.mse_loss(output.float(), upstream.from_offset(offsets, table.size))
+
+    patches, offsets = (tensor.cpu().numpy() for tensor in validation.centred())
+
+    def evaluate() -> dict[str, float]:
+        return validation_figures(distances(predict(net, patches, device), offsets))
+
+    say(
+        f"{name}: {sum(p.numel() for p in net.parameters())} parameters, {len(train)} peaks, {len(validation)} held out"
+    )
+    history = optimize(net, loss, evaluate, spec.loop, directory / f"{name}.checkpoint", say)
+    check_learned(predict(net, patches, device), offsets, name)
+    if rank == 0:
+        upstream.save_checkpoint(net, directory / f"{name}.pt")
+        write_json(directory / f"{name}.json", {"history": history, "spec": _describe(spec), "size": table.size})
+    return net
+
+
+def check_learned(predicted: NDArray[np.float64], offsets: NDArray[np.float64], name: str) -> None:
+    """Refuse answers (n, 2) px that are no better than the centre pixel: dead units, a diverged run."""
+    got, trivial = float(np.mean(distances(predicted, offsets))), float(np.mean(np.linalg.norm(offsets, axis=1)))
+    if not got < 0.9 * trivial:
+        raise UserError(
+            f"{name}: mean validation error {got:.3f} px is that of the constant predictor ({trivial:.3f} px): the "
+            "network has not learned; train longer or lower the learning rate"
+        )
+
+
+def check_directions(predicted: NDArray[np.float64], offsets: NDArray[np.float64], name: str) -> None:
+    """Refuse answers (n, 2) px that follow the labels along one direction only.
+
+    A narrow head such as the published 16-8-4-2 can pass on a single number (docs/ablation.md has how often).
+    """
+    if (lost := unexplained(predicted, offsets)) > _LOST:
+        raise UserError(
+            f"{name}: along one direction {lost:.0%} of the labels' variance is left in the errors: the network "
+            "answers a single number; set another seed in its table, or wider layers in dense"
+        )
+
+
+def unexplained(predicted: NDArray[np.float64], offsets: NDArray[np.float64]) -> float:
+    """The errors' share of the labels' variance (n, 2) along the direction where it is largest; 0 for few peaks."""
+    if len(offsets) < _FEW:
+        return 0.0
+    errors, labels = np.cov((predicted - offsets).T), np.cov(offsets.T)
+    return float(np.linalg.eigvals(np.linalg.solve(labels, errors)).real.max())
+
+
+def _describe(spec: TrainSpec) -> dict[str, Any]:
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(spec.network).items()}
+
+
+def load_network(directory: Path, name: str) -> BraggNN:
+    """A network that :func:`train_network` wrote, with its activation slope."""
+    try:
+        described = json.loads((directory / f"{name}.json").read_text())["spec"]
+        fields: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in described.items()
+        }
+        spec = NetworkSpec(**fields)  # what an older file does not name has its default
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{name}.json of the train stage cannot be read ({error}); run `braggnn-edge train`") from error
+    return upstream.load_checkpoint(directory / f"{name}.pt", spec)
+
+
+def run(table: PeakTable, name: str, spec: TrainSpec, seed: int, directory: Path, say: Callable[[str], None]) -> None:
+    """The stage: train one network; write ``<name>.pt``, ``<name>.json`` and ``curves.png``.
+
+    Under torchrun the other processes follow through :func:`assist`.
+    """
+    _share(name)
+    net = train_network(spec, table, seed, directory, name, say)
+    patches, offsets = Peaks.of(table.of(VALIDATION), spec.labels).centred()
+    check_directions(predict(net, patches.numpy(), choose_device()), offsets.numpy(), name)
+    history = json.loads((directory / f"{name}.json").read_text())["history"]
+    figures.learning_curves({name: history}, directory / "curves.png")
+    (directory / f"{name}.checkpoint").unlink(missing_ok=True)
+
+
+def assist(run_directory: Path, specs: dict[str, tuple[str, TrainSpec]], seed: int) -> None:
+    """The part of torchrun's processes beyond the first: compute gradients of the networks that it trains.
+
+    specs: network name to its stage and description.
+    """
+    while name := _share(""):
+        stage, spec = specs[name]
+        table = load_table(run_directory / "label" / "peaks.h5")
+        train_network(spec, table, seed, run_directory / f"{stage}.partial", name, lambda _: None)
+
+
+def dismiss() -> None:
+    """Let the processes in :func:`assist` end; called by the first process when it is done."""
+    _share("")
+
+
+def _share(name: str) -> str:
+    """The first process's ``name``, on every process."""
+    shared: list[Any] = [name]
+    if dist.is_initialized():
+        dist.broadcast_object_list(shared, src=0)
+    return shared[0]

@@ -1,0 +1,115 @@
+"""C simulation of a whole circuit: counts to offsets, compared with the integer circuit part by part."""
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from braggnn_edge.core.errors import UserError
+from firmware_sim.forms import csim
+from firmware_sim.forms.chunks import Arrays, Progress, map_chunks
+from firmware_sim.forms.compare import Comparison, compare_chunks, compare_layers, compare_step
+from quant.contract import emulate
+from quant.contract.arithmetic import Codes
+from quant.contract.circuit import Circuit
+
+
+@dataclass(frozen=True)
+class Simulated:
+    """What the compiled circuit makes of n patches: codes (n, window, window); base and offsets (n, 2).
+
+    ``base`` is the centroid's answer, 0 where there is none.
+    """
+
+    codes: Codes
+    base: Codes
+    offsets: Codes
+
+
+def run(
+    executable: csim.Executable, circuit: Circuit, counts: NDArray[np.integer], *,
+    workers: int, chunk: int, out_dir: Path, progress: Progress | None = None,
+) -> Codes:  # fmt: skip
+    """Offsets as codes (n, 2) of whole, saturated counts (n, window, window), in chunks like :func:`csim.run`.
+
+    ``executable`` is :func:`firmware_sim.forms.csim.build` of the circuit's project; one of another circuit is refused,
+    and so are counts beyond the normalizer's range.
+    """
+    checked = _checked(executable, circuit, counts)
+
+    def work(_: int, part: NDArray[np.integer]) -> Arrays:
+        return {"outputs": parts(executable, circuit, part).offsets}
+
+    results = map_chunks(
+        work, checked, key=f"circuit {executable.key}", chunk=chunk, workers=workers, out_dir=out_dir,
+        progress=progress,
+    )  # fmt: skip
+    return np.concatenate([np.zeros((0, 2), np.int64), *(result["outputs"] for result in results)])
+
+
+def parts(executable: csim.Executable, circuit: Circuit, counts: NDArray[np.integer]) -> Simulated:
+    """Normalizer, centroid and whole circuit on counts (n, window, window), all patches at once."""
+    checked = _checked(executable, circuit, counts)
+    with tempfile.TemporaryDirectory() as name:
+        source, result = Path(name, "counts"), Path(name, "results")
+        checked.tofile(source)
+        csim.call([str(executable.circuit), str(source), str(result)])
+        found = np.fromfile(result, np.int64).reshape(-1, circuit.window**2 + 4)
+    if len(found) != len(checked):
+        raise UserError(f"{executable.circuit} made {len(found)} results of {len(checked)} patches; build it again")
+    return Simulated(found[:, :-4].reshape(checked.shape), found[:, -4:-2], found[:, -2:])
+
+
+def simulate(
+    executable: csim.Executable, circuit: Circuit, counts: NDArray[np.integer], *,
+    workers: int, chunk: int, out_dir: Path, progress: Progress | None = None,
+) -> tuple[Codes, Comparison]:  # fmt: skip
+    """Like :func:`run`, and compare every part with the integer circuit: normalizer, centroid, each layer, sum.
+
+    The network's layers are given the integer circuit's codes, so that a wrong normalizer is no wrong layer. ``sum``
+    is what the whole circuit answers. ``wrong`` counts the patches with a wrong offset.
+    """
+    checked = _checked(executable, circuit, counts)
+
+    def work(start: int, part: NDArray[np.integer]) -> tuple[Codes, Comparison]:
+        found = parts(executable, circuit, part)
+        return found.offsets, compare_parts(executable, circuit, part, found, start)
+
+    key = f"simulate circuit {executable.key} {circuit.digest}"
+    return compare_chunks(work, checked, key=key, chunk=chunk, workers=workers, out_dir=out_dir, progress=progress)
+
+
+def compare_parts(
+    executable: csim.Executable, circuit: Circuit, counts: NDArray[np.integer], found: Simulated, start: int = 0
+) -> Comparison:
+    """Compare what :func:`parts` found of counts (n, window, window), and the layers of the network, in their order."""
+    codes = circuit.normalizer.codes(counts)
+    outputs = emulate.run(circuit.network, codes).outputs
+    base = np.zeros_like(outputs) if circuit.centroid is None else circuit.centroid.codes(codes)
+    offsets = circuit.combined(codes, outputs)
+    saturations = int(np.count_nonzero(offsets != outputs + base))
+    steps = [
+        compare_step("normalizer", codes, found.codes, start=start),
+        *([] if circuit.centroid is None else [compare_step("centroid", base, found.base, start=start)]),
+        compare_layers(executable, circuit.network, codes, start)[1],
+        compare_step("sum", offsets, found.offsets, saturations, start),
+    ]
+    layers = tuple(layer for step in steps for layer in step.layers)
+    first = next((step.first for step in steps if step.first is not None), None)
+    return Comparison(len(counts), steps[-1].wrong, layers, first)
+
+
+def _checked(executable: csim.Executable, circuit: Circuit, counts: NDArray[np.integer]) -> NDArray[np.int64]:
+    if executable.project.circuit != circuit.digest:
+        raise UserError("the compiled project is not of this circuit; write its project and build it again")
+    found, window = np.asarray(counts), circuit.window
+    if found.shape[1:] != (window, window) or found.dtype.kind not in "iu":
+        raise UserError(f"counts are {found.dtype} of shape {found.shape}, expected integers (n, {window}, {window})")
+    low, high = circuit.normalizer.count_range
+    if found.size and not low <= found.min() <= found.max() <= high:
+        raise UserError(
+            f"counts span {found.min()} to {found.max()}, expected {low} to {high}; make them with Circuit.counts"
+        )
+    return np.ascontiguousarray(found, np.int64)

@@ -1,0 +1,166 @@
+"""RTL simulation: the Verilog of a project, or a netlist of it, compiled by Verilator and run cycle by cycle."""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from braggnn_edge.core.errors import UserError
+from hls.rtl.project import RtlProject, load_rtl
+from hls.tools import programs as tools
+from quant.contract.arithmetic import Codes
+
+_DRIVER = Path(__file__).with_name("rtlsim_driver.cpp")
+
+#: Warnings are of what generated code does by design: unused low bits, constants sized by the generator. Verilator's
+#: own library is compiled without optimization, the design with little: a clock is some microseconds all the same.
+_VERILATOR = (
+    "--cc", "--exe", "--build", "-O3", "--x-assign", "fast", "--x-initial", "fast", "--noassert", "-Wno-fatal",
+    "--prefix", "Vtop", "-o", "simulation",
+)  # fmt: skip
+
+
+_OPTIMIZATION = ("OPT_FAST=-O1", "OPT_SLOW=-O0", "OPT_GLOBAL=-O0")
+_NETLIST_OPTIMIZATION = ("OPT_FAST=-O0", "OPT_SLOW=-O0", "OPT_GLOBAL=-O0")  # much to compile, few patches to run
+
+
+@dataclass(frozen=True)
+class Simulator:
+    """A compiled design: ``path`` is the program, ``project`` says what its ports are."""
+
+    path: Path
+    project: RtlProject
+
+
+@dataclass(frozen=True)
+class RtlRun:
+    """What a simulation saw.
+
+    outputs: (n, 2) codes in the order in which they came. latency: clocks from the edge that took the first patch,
+    sent alone, to the edge that took its result. interval: clocks a patch, over all patches after the first; with
+    random gaps and stalls it includes them. waited, stalled: clocks in which a patch or a result had to wait.
+    """
+
+    outputs: Codes
+    cycles: int
+    latency: int
+    interval: float
+    waited: int
+    stalled: int
+
+
+def build(project_dir: Path, build_dir: Path, netlist: list[Path] | None = None) -> Simulator:
+    """Compile the Verilog sources of an RTL project, or ``netlist`` files in their place, in ``build_dir/<key>/``.
+
+    What was compiled before is not compiled again. Raises UserError where Verilator is missing or fails, with the log's
+    path.
+    """
+    project = load_rtl(project_dir)
+    if project.language != "verilog":
+        raise UserError(f"{project_dir}: Verilator reads no {project.language}; write the project in Verilog")
+    files = sorted(project_dir.glob("src/*.v")) if netlist is None else netlist
+    make = (*tools.VERILATOR_MAKE, *(_OPTIMIZATION if netlist is None else _NETLIST_OPTIMIZATION))
+    digest = hashlib.sha256(_DRIVER.read_bytes() + project.name.encode())
+    for path in files:
+        digest.update(f"{path.name}\n".encode() + path.read_bytes())
+    final = build_dir / digest.hexdigest()[:16]
+    program = final / "simulation"
+    if program.exists():
+        return Simulator(program, project)
+    tools.find(tools.VERILATOR)
+    build_dir.mkdir(parents=True, exist_ok=True)
+    log = (build_dir / "verilator.log").resolve()
+    with tempfile.TemporaryDirectory(dir=build_dir, prefix=".compile-") as name:
+        aside = Path(name).resolve()
+        arguments = [
+            *_VERILATOR, "--top-module", project.name, "--Mdir", str(aside),
+            *(part for variable in make for part in ("-MAKEFLAGS", variable)),
+            str(_DRIVER.resolve()), *(str(path.resolve()) for path in files),
+        ]  # fmt: skip
+        kept = _runtime(build_dir)
+        for path in kept.glob("*.o"):
+            shutil.copy(path, aside)
+            os.utime(aside / path.name, (time.time() + 3600,) * 2)  # make takes them for older than its own file
+        tools.call(tools.VERILATOR, arguments, aside, log)
+        if not kept.exists():
+            (aside / "kept").mkdir()
+            for path in aside.glob("verilated*.o"):
+                shutil.copy(path, aside / "kept")
+            with contextlib.suppress(OSError):  # another build was faster
+                os.replace(aside / "kept", kept)
+        final.mkdir(exist_ok=True)
+        os.replace(aside / "simulation", program)
+    return Simulator(program, project)
+
+
+def _runtime(build_dir: Path) -> Path:
+    """Where Verilator's own library is kept, compiled, for the next design: half the time of a small one."""
+    digest = hashlib.sha256()
+    for path in sorted(tools.verilator_include().glob("verilated*")):
+        digest.update(path.read_bytes())
+    return build_dir / f"runtime-{digest.hexdigest()[:16]}"
+
+
+def run(simulator: Simulator, counts: NDArray[np.integer], *, seed: int, stalls: bool = True) -> RtlRun:
+    """Feed counts (n, window, window), as :meth:`quant.contract.circuit.Circuit.counts` gives them, to the design.
+
+    stalls: gaps between the patches and back-pressure on the results, drawn from ``seed``; without them the patches
+    come one a clock. The first patch always runs alone. Raises UserError where the design gets stuck, gives too many
+    results, or changes a result that was not taken yet.
+    """
+    project = simulator.project
+    data = _checked(project, counts)
+    with tempfile.TemporaryDirectory() as name:
+        source, result = Path(name, "counts"), Path(name, "outputs")
+        data.astype(np.int32).tofile(source)
+        sizes = [len(data), project.window**2, project.count_bits, seed, int(stalls)]
+        command = [str(simulator.path), str(source), str(result), *map(str, sizes)]
+        found = subprocess.run(command, capture_output=True, text=True, check=False, errors="replace")
+        if found.returncode:
+            log = simulator.path.with_name("simulation.log")
+            log.write_text(f"{' '.join(command)}\n{found.stdout}{found.stderr}")
+            raise UserError(f"{simulator.path} ended with status {found.returncode}; all it said is in {log}")
+        raw = np.fromfile(result, np.uint64)
+    seen = json.loads(found.stdout)
+    if len(raw) != len(data) or seen["unstable"]:
+        raise UserError(
+            f"{simulator.path}: {len(data)} patches, {seen['sent']} of them taken, {len(raw)} results after "
+            f"{seen['cycles']} clocks, {seen['unstable']} results changed before they were taken; its stream interface "
+            "is broken"
+        )
+    interval = seen["burst"] / max(1, len(data) - 2)
+    return RtlRun(
+        unpacked(raw, project.output.bits), seen["cycles"], seen["latency"], interval, seen["waited"], seen["stalled"]
+    )
+
+
+def unpacked(raw: NDArray[np.uint64], bits: int) -> Codes:
+    """Words of two signed codes, the first one lowest, to codes (n, 2)."""
+    words = raw.astype(np.int64)
+    codes = np.stack([words, words >> bits], axis=1) & ((1 << bits) - 1)
+    return np.where(codes >> (bits - 1), codes - (1 << bits), codes)
+
+
+def _checked(project: RtlProject, counts: NDArray[np.integer]) -> NDArray[np.integer]:
+    found = np.asarray(counts)
+    if found.shape[1:] != (project.window, project.window) or found.dtype.kind not in "iu":
+        raise UserError(
+            f"counts are {found.dtype} of shape {found.shape}, expected integers (n, {project.window}, "
+            f"{project.window})"
+        )
+    high = 1 << (project.count_bits - project.count_signed)
+    low = -high if project.count_signed else 0
+    if found.size and not low <= found.min() <= found.max() < high:
+        raise UserError(
+            f"counts span {found.min()} to {found.max()}, expected {low} to {high - 1}; saturate them first"
+        )
+    return found

@@ -1,0 +1,256 @@
+"""What a search may choose from, and a trial's choice as a circuit to train."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from braggnn_edge.core import config
+from braggnn_edge.core.errors import UserError
+from braggnn_edge.peaks.table import TRAIN, VALIDATION, PeakTable
+from braggnn_edge.training.model import BraggNN
+from braggnn_edge.training.optimize import LoopSpec
+from quant.training.circuit_spec import CircuitSpec
+
+#: Of what a study holds: raised when trials of before and after are no longer comparable.
+VERSION = 1
+
+#: Orders of each matrix that the tracing tries: more of them save a few per cent, alike for all trials.
+ORDERS = 4
+
+#: How look-up tables and latency are measured: part of what makes trials comparable.
+MEASURE = f"da4ml trace of the whole circuit, {ORDERS} orders, adders of three operands"
+
+
+@dataclass(frozen=True)
+class SearchSpec:
+    """How long to search, where trials are kept, and what they may choose from.
+
+    trials: that have a result or were refused, over all processes; storage: "" for ``search.db`` in the run directory,
+    a database URL, or "journal:PATH" (:mod:`firmware_sim.search.storage`); study: its name there; sampler: "tpe"
+    (tree-structured Parzen estimators), "nsga2" or "random"; seed: added to the run's for what is chosen, not for the
+    training; startup: trials drawn at random before "tpe" learns, and the size of a generation of "nsga2"; float_loop,
+    loop: of the training of a trial, in place of those of the circuit; limit: look-up tables above which a circuit is
+    not traced; map: whether Yosys maps the points of the front as well.
+
+    Choices, any of: windows (px), centroids, kernels (px), widths, pressed (into a budget of look-up tables, or not).
+    Ranges, from lowest to highest: convolutions, channels (of each), layers (hidden dense ones), units (of each),
+    input_bits, weight_bits, activation_bits, sparsity, channel_sparsity, lut_budget; equal ends fix a value. All else
+    is that of the circuit, which is itself the first trial where it lies in the space.
+    """
+
+    trials: int = 100
+    storage: str = ""
+    study: str = "search"
+    sampler: Literal["tpe", "nsga2", "random"] = "tpe"
+    seed: int = 0
+    startup: int = 6
+    float_loop: LoopSpec = field(
+        default_factory=lambda: LoopSpec(256, 3e-3, "one_cycle", max_iterations=1500, evaluate_every=1500, patience=0)
+    )
+    loop: LoopSpec = field(
+        default_factory=lambda: LoopSpec(256, 2e-3, "one_cycle", max_iterations=2500, evaluate_every=250, patience=0)
+    )
+    limit: int = 200_000
+    map: bool = False
+    windows: tuple[int, ...] = (7, 9)
+    centroids: tuple[Literal["squared", "intensity", "none"], ...] = ("squared", "intensity", "none")
+    kernels: tuple[int, ...] = (3,)
+    widths: tuple[Literal["channel", "layer", "fixed"], ...] = ("channel", "layer", "fixed")
+    pressed: tuple[bool, ...] = (True, False)
+    convolutions: tuple[int, int] = (0, 1)
+    channels: tuple[int, int] = (2, 6)
+    layers: tuple[int, int] = (1, 3)
+    units: tuple[int, int] = (6, 48)
+    input_bits: tuple[int, int] = (4, 8)
+    weight_bits: tuple[int, int] = (3, 8)
+    activation_bits: tuple[int, int] = (3, 8)
+    sparsity: tuple[float, float] = (0.0, 0.95)
+    channel_sparsity: tuple[float, float] = (0.0, 0.4)
+    lut_budget: tuple[int, int] = (600, 10_000)
+
+    def __post_init__(self) -> None:
+        if min(self.trials, self.startup - 1, self.limit, len(self.study)) < 1 or self.seed < 0:
+            raise UserError(
+                f"search: trials {self.trials} and limit {self.limit} must be positive, startup {self.startup} 2 or "
+                f"more, seed {self.seed} 0 or more, study {self.study!r} not empty"
+            )
+        for name in ("windows", "centroids", "kernels", "widths", "pressed"):
+            values = getattr(self, name)
+            if not values or len(set(values)) != len(values):
+                raise UserError(f"search: {name} {values} must be one or more different values")
+        if any(value < 1 or value % 2 == 0 for value in (*self.windows, *self.kernels)):
+            raise UserError(f"search: windows {self.windows} and kernels {self.kernels} must be odd numbers of px")
+        for name, (least, most) in _LIMITS.items():
+            low, high = getattr(self, name)
+            if not least <= low <= high <= most:
+                raise UserError(
+                    f"search: {name} [{low}, {high}] is not a range; expected lowest and highest, within {least} to "
+                    f"{most}"
+                )
+
+
+#: Lowest and highest ends of the ranges.
+_LIMITS: dict[str, tuple[float, float]] = {
+    "convolutions": (0, 6),
+    "channels": (1, 256),
+    "layers": (0, 6),
+    "units": (1, 512),
+    "input_bits": (2, 12),
+    "weight_bits": (2, 8),
+    "activation_bits": (2, 8),
+    "sparsity": (0.0, 0.99),
+    "channel_sparsity": (0.0, 0.99),
+    "lut_budget": (1, 10_000_000),
+}
+
+#: Keys of the circuit, and of its parts, that trials choose.
+_CHOSEN = {
+    "": ("float_loop", "loop", "sparsity", "channel_sparsity", "lut_budget"),
+    "front": ("window", "centroid", "bits"),
+    "network": ("conv", "kernel", "dense", "weight_bits", "activation_bits", "widths"),
+}
+#: Keys of :class:`SearchSpec` that leave old trials comparable when they change.
+_FREE = ("trials", "storage", "study", "sampler", "seed", "startup", "map")
+
+
+class Chooser(Protocol):
+    """The part of ``optuna.trial.Trial`` that is used."""
+
+    def suggest_categorical(self, name: str, choices: Any) -> Any: ...
+    def suggest_int(self, name: str, low: int, high: int, *, log: bool = False) -> int: ...
+    def suggest_float(self, name: str, low: float, high: float) -> float: ...
+
+
+def choose(trial: Chooser, spec: SearchSpec, circuit: CircuitSpec) -> CircuitSpec:
+    """The circuit that a trial stands for; UserError where its parts do not fit together.
+
+    Every parameter is drawn in every trial, also that of a layer it has not: samplers that learn from all parameters
+    together know no others. Sizes and budgets are drawn by their logarithm: one channel more counts for less where
+    there are many.
+    """
+    front = dataclasses.replace(
+        circuit.front,
+        window=trial.suggest_categorical("window", spec.windows),
+        centroid=trial.suggest_categorical("centroid", spec.centroids),
+        bits=trial.suggest_int("input_bits", *spec.input_bits),
+    )
+    convolutions = trial.suggest_int("convolutions", *spec.convolutions)
+    layers = trial.suggest_int("layers", *spec.layers)
+    channels = [trial.suggest_int(f"channels_{i + 1}", *spec.channels, log=True) for i in range(spec.convolutions[1])]
+    units = [trial.suggest_int(f"units_{i + 1}", *spec.units, log=True) for i in range(spec.layers[1])]
+    kernel = trial.suggest_categorical("kernel", spec.kernels)
+    network = dataclasses.replace(
+        circuit.network,
+        conv=tuple(channels[:convolutions]),
+        kernel=kernel if convolutions else circuit.network.kernel,
+        dense=tuple(units[:layers]),
+        weight_bits=trial.suggest_int("weight_bits", *spec.weight_bits),
+        activation_bits=trial.suggest_int("activation_bits", *spec.activation_bits),
+        widths=trial.suggest_categorical("widths", spec.widths),
+    )
+    budget = trial.suggest_int("lut_budget", *spec.lut_budget, log=True)
+    return dataclasses.replace(
+        circuit,
+        front=front,
+        network=network,
+        float_loop=spec.float_loop,
+        loop=spec.loop,
+        sparsity=trial.suggest_float("sparsity", *spec.sparsity),
+        channel_sparsity=trial.suggest_float("channel_sparsity", *spec.channel_sparsity),
+        lut_budget=budget if trial.suggest_categorical("pressed", spec.pressed) else 0,
+    )
+
+
+def parameters(spec: SearchSpec, circuit: CircuitSpec) -> dict[str, Any] | None:
+    """What :func:`choose` would have to draw for ``circuit`` but for its loops; None where it is outside the space.
+
+    Parameters of what the circuit has not are those in the middle of their range.
+    """
+    front, network = circuit.front, circuit.network
+    wanted = {
+        "window": front.window, "centroid": front.centroid, "input_bits": front.bits,
+        "convolutions": len(network.conv), "layers": len(network.dense), "kernel": network.kernel,
+        "weight_bits": network.weight_bits, "activation_bits": network.activation_bits, "widths": network.widths,
+        "sparsity": circuit.sparsity, "channel_sparsity": circuit.channel_sparsity, "pressed": circuit.lut_budget > 0,
+        **{f"channels_{i + 1}": value for i, value in enumerate(network.conv)},
+        **{f"units_{i + 1}": value for i, value in enumerate(network.dense)},
+    }  # fmt: skip
+    if circuit.lut_budget:
+        wanted["lut_budget"] = circuit.lut_budget
+    if not network.conv:
+        wanted["kernel"] = spec.kernels[0]
+    given = _Given(wanted)
+    try:
+        choose(given, spec, circuit)
+    except UserError:  # of the middle of ranges that the circuit is not in
+        return None
+    return given.drawn if given.inside and wanted.keys() <= given.drawn.keys() else None
+
+
+class _Given:
+    """A chooser that draws what it is given, and notes whether it could have been drawn."""
+
+    def __init__(self, wanted: dict[str, Any]) -> None:
+        self._wanted, self.drawn, self.inside = wanted, dict[str, Any](), True
+
+    def suggest_categorical(self, name: str, choices: Any) -> Any:
+        return self._note(name, choices[0], lambda value: value in choices)
+
+    def suggest_int(self, name: str, low: int, high: int, *, log: bool = False) -> int:
+        return self._note(name, round((low * high) ** 0.5 if log else (low + high) / 2), lambda v: low <= v <= high)
+
+    def suggest_float(self, name: str, low: float, high: float) -> float:
+        return self._note(name, (low + high) / 2, lambda value: low <= value <= high)
+
+    def _note(self, name: str, middle: Any, could: Callable[[Any], bool]) -> Any:
+        value = self._wanted.get(name, middle)
+        self.inside &= could(value)
+        self.drawn[name] = value if could(value) else middle
+        return self.drawn[name]
+
+
+def table_of(circuit: CircuitSpec) -> dict[str, Any]:
+    """The ``[circuit]`` table as JSON-able values, every key written."""
+    return json.loads(json.dumps(dataclasses.asdict(circuit)))
+
+
+def circuit_of(table: dict[str, Any], where: str) -> CircuitSpec:
+    """The circuit of :func:`table_of`; UserError naming ``where`` for a table of another version."""
+    return config.parse(CircuitSpec, table, where)
+
+
+def identity(
+    spec: SearchSpec, circuit: CircuitSpec, table: PeakTable, teacher: BraggNN | None, seed: int
+) -> dict[str, Any]:
+    """What two trials must share to be compared: what is chosen from, all that is not chosen, peaks, teacher, seed."""
+    space = {key: value for key, value in dataclasses.asdict(spec).items() if key not in _FREE}
+    fixed = {key: value for key, value in table_of(circuit).items() if key not in _CHOSEN[""]}
+    for part in ("front", "network"):
+        fixed[part] = {key: value for key, value in fixed[part].items() if key not in _CHOSEN[part]}
+    return {
+        "version": VERSION, "measure": MEASURE, "seed": seed, "data": peaks_digest(table),
+        "teacher": None if teacher is None else _weights_digest(teacher), "circuit": fixed,
+        "search": json.loads(json.dumps(space)),
+    }  # fmt: skip
+
+
+def peaks_digest(table: PeakTable) -> str:
+    """sha256 of what is trained and validated on: crops and labels, not the columns that no trial reads."""
+    digest = hashlib.sha256(json.dumps([table.size, table.shift, str(table.crops.dtype)]).encode())
+    for part in (TRAIN, VALIDATION):
+        rows = table.of(part)
+        for values in (rows.crops, rows.offsets("best"), rows.has("best")):
+            digest.update(np.ascontiguousarray(values).tobytes())
+    return digest.hexdigest()
+
+
+def _weights_digest(net: BraggNN) -> str:
+    digest = hashlib.sha256()
+    for name, value in net.state_dict().items():
+        digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,132 @@
+"""The HLS project of a whole circuit: hls4ml's network between our normalizer, centroid and saturated sum."""
+
+import json
+import os
+import re
+import shutil
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from braggnn_edge.core.errors import UserError
+from hls.project.layered import BACKENDS, CXX_FLAGS, OPTIMIZATION, Project, write_project
+from hls.project.targets import target
+from hls.project.test_bench import Golden, centroid_headers, render, test_bench_files
+from quant.contract import circuit as circuits
+from quant.contract.arithmetic import Codes, Format
+from quant.contract.block_shift import BlockShift
+from quant.contract.circuit import Circuit
+from quant.contract.vectors import hostile_codes
+
+
+def write_circuit_project(
+    qonnx_path: Path, circuit: Circuit, directory: Path, *, patches: NDArray[np.generic], backend: str = "Vitis",
+    **options: Any,
+) -> Project:  # fmt: skip
+    """Write the HLS project of a circuit whose network is in the QONNX file (:mod:`quant.exchange.circuit_qonnx`).
+
+    patches (n, size, size) are detector values for the golden vectors; hostile counts are added to them.
+    options: those of :func:`hls.project.layered.write_project`, except its vectors and back ends with a shell of their
+    own. The directory must not exist. It appears, complete, only when hls4ml's model was found to be the circuit's
+    network; otherwise a UserError says what differs. The same arguments give the same bytes.
+    """
+    if backend not in BACKENDS:
+        raise UserError(f"back end {backend!r} is not offered for circuits; expected {' or '.join(BACKENDS)}")
+    if directory.exists():
+        raise UserError(f"{directory} exists; remove it or choose another directory for the project")
+    counts = golden_counts(circuit, patches)
+    aside = directory.with_name(f".{directory.name}.circuit")
+    shutil.rmtree(aside, ignore_errors=True)
+    try:
+        made = write_project(
+            qonnx_path, circuit.network, circuit.normalizer, aside, counts=counts, backend=backend, **options
+        )
+        project = replace(made, circuit=circuit.digest)
+        for name, text in _files(circuit, project, counts, _style(aside, made)).items():
+            (aside / name).write_text(text)
+        circuits.save(circuit, aside / "circuit.json")
+        _make_top(aside, project)
+        # What write_project made of the network alone, and the circuit has instead.
+        for name in (f"{project.name}_test.cpp", "tb_data/codes_to_outputs.dat", "integer.json"):
+            (aside / name).unlink()
+        os.replace(aside, directory)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return project
+
+
+def golden_counts(circuit: Circuit, patches: NDArray[np.generic]) -> Codes:
+    """Counts (n, window, window): those of patches (k, size, size), then hostile ones, up to the ends of the range."""
+    low, high = circuit.normalizer.count_range
+    signed = low < 0
+    form = Format(high.bit_length() + signed, 0, signed)
+    return np.concatenate([circuit.counts(patches), hostile_codes(circuit.window, form)])
+
+
+def _files(circuit: Circuit, project: Project, counts: Codes, style: str) -> dict[str, str]:
+    """Everything around the network, by path."""
+    base, output, top = circuit.centroid, circuit.output, project.top
+    codes = circuit.normalizer.codes(counts)
+    vectors = Golden(counts, codes, counts, circuit.run(codes))
+    names = {"TOP": top, "NAME": project.name, "N": circuit.window**2, "STYLE": style}
+    header = {
+        "GUARD": top.upper(), "TOP": top, "OUTPUT_BITS": output.bits, "OUTPUT_INTEGER": output.bits - output.frac,
+        "HAS_CENTROID": int(base is not None), "STREAMS": int(project.io_type == "io_stream"),
+    }  # fmt: skip
+    sources = f"firmware/{top}.cpp firmware/{project.name}.cpp"
+    return {
+        **test_bench_files(top, "circuit", circuit.network, vectors),
+        **({} if base is None else centroid_headers(base)),
+        f"firmware/{top}.h": render("circuit.h", header),
+        f"firmware/{top}.cpp": render("circuit.cpp", names),
+        "Makefile": render(
+            "Makefile", {"CXX_FLAGS": " ".join((OPTIMIZATION, *CXX_FLAGS)), "NAME": top, "SOURCES": sources}
+        ),
+        "README.txt": _readme(circuit, project, len(counts)),
+        "project.json": json.dumps(asdict(project), indent=1) + "\n",
+    }
+
+
+def _readme(circuit: Circuit, project: Project, counts: int) -> str:
+    normalizer, base = circuit.normalizer, circuit.centroid
+    signed = not isinstance(normalizer, BlockShift)
+    values = {
+        "COMMANDS": render(f"README_{project.backend}.txt", {}), "BACKEND": project.backend,
+        "IO_TYPE": project.io_type, "TOP": project.top, "NAME": project.name, "SIZE": circuit.window,
+        "COUNT_TYPE": f"ap_{'' if signed else 'u'}int<{normalizer.count_bits}>",
+        "NORMALIZER": "min-max with a table of reciprocals" if signed else "block-floating shift",
+        "CENTROID": "none: the network is the whole estimate" if base is None
+        else "firmware/centroid.h: the network corrects it; tables in centroid_tables.h",
+        "CORRECTION": "the offset" if base is None else "its correction",
+        "OUTPUT_TYPE": circuit.output.ap_type, "OUTPUT_FRAC": circuit.output.frac,
+        "PART": f"{project.part} ({target(project.target).board})", "CLOCK": f"{1000 / project.clock_mhz:g}",
+        "STRATEGY": project.strategy, "REUSE": ", ".join(map(str, project.reuse)), "HLS4ML": project.hls4ml,
+        "COUNTS": counts,
+    }  # fmt: skip
+    return render("README_circuit.txt", values)
+
+
+def _style(directory: Path, project: Project) -> str:
+    """How hls4ml schedules its top function: "PIPELINE II=n" or "DATAFLOW"."""
+    text = (directory / "firmware" / f"{project.name}.cpp").read_text()
+    found = re.findall(r"#pragma HLS (PIPELINE.*|DATAFLOW)", text)
+    if len(found) != 1:
+        raise UserError(f"hls4ml {project.hls4ml} gave its top function {len(found)} styles, expected 1")
+    return str(found[0]).strip()
+
+
+def _make_top(directory: Path, project: Project) -> None:
+    """Let the vendor's scripts build the circuit, whose name is the project's there, with the network beside it."""
+    network, first = f"firmware/{project.name}.cpp", "add_files firmware/${project_name}.cpp"
+    for name, pattern, text in (
+        ("project.tcl", f'set project_name "{project.name}"', f'set project_name "{project.top}"'),
+        ("build_prj.tcl", first, f'add_files {network} -cflags "-std=c++0x"\n{first}'),
+    ):
+        path = directory / name
+        before = path.read_text()
+        if before.count(pattern) != 1:
+            raise UserError(f"hls4ml {project.hls4ml} wrote another {name}: {pattern!r} is not in it once")
+        path.write_text(before.replace(pattern, text))

@@ -1,0 +1,247 @@
+"""An HLS project on disk: hls4ml's firmware with exact types, our test bench, normalizer, build files and README."""
+
+import contextlib
+import io
+import json
+import os
+import shutil
+import warnings
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from braggnn_edge.core.errors import UserError
+from hls.project.accelerator import ACCELERATOR, check_accelerator, name_sources
+from hls.project.attention import check_parallel, check_tables
+from hls.project.check import Traced, check
+from hls.project.convert import channels_last, convert
+from hls.project.extension import KERNEL
+from hls.project.reuse import check_reuse, spread
+from hls.project.targets import DEFAULT_TARGET, target
+from hls.project.test_bench import golden, normalizer_headers, render, test_bench_files
+from quant.contract.arithmetic import Format
+from quant.contract.attention import NonLocal
+from quant.contract.block_shift import BlockShift
+from quant.contract.network import IntegerNetwork, Linear, save
+from quant.contract.normalize import Normalizer
+from quant.contract.vectors import hostile_codes
+
+#: Name of hls4ml's function and of its source files.
+NAME = "braggnn"
+IO_TYPES = ("io_parallel", "io_stream")
+STRATEGIES = ("Latency", "Resource")
+
+#: Back ends whose project this module completes and whose simulation is proved (docs/hls_backends.md has the others).
+BACKENDS = ("Vitis", "Vivado")
+
+#: How a generated project is compiled with g++, the one place that says so: C++11 as in the vendor's build script. The
+#: warnings switched off look at every weight's constructor call for use after free and the like, and with them on
+#: g++ 12 spends two thirds of its time there.
+CXX_FLAGS = (
+    "-std=c++11", "-Ifirmware/ap_types", "-Wno-attributes", "-Wno-use-after-free", "-Wno-dangling-pointer",
+    "-Wno-free-nonheap-object", "-Wno-mismatched-new-delete", "-Wno-mismatched-dealloc", "-Wno-nonnull",
+    "-Wno-stringop-overflow", "-Wno-stringop-overread",
+)  # fmt: skip
+
+#: Its optimization. -O1 compiles about 1.3 times faster and simulates up to 1.4 times slower (docs/hls_backends.md).
+OPTIMIZATION = "-O2"
+
+#: hls4ml puts a random stamp into file names of its own build; ours is fixed, so that projects are reproducible.
+_STAMP = "braggnn"
+
+
+@dataclass(frozen=True)
+class Project:
+    """What a project's ``project.json`` says: how it was made and what its layers are, in order."""
+
+    backend: str
+    io_type: str
+    target: str
+    part: str
+    clock_mhz: float
+    strategy: str
+    reuse: tuple[int, ...]  # of each convolution and dense layer
+    size: int
+    input: Format
+    output: Format
+    layers: tuple[Traced, ...]
+    hls4ml: str
+    name: str = NAME
+    parallel: int = 0  # keys of a non-local block handled in a cycle; 0 without one
+    circuit: str = ""  # digest of the circuit around the network; empty for a network alone
+
+    @property
+    def top(self) -> str:
+        """Name of the function that the vendor's tools synthesize, and of its source."""
+        return f"{self.name}_circuit" if self.circuit else self.name
+
+
+def write_project(
+    qonnx_path: Path,
+    network: IntegerNetwork,
+    normalizer: Normalizer | BlockShift,
+    directory: Path,
+    *,
+    counts: NDArray[np.generic],
+    codes: NDArray[np.integer] | None = None,
+    io_type: str = "io_parallel",
+    backend: str = "Vitis",
+    target_name: str = DEFAULT_TARGET,
+    clock_mhz: float = 200.0,
+    strategy: str = "Latency",
+    reuse: int | tuple[int, ...] = 1,
+    parallel: int = 8,
+) -> Project:
+    """Write the HLS project of a QONNX file and of the integer network derived from it.
+
+    counts (n, size, size) are detector values for the golden vectors of the normalizer and of the network; codes
+    (k, size, size) are further input codes for the network, :func:`quant.contract.vectors.hostile_codes` if not given.
+    reuse: one factor for all convolutions and dense layers, or one for each, in order. parallel: keys of a non-local
+    block handled in a cycle, where there is one (docs/attention_hls.md).
+    The directory must not exist. It appears, complete, only when every type and weight in hls4ml's model was
+    read back and found to be the integer network's; otherwise a UserError names the layer. The same arguments
+    give the same bytes.
+    """
+    factors = check_project(
+        network, io_type=io_type, backend=backend, target_name=target_name, clock_mhz=clock_mhz, strategy=strategy,
+        reuse=reuse, parallel=parallel,
+    )  # fmt: skip
+    _check_arguments(network, normalizer, directory)
+    chosen = target(target_name)
+    attention = any(isinstance(layer, NonLocal) for layer in network.layers)
+    vectors = golden(
+        network, normalizer, counts, hostile_codes(network.size, network.input) if codes is None else codes
+    )
+    aside = directory.with_name(f".{directory.name}.part")
+    shutil.rmtree(aside, ignore_errors=True)
+    graph = convert(
+        channels_last(qonnx_path), network, aside, name=NAME, io_type=io_type, backend=backend, part=chosen.part,
+        clock_ns=round(1000 / clock_mhz, 6), strategy=strategy, reuse=factors, parallel=parallel,
+        board=chosen.accelerator if backend == ACCELERATOR else "",
+    )  # fmt: skip
+    layers = check(graph, network, strategy, factors)
+    project = Project(
+        backend, io_type, chosen.name, chosen.part, clock_mhz, strategy, factors, network.size,
+        network.input, network.output, layers, version("hls4ml"), parallel=parallel if attention else 0,
+    )  # fmt: skip
+    files = {
+        **test_bench_files(NAME, "axi" if backend == ACCELERATOR else io_type, network, vectors),
+        **normalizer_headers(normalizer, network.size),
+        "Makefile": render(
+            "Makefile", {"CXX_FLAGS": " ".join((OPTIMIZATION, *CXX_FLAGS)), "NAME": NAME, "SOURCES": _sources(backend)}
+        ),
+        "README.txt": _readme(project, len(vectors.counts), len(vectors.codes)),
+        "project.json": json.dumps(asdict(project), indent=1) + "\n",
+    }
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)  # hls4ml leaves its list of boards open
+            graph.write()
+        for name, text in files.items():
+            (aside / name).write_text(text)
+        save(network, aside / "integer.json", normalizer)
+        _make_reproducible(aside, graph)
+        if backend == ACCELERATOR:
+            name_sources(aside, NAME)
+        if not attention:  # hls4ml copies every registered kernel
+            (aside / "firmware" / "nnet_utils" / KERNEL.name).unlink(missing_ok=True)
+        os.replace(aside, directory)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return project
+
+
+def load_project(directory: Path) -> Project:
+    """Read ``project.json`` of a project directory; anything else is refused."""
+    path = directory / "project.json"
+    try:
+        document: dict[str, Any] = json.loads(path.read_text())
+        for key in ("input", "output"):
+            document[key] = Format(**document[key])
+        document["reuse"] = tuple(document["reuse"])
+        document["layers"] = tuple(Traced(**{**entry, "shape": tuple(entry["shape"])}) for entry in document["layers"])
+        return Project(**document)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: not an HLS project ({error}); make it with `make hls`") from error
+
+
+def check_project(
+    network: IntegerNetwork, *,
+    io_type: str, backend: str, target_name: str, clock_mhz: float, strategy: str, reuse: int | tuple[int, ...],
+    parallel: int,
+) -> tuple[int, ...]:  # fmt: skip
+    """Refuse a project of ``network`` that cannot be; returns the reuse factors, one a layer. Nothing is converted."""
+    check_options(backend, io_type, clock_mhz, strategy, reuse)
+    chosen, factors = target(target_name), spread(reuse, network)
+    check_reuse(network, factors, strategy, io_type)
+    for layer in network.layers:
+        if isinstance(layer, NonLocal):
+            check_parallel(layer, parallel)
+            check_tables(layer, parallel, chosen)
+    if backend == ACCELERATOR:
+        check_accelerator(network, chosen, io_type, strategy, factors)
+    return factors
+
+
+def check_options(backend: str, io_type: str, clock_mhz: float, strategy: str, reuse: int | tuple[int, ...]) -> None:
+    """Refuse what no project can be written for, before there is a network; see :func:`write_project`."""
+    if backend not in (*BACKENDS, ACCELERATOR):
+        raise UserError(
+            f"back end {backend!r} is not offered; expected {' or '.join(BACKENDS)} (docs/hls_backends.md says why)"
+        )
+    if io_type not in IO_TYPES:
+        raise UserError(f"io type {io_type!r} is unknown; expected one of {', '.join(IO_TYPES)}")
+    if strategy not in STRATEGIES:
+        raise UserError(f"strategy {strategy!r} is unknown; expected one of {', '.join(STRATEGIES)}")
+    if not clock_mhz > 0:
+        raise UserError(f"clock of {clock_mhz} MHz is impossible; expected a positive frequency")
+    for factor in (reuse,) if isinstance(reuse, int) else reuse:
+        if factor < 1:
+            raise UserError(f"reuse factor {factor} is impossible; expected 1 or more")
+
+
+def _check_arguments(network: IntegerNetwork, normalizer: Normalizer | BlockShift, directory: Path) -> None:
+    expected = Format(normalizer.bits, normalizer.bits, signed=False)
+    if network.input != expected:
+        raise UserError(f"the normalizer makes codes of {expected}, but the network takes {network.input}")
+    if directory.exists():
+        raise UserError(f"{directory} exists; remove it or choose another directory for the project")
+    for layer in network.layers:
+        if isinstance(layer, Linear) and not layer.bias.size:
+            raise UserError(f"layer {layer.name} has no bias; export it with one (zeros will do)")
+
+
+def _sources(backend: str) -> str:
+    """The C++ that the test bench is linked with."""
+    return f"firmware/{NAME}.cpp" + f" firmware/{NAME}_axi.cpp" * (backend == ACCELERATOR)
+
+
+def _readme(project: Project, counts: int, codes: int) -> str:
+    return render(
+        "README.txt",
+        {
+            "COMMANDS": render(f"README_{project.backend}.txt", {}), "N_IN": project.size**2,
+            "BOARD": target(project.target).board, "BACKEND": project.backend,
+            "IO_TYPE": project.io_type, "NAME": project.name, "SIZE": project.size,
+            "N_OUT": project.layers[-1].shape[0], "INPUT_TYPE": project.input.ap_type,
+            "INPUT_FRAC": project.input.frac, "OUTPUT_TYPE": project.output.ap_type,
+            "OUTPUT_FRAC": project.output.frac, "PART": f"{project.part} ({target(project.target).board})",
+            "CLOCK": f"{1000 / project.clock_mhz:g}", "STRATEGY": project.strategy,
+            "REUSE": ", ".join(map(str, project.reuse)),
+            "HLS4ML": project.hls4ml, "COUNTS": counts, "CODES": codes,
+        },
+    )  # fmt: skip
+
+
+def _make_reproducible(directory: Path, graph: Any) -> None:
+    """Take hls4ml's random stamp, its copy of the model and the absolute path out of what it wrote."""
+    stamp = graph.config.config["Stamp"]
+    for path in sorted(directory.iterdir()):
+        if path.is_file() and stamp in (text := path.read_text()):
+            path.write_text(text.replace(stamp, _STAMP))
+    # It holds the whole ONNX model as an object and the output directory; project.json says what matters.
+    (directory / "hls4ml_config.yml").unlink(missing_ok=True)

@@ -1,0 +1,63 @@
+"""Reuse factors: how many products each multiplier of a convolution or dense layer makes."""
+
+from collections.abc import Sequence
+from math import prod
+
+from braggnn_edge.core.errors import UserError
+from hls.project.extension import hls4ml
+from quant.contract.network import IntegerNetwork, Linear
+
+#: Factors that a message offers in place of one that is impossible.
+_SHOWN = 8
+
+
+def linear_layers(network: IntegerNetwork) -> tuple[Linear, ...]:
+    """The layers that have a reuse factor: convolutions, then dense layers, in order; not those inside a block."""
+    return tuple(layer for layer in network.layers if isinstance(layer, Linear))
+
+
+def spread(reuse: int | Sequence[int], network: IntegerNetwork) -> tuple[int, ...]:
+    """One factor for each of :func:`linear_layers`; another number of factors is refused."""
+    layers = linear_layers(network)
+    if isinstance(reuse, int):
+        return (reuse,) * len(layers)
+    if len(reuse) != len(layers):
+        raise UserError(
+            f"reuse has {len(reuse)} entries, but the network has {len(layers)} layers with weights "
+            f"({', '.join(layer.name for layer in layers)}); give one number for all or one for each, in this order"
+        )
+    return tuple(reuse)
+
+
+def check_reuse(network: IntegerNetwork, factors: tuple[int, ...], strategy: str, io_type: str) -> None:
+    """Refuse a factor that hls4ml would change silently, or for which it has no correct code.
+
+    Latency: any up to the layer's products, the pipeline's interval. Resource: those that cut the product's matrix into
+    equal blocks (hls4ml's own rule); a convolution of io_parallel not beyond its fan-in, as its source asserts.
+    """
+    for layer, factor in zip(linear_layers(network), factors, strict=True):
+        outputs, inputs = len(layer.weight), prod(layer.weight.shape[1:])
+        if strategy == "Resource":
+            valid = _blocks(inputs, outputs)
+            if layer.kind == "conv2d" and io_type == "io_parallel":
+                valid = [value for value in valid if value <= inputs]
+            if factor not in valid:
+                near = sorted(sorted(valid, key=lambda value: abs(value - factor))[:_SHOWN])
+                raise UserError(
+                    f"layer {layer.name}: reuse factor {factor} does not cut its {inputs} x {outputs} weights into "
+                    f"equal blocks for the Resource strategy ({io_type}); the nearest that do are "
+                    f"{', '.join(map(str, near))}"
+                )
+        elif factor > inputs * outputs:
+            raise UserError(
+                f"layer {layer.name}: reuse factor {factor} is more than its {inputs * outputs} products; "
+                f"expected 1 to {inputs * outputs}"
+            )
+
+
+def _blocks(inputs: int, outputs: int) -> list[int]:
+    """Factors of the Resource strategy, by hls4ml's own function."""
+    hls4ml()
+    from hls4ml.backends import get_backend  # noqa: PLC0415  (takes seconds)
+
+    return [int(value) for value in get_backend("Vivado").get_valid_reuse_factors(inputs, outputs)]

@@ -1,0 +1,126 @@
+"""The integer network: an ordered list of layers in codes and shifts, and its file, ``integer.json``."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from braggnn_edge.core.errors import UserError
+from quant.contract.arithmetic import Format
+from quant.contract.attention import NonLocal
+from quant.contract.block_shift import BlockShift
+from quant.contract.layers import Flatten, Leaky, Linear, Requantize
+from quant.contract.normalize import Normalizer
+
+__all__ = [
+    "Flatten",
+    "IntegerNetwork",
+    "Layer",
+    "Leaky",
+    "Linear",
+    "NonLocal",
+    "Requantize",
+    "load",
+    "load_normalizer",
+    "save",
+]
+
+
+Layer = Linear | Requantize | NonLocal | Flatten
+
+
+@dataclass(frozen=True)
+class IntegerNetwork:
+    """Input codes (N, 1, size, size) to output codes (N, 2): the offset (row, col) from the patch's centre pixel.
+
+    ``input`` and ``output`` are the formats at the two ends; offsets in pixels are ``output.values(codes)``.
+    """
+
+    size: int
+    input: Format
+    layers: tuple[Layer, ...]
+
+    @property
+    def output(self) -> Format:
+        """Format of the result: of the last requantization, or of the last accumulator when there is none."""
+        last = self.layers[-1]
+        if isinstance(last, Requantize):
+            return last.output
+        if isinstance(last, Linear):
+            return last.accumulator
+        raise UserError("an integer network must end in a linear layer or a requantization")
+
+
+_KINDS: dict[str, type] = {
+    "conv2d": Linear, "dense": Linear, "relu": Requantize, "identity": Requantize, "leaky": Leaky,
+    "nonlocal": NonLocal, "flatten": Flatten,
+}  # fmt: skip
+
+
+def _plain(value: Any) -> Any:
+    """asdict's nested dictionaries with their arrays as lists."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return value.tolist() if isinstance(value, np.ndarray) else value
+
+
+def save(network: IntegerNetwork, path: Path, normalizer: Normalizer | BlockShift | None = None) -> None:
+    """Write ``integer.json``: the same bytes for the same network, and the normalizer with its table if given."""
+    document = {"version": 1, **as_document(network)}
+    if normalizer is not None:
+        document["normalizer"] = normalizer.document()
+    path.write_text(json.dumps(document, indent=None, separators=(",", ":")) + "\n")
+
+
+def as_document(network: IntegerNetwork) -> dict[str, Any]:
+    """The network as plain data: ``size``, ``input``, ``layers``."""
+    layers = [_plain(asdict(layer)) for layer in network.layers]
+    return {"size": network.size, "input": asdict(network.input), "layers": layers}
+
+
+def from_document(document: dict[str, Any]) -> IntegerNetwork:
+    """Read :func:`as_document`; KeyError, TypeError or ValueError for anything else."""
+    layers = tuple(_layer(entry) for entry in document["layers"])
+    return IntegerNetwork(int(document["size"]), Format(**document["input"]), layers)
+
+
+def load(path: Path) -> IntegerNetwork:
+    """Read ``integer.json``; a file of another kind or version, or an incomplete one, is refused."""
+    document = _document(path)
+    try:
+        return from_document(document)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path}: damaged integer network ({error!r}); make it again with `make qat`") from error
+
+
+def load_normalizer(path: Path) -> Normalizer:
+    """Read the normalizer of ``integer.json``; a file without one is refused."""
+    document = _document(path)
+    if "normalizer" not in document:
+        raise UserError(f"{path}: holds no normalizer; make it again with `make qat`")
+    return Normalizer.from_document(document["normalizer"])
+
+
+def _document(path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(path.read_text())
+        version = document["version"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: not an integer network ({error}); make it with `make qat`") from error
+    if version != 1:
+        raise UserError(f"{path}: integer network version {version}, expected 1; make it again with `make qat`")
+    return document
+
+
+def _layer(entry: dict[str, Any]) -> Layer:
+    """A layer from its dictionary: a field is a format, a layer inside (of a non-local block), an array or plain."""
+    fields = dict(entry)
+    for key, value in entry.items():
+        if isinstance(value, dict):
+            fields[key] = _layer(value) if "kind" in value else Format(**value)
+        elif isinstance(value, list):
+            fields[key] = np.asarray(value, dtype=np.int64)
+    layer: Layer = _KINDS[fields["kind"]](**fields)
+    return layer

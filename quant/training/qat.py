@@ -1,0 +1,154 @@
+"""Stage "qat": quantization-aware training of the firmware's network, and its export to QONNX and integers."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from braggnn_edge.core.errors import UserError
+from braggnn_edge.core.rundir import write_json, written_aside
+from braggnn_edge.evaluation import figures
+from braggnn_edge.evaluation.metrics import distances, validation_figures
+from braggnn_edge.peaks.table import TRAIN, VALIDATION, PeakTable
+from braggnn_edge.training import train
+from braggnn_edge.training.dataset import Batches, Peaks
+from braggnn_edge.training.model import BraggNN
+from braggnn_edge.training.optimize import LoopSpec, optimize, position_loss
+from quant.contract import network
+from quant.contract.normalize import Normalizer
+from quant.training.export import export_qonnx
+from quant.training.initialize import start
+from quant.training.plan import BitPlan
+from quant.training.qnet import QuantBraggNN, prune, sparsity, train_scales
+
+
+@dataclass(frozen=True)
+class QatSpec:
+    """Fine-tuning of the quantized network.
+
+    network: what goes to the firmware, the float network "compact" or "full" (then no compact one is trained), or the
+    "circuit" of its own stage, which takes the place of this one; teacher:
+    weight in [0, 1] of the full float network's answer in the target (0: labels only); sparsity: final fraction of
+    pruned weights in each layer, reached over the first half of the iterations on the cubic schedule of Zhu and Gupta
+    (arXiv:1710.01878); learn_scales: let the power-of-two exponents move in training; calibration: patches that set
+    the activation scales; shift, dihedral, huber, loop: as in float training.
+    """
+
+    network: Literal["compact", "full", "circuit"] = "compact"
+    loop: LoopSpec = field(
+        default_factory=lambda: LoopSpec(
+            learning_rate=1e-3, schedule="one_cycle", max_iterations=4000, evaluate_every=250, patience=0
+        )
+    )
+    shift: int = 1
+    dihedral: bool = False
+    huber: float = 0.0
+    teacher: float = 0.0
+    sparsity: float = 0.0
+    learn_scales: bool = False
+    calibration: int = 2048
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.teacher <= 1 or not 0 <= self.sparsity < 1 or self.calibration < 1:
+            raise UserError("qat: teacher must be in [0, 1], sparsity in [0, 1), calibration at least 1")
+        if self.shift < 0 or self.huber < 0:
+            raise UserError(f"qat: shift {self.shift} and huber {self.huber} must be 0 or more")
+
+    def pruned(self, iteration: int) -> float:
+        """Pruned fraction after ``iteration``."""
+        progress = min(1.0, iteration / max(1, self.loop.max_iterations // 2))
+        return self.sparsity * (1 - (1 - progress) ** 3)
+
+
+#: Stage and name of each float network.
+FLOAT_NETWORKS = {"full": ("train", "full"), "compact": ("compact", "compact")}
+
+#: Iterations between two steps of the pruning schedule.
+_PRUNE_EVERY = 50
+
+
+def run(
+    table: PeakTable,
+    spec: QatSpec,
+    plan: BitPlan,
+    float_net: BraggNN,
+    full: BraggNN | None,
+    seed: int,
+    directory: Path,
+    say: Callable[[str], None],
+) -> None:
+    """The stage: write ``quantized.pt``, ``model.onnx``, ``integer.json``, ``qat.json`` and ``curves.png``.
+
+    float_net: the trained network that goes to the firmware; full: the teacher, needed when ``spec.teacher`` is not 0.
+    Raises UserError for a float network that cannot be quantized, and when the result is no better than the constant.
+    """
+    teacher = full if spec.teacher else None
+    normalizer = Normalizer(bits=plan.input_bits)
+    data, held_out = Peaks.of(table.of(TRAIN), "best"), Peaks.of(table.of(VALIDATION), "best")
+    batches = Batches(data, min(spec.loop.batch, len(data)), spec.shift, seed, spec.dihedral)
+    torch.manual_seed(seed)
+    qnet = QuantBraggNN(float_net.spec, float_net.size, plan)
+    sample = values_of(table.of(TRAIN).patches()[: spec.calibration], normalizer, plan)
+    start(qnet, float_net, sample, say)
+    train_scales(qnet, spec.learn_scales)
+
+    patches, offsets = (tensor.numpy() for tensor in held_out.centred())
+    held_out_values = values_of(patches, normalizer, plan)
+
+    def loss(module: nn.Module, iteration: int) -> Tensor:
+        counts, target = batches(iteration)
+        if teacher is not None:
+            with torch.no_grad():
+                target = torch.lerp(target, train.located(teacher, counts), spec.teacher)
+        return position_loss(module(values_of(counts.numpy(), normalizer, plan)), target, spec.huber)
+
+    def predicted() -> NDArray[np.float64]:
+        with torch.inference_mode():
+            return np.concatenate([qnet(block).double().numpy() for block in held_out_values.split(4096)])
+
+    def evaluate() -> dict[str, float]:
+        return validation_figures(distances(predicted(), offsets))
+
+    def prune_step(iteration: int) -> None:
+        if spec.sparsity and iteration % _PRUNE_EVERY == 0:
+            prune(qnet, spec.pruned(iteration + _PRUNE_EVERY))
+
+    before = evaluate()
+    say("  quantized, before training: " + "  ".join(f"{k} {v:.4f}" for k, v in before.items()))
+    settled = spec.loop.max_iterations // 2 if spec.sparsity else 0
+    checkpoint = directory / "qat.checkpoint"
+    history = optimize(qnet, loss, evaluate, spec.loop, checkpoint, say, prune_step, settled)
+    for check in (train.check_learned, train.check_directions):
+        check(predicted(), offsets, "quantized network")
+    _write(qnet, normalizer, plan, directory)
+    figures.learning_curves({"quantized": history}, directory / "curves.png")
+    write_json(directory / "qat.json", {"history": history, "before": before, "sparsity": list(sparsity(qnet))})
+    checkpoint.unlink(missing_ok=True)
+
+
+def values_of(patches: NDArray[np.generic], normalizer: Normalizer, plan: BitPlan) -> Tensor:
+    """Patches (n, size, size) in counts to network input values (n, 1, size, size), by way of input codes."""
+    return torch.from_numpy(plan.input.values(normalizer.codes(patches)).astype(np.float32))[:, None]
+
+
+def load_quantized(directory: Path, float_net: BraggNN, plan: BitPlan) -> QuantBraggNN:
+    """The network that :func:`run` wrote; ``float_net`` gives its description."""
+    qnet = QuantBraggNN(float_net.spec, float_net.size, plan)
+    try:
+        qnet.load_state_dict(torch.load(directory / "quantized.pt", map_location="cpu", weights_only=True))
+    except (OSError, RuntimeError) as error:
+        raise UserError(f"quantized.pt of the qat stage cannot be read ({error}); run `braggnn-edge qat`") from error
+    return qnet.eval()
+
+
+def _write(qnet: QuantBraggNN, normalizer: Normalizer, plan: BitPlan, directory: Path) -> None:
+    integer = export_qonnx(qnet, directory / "model.onnx")
+    with written_aside(directory / "integer.json") as aside:
+        network.save(integer, aside, normalizer)
+    with written_aside(directory / "quantized.pt") as aside:
+        torch.save(qnet.state_dict(), aside)
