@@ -20,7 +20,7 @@ NOT_HERE = {"configs/mine.toml", "configs/NAME.toml", "configs/point_07.toml", "
 
 def blocks(page: Path, *languages: str) -> list[tuple[str, str]]:
     """Language and text of the fenced blocks of these languages, in order."""
-    found = re.findall(r"^```([a-z]*)\n(.*?)^```$", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    found = re.findall(r"^```([^\n]*)\n(.*?)^```$", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
     return [(language, text) for language, text in found if language in languages]
 
 
