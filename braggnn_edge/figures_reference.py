@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.ticker import FuncFormatter
 from numpy.typing import NDArray
 
-from braggnn_edge.figures import BLUE, GREEN, INK, RED, SKY, drawn, log_ticks
+from braggnn_edge.figures import BLUE, GREEN, INK, RED, SKY, drawn, log_ticks, look
 
 NAMES = {
     "float": "the float BraggNN",
@@ -32,7 +32,7 @@ def firmware_distances(errors: Mapping[str, NDArray[np.float64]], form: str, pat
                 x, 100 * levels, color=_COLORS.get(name, RED), label=f"{NAMES.get(name, name)}, n = {len(values):,}"
             )
         axes.set(xscale="log", ylim=(0, 100), xlabel="distance (px)")
-        axes.set_title(f"Share of peaks where the firmware ({form}) is that close to")
+        axes.set_title(f"Share of peaks where the {look(form).label} is that close to")
         axes.set_yticks([0, 25, 50, 75, 95])
         axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:.0f} %"))
         log_ticks(axes.xaxis)

@@ -1,40 +1,48 @@
-"""What pages are made of: tables, pictures, numbers."""
+"""What pages are made of: the templates and the filters that they share."""
 
 import base64
-from collections.abc import Iterable, Sequence
-from html import escape
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-NOT_MEASURED = '<span class="none">not measured</span>'
+from jinja2 import Environment, PackageLoader, StrictUndefined, Undefined
+
+from braggnn_edge.figures import look
+
+#: The folder ``templates`` of this package. All values are escaped; a name that a page is not given is an error.
+TEMPLATES = Environment(
+    loader=PackageLoader(__name__.rpartition(".")[0]),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
 
 
-def table(
-    head: Sequence[str],
-    rows: Iterable[Sequence[str]],
-    text: int = 1,
-    classes: Sequence[str] = (),
-    kind: str = "",
-) -> str:
-    """A table of ready HTML cells, the first ``text`` columns set left; a cell may bring its own <td>."""
-    marks = [' class="text"' if i < text else "" for i in range(len(head))]
-    lines = ["<tr>" + "".join(f"<th{m}>{h}</th>" for m, h in zip(marks, head, strict=True)) + "</tr>"]
-    for index, row in enumerate(rows):
-        cells = "".join(c if c.startswith("<td") else f"<td{m}>{c}</td>" for m, c in zip(marks, row, strict=True))
-        name = f' class="{classes[index]}"' if classes and classes[index] else ""
-        lines.append(f"<tr{name}>{cells}</tr>")
-    return f'<div class="scroll"><table class="{kind}">' + "\n".join(lines) + "</table></div>"
+def section(template: str, **shown: Any) -> str:
+    """HTML of a template filled with ``shown``; raises jinja2.UndefinedError for a name that it lacks."""
+    return TEMPLATES.get_template(template).render(shown)
 
 
-def picture(path: Path, text: str, caption: str) -> str:
-    if not path.exists():
-        return ""
-    data = base64.b64encode(path.read_bytes()).decode("ascii")
-    return (
-        f'<figure><img alt="{escape(text)}" src="data:image/png;base64,{data}">'
-        f"<figcaption>{caption}</figcaption></figure>"
-    )
+def _number(value: Any, digits: str = ",") -> str:
+    """A number in a format specification; words stay as they are, and what is not there raises UndefinedError."""
+    return str(value) if isinstance(value, str | Undefined) else format(value, digits)
 
 
-def number(value: Any, digits: str = ",") -> str:
-    return NOT_MEASURED if value is None else escape(format(value, digits) if not isinstance(value, str) else value)
+def _listed(words: Sequence[str]) -> str:
+    """``a, b and c``."""
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def _embedded(path: Path) -> str:
+    """A PNG file as the address of a picture inside the page."""
+    return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode('ascii')}"
+
+
+TEMPLATES.filters |= {
+    "number": _number,
+    "listed": _listed,
+    "embedded": _embedded,
+    "label": lambda name: look(name).label,
+    "color": lambda name: look(name).color,
+}

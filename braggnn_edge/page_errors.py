@@ -1,23 +1,24 @@
-"""The report's section of position errors: how far every estimator is from the reference, and where networks lose."""
+"""The report's section of position errors: how far every estimator is from the reference, and who is behind."""
 
-from collections.abc import Mapping, Sequence
-from html import escape
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from braggnn_edge.estimators import ESTIMATORS
 from braggnn_edge.evaluate import CLEAN_AREA, CLEAN_RESIDUAL
-from braggnn_edge.figures import look
 from braggnn_edge.metrics import PERCENTILES
-from braggnn_edge.page_elements import picture, table
+from braggnn_edge.page_elements import section
 
+REFERENCES = {"truth": "the known truth", "voigt": "the pseudo-Voigt fit"}
 _WHAT = {
-    "constant": "the patch's centre, where the crop has its brightest pixel",
+    "constant": "always the patch's centre, where the crop has its brightest pixel",
     "maximum": "the brightest pixel of the patch",
     "centre_of_mass": "centroid of the counts above the patch's minimum",
-    "centre_of_mass_squared": "centroid of their squares",
+    "centre_of_mass_squared": "centroid of the squares of these counts",
     "voigt": "maximum-likelihood fit of the model that made the peaks",
-    "cramer_rao_bound": "Gaussian draws: no unbiased estimator does better",
-    "float": "the published network, float32",
+    "cramer_rao_bound": "random draws from the bound: no unbiased estimator does better",
+    "float": "the full network, float32",
     "float_compact": "the firmware network before quantization, float32",
     "quantized": "the firmware network, quantized, in PyTorch",
     "csim": "the generated C++ firmware, compiled",
@@ -25,104 +26,70 @@ _WHAT = {
 }
 
 
-def _error_table(errors: Mapping[str, Any], lost: Sequence[Mapping[str, Any]]) -> str:
-    marked = {(entry["estimator"], entry["percentile"]) for entry in lost}
-    rows, classes = [], []
+@dataclass(frozen=True)
+class Behind:
+    """A percentile at which a network's error is larger than that of ``best``, the best trivial estimator there."""
+
+    percentile: str
+    px: float
+    best: str
+    best_px: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """An estimator of the error table.
+
+    entry: of ``errors_px``; share: length of the bar of its median error, 0 to 1; behind: of networks alone.
+    """
+
+    name: str
+    what: str
+    entry: Mapping[str, Any]
+    share: float
+    behind: tuple[Behind, ...]
+
+
+def compared(errors: Mapping[str, Mapping[str, Any]]) -> dict[str, list[Row]]:
+    """The rows of an error table: "trivial" estimators, "bounds" of what is possible, and "networks"."""
+    groups: dict[str, list[Row]] = {"trivial": [], "bounds": [], "networks": []}
+    trivial = [name for name in errors if name in ESTIMATORS]
+    best = {key: min(trivial, key=lambda name: errors[name][key]) for key in PERCENTILES}
+    scale = max(entry["p50"] for name, entry in errors.items() if name not in ("constant", "maximum")) or 1.0
     for name, entry in errors.items():
-        kind = look(name)
-        what = escape(_WHAT.get(name.partition(":")[0], ""))
-        cells = [
-            f'<span class="dot" style="background:{kind.color}"></span>{escape(kind.label)}<small>{what}</small>',
-            f"{entry['n']:,}",
-            f"{entry['mean']:.4f}",
-        ]
-        for key in PERCENTILES:
-            value = f"{entry[key]:.4f}"
-            cells.append(f'<td class="lost">▲ {value}</td>' if (name, key) in marked else value)
-        rows.append([*cells, f"{entry['bias_row']:+.4f}", f"{entry['bias_col']:+.4f}"])
-        classes.append(
-            "network" if name.partition(":")[0] in ("float", "float_compact", "quantized", "csim", "rtl") else ""
+        group = "trivial" if name in trivial else "bounds" if name in ("voigt", "cramer_rao_bound") else "networks"
+        behind = tuple(
+            Behind(key, entry[key], baseline, errors[baseline][key])
+            for key, baseline in best.items()
+            if group == "networks" and entry[key] > errors[baseline][key]
         )
-    head = ["estimator", "n", "mean", "p50", "p75", "p95", "p99.5", "bias row", "bias col"]
-    return table(head, rows, classes=classes)
+        what = _WHAT.get(name.partition(":")[0], "")
+        groups[group].append(Row(name, what, entry, min(1.0, entry["p50"] / scale), behind))
+    return groups
 
 
-def _loss_words(lost: Sequence[Mapping[str, Any]]) -> str:
-    """In words, where networks lose; those with the same figures share a sentence."""
-    if not lost:
-        return '<p class="wins">No network loses to a centroid at any of these percentiles.</p>'
-    where: dict[tuple[str, str], list[str]] = {}
-    for entry in lost:
-        percentile = entry["percentile"].replace("_", ".")
-        text = f"{percentile} ({entry['px']:.4f} px against {entry['centroid_px']:.4f} px)"
-        where.setdefault((entry["estimator"], entry["centroid"]), []).append(text)
-    sentences: dict[tuple[str, str], list[str]] = {}
-    for (name, rival), texts in where.items():
-        sentences.setdefault((rival, ", ".join(texts)), []).append(f"<b>{escape(look(name).label)}</b>")
-    items = "".join(
-        f"<li>{' and '.join(names)} {'loses' if len(names) == 1 else 'lose'} to the "
-        f"{escape(look(rival).label)} at {texts}.</li>"
-        for (rival, texts), names in sentences.items()
-    )
-    return f'<div class="loses"><b>▲ A network loses to a centroid:</b><ul>{items}</ul></div>'
+def _alike(networks: list[Row]) -> dict[tuple[Behind, ...], list[str]]:
+    """The networks that are behind a trivial estimator; those with the same figures together."""
+    found: dict[tuple[Behind, ...], list[str]] = {}
+    for row in networks:
+        if row.behind:
+            found.setdefault(row.behind, []).append(row.name)
+    return found
 
 
 def error_section(document: Mapping[str, Any], figures: Path) -> str:
-    reference, dataset = document["reference"], document["dataset"]
-    patch = dataset["patch"]
-    if reference["kind"] == "truth":
-        words = "Errors are distances from <b>the known truth</b> of simulated spots."
-        words += _left_out(reference["left_out"], "that no simulated spot explains")
-        missing = reference["voigt_not_converged"]
-        if missing:
-            words += f" The fit did not converge on {missing:,} peaks, which its own row alone leaves out."
-    else:
-        words = "Errors are distances from <b>the pseudo-Voigt fit</b>: the truth is not known."
-        words += _left_out(reference["left_out"], "whose fit did not converge")
-    chosen = "; ".join(_selection(scan) for scan in dataset.get("test_scans", []))
-    parts = [
-        "<h2>Position errors</h2>",
-        f"<p>{words} In pixels; p50 is the median, 95 % of the peaks are closer than p95. Test patches are "
-        f"{patch['size']} x {patch['size']} px, centred on the {escape(patch['centred_on'])} as in use, "
-        f"without further shift (in training they are shifted by up to {patch['training_shift']} px).</p>",
-        f"<p>Test peaks: {chosen}.</p>" if chosen else "",
-        _error_table(document["errors_px"], document["loses_to_centroid"]),
-        _loss_words(document["loses_to_centroid"]),
-    ]
-    if document.get("errors_px_clean"):
-        parts += [
-            f"<h3>Clean peaks only</h3><p>Test peaks that are unsaturated, have {CLEAN_AREA} or more pixels and a "
-            f"residual of the fit (rms over the patch) below {CLEAN_RESIDUAL:.0%} of its amplitude.</p>",
-            _error_table(document["errors_px_clean"], document["loses_to_centroid_clean"]),
-            _loss_words(document["loses_to_centroid_clean"]),
-        ]
-    parts += [
-        picture(
-            figures / "errors.png",
-            "cumulative error distributions",
-            "Estimators that answer alike share a curve.",
-        ),
-        picture(
-            figures / "height.png",
-            "error against peak height",
-            "Every point is an equal share of the test peaks; those with fewer than 5 answers are left out.",
-        ),
-    ]
-    return "".join(parts)
-
-
-def _left_out(count: int, which: str) -> str:
-    return f" {count:,} test peaks {which} are left out." if count else " No test peak is left out."
-
-
-def _selection(scan: Mapping[str, Any]) -> str:
-    words = [f"<b>{scan['peaks']:,}</b> of scan {escape(scan['name'])}"]
-    if "threshold" in scan:
-        words.append(f"8-connected pixels above {scan['threshold']:g} counts, at least {scan['min_area']} of them")
-    if scan.get("lone"):
-        words.append("one maximum and no neighbour in the patch")
-    if scan.get("unsaturated"):
-        words.append("unsaturated")
-    if scan.get("max_residual"):
-        words.append(f"residual of the fit below {100 * scan['max_residual']:g} % of its amplitude")
-    return ", ".join(words)
+    """figures: folder of ``errors.png`` and ``height.png``, each left out if missing."""
+    tables = {}
+    for key in ("errors_px", "errors_px_clean"):
+        if document.get(key):
+            groups = compared(document[key])
+            tables[key] = {"groups": groups, "behind": _alike(groups["networks"])}
+    return section(
+        "errors.html",
+        document=document,
+        reference=REFERENCES[document["reference"]["kind"]],
+        tables=tables,
+        clean_area=CLEAN_AREA,
+        clean_residual=CLEAN_RESIDUAL,
+        figures=figures,
+    )

@@ -23,23 +23,23 @@ def test_counted_figures_are_marked_and_others_are_not():
     assert "<td>~ 427</td><td>440</td>" in html
     assert "<td>~ 1.708</td><td>1.76</td>" in html  # us, at 250 MHz
     assert "<td>~ 7,130</td><td>5,000</td>" in html
-    assert "analytic <b>estimate</b>, not a synthesis result" in html
+    assert "our cost model: an estimate, not a synthesis result" in html
     assert "vendor report (C synthesis)" in html
-    assert "analytic, not synthesized" in html
+    assert "predicts one patch every 1.708 us for boards/&lt;u280&gt; (xcu280)" in html
     assert "<u280>" not in html
-    assert "an upper bound" not in hardware_section([REPORTED])
+    assert "cost model" not in hardware_section([REPORTED])
 
 
 def test_bill_names_layers_and_streams():
     html = hardware_section([COUNTED])
-    assert "Bill of boards/&lt;u280&gt; (xcu280): analytic, not synthesized" in html
+    assert "Layers of boards/&lt;u280&gt; (xcu280)" in html
     assert "nlb.pixels 162 (81)" in html
-    assert "Bill" not in hardware_section([REPORTED])
+    assert "Layers" not in hardware_section([REPORTED])
 
 
 def test_project_beyond_its_part_is_flagged_in_words():
     beyond = COUNTED | {"dsp": 9100}
-    assert "up to 9,100 DSP slices, the part has 9,024" in too_large(beyond)
+    assert "up to 9,100 DSP slices, the FPGA has 9,024" in too_large(beyond)
     assert "at least 76 of them from look-up tables" in hardware_section([beyond])
     assert too_large(COUNTED | {"dsp": 9024}) == too_large({"dsp": 9100}) == too_large({"dsp_available": 1}) == ""
 

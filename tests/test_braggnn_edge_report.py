@@ -11,10 +11,12 @@ from typing import Any
 import matplotlib.image
 import numpy as np
 import pytest
+from jinja2 import UndefinedError
 
 from braggnn_edge import evaluate, page, report, table
 from braggnn_edge.config import Config
 from braggnn_edge.errors import UserError
+from braggnn_edge.page_errors import compared
 from braggnn_edge.rundir import write_json
 from braggnn_edge.table import PEAK, TEST, PeakTable
 
@@ -102,6 +104,11 @@ def content(data: PeakTable, predictions: dict[str, np.ndarray], results: dict[s
     return report.evaluate_run(data, predictions, results, {}, INFO).document
 
 
+def words_of(directory: Path) -> str:
+    """``report.html`` in one line."""
+    return " ".join((directory / "report.html").read_text().split())
+
+
 @pytest.fixture(scope="module")
 def simulated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     data, offsets = make_table()
@@ -165,7 +172,7 @@ def test_unknown_hardware_figures_are_absent(simulated: tuple[Path, dict[str, An
     html = (directory / "report.html").read_text()
     assert re.search(r"<td[^>]*>LUT</td><td>.*?not measured", html)
     assert re.search(r"<td[^>]*>DSP</td><td>~ 12</td>", html)
-    assert "<b>estimate</b>, not a synthesis result" in html
+    assert "our cost model: an estimate, not a synthesis result" in html
 
 
 def test_losses_are_marked_and_said() -> None:
@@ -187,12 +194,36 @@ def test_page_says_where_a_network_loses(simulated: tuple[Path, dict[str, Any]])
     lost = {(e["estimator"], e["centroid"]) for e in document["loses_to_centroid"]}
     assert ("quantized", "centre_of_mass_squared") in lost
     assert ("float", "centre_of_mass") not in lost
-    html = (directory / "report.html").read_text()
+    html = words_of(directory)
+    best = document["errors_px"]["centre_of_mass_squared"]["p50"]
     assert (
-        "<b>quantized</b> and <b>C simulation, io_stream</b> lose to the squared centre of mass at p50 (0.1000 px"
-        in html
+        "<b>quantized</b>, <b>C simulation, io_stream</b>: the squared centre of mass is closer at p50 "
+        f"({best:.4f} against 0.1000 px)" in html
     )
-    assert '<td class="lost">▲ 0.1000</td>' in html
+    assert '<td class="lost">▲ 0.1000<i class="bar"' in html
+    assert '<td class="lost">▲ 0.0100' not in html
+    assert "Behind a trivial estimator at one percentile or more: float compact, quantized and C simulation." in html
+
+
+def test_page_says_that_no_network_is_behind(tmp_path: Path) -> None:
+    data, offsets = make_table()
+    document = content(data, {"csim:io_stream": offsets + np.array([0.001, 0.0])})
+    html = page.render(document, "csim:io_stream", tmp_path)
+    assert "No network is behind a trivial estimator at p50, p75, p95 or p99.5." in html
+    assert "The C simulation is within 0.001 px" in html
+    assert "▲ 0" not in html
+
+
+def test_network_behind_the_centre_pixel_alone_is_behind() -> None:
+    errors = {name: dict.fromkeys(("p50", "p75", "p95", "p99_5"), px) for name, px in (
+        ("constant", 0.4), ("centre_of_mass", 0.6), ("centre_of_mass_squared", 0.7), ("voigt", 0.1), ("csim", 0.5)
+    )}  # fmt: skip
+    errors["csim"]["p75"] = 0.4  # equal is not behind
+    groups = compared(errors)
+    assert [row.name for row in groups["trivial"]] == ["constant", "centre_of_mass", "centre_of_mass_squared"]
+    assert [(place.percentile, place.best, place.best_px) for place in groups["networks"][0].behind] == [
+        ("p50", "constant", 0.4), ("p95", "constant", 0.4), ("p99_5", "constant", 0.4),
+    ]  # fmt: skip
 
 
 def test_measured_scan_is_compared_with_the_fit(measured: tuple[Path, dict[str, Any]]) -> None:
@@ -206,7 +237,7 @@ def test_measured_scan_is_compared_with_the_fit(measured: tuple[Path, dict[str, 
     assert errors["float"]["p99_5"] > 1
     assert clean["float"]["n"] == 74
     assert clean["float"]["p99_5"] == pytest.approx(0.01, abs=1e-11)
-    html = (directory / "report.html").read_text()
+    html = words_of(directory)
     assert "3 test peaks whose fit did not converge are left out" in html
     assert "Clean peaks only" in html
 
@@ -217,7 +248,8 @@ def test_absent_results_are_not_measured(measured: tuple[Path, dict[str, Any]]) 
     html = (directory / "report.html").read_text()
     assert "<b>not measured</b>" in html
     assert "PASS" not in html
-    assert html.count("against integer</td><td") == 5
+    for form in ("quantized network in PyTorch", "QONNX model", "C simulation", "RTL simulation"):
+        assert f'<tr><td>{form}</td><td><span class="none">not measured</span>' in html, form
 
 
 @pytest.mark.parametrize(
@@ -236,7 +268,7 @@ def test_verdict(entries: dict[str, dict[str, int]], expected: str) -> None:
 
 
 class _Balanced(HTMLParser):
-    """Fails on a tag that is closed without being open, and collects what would be fetched."""
+    """Fails on a tag that is closed without being open, on scripts, and collects what would be fetched."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -244,7 +276,8 @@ class _Balanced(HTMLParser):
         self.fetched: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        assert tag not in ("script", "link", "iframe")
+        assert tag not in ("script", "link", "iframe", "object", "embed", "base", "a", "form")
+        assert not [key for key, _ in attrs if key.startswith("on") or key in ("action", "srcset", "poster", "data")]
         self.fetched += [value or "" for key, value in attrs if key in ("src", "href")]
         if tag not in ("meta", "img", "br"):
             self.open.append(tag)
@@ -274,7 +307,25 @@ def test_no_absolute_path_is_written(simulated: tuple[Path, dict[str, Any]]) -> 
         assert ".../far.h5" in text
 
 
-def test_hostile_names_are_escaped(tmp_path: Path) -> None:
+def test_scan_name_is_escaped(tmp_path: Path) -> None:
+    data, offsets = make_table(40)
+    data = dataclasses.replace(data, scans=('<b>&"',))
+    html = page.render(content(data, moved(offsets)), "float", tmp_path)
+    assert "of scan &lt;b&gt;&amp;&#34;" in html
+    assert "<b>&" not in html
+    assert '&"' not in html
+
+
+def test_what_a_page_needs_and_is_not_given_raises(tmp_path: Path) -> None:
+    data, offsets = make_table(40)
+    document = content(data, moved(offsets))
+    page.render(document, "float", tmp_path)
+    del document["errors_px"]["float"]["bias_col"]
+    with pytest.raises(UndefinedError, match="bias_col"):
+        page.render(document, "float", tmp_path)
+
+
+def test_every_name_is_escaped(tmp_path: Path) -> None:
     data, offsets = make_table(40)
     evil = "<script>alert(1)</script>"
     data = dataclasses.replace(data, scans=(evil,))
@@ -282,7 +333,7 @@ def test_hostile_names_are_escaped(tmp_path: Path) -> None:
         "bit_exact": {evil: {"patches": 1, "wrong": 0}},
         "layers": [{"name": evil}],
         "notes": evil,
-        "hostile": {evil: 1},
+        "hostile": {"patches": evil},
     }
     info = INFO | {"name": evil, "notes": [evil], "split_by": evil, "versions": {evil: evil}}
     document = report.evaluate_run(data, {evil: offsets + 1}, results, {evil: 1.0}, info).document
