@@ -12,7 +12,7 @@ RUN_OPTION = $(if $(RUN),--run $(RUN))
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo $(STAGES) ablation test check clean
+.PHONY: help demo $(STAGES) ablation test check docs clean
 
 help: ## show this help
 	@echo "BraggNN Edge: detector frames to a bit-exact FPGA firmware project"
@@ -42,7 +42,15 @@ ablation: $(READY) ## the paper's ablations, about an hour on one core, to runs/
 test: $(READY) ## the test suite
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -q
 
-check: $(READY) ## formatting, lint, types, import layers
+$(VENV)/.docs: $(READY)
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	@touch $@
+
+# Not with --quiet: mkdocs then neither shows nor counts warnings, and a dead link would pass.
+docs: $(VENV)/.docs ## the documentation as a site, to site/index.html; fails at a dead link
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+check: $(READY) docs ## formatting, lint, types, import layers, documentation
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy

@@ -51,7 +51,7 @@ def measure(run: Path) -> dict[str, Any]:
 
 
 def markdown(document: dict[str, Any]) -> str:
-    """The rows of docs/attention_accuracy.md."""
+    """The rows of docs/explanation/attention_accuracy.md."""
     lines = ["| run | peaks | reference | float p50 / p75 / p95 | quantized | difference | distance of the two |"]
     lines.append("|---|---|---|---|---|---|---|")
     keys = ("p50", "p75", "p95")

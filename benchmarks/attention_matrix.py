@@ -245,7 +245,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def markdown(cells: list[dict[str, Any]]) -> str:
-    """The table of docs/attention_accuracy.md."""
+    """The table of docs/explanation/attention_accuracy.md."""
     lines = [
         "| bits | forms against the emulator | patches | differ | codes at every step | differ |",
         "|" + "---|" * 6,

@@ -296,7 +296,7 @@ def draw(document: Mapping[str, Any], path: Path) -> None:
 
 
 def markdown(document: Mapping[str, Any]) -> str:
-    """The tables of docs/attention_accuracy.md."""
+    """The tables of docs/explanation/attention_accuracy.md."""
     lines = ["| bits | exponential, worst | mean | reciprocal, worst | mean |", "|---|---|---|---|---|"]
     alone = [(bits, document["exponential"][bits], document["reciprocal"][bits]) for bits in document["exponential"]]
     plans = [(name, run["plan"]["exponential"], run["plan"]["reciprocal"]) for name, run in document["runs"].items()]

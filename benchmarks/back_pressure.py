@@ -3,7 +3,8 @@
     python benchmarks/back_pressure.py runs/full/hls/io_stream --output benchmarks/back_pressure.json
 
 The patches are random and sparse input codes; what they must become is computed by the emulator from the project's
-integer.json. docs/back_pressure.md says what is simulated. Seconds are those of this machine, other work included.
+integer.json. docs/explanation/back_pressure.md says what is simulated. Seconds are those of this machine, other work
+included.
 """
 
 import argparse

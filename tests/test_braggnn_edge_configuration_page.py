@@ -1,4 +1,4 @@
-"""docs/configuration.md names every key of every table with its default."""
+"""docs/reference/configuration.md names every key of every table with its default."""
 
 import dataclasses
 import re
@@ -32,7 +32,7 @@ TABLES = (
     AttentionPlan, QatSpec, CircuitSpec, FrontSpec, CircuitNetworkSpec, HlsSpec, CsimSpec, RtlSpec,
     RtlSimSpec, SearchSpec, ReportSpec,
 )  # fmt: skip
-PAGE = (Path(__file__).parents[1] / "docs/configuration.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[1] / "docs/reference/configuration.md").read_text(encoding="utf-8")
 WRITTEN = [re.findall(r"^\| `(\w+)` \| (.*?) \|", part, flags=re.M) for part in PAGE.split("| key | default |")[1:]]
 
 

@@ -41,7 +41,7 @@ _FIT = (
     ("tilt", "rad"), ("eta", "1"), ("background", "counts"), ("var_row", "px**2"), ("cov_row_col", "px**2"),
     ("var_col", "px**2"), ("chi2", "1"), ("residual", "1"),
 )  # fmt: skip
-#: Name, type and unit of every column; docs/artifacts.md says what each holds.
+#: Name, type and unit of every column; docs/reference/artifacts.md says what each holds.
 COLUMNS: tuple[tuple, ...] = (
     ("scan", "u2", "1"), ("frame", "i4", "1"), ("row", "i4", "px"), ("col", "i4", "px"), ("area", "i4", "px"),
     ("maximum", "f8", "counts"), ("saturated", "?", "1"), ("neighbours", "i4", "1"), ("maxima", "i4", "1"),

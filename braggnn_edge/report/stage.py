@@ -1,6 +1,6 @@
 """Stage "report": ``report.json``, ``report.html`` and ``report.png`` from the results of all stages.
 
-The documents' keys are described in docs/artifacts.md; what was not measured is absent, never invented.
+The documents' keys are described in docs/reference/artifacts.md; what was not measured is absent, never invented.
 """
 
 import importlib.metadata

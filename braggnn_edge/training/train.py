@@ -147,7 +147,7 @@ def check_learned(predicted: NDArray[np.float64], offsets: NDArray[np.float64], 
 def check_directions(predicted: NDArray[np.float64], offsets: NDArray[np.float64], name: str) -> None:
     """Refuse answers (n, 2) px that follow the labels along one direction only.
 
-    A narrow head such as the published 16-8-4-2 can pass on a single number (docs/ablation.md has how often).
+    A narrow head such as the published 16-8-4-2 can pass on a single number (see docs/explanation/ablation.md).
     """
     if (lost := unexplained(predicted, offsets)) > _LOST:
         raise UserError(

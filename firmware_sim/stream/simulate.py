@@ -1,6 +1,6 @@
 """An io_stream project as a network of processes and bounded FIFOs, run with random back-pressure.
 
-docs/back_pressure.md says what is modelled, and why a network that ends in one schedule ends in all.
+docs/explanation/back_pressure.md says what is modelled, and why a network that ends in one schedule ends in all.
 """
 
 import hashlib

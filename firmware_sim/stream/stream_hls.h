@@ -1,5 +1,5 @@
 // hls::stream as a FIFO of bounded depth, and the processes of a dataflow region as fibers under a seeded random
-// scheduler: what docs/back_pressure.md simulates. It takes the place of the vendor's hls_stream.h.
+// scheduler: what docs/explanation/back_pressure.md simulates. It takes the place of the vendor's hls_stream.h.
 //
 // A stream has no empty(), full() or non-blocking access: a layer that polls a FIFO does not compile here. So every
 // process is a function of what it reads, and whether a network of them can deadlock does not depend on the schedule

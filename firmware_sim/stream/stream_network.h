@@ -1,4 +1,4 @@
-// Processes and what lies between them, as fibers under a seeded random scheduler (docs/back_pressure.md).
+// Processes and what lies between them, as fibers under a seeded random scheduler (docs/explanation/back_pressure.md).
 #ifndef STREAM_NETWORK_H_
 #define STREAM_NETWORK_H_
 

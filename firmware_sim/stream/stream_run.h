@@ -1,4 +1,4 @@
-// Driver of the stream simulation (docs/back_pressure.md), included after the transformed top function.
+// Driver of the stream simulation (docs/explanation/back_pressure.md), included after the transformed top function.
 //
 // usage: stream CODES PATCHES INPUTS FRAC_IN OUTPUTS FRAC_OUT <SCHEDULES >RESULTS
 //   CODES      int32, PATCHES x INPUTS

@@ -86,7 +86,7 @@ def _streams(block: NonLocal, parallel: int) -> tuple[Stream, ...]:
     """Inside the block. No row can start before the last key is there, so a whole patch waits in pixels and queries.
 
     The least depths leave out what is in flight in pipelines, for which the kernel adds ``SKEW``
-    (docs/back_pressure.md).
+    (docs/explanation/back_pressure.md).
     """
     inner, channels = block.theta.weight.shape[:2]
     n, g, name = block.positions, groups(block, parallel), block.name

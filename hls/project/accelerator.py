@@ -10,7 +10,7 @@ from quant.contract.network import IntegerNetwork
 #: The back end of hls4ml that writes it, for Vivado HLS.
 ACCELERATOR = "VivadoAccelerator"
 
-#: Elements beyond which Vivado HLS neither unrolls a loop nor splits an array into registers (docs/hls_backends.md).
+#: Elements beyond which Vivado HLS neither unrolls a loop nor splits an array (docs/reference/hls_backends.md).
 LIMIT = 4096
 
 #: Bits of float32's significand: whole numbers up to 2**24 are exact in it.

@@ -13,7 +13,7 @@ from hls.project.attention import CONSTANTS, TYPES, render_config
 #: MatMul (its fusion works only while the type of the result is left open, and ours is prescribed).
 DENSE = "ExactDense"
 
-#: Our own ONNX operation: a whole non-local block, its constants as attributes (docs/attention_hls.md).
+#: Our own ONNX operation: a whole non-local block, its constants as attributes (docs/explanation/attention_hls.md).
 NON_LOCAL = "NonLocal"
 
 #: The kernel's file, copied into every project that has such a block.

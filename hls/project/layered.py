@@ -35,7 +35,8 @@ NAME = "braggnn"
 IO_TYPES = ("io_parallel", "io_stream")
 STRATEGIES = ("Latency", "Resource")
 
-#: Back ends whose project this module completes and whose simulation is proved (docs/hls_backends.md has the others).
+#: Back ends whose project this module completes and whose simulation is proved; docs/reference/hls_backends.md has
+#: the others.
 BACKENDS = ("Vitis", "Vivado")
 
 #: How a generated project is compiled with g++, the one place that says so: C++11 as in the vendor's build script. The
@@ -47,7 +48,8 @@ CXX_FLAGS = (
     "-Wno-stringop-overflow", "-Wno-stringop-overread",
 )  # fmt: skip
 
-#: Its optimization. -O1 compiles about 1.3 times faster and simulates up to 1.4 times slower (docs/hls_backends.md).
+#: Its optimization. -O1 compiles about 1.3 times faster and simulates up to 1.4 times slower
+#: (docs/reference/hls_backends.md).
 OPTIMIZATION = "-O2"
 
 #: hls4ml puts a random stamp into file names of its own build; ours is fixed, so that projects are reproducible.
@@ -101,7 +103,7 @@ def write_project(
     counts (n, size, size) are detector values for the golden vectors of the normalizer and of the network; codes
     (k, size, size) are further input codes for the network, :func:`quant.contract.vectors.hostile_codes` if not given.
     reuse: one factor for all convolutions and dense layers, or one for each, in order. parallel: keys of a non-local
-    block handled in a cycle, where there is one (docs/attention_hls.md).
+    block handled in a cycle, where there is one (docs/explanation/attention_hls.md).
     The directory must not exist. It appears, complete, only when every type and weight in hls4ml's model was
     read back and found to be the integer network's; otherwise a UserError names the layer. The same arguments
     give the same bytes.
@@ -191,7 +193,8 @@ def check_options(backend: str, io_type: str, clock_mhz: float, strategy: str, r
     """Refuse what no project can be written for, before there is a network; see :func:`write_project`."""
     if backend not in (*BACKENDS, ACCELERATOR):
         raise UserError(
-            f"back end {backend!r} is not offered; expected {' or '.join(BACKENDS)} (docs/hls_backends.md says why)"
+            f"back end {backend!r} is not offered; expected {' or '.join(BACKENDS)} "
+            "(docs/reference/hls_backends.md says why)"
         )
     if io_type not in IO_TYPES:
         raise UserError(f"io type {io_type!r} is unknown; expected one of {', '.join(IO_TYPES)}")

@@ -10,7 +10,7 @@ class Target:
     """A board, the full part number that the vendor's tools expect (package and speed grade included), what is in it.
 
     luts: look-up tables of six inputs; dsps: DSP48 slices; brams: block RAMs of 36 Kbit; urams: UltraRAMs of 288 Kbit.
-    All of the part: what the shell of an Alveo card takes is not subtracted. Sources: docs/hls_backends.md.
+    All of the part: what the shell of an Alveo card takes is not subtracted. Sources: docs/reference/hls_backends.md.
     accelerator: the board's name in hls4ml's back end VivadoAccelerator, empty if it has none.
     """
 

@@ -1,4 +1,5 @@
-// Non-local block (self-attention over all pixels, with a residual) in the integer contract: see docs/attention_hls.md.
+// Non-local block (self-attention over all pixels, with a residual) in the integer contract: see
+// docs/explanation/attention_hls.md.
 //
 //   q = theta(x), k = phi(x), v = g(x)     1 x 1 convolutions, requantized; k and v the maxima of windows, if pooled
 //   s = q . k, m = max_j s                 exact
@@ -88,7 +89,7 @@ template <class data_T, class CONFIG_T> struct nonlocal_shape {
     static const unsigned waiting = 2 * CONFIG_T::positions;
     // Two FIFOs lead from score to weigh, and two from weigh to merge. A pipeline stalls as a whole: while it waits for
     // one of them, it must not hold back what the other needs. `skew`: cycles that the accesses to the two may be apart,
-    // in the writer's pipeline and the reader's together (docs/back_pressure.md).
+    // in the writer's pipeline and the reader's together (docs/explanation/back_pressure.md).
     static const unsigned skew = 24;
     static const unsigned row_waiting = 2 + skew;
     // Two rows of scores: the maximum of a row is known, and its weighing starts, after its last score.
