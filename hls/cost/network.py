@@ -1,7 +1,7 @@
 """Analytic cycles and resources of the generated design, by counting in its source; nothing here is a synthesis result.
 
-Formulas and their sources are in docs/reference/cost_model.md. Cycles suppose that every loop reaches the initiation interval
-that its pragma asks for, at the project's clock; the depths of pipelines are assumed (:mod:`hls.cost.parts`).
+Formulas and their sources are in docs/reference/cost_model.md. Cycles suppose that every loop reaches the initiation
+interval that its pragma asks for, at the project's clock; the depths of pipelines are assumed (:mod:`hls.cost.parts`).
 """
 
 from collections.abc import Sequence

@@ -16,8 +16,8 @@ the named format; every format and table is data of the layer:
     y = sat(floor(a * R / 2**(reciprocal_shift + L))), in the format ``mixed``
  8. z = (out(y) << out_shift) + (x << residual_shift), exact (accumulator): the result
 
-The errors of steps 4 and 7 are bounded in docs/reference/numerics.md. Source of the block: Wang et al., CVPR 2018 (embedded
-Gaussian, subsampling trick), as in :mod:`braggnn_edge.training.model`.
+The errors of steps 4 and 7 are bounded in docs/reference/numerics.md. Source of the block: Wang et al., CVPR 2018
+(embedded Gaussian, subsampling trick), as in :mod:`braggnn_edge.training.model`.
 """
 
 import math
