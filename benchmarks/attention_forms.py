@@ -13,8 +13,9 @@ from braggnn_edge.core import config
 from braggnn_edge.core.errors import UserError
 from braggnn_edge.core.rundir import sha256
 from braggnn_edge.peaks import table
-from braggnn_edge.peaks.table import TEST, PeakTable
-from braggnn_edge.training.model import NetworkSpec
+from braggnn_edge.peaks.splits import TEST
+from braggnn_edge.peaks.table import PeakTable
+from braggnn_edge.training.spec import NetworkSpec
 from firmware_sim.verification.vectors import hostile_codes, hostile_counts
 from quant.contract import network
 from quant.contract.arithmetic import Codes
@@ -49,15 +50,15 @@ def load_forms(run: Path) -> Forms:
         state = torch.load(qat / "quantized.pt", map_location="cpu", weights_only=True)
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{run.name}: no finished qat stage ({error!r}); run `braggnn-edge qat` first") from error
-    integer = network.load(qat / "integer.json")
+    integer = network.load(qat / "locator.json")
     plan = config.parse(BitPlan, settings, f"{run.name}: quant")
     quantized = QuantBraggNN(description(integer), integer.size, plan)
     quantized.load_state_dict(state)
-    files = "".join(sha256(qat / name) for name in ("quantized.pt", "model.onnx", "integer.json"))
+    files = "".join(sha256(qat / name) for name in ("quantized.pt", "model.onnx", "locator.json"))
     digest = hashlib.sha256(files.encode()).hexdigest()
     return Forms(
         run.name, table.load(run / "label" / "peaks.h5"), plan, quantized.eval(), integer,
-        network.load_normalizer(qat / "integer.json"), qat / "model.onnx", digest,
+        network.load_normalizer(qat / "locator.json"), qat / "model.onnx", digest,
     )  # fmt: skip
 
 

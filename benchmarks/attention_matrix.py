@@ -35,11 +35,12 @@ from attention_forms import SEED, Forms, load_forms, matrix_codes, simulated_pat
 from braggnn_edge.core.errors import UserError
 from braggnn_edge.core.rundir import sha256, write_json
 from braggnn_edge.peaks import table
-from braggnn_edge.peaks.table import TEST
+from braggnn_edge.peaks.splits import TEST
 from firmware_sim.forms import csim
 from firmware_sim.forms.chunks import Progress, map_chunks
 from firmware_sim.forms.compare import Comparison, simulate
-from hls.project.layered import IO_TYPES, write_project
+from hls.project.layered import write_project
+from hls.project.spec import IO_TYPES
 from quant.contract import emulate
 from quant.contract.arithmetic import Codes
 from quant.exchange.execute import run_qonnx

@@ -31,7 +31,8 @@ from braggnn_edge.core.errors import UserError
 from braggnn_edge.locate.fused import multiplications
 from braggnn_edge.locate.locator import Locator, float_locator
 from braggnn_edge.training import train
-from braggnn_edge.training.model import BraggNN, NetworkSpec
+from braggnn_edge.training.model import BraggNN
+from braggnn_edge.training.spec import NetworkSpec
 from quant.contract import network
 from quant.exchange.locators import integer_locator, qdq_locator
 from quant.exchange.qdq import TARGETS
@@ -106,9 +107,9 @@ def on_cpu(run: Path | None, threads: int, rounds: int) -> dict[str, Any]:
             locator = float_locator(net, backend, precision=precision, threads=threads)
             entry = {"network": name, **described(locator, locator.locate(given[:4096]), reference)}
             contenders[f"{name} {backend} {precision}"] = (locator, entry)
-    if run is not None and (run / "qat/integer.json").exists():
-        integer = network.load(run / "qat/integer.json")
-        normalizer = network.load_normalizer(run / "qat/integer.json")
+    if run is not None and (run / "qat/locator.json").exists():
+        integer = network.load(run / "qat/locator.json")
+        normalizer = network.load_normalizer(run / "qat/locator.json")
         emulator = integer_locator(integer, normalizer)
         reference = emulator.locate(given[:4096])
         forms = [qdq_locator(integer, normalizer, target, threads=threads) for target in TARGETS]

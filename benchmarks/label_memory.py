@@ -58,9 +58,7 @@ def measure(what: str, folder: Path) -> dict:
     resource.setrlimit(resource.RLIMIT_AS, (LIMIT, LIMIT))
     from braggnn_edge.label import shards as parts  # noqa: PLC0415
     from braggnn_edge.label import stage as label  # noqa: PLC0415
-    from braggnn_edge.label.acquisition import ScanSpec  # noqa: PLC0415
-    from braggnn_edge.label.shard import PeakSpec  # noqa: PLC0415
-    from braggnn_edge.label.split import SplitSpec  # noqa: PLC0415
+    from braggnn_edge.label.spec import PeakSpec, ScanSpec, SplitSpec  # noqa: PLC0415
     from braggnn_edge.peaks.table import PEAK  # noqa: PLC0415
 
     out = folder / what

@@ -25,14 +25,13 @@ from braggnn_edge.core.errors import UserError
 from braggnn_edge.core.rundir import write_json
 from braggnn_edge.peaks import table
 from braggnn_edge.peaks.table import PeakTable
-from braggnn_edge.training.optimize import LoopSpec
+from braggnn_edge.training.spec import LoopSpec
 from hls.rtl.synthesis import mapped_luts
-from quant.contract import circuit as circuits
+from quant.contract import locator as locators
 from quant.contract import lut_model
-from quant.contract.circuit import Circuit
-from quant.training.circuit_spec import CircuitSpec, FrontSpec
+from quant.contract.locator import IntegerLocator
+from quant.training.circuit_spec import CircuitNetworkSpec, CircuitSpec, FrontSpec
 from quant.training.compress import fit
-from quant.training.mixed_precision import CircuitNetworkSpec
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -68,7 +67,7 @@ def drawn(rng: np.random.Generator) -> CircuitSpec:
     )
 
 
-def entry(made: Circuit, **more: Any) -> dict[str, Any]:
+def entry(made: IntegerLocator, **more: Any) -> dict[str, Any]:
     """What the model knows of a circuit, and its look-up tables mapped: the network alone, and all."""
     features = {"network": lut_model.network_features(made.network), "front": lut_model.front_features(made)}
     mapped = {"network": mapped_luts(made, parts=("network",))["luts"], "all": mapped_luts(made)["luts"]}
@@ -153,7 +152,7 @@ def run(peaks: PeakTable, wanted: int, seed: int, given: list[Path], output: Pat
     for path in given:
         name = path.parents[1].name if path.stem == "circuit" else path.stem  # that of its run
         if name not in have:
-            document["circuits"].append(entry(circuits.load(path), name=name, kind="given"))
+            document["circuits"].append(entry(locators.load(path), name=name, kind="given"))
     evaluate(document)
     write_json(output, document)
     draw(document, output.with_suffix(".png"))

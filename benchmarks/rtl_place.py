@@ -1,6 +1,6 @@
 """Depth against clock: a circuit at several pipeline depths, mapped for UltraScale+ and ECP5, placed on an ECP5-85F.
 
-    python benchmarks/rtl_place.py runs/NAME/circuit/circuit.json benchmarks/rtl_place.json --levels 2 3 4 5 6
+    python benchmarks/rtl_place.py runs/NAME/qat/locator.json benchmarks/rtl_place.json --levels 2 3 4 5 6
 
 For each depth the clock is searched: nextpnr is asked for the clock that the last run reached, times 1.05 where that
 was met, 0.98 where not; every run is in the results, and the best one that met its timing counts. Minutes a run.
@@ -23,10 +23,12 @@ from hls.rtl.project import sources
 from hls.rtl.synthesis import synthesize
 from hls.rtl.trace import trace
 from hls.tools.place import SPEEDS, place
-from quant.contract.circuit import Circuit, load
+from quant.contract.locator import IntegerLocator, load
 
 
-def depth(circuit: Circuit, levels: float, effort: Effort, runs: int, first_mhz: float, speed: int) -> dict[str, Any]:
+def depth(
+    circuit: IntegerLocator, levels: float, effort: Effort, runs: int, first_mhz: float, speed: int
+) -> dict[str, Any]:
     """One row: stages, cells on both families, clocks asked for and reached."""
     stages = len(pipelined(trace(circuit, effort=effort), levels).solutions)
     files = sources(circuit, levels, effort)

@@ -8,8 +8,8 @@ import pytest
 from quant.contract.arithmetic import Codes, Format
 from quant.contract.block_shift import BlockShift
 from quant.contract.centroid import Centroid
-from quant.contract.circuit import Circuit
 from quant.contract.layers import Flatten, Linear, Requantize
+from quant.contract.locator import IntegerLocator
 from quant.contract.network import IntegerNetwork, Layer
 from quant.contract.normalize import Normalizer
 from quant.contract.sizing import sized
@@ -21,7 +21,7 @@ def _random_circuit(
     window: int = 3, normalizer: Normalizer | BlockShift | None = None, *,
     hidden: tuple[int, ...] = (4,), channels: int = 0, centroid: bool = True, activation: int = 5, output: int = 9,
     density: float = 0.7, seed: int = 0,
-) -> Circuit:  # fmt: skip
+) -> IntegerLocator:  # fmt: skip
     """A circuit with random weights of 4 bits: one 3 x 3 convolution if ``channels``, then dense layers to 2.
 
     activation and output are bits; few of them make the layers saturate.
@@ -51,10 +51,10 @@ def _random_circuit(
         inputs, frac = outputs, to.frac
     network = sized(IntegerNetwork(window, Format(bits, bits, False), tuple(layers)))
     base = Centroid.of_power(window, bits, 2, 2, index_bits=3, reciprocal_bits=7, numerator_bits=8, frac=FRAC)
-    return Circuit(window + 2, window, chosen, network, base if centroid else None, Format(output, FRAC, True))
+    return IntegerLocator(window + 2, window, chosen, network, base if centroid else None, Format(output, FRAC, True))
 
 
-def _detector_patches(circuit: Circuit, count: int, seed: int = 1) -> Codes:
+def _detector_patches(circuit: IntegerLocator, count: int, seed: int = 1) -> Codes:
     """Patches (n, size, size) of counts: empty, full, beyond the range, single pixels, then ``count`` random ones.
 
     A third of these uniform at every magnitude, a third sparse, a third single peaks on a background.
@@ -74,7 +74,7 @@ def _detector_patches(circuit: Circuit, count: int, seed: int = 1) -> Codes:
 
 
 @pytest.fixture(scope="session")
-def random_circuit() -> Callable[..., Circuit]:
+def random_circuit() -> Callable[..., IntegerLocator]:
     """A function that makes a circuit."""
     return _random_circuit
 

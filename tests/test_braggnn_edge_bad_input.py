@@ -13,11 +13,13 @@ import torch
 from braggnn_edge import chain, cli
 from braggnn_edge.core import config
 from braggnn_edge.core.errors import UserError
-from braggnn_edge.label.acquisition import DetectorSpec, ScanSpec, check_scans, external_files
+from braggnn_edge.label.acquisition import external_files
+from braggnn_edge.label.spec import DetectorSpec, ScanSpec, check_scans
 from braggnn_edge.peaks.table import PEAK, PeakTable
 from braggnn_edge.simulation.spec import SimulationSpec
-from braggnn_edge.training.model import BraggNN, NetworkSpec
-from braggnn_edge.training.train import TrainSpec, train_network
+from braggnn_edge.training.model import BraggNN
+from braggnn_edge.training.spec import NetworkSpec, TrainSpec
+from braggnn_edge.training.train import train_network
 from braggnn_edge.training.upstream import load_checkpoint, save_checkpoint
 from firmware_sim.verification import evidence
 

@@ -107,7 +107,7 @@ def test_second_run_does_nothing_and_a_change_says_why(finished, capsys) -> None
     said = capsys.readouterr().out
     assert said.count("up to date") == 5
     assert "runs" not in said.replace("/runs/", "")
-    before = (finished / "runs/tiny/qat/integer.json").read_bytes()
+    before = (finished / "runs/tiny/qat/locator.json").read_bytes()
     changed = finished / "changed.toml"
     changed.write_text(TINY.replace("threshold = 45.0", "threshold = 46.0"))
     shutil.copytree(finished / "runs/tiny/data", finished / "runs/other/data")
@@ -117,7 +117,7 @@ def test_second_run_does_nothing_and_a_change_says_why(finished, capsys) -> None
     assert braggnn_edge("qat", "--config", str(changed), folder=finished) == 0
     said = capsys.readouterr().out
     assert "qat: runs again: configuration changed (quant)" in said
-    assert (finished / "runs/tiny/qat.old-1/integer.json").read_bytes() == before
+    assert (finished / "runs/tiny/qat.old-1/locator.json").read_bytes() == before
 
 
 def test_same_seed_gives_the_same_bytes(finished, tmp_path) -> None:
@@ -186,7 +186,7 @@ def test_example_locates_peaks(finished) -> None:
     command = [
         sys.executable,
         str(example),
-        str(run / "qat/integer.json"),
+        str(run / "qat/locator.json"),
         str(run / "data/scan.h5"),
         "--threshold",
         "45",

@@ -8,23 +8,18 @@ from pathlib import Path
 import pytest
 
 from braggnn_edge.core.config import parse
-from braggnn_edge.label.acquisition import DetectorSpec, ScanSpec
-from braggnn_edge.label.shard import PeakSpec
-from braggnn_edge.label.split import SplitSpec
-from braggnn_edge.report.stage import ReportSpec
+from braggnn_edge.label.spec import DetectorSpec, PeakSpec, ScanSpec, SplitSpec
+from braggnn_edge.report.spec import ReportSpec
 from braggnn_edge.simulation.spec import SimulationSpec
-from braggnn_edge.training.model import NetworkSpec
-from braggnn_edge.training.optimize import LoopSpec
-from braggnn_edge.training.train import TrainSpec
-from firmware_sim.search.space import SearchSpec
+from braggnn_edge.training.spec import LoopSpec, NetworkSpec, TrainSpec
+from firmware_sim.search.spec import SearchSpec
 from firmware_sim.verification.circuit_evidence import RtlSimSpec
 from firmware_sim.verification.evidence import CsimSpec
-from hls.project.build import HlsSpec
-from hls.rtl.stage import RtlSpec
-from quant.training.circuit_spec import CircuitSpec, FrontSpec
-from quant.training.mixed_precision import CircuitNetworkSpec
+from hls.project.spec import HlsSpec
+from hls.rtl.spec import RtlSpec
+from quant.training.circuit_spec import CircuitNetworkSpec, CircuitSpec, FrontSpec
 from quant.training.plan import AttentionPlan, BitPlan
-from quant.training.qat import QatSpec
+from quant.training.spec import QatSpec
 
 #: In the order of the page.
 TABLES = (

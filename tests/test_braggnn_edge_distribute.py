@@ -18,11 +18,10 @@ from distributed import Client, KilledWorker, LocalCluster
 from braggnn_edge.core.errors import UserError
 from braggnn_edge.frames.formats.braggnn import write_frames
 from braggnn_edge.label import distribute, environment
+from braggnn_edge.label import labelling as label
 from braggnn_edge.label import shards as parts
-from braggnn_edge.label import stage as label
-from braggnn_edge.label.acquisition import ScanSpec
-from braggnn_edge.label.shard import PeakSpec, Task
-from braggnn_edge.label.split import SplitSpec
+from braggnn_edge.label.shard import Task
+from braggnn_edge.label.spec import PeakSpec, ScanSpec, SplitSpec
 from braggnn_edge.peaks.table import load
 
 FRAMES = 160

@@ -25,7 +25,8 @@ from braggnn_edge.frames.formats import BadFrame
 from braggnn_edge.frames.formats.braggnn import write_frames
 from braggnn_edge.frames.formats.series import series
 from braggnn_edge.frames.scan import Scan, marks, open_scan
-from braggnn_edge.label.acquisition import ScanSpec, check_scans, external_files, open_spec
+from braggnn_edge.label.acquisition import external_files, open_spec
+from braggnn_edge.label.spec import ScanSpec, check_scans
 
 RNG = np.random.default_rng(11)
 FRAMES = RNG.integers(0, 60000, (4, 14, 9)).astype(np.uint16)

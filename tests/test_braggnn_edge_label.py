@@ -13,11 +13,9 @@ from braggnn_edge.core.errors import UserError
 from braggnn_edge.frames.formats.braggnn import read_peaks
 from braggnn_edge.frames.scan import open_scan
 from braggnn_edge.label import acquisition
+from braggnn_edge.label import labelling as label
 from braggnn_edge.label import shards as parts
-from braggnn_edge.label import stage as label
-from braggnn_edge.label.acquisition import DetectorSpec, ScanSpec
-from braggnn_edge.label.shard import PeakSpec
-from braggnn_edge.label.split import SplitSpec
+from braggnn_edge.label.spec import DetectorSpec, PeakSpec, ScanSpec, SplitSpec
 from braggnn_edge.peaks import table
 from braggnn_edge.simulation.simulate import SimulationSpec
 

@@ -9,8 +9,8 @@ import torch
 
 from braggnn_edge.fit.pseudo_voigt import PARAMETERS, render
 from braggnn_edge.frames.formats.braggnn import write_frames
-from braggnn_edge.label.acquisition import DetectorSpec, ScanSpec
-from braggnn_edge.label.shard import PeakSpec, Task, label_part
+from braggnn_edge.label.shard import Task, label_part
+from braggnn_edge.label.spec import DetectorSpec, PeakSpec, ScanSpec
 from braggnn_edge.peaks import table
 from braggnn_edge.peaks.table import PEAK, Flag, PeakTable
 from braggnn_edge.simulation.truth import RADIUS, TRUTH_DTYPE, spot_of

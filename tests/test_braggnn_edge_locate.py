@@ -18,7 +18,8 @@ from braggnn_edge.locate.compiled import CompiledNetwork
 from braggnn_edge.locate.cuda import CudaPipeline
 from braggnn_edge.locate.fused import FoldedNetwork, multiplications
 from braggnn_edge.locate.locator import Locator, bright_spots, float_locator, locate_frames
-from braggnn_edge.training.model import BraggNN, NetworkSpec
+from braggnn_edge.training.model import BraggNN
+from braggnn_edge.training.spec import NetworkSpec
 from braggnn_edge.training.train import located
 
 PUBLISHED = NetworkSpec()

@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from braggnn_edge.core.errors import UserError
-from braggnn_edge.training.optimize import LoopSpec, optimize
+from braggnn_edge.training.optimize import optimize
+from braggnn_edge.training.spec import LoopSpec
 
 
 class Interrupted(Exception):

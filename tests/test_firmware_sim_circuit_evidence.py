@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from braggnn_edge import cli
-from braggnn_edge.peaks.table import TEST, load
+from braggnn_edge.peaks.splits import TEST
+from braggnn_edge.peaks.table import load
 from firmware_sim.verification.circuit_evidence import RtlSimSpec, inputs
-from quant.contract import circuit as circuits
+from quant.contract import locator as locators
 from quant.contract.arithmetic import Format
-from quant.contract.circuit import Circuit
+from quant.contract.locator import IntegerLocator
 from quant.exchange.locators import load_integer_locator
 
 TINY = """
@@ -128,14 +129,14 @@ def test_commands_of_networks_are_refused_for_circuits(finished: Path, capsys: p
 
 
 def test_circuit_locates_as_any_other_form(finished: Path) -> None:
-    path = finished / "runs/tiny/circuit/circuit.json"
+    path = finished / "runs/tiny/qat/locator.json"
     patches = load(finished / "runs/tiny/label/peaks.h5").of(TEST).patches()
     found = load_integer_locator(path).locate(patches)
-    assert np.array_equal(found, circuits.load(path).locate(patches))
+    assert np.array_equal(found, locators.load(path).locate(patches))
 
 
 def test_patches_of_the_comparison(finished: Path) -> None:
-    circuit: Circuit = circuits.load(finished / "runs/tiny/circuit/circuit.json")
+    circuit: IntegerLocator = locators.load(finished / "runs/tiny/qat/locator.json")
     table = load(finished / "runs/tiny/label/peaks.h5")
     counts, test, hostile = inputs(circuit, table, 5000, 1)
     assert len(counts) == 5000 + hostile

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from braggnn_edge.core.errors import UserError
-from braggnn_edge.training.model import NetworkSpec
+from braggnn_edge.training.spec import NetworkSpec
 from firmware_sim.forms import csim
 from firmware_sim.forms.compare import Comparison, compare_normalizer, simulate
 from firmware_sim.verification.vectors import hostile_codes, hostile_counts

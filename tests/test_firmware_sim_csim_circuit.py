@@ -20,8 +20,8 @@ from quant.contract import emulate
 from quant.contract.arithmetic import Codes, Format
 from quant.contract.block_shift import BlockShift
 from quant.contract.centroid import Centroid
-from quant.contract.circuit import Circuit
 from quant.contract.layers import Flatten, Linear, Requantize
+from quant.contract.locator import IntegerLocator
 from quant.contract.network import IntegerNetwork, Layer
 from quant.contract.normalize import Normalizer
 from quant.contract.sizing import sized
@@ -65,9 +65,11 @@ def centroid(window: int) -> Centroid:
 
 
 CIRCUITS = {
-    "shift": Circuit(7, 5, BlockShift(4, 16), network(5, (6, 4)), centroid(5), OUTPUT),
-    "subtract-alone-stream": Circuit(5, 3, BlockShift(4, 12, True), network(3, (4,)), None, Format(5, FRAC, True)),
-    "min-max-convolution": Circuit(5, 5, Normalizer(4, 18), network(5, (4,), 3), centroid(5), OUTPUT),
+    "shift": IntegerLocator(7, 5, BlockShift(4, 16), network(5, (6, 4)), centroid(5), OUTPUT),
+    "subtract-alone-stream": IntegerLocator(
+        5, 3, BlockShift(4, 12, True), network(3, (4,)), None, Format(5, FRAC, True)
+    ),
+    "min-max-convolution": IntegerLocator(5, 5, Normalizer(4, 18), network(5, (4,), 3), centroid(5), OUTPUT),
 }
 
 
@@ -221,7 +223,7 @@ def test_other_circuits_and_counts_are_refused(built, tmp_path):
     case = built("shift")
     other = replace(case.circuit, output=Format(7, FRAC, True))
 
-    def run(circuit: Circuit, counts: np.ndarray) -> None:
+    def run(circuit: IntegerLocator, counts: np.ndarray) -> None:
         csim_circuit.run(case.executable, circuit, counts, workers=1, chunk=10, out_dir=tmp_path)
 
     with pytest.raises(UserError, match="not of this circuit"):

@@ -12,17 +12,18 @@ import torch
 from braggnn_edge.cli import SECTIONS
 from braggnn_edge.core import config
 from braggnn_edge.core.errors import UserError
-from braggnn_edge.peaks.table import PEAK, TRAIN, VALIDATION, PeakTable
-from braggnn_edge.training.optimize import LoopSpec
+from braggnn_edge.peaks.splits import TRAIN, VALIDATION
+from braggnn_edge.peaks.table import PEAK, PeakTable
+from braggnn_edge.training.spec import LoopSpec
 from firmware_sim.search import figures as search_figures
 from firmware_sim.search import pareto, point_file
 from firmware_sim.search import storage as search_storage
 from firmware_sim.search import trials as search
-from firmware_sim.search.space import SearchSpec, choose, identity, table_of
-from quant.contract import circuit as circuits
+from firmware_sim.search.space import choose, identity, table_of
+from firmware_sim.search.spec import SearchSpec
+from quant.contract import locator as locators
 from quant.training import compress
-from quant.training.circuit_spec import CircuitSpec, FrontSpec
-from quant.training.mixed_precision import CircuitNetworkSpec
+from quant.training.circuit_spec import CircuitNetworkSpec, CircuitSpec, FrontSpec
 
 torch.set_num_threads(1)
 ROOT = Path(__file__).parents[1]
@@ -149,7 +150,7 @@ def test_stage_writes_the_front(run: str, scenario: Path, tmp_path: Path) -> Non
             assert not stored.exists()
             assert "mapped_luts" not in row
         else:
-            assert circuits.load(stored).digest == row["digest"]
+            assert locators.load(stored).digest == row["digest"]
             assert row["mapped_luts"] == 5
 
 
@@ -158,7 +159,7 @@ def test_a_points_configuration_trains_the_same_circuit(run: str, scenario: Path
     row = document["points"][0]
     loaded = config.load(tmp_path / "configs" / f"{row['name']}.toml", SECTIONS)
     compress.run(TABLE, loaded["circuit"], None, loaded.seed, tmp_path, lambda _: None)
-    assert circuits.load(tmp_path / "circuit.json").digest == row["digest"]
+    assert locators.load(tmp_path / "locator.json").digest == row["digest"]
     trained = json.loads((tmp_path / "circuit_training.json").read_text())["circuit"]
     assert trained == {"score": row["error"]} | {key: row[key] for key in ("p50", "p75", "p95")}
 

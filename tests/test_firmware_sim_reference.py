@@ -11,7 +11,8 @@ from braggnn_edge.core.errors import UserError
 from braggnn_edge.peaks import table
 from braggnn_edge.report.inference_section import reference_section
 from braggnn_edge.training import train, upstream
-from braggnn_edge.training.model import BraggNN, NetworkSpec
+from braggnn_edge.training.model import BraggNN
+from braggnn_edge.training.spec import NetworkSpec
 from firmware_sim.verification import reference
 from quant.contract import emulate, network
 from quant.contract.arithmetic import Format
@@ -79,7 +80,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         upstream.save_checkpoint(BraggNN(spec, SIZE), folder / stage / f"{name}.pt")
         (folder / stage / f"{name}.json").write_text(json.dumps({"spec": train._describe(train.TrainSpec(spec))}))
     integer, normalizer = integer_network(), Normalizer()
-    network.save(integer, folder / "qat/integer.json", normalizer)
+    network.save(integer, folder / "qat/locator.json", normalizer)
     patches = peak_table().of(table.TEST).patches()
     offsets = integer.output.values(emulate.run(integer, normalizer.codes(patches)).outputs)
     np.savez(folder / "csim/predictions.npz", **{"csim:io_parallel": offsets, "float": offsets + 9})

@@ -19,16 +19,17 @@ import pytest
 import torch
 
 from braggnn_edge.core.errors import UserError
-from braggnn_edge.peaks.table import PEAK, TRAIN, VALIDATION, PeakTable
-from braggnn_edge.training.optimize import LoopSpec
+from braggnn_edge.peaks.splits import TRAIN, VALIDATION
+from braggnn_edge.peaks.table import PEAK, PeakTable
+from braggnn_edge.training.spec import LoopSpec
 from firmware_sim.search import pareto
 from firmware_sim.search import storage as search_storage
 from firmware_sim.search import trials as search
 from firmware_sim.search import watch as search_watch
 from firmware_sim.search.sampler import NumberedSampler
-from firmware_sim.search.space import SearchSpec, choose, circuit_of, identity, parameters, peaks_digest, table_of
-from quant.training.circuit_spec import CircuitSpec, FrontSpec
-from quant.training.mixed_precision import CircuitNetworkSpec
+from firmware_sim.search.space import choose, circuit_of, identity, parameters, peaks_digest, table_of
+from firmware_sim.search.spec import SearchSpec
+from quant.training.circuit_spec import CircuitNetworkSpec, CircuitSpec, FrontSpec
 
 torch.set_num_threads(1)
 SIZE = 9

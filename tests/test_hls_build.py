@@ -11,12 +11,14 @@ import onnx
 import pytest
 
 from braggnn_edge.core.errors import UserError
-from braggnn_edge.peaks.table import PEAK, TEST, PeakTable
+from braggnn_edge.peaks.splits import TEST
+from braggnn_edge.peaks.table import PEAK, PeakTable
 from hls.project import build
-from hls.project.accelerator import ACCELERATOR, check_accelerator
-from hls.project.build import BoardSpec, HlsSpec, differences
+from hls.project.accelerator import check_accelerator
+from hls.project.build import differences
 from hls.project.layered import CXX_FLAGS, load_project, write_project
 from hls.project.reuse import check_reuse, spread
+from hls.project.spec import ACCELERATOR, BoardSpec, HlsSpec
 from hls.project.targets import target
 from quant.contract.arithmetic import Format
 from quant.contract.attention import exp_table, reciprocal_table, size_block
@@ -75,7 +77,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, IntegerNet
     path = tmp_path_factory.mktemp("qat") / "model.onnx"
     found = network()
     onnx.save(qonnx_model(found), path)
-    save(found, path.with_name("integer.json"), Normalizer())
+    save(found, path.with_name("locator.json"), Normalizer())
     return path, found
 
 

@@ -9,7 +9,7 @@ from braggnn_edge.core.errors import UserError
 from hls.rtl import project as rtl
 from hls.rtl.cmvm import Effort
 from hls.rtl.project import RtlProject, load_rtl, packed, write_rtl
-from quant.contract.circuit import load
+from quant.contract.locator import load
 from quant.contract.normalize import Normalizer
 
 QUICK = Effort(trials=2)
@@ -34,10 +34,10 @@ def test_what_is_there(written):
     assert {
         "src/braggnn_rtl.v", "src/braggnn_rtl_core.v", "src/braggnn_rtl_core_stage0.v", "sim/test_bench.v",
         "sim/counts.hex", "sim/expected.hex", "constraints/braggnn_rtl.xdc", "constraints/braggnn_rtl.sdc",
-        "constraints/braggnn_rtl.lpf", "vivado.tcl", "quartus.tcl", "README.txt", "project.json", "circuit.json",
+        "constraints/braggnn_rtl.lpf", "vivado.tcl", "quartus.tcl", "README.txt", "project.json", "locator.json",
     } <= names  # fmt: skip
     assert load_rtl(directory) == project
-    assert load(directory / "circuit.json").digest == circuit.digest == project.digest
+    assert load(directory / "locator.json").digest == circuit.digest == project.digest
     assert project.latency_cycles == project.stages + 1
     assert project.places > project.stages  # or a patch a clock would have to wait
     assert f"src/braggnn_rtl_core_stage{project.stages - 1}.v" in names

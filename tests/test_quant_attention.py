@@ -230,13 +230,13 @@ def test_file_holds_the_block(pool: int, tmp_path: Path) -> None:
     )
     leaky = Leaky("r", "leaky", Format(8, 5, signed=True), slope_code=164, slope_frac=14)
     network = IntegerNetwork(5, Format(8, 7, False), (head, Requantize("i", "identity", layer.input), layer, leaky))
-    save(network, tmp_path / "integer.json")
-    again = load(tmp_path / "integer.json")
+    save(network, tmp_path / "locator.json")
+    again = load(tmp_path / "locator.json")
     save(again, tmp_path / "again.json")
-    assert (tmp_path / "again.json").read_bytes() == (tmp_path / "integer.json").read_bytes()
+    assert (tmp_path / "again.json").read_bytes() == (tmp_path / "locator.json").read_bytes()
     assert again.layers[3] == leaky
     if pool == 1:  # files of before there was pooling
-        text = (tmp_path / "integer.json").read_text()
+        text = (tmp_path / "locator.json").read_text()
         assert text.count(',"pool":1') == 1
         (tmp_path / "again.json").write_text(text.replace(',"pool":1', ""))
         again = load(tmp_path / "again.json")

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from braggnn_edge.training.model import BraggNN, NetworkSpec
+from braggnn_edge.training.model import BraggNN
+from braggnn_edge.training.spec import NetworkSpec
 from braggnn_edge.training.upstream import to_offset
 from quant.training import equalize
 from quant.training.equalize import _divide, equalized

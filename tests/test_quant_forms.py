@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from braggnn_edge.core.errors import UserError
-from braggnn_edge.training.model import BraggNN, NetworkSpec
+from braggnn_edge.training.model import BraggNN
+from braggnn_edge.training.spec import NetworkSpec
 from quant.contract.arithmetic import Codes
 from quant.contract.emulate import run
 from quant.contract.network import IntegerNetwork, Linear, Requantize, load, load_normalizer, save
@@ -67,11 +68,11 @@ def test_three_forms_agree(case: tuple[NetworkSpec, int, BitPlan], seed: int, tm
     assert len(np.unique(reference, axis=0)) > 1  # a constant network would agree with anything
     assert exported.output == net.plan.output
     assert exported.input == net.plan.input
-    save(exported, tmp_path / "integer.json", Normalizer(net.plan.input_bits))
-    again = load(tmp_path / "integer.json")
+    save(exported, tmp_path / "locator.json", Normalizer(net.plan.input_bits))
+    again = load(tmp_path / "locator.json")
     assert (run(again, codes).outputs == reference).all()
     assert [layer.name for layer in again.layers] == [layer.name for layer in exported.layers]
-    assert load_normalizer(tmp_path / "integer.json") == Normalizer(net.plan.input_bits)
+    assert load_normalizer(tmp_path / "locator.json") == Normalizer(net.plan.input_bits)
 
 
 @pytest.fixture(scope="module")
@@ -242,7 +243,7 @@ def test_export_refuses_a_form_that_differs(
 
 
 def test_damaged_integer_json_is_refused(exported: Exported, tmp_path: Path) -> None:
-    path = tmp_path / "integer.json"
+    path = tmp_path / "locator.json"
     with pytest.raises(UserError, match="not an integer network"):
         load(path)
     save(exported[2], path)

@@ -9,17 +9,18 @@ import torch
 
 from braggnn_edge.core.errors import UserError
 from braggnn_edge.evaluation.metrics import distances
-from braggnn_edge.peaks.table import PEAK, TRAIN, VALIDATION, PeakTable
-from braggnn_edge.training.optimize import LoopSpec
-from quant.contract import circuit as circuits
+from braggnn_edge.peaks.splits import TRAIN, VALIDATION
+from braggnn_edge.peaks.table import PEAK, PeakTable
+from braggnn_edge.training.spec import LoopSpec
 from quant.contract import emulate
+from quant.contract import locator as locators
 from quant.contract.arithmetic import Format
 from quant.contract.layers import Linear
 from quant.contract.vectors import hostile_codes, random_codes
 from quant.training import compress
-from quant.training.circuit_spec import CircuitSpec, FrontSpec
+from quant.training.circuit_spec import CircuitNetworkSpec, CircuitSpec, FrontSpec
 from quant.training.compress import Task, load_learned, luts
-from quant.training.mixed_precision import CircuitNetworkSpec, LearnedNetwork, _Rounded, prune
+from quant.training.mixed_precision import LearnedNetwork, _Rounded, prune
 from quant.training.mixed_precision_integers import exact_outputs, integers, trimmed
 
 torch.set_num_threads(1)
@@ -170,7 +171,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, CircuitSpec
 
 def test_stage_writes_a_circuit_that_is_better_than_its_centroid(trained) -> None:
     directory, spec, table = trained
-    made = circuits.load(directory / "circuit.json")
+    made = locators.load(directory / "locator.json")
     held = table.of(VALIDATION)
     error = distances(made.locate(held.patches()), held.offsets("truth")).mean()
     base = made.output.values(made.centroid.codes(made.codes(held.patches())))
@@ -184,7 +185,7 @@ def test_stage_writes_a_circuit_that_is_better_than_its_centroid(trained) -> Non
 
 def test_stage_files_are_one_network(trained) -> None:
     directory, spec, _ = trained
-    made = circuits.load(directory / "circuit.json")
+    made = locators.load(directory / "locator.json")
     codes = random_codes(7, made.network.input, 300, np.random.default_rng(0))
     outputs = exact_outputs(load_learned(directory, spec), codes)
     assert np.array_equal(outputs, emulate.run(made.network, codes).outputs)

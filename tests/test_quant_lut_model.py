@@ -12,15 +12,15 @@ from quant.contract import lut_model
 from quant.contract.arithmetic import Format
 from quant.contract.block_shift import BlockShift
 from quant.contract.centroid import Centroid
-from quant.contract.circuit import Circuit
 from quant.contract.layers import Flatten, Linear, Requantize
+from quant.contract.locator import IntegerLocator
 from quant.contract.network import IntegerNetwork
 from quant.contract.sizing import sized
 
 FITTED = Path(__file__).parents[1] / "benchmarks" / "lut_model.json"
 
 
-def by_hand() -> Circuit:
+def by_hand() -> IntegerLocator:
     """Two hidden units on a 3 x 3 window of 4-bit codes: weights 1, 3 and 4 in the first layer; 2 and -5 in the second.
 
     Largest first hidden code: (1 + 3) * 15 = 60 >> 1 = 30, 5 bits; second: 4 * 15 = 60 >> 1, 5 bits.
@@ -36,7 +36,7 @@ def by_hand() -> Circuit:
     )
     network = sized(IntegerNetwork(3, Format(4, 4, False), layers))
     base = Centroid.of_power(3, 4, 2, 1, frac=6, index_bits=4, reciprocal_bits=8, numerator_bits=9)
-    return Circuit(5, 3, BlockShift(4, 8), network, base, Format(9, 6, True))
+    return IntegerLocator(5, 3, BlockShift(4, 8), network, base, Format(9, 6, True))
 
 
 def test_network_features_counted_by_hand() -> None:

@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from braggnn_edge.core.errors import UserError
-from braggnn_edge.peaks.table import PEAK, TRAIN, VALIDATION, PeakTable
+from braggnn_edge.peaks.splits import TRAIN, VALIDATION
+from braggnn_edge.peaks.table import PEAK, PeakTable
 from braggnn_edge.training import train, upstream
-from braggnn_edge.training.model import BraggNN, NetworkSpec
-from braggnn_edge.training.optimize import LoopSpec
+from braggnn_edge.training.model import BraggNN
+from braggnn_edge.training.spec import LoopSpec, NetworkSpec
 from braggnn_edge.training.train import located
 from quant.contract.attention import NonLocal
 from quant.contract.emulate import run as emulate
@@ -19,8 +20,9 @@ from quant.contract.network import load
 from quant.contract.vectors import random_codes
 from quant.exchange.execute import run_qonnx
 from quant.training.plan import BitPlan
-from quant.training.qat import QatSpec, load_quantized, run
+from quant.training.qat import load_quantized, run
 from quant.training.qnet import eval_exact
+from quant.training.spec import QatSpec
 
 torch.set_num_threads(1)
 SIZE = 9
@@ -82,7 +84,7 @@ def test_stage_fine_tunes_a_network_with_attention(tmp_path: Path) -> None:
     loop = LoopSpec(batch=32, learning_rate=1e-3, max_iterations=6, evaluate_every=3, patience=0)
     plan = BitPlan(power_of_two_slope=True)
     run(table, QatSpec(loop=loop, shift=0, sparsity=0.2), plan, net, None, 1, tmp_path, lambda _: None)
-    network = load(tmp_path / "integer.json")
+    network = load(tmp_path / "locator.json")
     kinds = [layer.kind for layer in network.layers]
     assert kinds[:4] == ["conv2d", "identity", "nonlocal", "leaky"]
     block = next(layer for layer in network.layers if isinstance(layer, NonLocal))

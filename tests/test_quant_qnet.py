@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from braggnn_edge.core.errors import UserError
-from braggnn_edge.training.model import BraggNN, NetworkSpec
+from braggnn_edge.training.model import BraggNN
+from braggnn_edge.training.spec import NetworkSpec
 from quant.contract.arithmetic import power_of_two_exponent
 from quant.contract.vectors import hostile_codes, random_codes
 from quant.training import qnet as q

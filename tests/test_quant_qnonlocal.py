@@ -13,7 +13,8 @@ import torch
 from onnx import TensorProto, helper
 
 from braggnn_edge.core.errors import UserError
-from braggnn_edge.training.model import BraggNN, NetworkSpec, pooled
+from braggnn_edge.training.model import BraggNN, pooled
+from braggnn_edge.training.spec import NetworkSpec
 from quant.contract import attention, emulate
 from quant.contract.arithmetic import Codes
 from quant.contract.attention import NonLocal, nonlocal_codes

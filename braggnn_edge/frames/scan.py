@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import h5py
 import numpy as np
@@ -12,9 +11,8 @@ from braggnn_edge.core.errors import UserError
 from braggnn_edge.frames.formats import BadFrame, FrameSource, check_file, images, open_source
 from braggnn_edge.frames.formats.braggnn import read_peaks
 from braggnn_edge.frames.formats.hdf5 import read_image
+from braggnn_edge.frames.spec import Meaning
 
-#: What a mark in the raw pixels means: a bad pixel, a measured value, or what is usual for the format.
-Meaning = Literal["auto", "bad", "data"]
 #: Called with the index of a frame that is left out, and the reason.
 OnBad = Callable[[int, str], None]
 

@@ -9,8 +9,9 @@ from functools import lru_cache
 from pathlib import Path
 
 from braggnn_edge.core.errors import UserError
-from braggnn_edge.label.acquisition import ScanSpec, external_files
+from braggnn_edge.label.acquisition import external_files
 from braggnn_edge.label.shard import Task
+from braggnn_edge.label.spec import ScanSpec
 
 #: Packages on whose versions the bits of a label may depend.
 _PACKAGES = ("torch", "numpy", "scipy", "h5py", "hdf5plugin")

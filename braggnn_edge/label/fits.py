@@ -12,7 +12,7 @@ from scipy import ndimage
 from braggnn_edge.fit.joint import MAX_PEAKS, JointFit, fit_joint
 from braggnn_edge.fit.pseudo_voigt import PARAMETERS
 from braggnn_edge.fit.single import FitResult, fit
-from braggnn_edge.label.acquisition import DetectorSpec
+from braggnn_edge.label.spec import DetectorSpec
 from braggnn_edge.peaks.find import Detection, crops
 from braggnn_edge.peaks.table import Flag, mark
 

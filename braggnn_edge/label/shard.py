@@ -6,35 +6,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from braggnn_edge.core.errors import UserError
 from braggnn_edge.core.rundir import written_aside
 from braggnn_edge.fit.joint import MAX_PEAKS
 from braggnn_edge.frames.background import threshold_of
-from braggnn_edge.label.acquisition import ScanSpec, open_spec
+from braggnn_edge.label.acquisition import open_spec
 from braggnn_edge.label.fits import Fits
+from braggnn_edge.label.spec import PeakSpec, ScanSpec
 from braggnn_edge.peaks import find as peaks
 from braggnn_edge.peaks.table import PEAK, Flag, mark
 from braggnn_edge.simulation import truth
-
-
-@dataclass(frozen=True)
-class PeakSpec:
-    """size: patch size, odd; shift: px kept around a patch for shifts in training.
-
-    lone: train, validate and test on lone peaks alone, those with one maximum in their component and neither another
-        component nor a bad pixel in their patch (:func:`table.trainable`). The others are in the table, fitted where
-        they can be, with the split "excluded".
-    """
-
-    size: int = 11
-    shift: int = 1
-    lone: bool = True
-
-    def __post_init__(self) -> None:
-        if self.size < 3 or self.size % 2 == 0:
-            raise UserError(f"patch size {self.size} is not usable; expected an odd number of at least 3")
-        if self.shift < 0:
-            raise UserError(f"shift {self.shift} is negative; expected 0 or more")
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,8 @@ from torch.nn import functional
 
 from braggnn_edge.core.errors import UserError
 from braggnn_edge.training.dataset import min_max
-from braggnn_edge.training.model import BraggNN, NetworkSpec
+from braggnn_edge.training.model import BraggNN
+from braggnn_edge.training.spec import NetworkSpec
 from braggnn_edge.training.upstream import fold_offset
 
 PRECISIONS = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

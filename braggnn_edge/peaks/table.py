@@ -13,9 +13,6 @@ from numpy.typing import DTypeLike, NDArray
 from braggnn_edge.core.errors import UserError
 from braggnn_edge.core.rundir import written_aside
 
-TRAIN, VALIDATION, TEST, EXCLUDED = 0, 1, 2, 3
-SPLITS = ("train", "validation", "test", "excluded")
-
 
 class Flag(enum.IntFlag):
     """The bits of the column ``flags``."""

@@ -4,9 +4,8 @@ import contextlib
 import math
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 
 from braggnn_edge.core.errors import UserError
 from braggnn_edge.core.rundir import written_aside
+from braggnn_edge.training.spec import LoopSpec
 
 
 def position_loss(predicted: Tensor, offsets: Tensor, huber: float) -> Tensor:
@@ -21,44 +21,6 @@ def position_loss(predicted: Tensor, offsets: Tensor, huber: float) -> Tensor:
     if huber:
         return nn.functional.huber_loss(predicted, offsets, delta=huber)
     return nn.functional.mse_loss(predicted, offsets)
-
-
-@dataclass(frozen=True)
-class LoopSpec:
-    """How long and how fast to train.
-
-    max_iterations: upper limit, 0 to take the network as it is begun; evaluate_every: iterations between validations
-    (and checkpoints); patience: validations without improvement before stopping early (0: never); learning_rate: of
-    Adam, the peak of it for "one_cycle" (5 % warm-up, cosine to 1 % of the peak); batch: patches an iteration, over all
-    devices.
-    """
-
-    batch: int = 512
-    learning_rate: float = 3e-4
-    schedule: Literal["constant", "one_cycle"] = "constant"
-    max_iterations: int = 80_000
-    evaluate_every: int = 500
-    patience: int = 20
-
-    def __post_init__(self) -> None:
-        if (
-            min(self.batch, self.evaluate_every) < 1
-            or min(self.max_iterations, self.patience) < 0
-            or self.learning_rate <= 0
-        ):
-            raise UserError(
-                "batch, evaluate_every and learning_rate must be positive, max_iterations and patience 0 or more"
-            )
-
-    def rate(self, iteration: int) -> float:
-        """Learning rate of one iteration: a pure function, so that a resumed run follows the same curve."""
-        if self.schedule == "constant":
-            return self.learning_rate
-        warm = max(1, self.max_iterations // 20)
-        if iteration < warm:
-            return self.learning_rate * (iteration + 1) / warm
-        progress = (iteration - warm) / max(1, self.max_iterations - warm)
-        return self.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
 Evaluation = Callable[[], Mapping[str, float]]

@@ -3,9 +3,10 @@
 import json
 import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,47 +14,24 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from braggnn_edge.core.config import resolve_path
 from braggnn_edge.core.errors import UserError
 from braggnn_edge.core.rundir import write_json
+from braggnn_edge.core.stages import Context
 from braggnn_edge.evaluation import figures
 from braggnn_edge.evaluation.metrics import distances, validation_figures
-from braggnn_edge.peaks.table import TRAIN, VALIDATION, PeakTable
+from braggnn_edge.peaks.splits import TRAIN, VALIDATION
+from braggnn_edge.peaks.table import PeakTable
 from braggnn_edge.peaks.table import load as load_table
 from braggnn_edge.training import upstream
 from braggnn_edge.training.dataset import Batches, Peaks, min_max
-from braggnn_edge.training.model import BraggNN, NetworkSpec
-from braggnn_edge.training.optimize import LoopSpec, optimize, position_loss
+from braggnn_edge.training.model import BraggNN
+from braggnn_edge.training.optimize import optimize, position_loss
+from braggnn_edge.training.spec import NetworkSpec, TrainSpec
 
 #: A direction along which more than this share of the labels' variance is left in the errors counts as lost, on at
 #: least so many peaks.
 _LOST, _FEW = 0.8, 50
-
-
-@dataclass(frozen=True)
-class TrainSpec:
-    """One float network and how it is trained.
-
-    shift: largest random shift in px (the paper's m); dihedral: random reflections and transpositions besides; huber:
-    corner in px of Huber's loss, which lets crowded peaks weigh less (0: the paper's squared error);
-    precision: "float32", or "bfloat16" for autocast on a GPU; initial: a checkpoint in the upstream form to start
-    from; labels: "best" (the truth of simulated peaks, the fit of measured ones) or "voigt" (the fit of all); seed:
-    added to the run's for the initial weights and the batches alone; loop: see LoopSpec, whose defaults with these are
-    the paper's recipe (Adam 3e-4, batch 512, MSE).
-    """
-
-    network: NetworkSpec = field(default_factory=NetworkSpec)
-    loop: LoopSpec = field(default_factory=LoopSpec)
-    shift: int = 1
-    dihedral: bool = False
-    huber: float = 0.0
-    precision: Literal["float32", "bfloat16"] = "float32"
-    initial: str = ""
-    labels: Literal["best", "voigt"] = "best"
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if min(self.shift, self.huber, self.seed) < 0:
-            raise UserError(f"shift {self.shift}, huber {self.huber} and seed {self.seed} must be 0 or more")
 
 
 def choose_device() -> str:
@@ -217,3 +195,24 @@ def _share(name: str) -> str:
     if dist.is_initialized():
         dist.broadcast_object_list(shared, src=0)
     return shared[0]
+
+
+def spec_of(context: Context, name: str) -> TrainSpec:
+    """The table of a float network, its initial checkpoint a path that can be opened."""
+    spec: TrainSpec = context.cfg[name]
+    return replace(spec, initial=str(resolve_path(spec.initial, context.cfg.folder))) if spec.initial else spec
+
+
+def _work(context: Context, directory: Path, name: str) -> None:
+    table = load_table(context.run / "label" / "peaks.h5")
+    run(table, name, spec_of(context, name), context.cfg.seed, directory, context.say)
+
+
+def _files(context: Context, name: str) -> tuple[Path, ...]:
+    spec = spec_of(context, name)
+    return (Path(spec.initial),) if spec.initial else ()
+
+
+#: What the declarations of the two stages name.
+work_full, work_compact = (partial(_work, name=name) for name in ("full", "compact"))
+files_full, files_compact = (partial(_files, name=name) for name in ("full", "compact"))

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from braggnn_edge.core.errors import UserError
-from braggnn_edge.training.model import BraggNN, NetworkSpec
+from braggnn_edge.training.model import BraggNN
+from braggnn_edge.training.spec import NetworkSpec
 
 
 def to_offset(output: Tensor, size: int) -> Tensor:

@@ -111,7 +111,7 @@ def _runtime(build_dir: Path) -> Path:
 
 
 def run(simulator: Simulator, counts: NDArray[np.integer], *, seed: int, stalls: bool = True) -> RtlRun:
-    """Feed counts (n, window, window), as :meth:`quant.contract.circuit.Circuit.counts` gives them, to the design.
+    """Feed counts (n, window, window), as ``IntegerLocator.counts`` gives them, to the design.
 
     stalls: gaps between the patches and back-pressure on the results, drawn from ``seed``; without them the patches
     come one a clock. The first patch always runs alone. Raises UserError where the design gets stuck, gives too many

@@ -6,8 +6,8 @@ from typing import Any
 
 from braggnn_edge.core.errors import UserError
 from hls.cost.network import network_cost
-from hls.project.accelerator import ACCELERATOR
 from hls.project.layered import Project, load_project
+from hls.project.spec import ACCELERATOR
 from hls.project.targets import target
 from hls.tools.vendor_report import read_reports, report_files
 from quant.contract.network import IntegerNetwork

@@ -12,18 +12,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from braggnn_edge.core.errors import UserError
-from hls.project.layered import BACKENDS, CXX_FLAGS, OPTIMIZATION, Project, write_project
+from hls.project.layered import CXX_FLAGS, OPTIMIZATION, Project, write_project
+from hls.project.spec import BACKENDS
 from hls.project.targets import target
 from hls.project.test_bench import Golden, centroid_headers, render, test_bench_files
-from quant.contract import circuit as circuits
+from quant.contract import locator as locators
 from quant.contract.arithmetic import Codes, Format
 from quant.contract.block_shift import BlockShift
-from quant.contract.circuit import Circuit
+from quant.contract.locator import IntegerLocator
 from quant.contract.vectors import hostile_codes
 
 
 def write_circuit_project(
-    qonnx_path: Path, circuit: Circuit, directory: Path, *, patches: NDArray[np.generic], backend: str = "Vitis",
+    qonnx_path: Path, circuit: IntegerLocator, directory: Path, *, patches: NDArray[np.generic], backend: str = "Vitis",
     **options: Any,
 ) -> Project:  # fmt: skip
     """Write the HLS project of a circuit whose network is in the QONNX file (:mod:`quant.exchange.circuit_qonnx`).
@@ -47,10 +48,10 @@ def write_circuit_project(
         project = replace(made, circuit=circuit.digest)
         for name, text in _files(circuit, project, counts, _style(aside, made)).items():
             (aside / name).write_text(text)
-        circuits.save(circuit, aside / "circuit.json")
+        locators.save(circuit, aside / "locator.json")
         _make_top(aside, project)
         # What write_project made of the network alone, and the circuit has instead.
-        for name in (f"{project.name}_test.cpp", "tb_data/codes_to_outputs.dat", "integer.json"):
+        for name in (f"{project.name}_test.cpp", "tb_data/codes_to_outputs.dat"):
             (aside / name).unlink()
         os.replace(aside, directory)
     finally:
@@ -58,7 +59,7 @@ def write_circuit_project(
     return project
 
 
-def golden_counts(circuit: Circuit, patches: NDArray[np.generic]) -> Codes:
+def golden_counts(circuit: IntegerLocator, patches: NDArray[np.generic]) -> Codes:
     """Counts (n, window, window): those of patches (k, size, size), then hostile ones, up to the ends of the range."""
     low, high = circuit.normalizer.count_range
     signed = low < 0
@@ -66,7 +67,7 @@ def golden_counts(circuit: Circuit, patches: NDArray[np.generic]) -> Codes:
     return np.concatenate([circuit.counts(patches), hostile_codes(circuit.window, form)])
 
 
-def _files(circuit: Circuit, project: Project, counts: Codes, style: str) -> dict[str, str]:
+def _files(circuit: IntegerLocator, project: Project, counts: Codes, style: str) -> dict[str, str]:
     """Everything around the network, by path."""
     base, output, top = circuit.centroid, circuit.output, project.top
     codes = circuit.normalizer.codes(counts)
@@ -90,7 +91,7 @@ def _files(circuit: Circuit, project: Project, counts: Codes, style: str) -> dic
     }
 
 
-def _readme(circuit: Circuit, project: Project, counts: int) -> str:
+def _readme(circuit: IntegerLocator, project: Project, counts: int) -> str:
     normalizer, base = circuit.normalizer, circuit.centroid
     signed = not isinstance(normalizer, BlockShift)
     values = {

@@ -15,29 +15,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from braggnn_edge.core.errors import UserError
-from hls.project.accelerator import ACCELERATOR, check_accelerator, name_sources
+from hls.project.accelerator import check_accelerator, name_sources
 from hls.project.attention import check_parallel, check_tables
 from hls.project.check import Traced, check
 from hls.project.convert import channels_last, convert
 from hls.project.extension import KERNEL
 from hls.project.reuse import check_reuse, spread
+from hls.project.spec import ACCELERATOR, check_options
 from hls.project.targets import DEFAULT_TARGET, target
 from hls.project.test_bench import golden, normalizer_headers, render, test_bench_files
+from quant.contract import locator as locators
 from quant.contract.arithmetic import Format
 from quant.contract.attention import NonLocal
 from quant.contract.block_shift import BlockShift
-from quant.contract.network import IntegerNetwork, Linear, save
+from quant.contract.network import IntegerNetwork, Linear
 from quant.contract.normalize import Normalizer
 from quant.contract.vectors import hostile_codes
 
 #: Name of hls4ml's function and of its source files.
 NAME = "braggnn"
-IO_TYPES = ("io_parallel", "io_stream")
-STRATEGIES = ("Latency", "Resource")
 
-#: Back ends whose project this module completes and whose simulation is proved; docs/reference/hls_backends.md has
-#: the others.
-BACKENDS = ("Vitis", "Vivado")
 
 #: How a generated project is compiled with g++, the one place that says so: C++11 as in the vendor's build script. The
 #: warnings switched off look at every weight's constructor call for use after free and the like, and with them on
@@ -145,7 +142,7 @@ def write_project(
             graph.write()
         for name, text in files.items():
             (aside / name).write_text(text)
-        save(network, aside / "integer.json", normalizer)
+        locators.save(locators.of_layers(network, normalizer), aside / "locator.json")
         _make_reproducible(aside, graph)
         if backend == ACCELERATOR:
             name_sources(aside, NAME)
@@ -187,24 +184,6 @@ def check_project(
     if backend == ACCELERATOR:
         check_accelerator(network, chosen, io_type, strategy, factors)
     return factors
-
-
-def check_options(backend: str, io_type: str, clock_mhz: float, strategy: str, reuse: int | tuple[int, ...]) -> None:
-    """Refuse what no project can be written for, before there is a network; see :func:`write_project`."""
-    if backend not in (*BACKENDS, ACCELERATOR):
-        raise UserError(
-            f"back end {backend!r} is not offered; expected {' or '.join(BACKENDS)} "
-            "(docs/reference/hls_backends.md says why)"
-        )
-    if io_type not in IO_TYPES:
-        raise UserError(f"io type {io_type!r} is unknown; expected one of {', '.join(IO_TYPES)}")
-    if strategy not in STRATEGIES:
-        raise UserError(f"strategy {strategy!r} is unknown; expected one of {', '.join(STRATEGIES)}")
-    if not clock_mhz > 0:
-        raise UserError(f"clock of {clock_mhz} MHz is impossible; expected a positive frequency")
-    for factor in (reuse,) if isinstance(reuse, int) else reuse:
-        if factor < 1:
-            raise UserError(f"reuse factor {factor} is impossible; expected 1 or more")
 
 
 def _check_arguments(network: IntegerNetwork, normalizer: Normalizer | BlockShift, directory: Path) -> None:

@@ -14,8 +14,7 @@ from da4ml.trace.pipeline import to_pipeline
 from da4ml.types import CombLogic, Pipeline, QInterval, minimal_kif
 
 from hls.rtl import ternary
-
-LANGUAGES = {"verilog": ".v", "vhdl": ".vhd"}
+from hls.rtl.spec import LANGUAGES
 
 #: An instance of a table in da4ml's Verilog and VHDL: input bits, output bits, file of its entries.
 _TABLES = {

@@ -16,17 +16,15 @@ from braggnn_edge.core.errors import UserError
 from hls.project.targets import DEFAULT_TARGET, target
 from hls.project.test_bench import render
 from hls.rtl.cmvm import Effort
-from hls.rtl.core import LANGUAGES, bits_in, bits_out, core_files, pipelined
-from hls.rtl.trace import LIMIT, trace
+from hls.rtl.core import bits_in, bits_out, core_files, pipelined
+from hls.rtl.spec import DEFAULT_LEVELS, LANGUAGES, LIMIT
+from hls.rtl.trace import trace
 from quant.contract.arithmetic import Codes, Format
 from quant.contract.block_shift import BlockShift
-from quant.contract.circuit import Circuit, save
+from quant.contract.locator import IntegerLocator, save
 
 #: Name of the top module and of its source file.
 NAME = "braggnn_rtl"
-
-#: Adders or levels of look-up tables between two registers, unless asked otherwise.
-DEFAULT_LEVELS = 3.0
 
 
 @dataclass(frozen=True)
@@ -58,7 +56,7 @@ class RtlProject:
 
 
 def write_rtl(
-    circuit: Circuit, directory: Path, *,
+    circuit: IntegerLocator, directory: Path, *,
     counts: NDArray[np.generic], language: str = "verilog", levels: float = DEFAULT_LEVELS, clock_mhz: float = 200.0,
     target_name: str = DEFAULT_TARGET, limit: int = LIMIT, effort: Effort | None = None,
 ) -> RtlProject:  # fmt: skip
@@ -87,7 +85,7 @@ def write_rtl(
             path = aside / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
-        save(circuit, aside / "circuit.json")
+        save(circuit, aside / "locator.json")
         os.replace(aside, directory)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
@@ -104,7 +102,7 @@ def load_rtl(directory: Path) -> RtlProject:
         raise UserError(f"{path}: not an RTL project ({error}); make it with `make rtl`") from error
 
 
-def sources(circuit: Circuit, levels: float = DEFAULT_LEVELS, effort: Effort | None = None) -> dict[str, str]:
+def sources(circuit: IntegerLocator, levels: float = DEFAULT_LEVELS, effort: Effort | None = None) -> dict[str, str]:
     """The Verilog sources alone by file name, for synthesis without a project; see :func:`write_rtl`."""
     pipe = pipelined(trace(circuit, effort=effort), levels)
     return _sources(pipe, circuit, "verilog")
@@ -123,7 +121,7 @@ def _check(language: str, levels: float, clock_mhz: float, counts: NDArray[np.ge
         raise UserError(f"{directory} exists; remove it or choose another directory for the project")
 
 
-def _files(project: RtlProject, pipe: Pipeline, circuit: Circuit, counts: NDArray[np.generic]) -> dict[str, str]:
+def _files(project: RtlProject, pipe: Pipeline, circuit: IntegerLocator, counts: NDArray[np.generic]) -> dict[str, str]:
     suffix = LANGUAGES[project.language]
     values = _values(pipe, circuit, project)
     codes, expected = circuit.counts(counts), circuit.run(circuit.codes(counts))
@@ -166,7 +164,7 @@ def packed(codes: Codes, bits: int, width: int) -> str:
     return "".join(lines)
 
 
-def _sources(pipe: Pipeline, circuit: Circuit, language: str) -> dict[str, str]:
+def _sources(pipe: Pipeline, circuit: IntegerLocator, language: str) -> dict[str, str]:
     values = _values(pipe, circuit, None)
     suffix = LANGUAGES[language]
     found = _found_verilog if language == "verilog" else _found_vhdl
@@ -174,7 +172,7 @@ def _sources(pipe: Pipeline, circuit: Circuit, language: str) -> dict[str, str]:
     return core_files(pipe, f"{NAME}_core", language) | {f"{NAME}{suffix}": render(f"rtl_top{suffix}", values)}
 
 
-def _values(pipe: Pipeline, circuit: Circuit, project: RtlProject | None) -> dict[str, Any]:
+def _values(pipe: Pipeline, circuit: IntegerLocator, project: RtlProject | None) -> dict[str, Any]:
     """What the templates ask for."""
     normalizer, stages = circuit.normalizer, len(pipe.solutions)
     width = circuit.window**2 * normalizer.count_bits

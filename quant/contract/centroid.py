@@ -117,7 +117,7 @@ class Centroid:
         return shift_round(t * self.table[i][:, None], self.result_shift)  # sums of 0 have moments of 0
 
     def document(self) -> dict[str, Any]:
-        """As plain data for ``circuit.json``, the tables included."""
+        """As plain data for ``locator.json``, the tables included."""
         fields = ("window", "weights", "index_bits", "reciprocal_bits", "numerator_bits", "frac")
         return {name: _plain(getattr(self, name)) for name in fields} | {"table": self.table.tolist()}
 

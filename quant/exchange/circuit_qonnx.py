@@ -1,7 +1,7 @@
 """A circuit's network as a QONNX file, accepted only when the same network is read back and computes the same codes.
 
 The network alone: the normalizer before it and the centroid beside it are steps of the integer contract
-(docs/reference/numerics.md) that no QONNX operator stands for; ``circuit.json`` holds them.
+(docs/reference/numerics.md) that no QONNX operator stands for; ``locator.json`` holds them.
 """
 
 from pathlib import Path

@@ -4,12 +4,48 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from braggnn_edge.core.errors import UserError
-from braggnn_edge.training.optimize import LoopSpec
+from braggnn_edge.training.spec import LoopSpec
 from quant.contract.arithmetic import Format
 from quant.contract.block_shift import BlockShift
 from quant.contract.centroid import Centroid
 from quant.contract.normalize import Normalizer
-from quant.training.mixed_precision import CircuitNetworkSpec
+
+
+@dataclass(frozen=True)
+class CircuitNetworkSpec:
+    """The network of a circuit.
+
+    conv: channels of the convolutions (stride 1, no padding), which come first; kernel: their side, odd; dense: widths
+    of the hidden dense layers; 2 outputs follow. weight_bits, activation_bits: largest widths, from which learning
+    starts; widths: what has a width of its own, each "channel" or each "layer", or "fixed" for no learning.
+    """
+
+    conv: tuple[int, ...] = ()
+    kernel: int = 3
+    dense: tuple[int, ...] = (32, 16)
+    weight_bits: int = 6
+    activation_bits: int = 6
+    widths: Literal["channel", "layer", "fixed"] = "channel"
+
+    def __post_init__(self) -> None:
+        if min((*self.conv, *self.dense, 1)) < 1:
+            raise UserError(f"circuit network: conv {self.conv} and dense {self.dense} need positive widths")
+        if self.kernel < 1 or self.kernel % 2 == 0:
+            raise UserError(f"circuit network: kernel {self.kernel} must be odd")
+        if not 2 <= self.weight_bits <= 8 or not 2 <= self.activation_bits <= 8:
+            raise UserError(
+                f"circuit network: weight_bits {self.weight_bits} and activation_bits {self.activation_bits}; expected "
+                "2 to 8 of each"
+            )
+
+    def side(self, window: int) -> int:
+        """Side of the last convolution's result for a window, px; a window that is too small is refused."""
+        side = window - (self.kernel - 1) * len(self.conv)
+        if side < 1:
+            raise UserError(
+                f"circuit network: {len(self.conv)} convolutions of {self.kernel} px do not fit a window of {window} px"
+            )
+        return side
 
 
 @dataclass(frozen=True)

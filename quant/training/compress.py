@@ -1,7 +1,9 @@
 """Stage "circuit": a small network of learned widths, trained in float, then rounded, pruned and pressed into LUTs."""
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,15 +14,16 @@ from braggnn_edge.core.errors import UserError
 from braggnn_edge.core.rundir import write_json, written_aside
 from braggnn_edge.evaluation import figures
 from braggnn_edge.evaluation.metrics import distances, validation_figures
-from braggnn_edge.peaks.table import TRAIN, VALIDATION, PeakTable
+from braggnn_edge.peaks.splits import TRAIN, VALIDATION
+from braggnn_edge.peaks.table import PeakTable
 from braggnn_edge.training import train
 from braggnn_edge.training.dataset import Batches, Peaks
 from braggnn_edge.training.model import BraggNN
 from braggnn_edge.training.optimize import optimize, position_loss
-from quant.contract import circuit as circuits
 from quant.contract import emulate
+from quant.contract import locator as locators
 from quant.contract.arithmetic import Format
-from quant.contract.circuit import Circuit
+from quant.contract.locator import IntegerLocator
 from quant.contract.lut_model import LUTS_PER_EBOP, predicted_luts
 from quant.contract.vectors import hostile_codes
 from quant.exchange.circuit_qonnx import export_network
@@ -79,9 +82,9 @@ class Task:
         codes = self.codes(patches)
         return self.values(codes), target - torch.from_numpy(self.base_of(codes).astype(np.float32))
 
-    def circuit(self, net: LearnedNetwork) -> Circuit:
+    def circuit(self, net: LearnedNetwork) -> IntegerLocator:
         """The circuit of a trained network."""
-        return Circuit(self.size, self.window, self.normalizer, integers(net), self.base, self.output)
+        return IntegerLocator(self.size, self.window, self.normalizer, integers(net), self.base, self.output)
 
 
 def fit(
@@ -91,7 +94,7 @@ def fit(
     seed: int,
     directory: Path,
     say: Callable[[str], None],
-) -> tuple[Circuit, LearnedNetwork, dict[str, list[dict[str, float]]]]:
+) -> tuple[IntegerLocator, LearnedNetwork, dict[str, list[dict[str, float]]]]:
     """Train a circuit; checkpoints in ``directory``. Returns it, its trainable form, and the two learning curves.
 
     Raises UserError where there is nothing to train on.
@@ -159,8 +162,9 @@ def run(
     seed: int,
     directory: Path,
     say: Callable[[str], None],
+    provenance: Mapping[str, Any] | None = None,
 ) -> None:
-    """The stage: write ``circuit.json``, ``model.onnx``, ``learned.pt``, ``circuit_training.json`` and ``curves.png``.
+    """The stage for a circuit: write ``locator.json``, ``model.onnx``, ``learned.pt`` and the learning curves.
 
     Raises UserError when the result is no better than the constant predictor or than the centroid alone, and when the
     integer circuit differs from the trained network on any held-out, hostile or random patch.
@@ -186,8 +190,7 @@ def run(
             "px: the network has not learned; raise lut_budget, or lower the learning rate"
         )
     export_network(made.network, directory / "model.onnx")
-    with written_aside(directory / "circuit.json") as aside:
-        circuits.save(made, aside)
+    locators.save(dataclasses.replace(made, provenance=provenance or {}), directory / "locator.json")
     with written_aside(directory / "learned.pt") as aside:
         torch.save(net.state_dict(), aside)
     figures.learning_curves(histories, directory / "curves.png")
@@ -205,8 +208,6 @@ def load_learned(directory: Path, spec: CircuitSpec) -> LearnedNetwork:
     try:
         net.load_state_dict(torch.load(directory / "learned.pt", map_location="cpu", weights_only=True))
     except (OSError, RuntimeError) as error:
-        raise UserError(
-            f"learned.pt of the circuit stage cannot be read ({error}); run `braggnn-edge circuit`"
-        ) from error
+        raise UserError(f"learned.pt of the qat stage cannot be read ({error}); run `braggnn-edge qat`") from error
     net.quantized = True
     return net.eval()

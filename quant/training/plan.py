@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 
 from braggnn_edge.core.errors import UserError
-from braggnn_edge.training.model import NetworkSpec
+from braggnn_edge.training.spec import NetworkSpec
 from quant.contract.arithmetic import Codes, Format
 from quant.contract.tables import difference_frac, exp_table, reciprocal_table
 

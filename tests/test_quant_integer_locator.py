@@ -8,12 +8,12 @@ import pytest
 
 from braggnn_edge.core.errors import UserError
 from braggnn_edge.evaluation.estimators import centre_of_mass_squared
-from quant.contract import circuit as circuits
+from quant.contract import locator as locators
 from quant.contract.arithmetic import Format
 from quant.contract.block_shift import BlockShift
 from quant.contract.centroid import Centroid
-from quant.contract.circuit import Circuit
 from quant.contract.layers import Flatten, Linear, Requantize
+from quant.contract.locator import IntegerLocator
 from quant.contract.network import IntegerNetwork
 from quant.contract.normalize import Normalizer
 from quant.contract.sizing import sized
@@ -42,9 +42,9 @@ def small_network(window: int, bits: int, seed: int = 0) -> IntegerNetwork:
     )  # fmt: skip
 
 
-def small_circuit(centroid: bool = True, subtract: bool = False) -> Circuit:
+def small_circuit(centroid: bool = True, subtract: bool = False) -> IntegerLocator:
     base = Centroid.of_power(7, 6, 2, 4, frac=FRAC) if centroid else None
-    return Circuit(11, 7, BlockShift(6, 16, subtract), small_network(7, 6), base, Format(13, FRAC, True))
+    return IntegerLocator(11, 7, BlockShift(6, 16, subtract), small_network(7, 6), base, Format(13, FRAC, True))
 
 
 def by_hand(shift: BlockShift, counts: np.ndarray) -> np.ndarray:
@@ -142,25 +142,25 @@ def test_circuit_adds_the_correction_and_saturates():
 
 @pytest.mark.parametrize("circuit", [small_circuit(), small_circuit(False, True)], ids=["centroid", "alone"])
 def test_circuit_file_round_trip(circuit, tmp_path):
-    path = tmp_path / "circuit.json"
-    circuits.save(circuit, path)
-    found = circuits.load(path)
+    path = tmp_path / "locator.json"
+    locators.save(circuit, path)
+    found = locators.load(path)
     assert found.digest == circuit.digest
     codes = random_codes(7, circuit.network.input, 100, np.random.default_rng(0))
     assert np.array_equal(found.run(codes), circuit.run(codes))
-    circuits.save(found, tmp_path / "again.json")
+    locators.save(found, tmp_path / "again.json")
     assert path.read_bytes() == (tmp_path / "again.json").read_bytes()
 
 
 def test_circuit_with_the_min_max_normalizer_round_trip(tmp_path):
-    circuit = Circuit(11, 7, Normalizer(6, 16), small_network(7, 6), None, Format(13, FRAC, True))
-    circuits.save(circuit, tmp_path / "circuit.json")
-    assert circuits.load(tmp_path / "circuit.json").normalizer == circuit.normalizer
+    circuit = IntegerLocator(11, 7, Normalizer(6, 16), small_network(7, 6), None, Format(13, FRAC, True))
+    locators.save(circuit, tmp_path / "locator.json")
+    assert locators.load(tmp_path / "locator.json").normalizer == circuit.normalizer
 
 
 def test_circuit_file_that_is_damaged_is_refused(tmp_path):
-    path = tmp_path / "circuit.json"
-    circuits.save(small_circuit(), path)
+    path = tmp_path / "locator.json"
+    locators.save(small_circuit(), path)
     document = json.loads(path.read_text())
     for change, message in (
         ({"version": 9}, "version 9, expected 1"),
@@ -172,15 +172,15 @@ def test_circuit_file_that_is_damaged_is_refused(tmp_path):
     ):
         path.write_text(json.dumps(document | change))
         with pytest.raises(UserError, match=message):
-            circuits.load(path)
+            locators.load(path)
     stale = json.loads(json.dumps(document))
     stale["centroid"]["table"][3] += 1
     path.write_text(json.dumps(stale))
     with pytest.raises(UserError, match="reciprocals is not the one of its widths"):
-        circuits.load(path)
+        locators.load(path)
     path.write_text("{")
     with pytest.raises(UserError, match="not a circuit"):
-        circuits.load(path)
+        locators.load(path)
 
 
 def test_circuit_refuses_parts_that_do_not_fit():

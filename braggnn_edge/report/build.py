@@ -22,11 +22,13 @@ from braggnn_edge.core.rundir import manifest_of, write_json, written_aside
 from braggnn_edge.evaluation import figures
 from braggnn_edge.evaluation.evaluate import errors_of, estimates_without_network, is_clean, losses, reference_of
 from braggnn_edge.evaluation.metrics import distances
-from braggnn_edge.peaks.table import TEST, TRAIN, VALIDATION, PeakTable
+from braggnn_edge.peaks.splits import TEST, TRAIN, VALIDATION
+from braggnn_edge.peaks.table import PeakTable
 from braggnn_edge.peaks.table import load as load_table
 from braggnn_edge.report import page
 from braggnn_edge.report.distribution import error_distribution
 from braggnn_edge.report.gallery import Centres, gallery, summary_picture
+from braggnn_edge.report.spec import ReportSpec
 
 Offsets = NDArray[np.float64]
 
@@ -43,17 +45,6 @@ _CURVES = {"qat": "quantized", "circuit_training": "circuit"}
 _NETWORKS = ("float", "float_compact", "quantized")
 
 
-@dataclass(frozen=True)
-class ReportSpec:
-    """notes: lines that open the report, such as that a run was trained for a short time only.
-
-    float_beats_centroid: refuse to report a float BraggNN whose p95 is not below that of the centre of mass.
-    """
-
-    notes: tuple[str, ...] = ()
-    float_beats_centroid: bool = False
-
-
 def run(
     spec: ReportSpec,
     cfg: Config,
@@ -65,20 +56,16 @@ def run(
 ) -> None:
     """The stage: collect what ``stages`` of ``run`` left and :func:`build` the report in ``directory``.
 
-    hardware: the report's rows of that name, before those that the comparison itself made. What was compared is read
-    from the csim stage, or for a circuit from the rtlsim stage, whichever is among ``stages``.
+    hardware: the report's rows of that name, before those that the comparison itself made.
     """
     table = load_table(run / "label/peaks.h5")
-    evidence = next(name for name in ("csim", "rtlsim") if name in stages)
     try:
-        results = json.loads((run / evidence / "results.json").read_text())
-        with np.load(run / evidence / "predictions.npz", allow_pickle=False) as file:
+        results = json.loads((run / "csim" / "results.json").read_text())
+        with np.load(run / "csim" / "predictions.npz", allow_pickle=False) as file:
             predictions = {name: file[name].astype(np.float64) for name in file.files}
     except (OSError, ValueError, KeyError) as error:
-        raise UserError(
-            f"results of the {evidence} stage cannot be read ({error}); run `braggnn-edge {evidence}`"
-        ) from error
-    results["hardware"] = hardware + (results.get("hardware", []) if evidence == "rtlsim" else [])
+        raise UserError(f"results of the csim stage cannot be read ({error}); run `braggnn-edge csim`") from error
+    results["hardware"] = hardware + results.get("hardware", [])
     if "reference" in stages:
         try:
             results["reference_inference"] = json.loads((run / "reference/reference.json").read_text())
@@ -89,7 +76,7 @@ def run(
                 f"results of the reference stage cannot be read ({error}); run `braggnn-edge reference`"
             ) from error
     manifests = {name: manifest_of(run, name) for name in stages}
-    last = manifests[evidence]
+    last = manifests["csim"]
     config = cfg.plain(tuple(cfg.sections))
     config.get("search", {}).pop("storage", None)  # no part of the result, and may hold a password
     info = {
@@ -119,7 +106,7 @@ def run(
 def _histories(run: Path, stages: tuple[str, ...]) -> dict[str, list[dict[str, float]]]:
     """The learning curves that the training stages wrote, by network."""
     found = {}
-    trained = [stage for stage in ("train", "compact", "qat", "circuit") if stage in stages]
+    trained = [stage for stage in ("train", "compact", "qat") if stage in stages]
     for path in (p for stage in trained for p in sorted((run / stage).glob("*.json"))):
         content = json.loads(path.read_text())
         if path.name != "manifest.json" and isinstance(content, dict) and "history" in content:

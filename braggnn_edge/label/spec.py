@@ -1,0 +1,162 @@
+"""The tables ``[[scan]]``, ``[peaks]`` and ``[split]``: where frames come from, and how peaks are found and used."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from braggnn_edge.core.errors import UserError
+from braggnn_edge.frames.spec import Meaning
+from braggnn_edge.peaks.splits import SPLITS
+from braggnn_edge.simulation.spec import SimulationSpec
+
+#: Smaller boxes than this hold too few pixels beside a peak, px.
+SMALLEST_BOX = 8
+
+
+@dataclass(frozen=True)
+class DetectorSpec:
+    """What the fit needs to know of the detector.
+
+    gain: counts (ADU) a photon; read_noise: its standard deviation in counts; saturation: counts at and above which
+    a pixel is saturated (0: never); floor: pixels below it were stored as zero by the acquisition (0: none were).
+    """
+
+    gain: float = 1.0
+    read_noise: float = 1.0
+    saturation: float = 0.0
+    floor: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.gain <= 0 or min(self.read_noise, self.saturation, self.floor) < 0:
+            raise UserError("detector: gain must be positive; read_noise, saturation and floor 0 or more")
+
+
+@dataclass(frozen=True)
+class ScanSpec:
+    """One ``[[scan]]``: where its frames come from, how peaks are found in it, and what its peaks are used for.
+
+    format: "simulated" (see SimulationSpec) or a registered file format with a path (and data set, dark and mask);
+    peaks: an upstream peaks file, checked against the frames (labels are always fitted anew); negative, type_maximum:
+    what raw pixels below zero, and at the largest value of an unsigned type, are (:func:`scan.marks`); on_bad_frame:
+    stop at a frame that cannot be used, or leave it out; background_box: side in px of the boxes in which the local
+    background is found (0: none); threshold: counts above which, over the local background if there is one, a pixel
+    belongs to a peak; sigma: the same in standard deviations of the local noise (0: threshold holds); min_area:
+    pixels of the smallest component that is a peak; max_residual: largest rms residual of the fit over its amplitude
+    (0: any); unsaturated: leave saturated peaks out; use: the splits that it feeds; detector: left out, that of the
+    simulation for a simulated scan.
+    """
+
+    name: str
+    format: Literal["simulated", "braggnn", "hexrd", "hdf5", "images"] = "simulated"
+    path: str = ""
+    dataset: str = ""
+    dark: str = ""
+    mask: str = ""
+    peaks: str = ""
+    negative: Meaning = "auto"
+    type_maximum: Meaning = "auto"
+    on_bad_frame: Literal["stop", "skip"] = "stop"
+    background_box: int = 0
+    threshold: float = 150.0
+    sigma: float = 0.0
+    min_area: int = 4
+    max_residual: float = 0.0
+    unsaturated: bool = False
+    use: tuple[str, ...] = ("train", "validation", "test")
+    detector: DetectorSpec = field(default_factory=DetectorSpec)
+    simulate: SimulationSpec = field(default_factory=SimulationSpec)
+
+    def __post_init__(self) -> None:
+        made = self.simulate
+        if self.format == "simulated" and self.detector == DetectorSpec():
+            floor = made.threshold + 0.5 if made.threshold else 0.0
+            same = DetectorSpec(made.gain, made.read_noise, float(made.saturation), floor)
+            object.__setattr__(self, "detector", same)
+        if (self.format == "simulated") == bool(self.path):
+            raise UserError(f"scan {self.name!r}: a measured scan needs a path, a simulated one has none")
+        if not self.use or not set(self.use) <= set(SPLITS[:3]) or len(set(self.use)) != len(self.use):
+            raise UserError(f"scan {self.name!r}: use {self.use} must name some of {', '.join(SPLITS[:3])}, each once")
+        if not self.name or not all(c.isalnum() or c in "-_" for c in self.name):
+            raise UserError(f"scan name {self.name!r} is not a file name; use letters, digits, '-' and '_'")
+        if self.min_area < 1 or self.max_residual < 0:
+            raise UserError(f"scan {self.name!r}: min_area must be 1 or more, max_residual 0 or more")
+        if self.background_box < 0 or 0 < self.background_box < SMALLEST_BOX:
+            raise UserError(
+                f"scan {self.name!r}: background_box {self.background_box} must be 0 (none) or at least "
+                f"{SMALLEST_BOX} px, several times the width of a peak"
+            )
+        if self.sigma < 0 or (self.sigma and not self.background_box):
+            raise UserError(
+                f"scan {self.name!r}: sigma {self.sigma} must be 0 or more, and needs a background_box (32, say): it "
+                "counts standard deviations above the local background"
+            )
+
+
+#: The keys of a scan on which its frames depend.
+DATA_KEYS = ("name", "format", "path", "dataset", "dark", "mask", "peaks", "simulate")
+
+
+def check_scans(scans: tuple[ScanSpec, ...], training: bool = True) -> None:
+    """Refuse a configuration without scans, with two of one name, or, for training, with a part that no scan feeds.
+
+    A simulated scan's detector must be the one that its frames are made with.
+    """
+    if not scans:
+        raise UserError("the configuration has no [[scan]]; add one (configs/demo.toml shows how)")
+    names = [scan.name for scan in scans]
+    if len(set(names)) != len(names):
+        raise UserError(f"scan names {names} must differ")
+    for scan in scans:
+        if scan.format == "simulated" and f"{scan.name}_truth" in names:
+            raise UserError(f"scan name '{scan.name}_truth' is that of the truth of scan {scan.name!r}; choose another")
+        for key in ("gain", "read_noise", "saturation"):
+            told, made = getattr(scan.detector, key), getattr(scan.simulate, key)
+            if scan.format == "simulated" and told != made:
+                raise UserError(
+                    f"scan {scan.name!r}: detector {key} = {told} but simulate {key} = {made}; a simulated scan is "
+                    "fitted with the detector that made it: give both the same"
+                )
+    for part in SPLITS[:3]:
+        if training and not any(part in scan.use for scan in scans):
+            raise UserError(f"no scan is used for {part!r}; name it in the `use` of a [[scan]]")
+
+
+@dataclass(frozen=True)
+class PeakSpec:
+    """size: patch size, odd; shift: px kept around a patch for shifts in training.
+
+    lone: train, validate and test on lone peaks alone, those with one maximum in their component and neither another
+        component nor a bad pixel in their patch (:func:`table.trainable`). The others are in the table, fitted where
+        they can be, with the split "excluded".
+    """
+
+    size: int = 11
+    shift: int = 1
+    lone: bool = True
+
+    def __post_init__(self) -> None:
+        if self.size < 3 or self.size % 2 == 0:
+            raise UserError(f"patch size {self.size} is not usable; expected an odd number of at least 3")
+        if self.shift < 0:
+            raise UserError(f"shift {self.shift} is negative; expected 0 or more")
+
+
+@dataclass(frozen=True)
+class SplitSpec:
+    """block: frames (an omega block) that go to one part together; validation, test: shares of the blocks.
+
+    guard: frames on both sides of a border between two parts that are left out, since one reflection rocks through
+    several frames; it must be at least the rocking width.
+    """
+
+    block: int = 30
+    validation: float = 0.1
+    test: float = 0.2
+    guard: int = 2
+
+    def __post_init__(self) -> None:
+        if self.validation <= 0 or self.test < 0 or self.validation + self.test >= 1:
+            raise UserError(
+                f"split: validation {self.validation} and test {self.test} must be positive with a sum below 1"
+            )
+        if self.guard < 0 or self.block <= 2 * self.guard:
+            raise UserError(f"split: block of {self.block} frames must be longer than two guards of {self.guard}")

@@ -1,0 +1,90 @@
+"""The table ``[search]``."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from braggnn_edge.core.errors import UserError
+from braggnn_edge.training.spec import LoopSpec
+
+
+@dataclass(frozen=True)
+class SearchSpec:
+    """How long to search, where trials are kept, and what they may choose from.
+
+    trials: that have a result or were refused, over all processes; storage: "" for ``search.db`` in the run directory,
+    a database URL, or "journal:PATH" (:mod:`firmware_sim.search.storage`); study: its name there; sampler: "tpe"
+    (tree-structured Parzen estimators), "nsga2" or "random"; seed: added to the run's for what is chosen, not for the
+    training; startup: trials drawn at random before "tpe" learns, and the size of a generation of "nsga2"; float_loop,
+    loop: of the training of a trial, in place of those of the circuit; limit: look-up tables above which a circuit is
+    not traced; map: whether Yosys maps the points of the front as well.
+
+    Choices, any of: windows (px), centroids, kernels (px), widths, pressed (into a budget of look-up tables, or not).
+    Ranges, from lowest to highest: convolutions, channels (of each), layers (hidden dense ones), units (of each),
+    input_bits, weight_bits, activation_bits, sparsity, channel_sparsity, lut_budget; equal ends fix a value. All else
+    is that of the circuit, which is itself the first trial where it lies in the space.
+    """
+
+    trials: int = 100
+    storage: str = ""
+    study: str = "search"
+    sampler: Literal["tpe", "nsga2", "random"] = "tpe"
+    seed: int = 0
+    startup: int = 6
+    float_loop: LoopSpec = field(
+        default_factory=lambda: LoopSpec(256, 3e-3, "one_cycle", max_iterations=1500, evaluate_every=1500, patience=0)
+    )
+    loop: LoopSpec = field(
+        default_factory=lambda: LoopSpec(256, 2e-3, "one_cycle", max_iterations=2500, evaluate_every=250, patience=0)
+    )
+    limit: int = 200_000
+    map: bool = False
+    windows: tuple[int, ...] = (7, 9)
+    centroids: tuple[Literal["squared", "intensity", "none"], ...] = ("squared", "intensity", "none")
+    kernels: tuple[int, ...] = (3,)
+    widths: tuple[Literal["channel", "layer", "fixed"], ...] = ("channel", "layer", "fixed")
+    pressed: tuple[bool, ...] = (True, False)
+    convolutions: tuple[int, int] = (0, 1)
+    channels: tuple[int, int] = (2, 6)
+    layers: tuple[int, int] = (1, 3)
+    units: tuple[int, int] = (6, 48)
+    input_bits: tuple[int, int] = (4, 8)
+    weight_bits: tuple[int, int] = (3, 8)
+    activation_bits: tuple[int, int] = (3, 8)
+    sparsity: tuple[float, float] = (0.0, 0.95)
+    channel_sparsity: tuple[float, float] = (0.0, 0.4)
+    lut_budget: tuple[int, int] = (600, 10_000)
+
+    def __post_init__(self) -> None:
+        if min(self.trials, self.startup - 1, self.limit, len(self.study)) < 1 or self.seed < 0:
+            raise UserError(
+                f"search: trials {self.trials} and limit {self.limit} must be positive, startup {self.startup} 2 or "
+                f"more, seed {self.seed} 0 or more, study {self.study!r} not empty"
+            )
+        for name in ("windows", "centroids", "kernels", "widths", "pressed"):
+            values = getattr(self, name)
+            if not values or len(set(values)) != len(values):
+                raise UserError(f"search: {name} {values} must be one or more different values")
+        if any(value < 1 or value % 2 == 0 for value in (*self.windows, *self.kernels)):
+            raise UserError(f"search: windows {self.windows} and kernels {self.kernels} must be odd numbers of px")
+        for name, (least, most) in _LIMITS.items():
+            low, high = getattr(self, name)
+            if not least <= low <= high <= most:
+                raise UserError(
+                    f"search: {name} [{low}, {high}] is not a range; expected lowest and highest, within {least} to "
+                    f"{most}"
+                )
+
+
+#: Lowest and highest ends of the ranges.
+_LIMITS: dict[str, tuple[float, float]] = {
+    "convolutions": (0, 6),
+    "channels": (1, 256),
+    "layers": (0, 6),
+    "units": (1, 512),
+    "input_bits": (2, 12),
+    "weight_bits": (2, 8),
+    "activation_bits": (2, 8),
+    "sparsity": (0.0, 0.99),
+    "channel_sparsity": (0.0, 0.99),
+    "lut_budget": (1, 10_000_000),
+}

@@ -1,0 +1,152 @@
+"""The table ``[hls]``: what projects are written, for which boards, with which options."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from braggnn_edge.core.errors import UserError
+from hls.project.targets import DEFAULT_TARGET, target
+
+IO_TYPES = ("io_parallel", "io_stream")
+
+
+STRATEGIES = ("Latency", "Resource")
+
+
+#: Back ends whose project this module completes and whose simulation is proved; docs/reference/hls_backends.md has
+#: the others.
+BACKENDS = ("Vitis", "Vivado")
+
+
+def check_options(backend: str, io_type: str, clock_mhz: float, strategy: str, reuse: int | tuple[int, ...]) -> None:
+    """Refuse what no project can be written for, before there is a network; see :func:`write_project`."""
+    if backend not in (*BACKENDS, ACCELERATOR):
+        raise UserError(
+            f"back end {backend!r} is not offered; expected {' or '.join(BACKENDS)} "
+            "(docs/reference/hls_backends.md says why)"
+        )
+    if io_type not in IO_TYPES:
+        raise UserError(f"io type {io_type!r} is unknown; expected one of {', '.join(IO_TYPES)}")
+    if strategy not in STRATEGIES:
+        raise UserError(f"strategy {strategy!r} is unknown; expected one of {', '.join(STRATEGIES)}")
+    if not clock_mhz > 0:
+        raise UserError(f"clock of {clock_mhz} MHz is impossible; expected a positive frequency")
+    for factor in (reuse,) if isinstance(reuse, int) else reuse:
+        if factor < 1:
+            raise UserError(f"reuse factor {factor} is impossible; expected 1 or more")
+
+
+#: The back end of hls4ml that writes it, for Vivado HLS.
+ACCELERATOR = "VivadoAccelerator"
+
+
+@dataclass(frozen=True)
+class BoardSpec:
+    """The network for a further board.
+
+    target: as in [hls]; flow: "" for projects like the others, or hls4ml's board flow "VivadoAccelerator"; io_types:
+    some of those of [hls], empty for all; clock_mhz, strategy, reuse, parallel: its own, 0 or "" for that of [hls].
+    With no strategy, reuse and parallel of its own the sources are those of the first projects, byte for byte.
+    """
+
+    target: str
+    flow: str = ""
+    io_types: tuple[str, ...] = ()
+    clock_mhz: float = 0.0
+    strategy: str = ""
+    reuse: int | tuple[int, ...] = 0
+    parallel: int = 0
+
+    def __post_init__(self) -> None:
+        _as_tuple(self, "reuse")
+        target(self.target)
+        if self.parallel < 0:
+            raise UserError(f"hls.boards: parallel {self.parallel} must be at least 1, or 0 for that of [hls]")
+        if self.flow not in ("", ACCELERATOR):
+            raise UserError(f"hls.boards: flow {self.flow!r} is not offered; expected {ACCELERATOR} or nothing")
+
+
+@dataclass(frozen=True)
+class HlsSpec:
+    """The hardware project.
+
+    io_types: of "io_parallel" and "io_stream"; backend: hls4ml's "Vitis" or "Vivado"; target: a board of
+    hls.project.targets; clock_mhz: the clock to aim at; strategy: hls4ml's "Latency" (unrolled) or "Resource"; reuse:
+    its reuse factor, one number for all layers or one for each: convolutions, hidden dense layers, last dense layer;
+    vectors: test peaks whose counts become golden vectors of the test bench, beside the hostile ones; parallel: keys of
+    a non-local block handled in a cycle; boards: further boards.
+    """
+
+    io_types: tuple[str, ...] = ("io_parallel", "io_stream")
+    backend: str = "Vitis"
+    target: str = DEFAULT_TARGET
+    clock_mhz: float = 200.0
+    strategy: str = "Latency"
+    reuse: int | tuple[int, ...] = 1
+    vectors: int = 200
+    parallel: int = 8
+    boards: tuple[BoardSpec, ...] = ()
+
+    def __post_init__(self) -> None:
+        _as_tuple(self, "reuse")
+        if not self.io_types or len(set(self.io_types)) != len(self.io_types):
+            raise UserError(f"hls: io_types {self.io_types} must name each io type once")
+        if self.backend not in BACKENDS:
+            flow = "; it is a flow of [[hls.boards]]" if self.backend == ACCELERATOR else ""
+            raise UserError(f"hls: back end {self.backend!r} is not offered; expected {' or '.join(BACKENDS)}{flow}")
+        for board in self.boards:
+            if not set(board.io_types) <= set(self.io_types):
+                raise UserError(
+                    f"hls.boards: io_types {', '.join(board.io_types)} of {board.target}; expected some of those of "
+                    f"[hls], {', '.join(self.io_types)}"
+                )
+        for io_type in self.io_types:
+            for found in (settings_of(self), *(settings_of(self, board) for board in self.boards)):
+                check_options(found.backend, io_type, found.clock_mhz, found.strategy, found.reuse)
+        target(self.target)
+        if self.vectors < 1:
+            raise UserError(f"hls: vectors {self.vectors} must be at least 1")
+        if self.parallel < 1:
+            raise UserError(f"hls: parallel {self.parallel} must be at least 1")
+        names = [(board.target, board.flow) for board in self.boards]
+        if len(set(names)) != len(names) or (self.target, "") in names:
+            raise UserError(
+                f"hls.boards: {', '.join(name for name, _ in names)} beside target {self.target}: name each board and "
+                "flow once"
+            )
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a project is written with, all defaults filled in."""
+
+    backend: str
+    target_name: str
+    clock_mhz: float
+    strategy: str
+    reuse: int | tuple[int, ...]
+    parallel: int
+
+
+def settings_of(spec: HlsSpec, board: BoardSpec | None = None) -> Settings:
+    first = Settings(spec.backend, spec.target, spec.clock_mhz, spec.strategy, spec.reuse, spec.parallel)
+    if board is None:
+        return first
+    return replace(
+        first,
+        backend=board.flow or first.backend,
+        target_name=board.target,
+        clock_mhz=board.clock_mhz or first.clock_mhz,
+        strategy=board.strategy or first.strategy,
+        reuse=board.reuse or first.reuse,
+        parallel=board.parallel or first.parallel,
+    )
+
+
+def _as_tuple(spec: Any, name: str) -> None:
+    """A TOML array given to a dataclass directly arrives as a list."""
+    value = getattr(spec, name)
+    if isinstance(value, Sequence):
+        if not value:
+            raise UserError(f"hls: {name} is empty; give one number for all layers or one for each")
+        object.__setattr__(spec, name, tuple(value))

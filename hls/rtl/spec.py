@@ -1,0 +1,46 @@
+"""The table ``[rtl]``."""
+
+from dataclasses import dataclass
+
+from braggnn_edge.core.errors import UserError
+from hls.project.targets import target
+
+LANGUAGES = {"verilog": ".v", "vhdl": ".vhd"}
+
+#: Adders or levels of look-up tables between two registers, unless asked otherwise.
+DEFAULT_LEVELS = 3.0
+
+#: Circuits above this many look-up tables, by :func:`estimate`, are not traced.
+LIMIT = 200_000
+
+
+@dataclass(frozen=True)
+class RtlSpec:
+    """The RTL project.
+
+    languages: of "verilog" and "vhdl", the first of which is simulated ("verilog" it must be then); levels: adders or
+    levels of look-up tables between two registers, the depth of the pipeline; shallow: whether sums take the fewest
+    levels of adders, for some per cent more look-up tables; clock_mhz: the clock that the constraints
+    ask for; target: a board of hls.project.targets; limit: look-up tables, estimated, above which nothing is unrolled;
+    vectors: test peaks that become golden vectors of the test bench.
+    """
+
+    languages: tuple[str, ...] = ("verilog",)
+    levels: float = DEFAULT_LEVELS
+    shallow: bool = False
+    clock_mhz: float = 400.0
+    target: str = "u280"
+    limit: int = LIMIT
+    vectors: int = 200
+
+    def __post_init__(self) -> None:
+        if not self.languages or self.languages[0] != "verilog" or not set(self.languages) <= set(LANGUAGES):
+            raise UserError(
+                f"rtl: languages {', '.join(self.languages) or 'none'}; expected verilog, which is simulated, and then "
+                f"any of {', '.join(LANGUAGES)}"
+            )
+        if len(set(self.languages)) != len(self.languages):
+            raise UserError("rtl: languages must name each language once")
+        if not self.levels >= 1 or not self.clock_mhz > 0 or min(self.limit, self.vectors) < 1:
+            raise UserError("rtl: levels, limit and vectors must be at least 1, clock_mhz positive")
+        target(self.target)
