@@ -6,6 +6,8 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from firmware_sim.verification.circuit_evidence import RtlSimSpec
+from firmware_sim.verification.evidence import CsimSpec
 
 from braggnn_edge.core.config import parse
 from braggnn_edge.label.spec import DetectorSpec, PeakSpec, ScanSpec, SplitSpec
@@ -13,18 +15,16 @@ from braggnn_edge.report.spec import ReportSpec
 from braggnn_edge.simulation.spec import SimulationSpec
 from braggnn_edge.training.spec import LoopSpec, NetworkSpec, TrainSpec
 from firmware_sim.search.spec import SearchSpec
-from firmware_sim.verification.circuit_evidence import RtlSimSpec
-from firmware_sim.verification.evidence import CsimSpec
 from hls.project.spec import HlsSpec
 from hls.rtl.spec import RtlSpec
-from quant.training.circuit_spec import CircuitNetworkSpec, CircuitSpec, FrontSpec
+from quant.training.circuit_spec import CircuitNetworkSpec, CircuitSpec, FrontEndSpec
 from quant.training.plan import AttentionPlan, BitPlan
 from quant.training.spec import QatSpec
 
 #: In the order of the page.
 TABLES = (
     ScanSpec, DetectorSpec, SimulationSpec, PeakSpec, SplitSpec, TrainSpec, NetworkSpec, LoopSpec, BitPlan,
-    AttentionPlan, QatSpec, CircuitSpec, FrontSpec, CircuitNetworkSpec, HlsSpec, CsimSpec, RtlSpec,
+    AttentionPlan, QatSpec, CircuitSpec, FrontEndSpec, CircuitNetworkSpec, HlsSpec, CsimSpec, RtlSpec,
     RtlSimSpec, SearchSpec, ReportSpec,
 )  # fmt: skip
 PAGE = (Path(__file__).parents[1] / "docs/reference/configuration.md").read_text(encoding="utf-8")
@@ -59,7 +59,7 @@ def test_loop_of_the_fine_tuning_is_as_written() -> None:
 
 
 def test_loops_of_the_circuit_are_as_written() -> None:
-    section = PAGE[PAGE.index("## `[circuit]`") : PAGE.index("### `[circuit.front]`")]
+    section = PAGE[PAGE.index("## `[circuit]`") : PAGE.index("### `[circuit.front_end]`")]
     rows = dict(re.findall(r"^\| `(float_loop|loop)` \|  \| (.*?) \|", section, flags=re.M))
     written = dict(re.findall(r"`(\w+) = ([^`]+)`", rows["float_loop"]))
     values = {name: tomllib.loads(f"value = {text}")["value"] for name, text in written.items()}

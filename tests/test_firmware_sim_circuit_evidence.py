@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from firmware_sim.verification.circuit_evidence import RtlSimSpec, inputs
 
 from braggnn_edge import cli
 from braggnn_edge.peaks.splits import TEST
 from braggnn_edge.peaks.table import load
-from firmware_sim.verification.circuit_evidence import RtlSimSpec, inputs
 from quant.contract import locator as locators
 from quant.contract.arithmetic import Format
 from quant.contract.locator import IntegerLocator
@@ -41,7 +41,7 @@ loop = { batch = 64, learning_rate = 5e-3, max_iterations = 300, evaluate_every 
 [qat]
 network = "circuit"
 [circuit]
-front = { window = 5, bits = 5, count_bits = 14, drop = 4 }
+front_end = { window = 5, bits = 5, count_bits = 14, discarded_bits = 4 }
 network = { dense = [6], weight_bits = 4, activation_bits = 5 }
 float_loop = { batch = 64, max_iterations = 300, evaluate_every = 300 }
 loop = { batch = 64, max_iterations = 500, evaluate_every = 250 }
@@ -138,8 +138,8 @@ def test_circuit_locates_as_any_other_form(finished: Path) -> None:
 def test_patches_of_the_comparison(finished: Path) -> None:
     circuit: IntegerLocator = locators.load(finished / "runs/tiny/qat/locator.json")
     table = load(finished / "runs/tiny/label/peaks.h5")
-    counts, test, hostile = inputs(circuit, table, 5000, 1)
-    assert len(counts) == 5000 + hostile
+    counts, test, corner_cases = inputs(circuit, table, 5000, 1)
+    assert len(counts) == 5000 + corner_cases
     assert np.array_equal(counts[:test], circuit.counts(table.of(TEST).patches()))
     form = Format(14, 0, False)
     assert counts.min() == form.low

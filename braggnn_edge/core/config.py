@@ -2,6 +2,7 @@
 
 Sections are dataclasses that live beside the code they configure; the caller says which ones a file may have.
 An unknown key, a missing value or a value of the wrong type is an error that names it and lists what is valid.
+A section may keep ``RENAMED``, a mapping of keys of old to their names: the error for such a key says the name.
 """
 
 import dataclasses
@@ -145,6 +146,8 @@ def _parse_table(kind: Any, value: Any, where: str) -> Any:
     hints = typing.get_type_hints(kind)
     fields = {field.name: field for field in dataclasses.fields(kind) if field.init}
     for key in value:
+        if key not in fields and key in getattr(kind, "RENAMED", {}):
+            raise UserError(f"{where}: the key {key!r} is now called {kind.RENAMED[key]!r}; rename it")
         if key not in fields:
             raise UserError(f"{where}: unknown key {key!r}; valid keys are {', '.join(fields)}")
     for key, field in fields.items():

@@ -1,7 +1,8 @@
 """The tables ``[[scan]]``, ``[peaks]`` and ``[split]``: where frames come from, and how peaks are found and used."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from braggnn_edge.core.errors import UserError
 from braggnn_edge.frames.spec import Meaning
@@ -17,17 +18,19 @@ class DetectorSpec:
     """What the fit needs to know of the detector.
 
     gain: counts (ADU) a photon; read_noise: its standard deviation in counts; saturation: counts at and above which
-    a pixel is saturated (0: never); floor: pixels below it were stored as zero by the acquisition (0: none were).
+    a pixel is saturated (0: never); zero_suppression: pixels below it were stored as zero (0: none were).
     """
+
+    RENAMED: ClassVar[Mapping[str, str]] = {"floor": "zero_suppression"}
 
     gain: float = 1.0
     read_noise: float = 1.0
     saturation: float = 0.0
-    floor: float = 0.0
+    zero_suppression: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.gain <= 0 or min(self.read_noise, self.saturation, self.floor) < 0:
-            raise UserError("detector: gain must be positive; read_noise, saturation and floor 0 or more")
+        if self.gain <= 0 or min(self.read_noise, self.saturation, self.zero_suppression) < 0:
+            raise UserError("detector: gain must be positive; read_noise, saturation and zero_suppression 0 or more")
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class ScanSpec:
     """One ``[[scan]]``: where its frames come from, how peaks are found in it, and what its peaks are used for.
 
     format: "simulated" (see SimulationSpec) or a registered file format with a path (and data set, dark and mask);
-    peaks: an upstream peaks file, checked against the frames (labels are always fitted anew); negative, type_maximum:
+    peaks: an upstream peaks file, checked against the frames (labels are always fitted anew); negative, overflow_value:
     what raw pixels below zero, and at the largest value of an unsigned type, are (:func:`scan.marks`); on_bad_frame:
     stop at a frame that cannot be used, or leave it out; background_box: side in px of the boxes in which the local
     background is found (0: none); threshold: counts above which, over the local background if there is one, a pixel
@@ -45,6 +48,8 @@ class ScanSpec:
     simulation for a simulated scan.
     """
 
+    RENAMED: ClassVar[Mapping[str, str]] = {"type_maximum": "overflow_value"}
+
     name: str
     format: Literal["simulated", "braggnn", "hexrd", "hdf5", "images"] = "simulated"
     path: str = ""
@@ -53,7 +58,7 @@ class ScanSpec:
     mask: str = ""
     peaks: str = ""
     negative: Meaning = "auto"
-    type_maximum: Meaning = "auto"
+    overflow_value: Meaning = "auto"
     on_bad_frame: Literal["stop", "skip"] = "stop"
     background_box: int = 0
     threshold: float = 150.0
@@ -68,8 +73,8 @@ class ScanSpec:
     def __post_init__(self) -> None:
         made = self.simulate
         if self.format == "simulated" and self.detector == DetectorSpec():
-            floor = made.threshold + 0.5 if made.threshold else 0.0
-            same = DetectorSpec(made.gain, made.read_noise, float(made.saturation), floor)
+            zero_suppression = made.threshold + 0.5 if made.threshold else 0.0
+            same = DetectorSpec(made.gain, made.read_noise, float(made.saturation), zero_suppression)
             object.__setattr__(self, "detector", same)
         if (self.format == "simulated") == bool(self.path):
             raise UserError(f"scan {self.name!r}: a measured scan needs a path, a simulated one has none")

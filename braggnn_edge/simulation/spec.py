@@ -1,6 +1,8 @@
 """What a simulated far-field scan is made of: the table ``[scan.simulate]`` of a configuration."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -23,7 +25,7 @@ class SimulationSpec:
     ring_strain: relative scatter of the radii.
 
     heights: height above the background, in counts, of a reflection in a frame centred on it; log-uniform.
-    floor: a spot below this height in a frame has no row in the truth table (it is in the frame).
+    least_height: a spot below this height in a frame has no row in the truth table (it is in the frame).
     rocking: FWHM of the rocking curve, uniform.
     jitter: standard deviation of a spot's position from frame to frame.
     fwhm_median, fwhm_spread, fwhm_limits: log-normal FWHM of the minor axis, redrawn outside the limits.
@@ -42,6 +44,8 @@ class SimulationSpec:
     window: largest side in which a spot is rendered; a bright spot's Lorentzian tail ends there.
     """
 
+    RENAMED: ClassVar[Mapping[str, str]] = {"floor": "least_height"}
+
     rows: int = 1024
     cols: int = 1024
     frames: int = 120
@@ -56,7 +60,7 @@ class SimulationSpec:
     pixel: float = 0.2
     ring_strain: float = 0.005
     heights: tuple[float, float] = (30.0, 50000.0)
-    floor: float = 10.0
+    least_height: float = 10.0
     rocking: tuple[float, float] = (0.15, 0.8)
     jitter: float = 0.05
     fwhm_median: float = 2.0
@@ -86,7 +90,7 @@ class SimulationSpec:
             self._require(name, getattr(self, name) >= 1, "at least 1")
         for name in ("omega_step", "wavelength", "distance", "pixel", "fwhm_median", "gain"):
             self._require(name, 0 < getattr(self, name) < np.inf, "a positive number")
-        for name in ("floor", "jitter", "fwhm_spread", "aspect_spread", "background", "read_noise"):
+        for name in ("least_height", "jitter", "fwhm_spread", "aspect_spread", "background", "read_noise"):
             self._require(name, 0 <= getattr(self, name) < np.inf, "a finite number of 0 or more")
         for name in ("streaks", "along_ring", "neighbours", "background_slope", "dead", "hot", "ring_strain"):
             self._require(name, 0 <= getattr(self, name) <= 1, "from 0 to 1")

@@ -1,7 +1,8 @@
 """The table ``[search]``."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from braggnn_edge.core.errors import UserError
 from braggnn_edge.training.spec import LoopSpec
@@ -18,11 +19,13 @@ class SearchSpec:
     loop: of the training of a trial, in place of those of the circuit; limit: look-up tables above which a circuit is
     not traced; map: whether Yosys maps the points of the front as well.
 
-    Choices, any of: windows (px), centroids, kernels (px), widths, pressed (into a budget of look-up tables, or not).
+    Choices, any of: windows (px), centroids, kernels (px), widths, budgeted (a LUT budget, or none).
     Ranges, from lowest to highest: convolutions, channels (of each), layers (hidden dense ones), units (of each),
     input_bits, weight_bits, activation_bits, sparsity, channel_sparsity, lut_budget; equal ends fix a value. All else
     is that of the circuit, which is itself the first trial where it lies in the space.
     """
+
+    RENAMED: ClassVar[Mapping[str, str]] = {"pressed": "budgeted"}
 
     trials: int = 100
     storage: str = ""
@@ -42,7 +45,7 @@ class SearchSpec:
     centroids: tuple[Literal["squared", "intensity", "none"], ...] = ("squared", "intensity", "none")
     kernels: tuple[int, ...] = (3,)
     widths: tuple[Literal["channel", "layer", "fixed"], ...] = ("channel", "layer", "fixed")
-    pressed: tuple[bool, ...] = (True, False)
+    budgeted: tuple[bool, ...] = (True, False)
     convolutions: tuple[int, int] = (0, 1)
     channels: tuple[int, int] = (2, 6)
     layers: tuple[int, int] = (1, 3)
@@ -60,7 +63,7 @@ class SearchSpec:
                 f"search: trials {self.trials} and limit {self.limit} must be positive, startup {self.startup} 2 or "
                 f"more, seed {self.seed} 0 or more, study {self.study!r} not empty"
             )
-        for name in ("windows", "centroids", "kernels", "widths", "pressed"):
+        for name in ("windows", "centroids", "kernels", "widths", "budgeted"):
             values = getattr(self, name)
             if not values or len(set(values)) != len(values):
                 raise UserError(f"search: {name} {values} must be one or more different values")

@@ -1,8 +1,8 @@
 """The table ``[hls]``: what projects are written, for which boards, with which options."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 from braggnn_edge.core.errors import UserError
 from hls.project.targets import DEFAULT_TARGET, target
@@ -45,9 +45,12 @@ class BoardSpec:
     """The network for a further board.
 
     target: as in [hls]; flow: "" for projects like the others, or hls4ml's board flow "VivadoAccelerator"; io_types:
-    some of those of [hls], empty for all; clock_mhz, strategy, reuse, parallel: its own, 0 or "" for that of [hls].
-    With no strategy, reuse and parallel of its own the sources are those of the first projects, byte for byte.
+    some of those of [hls], empty for all; clock_mhz, strategy, reuse, keys_per_cycle: its own, 0 or "" for that of
+    [hls]. With no strategy, reuse and keys_per_cycle of its own the sources are those of the first projects, byte for
+    byte.
     """
+
+    RENAMED: ClassVar[Mapping[str, str]] = {"parallel": "keys_per_cycle"}
 
     target: str
     flow: str = ""
@@ -55,13 +58,15 @@ class BoardSpec:
     clock_mhz: float = 0.0
     strategy: str = ""
     reuse: int | tuple[int, ...] = 0
-    parallel: int = 0
+    keys_per_cycle: int = 0
 
     def __post_init__(self) -> None:
         _as_tuple(self, "reuse")
         target(self.target)
-        if self.parallel < 0:
-            raise UserError(f"hls.boards: parallel {self.parallel} must be at least 1, or 0 for that of [hls]")
+        if self.keys_per_cycle < 0:
+            raise UserError(
+                f"hls.boards: keys_per_cycle {self.keys_per_cycle} must be at least 1, or 0 for that of [hls]"
+            )
         if self.flow not in ("", ACCELERATOR):
             raise UserError(f"hls.boards: flow {self.flow!r} is not offered; expected {ACCELERATOR} or nothing")
 
@@ -73,9 +78,11 @@ class HlsSpec:
     io_types: of "io_parallel" and "io_stream"; backend: hls4ml's "Vitis" or "Vivado"; target: a board of
     hls.project.targets; clock_mhz: the clock to aim at; strategy: hls4ml's "Latency" (unrolled) or "Resource"; reuse:
     its reuse factor, one number for all layers or one for each: convolutions, hidden dense layers, last dense layer;
-    vectors: test peaks whose counts become golden vectors of the test bench, beside the hostile ones; parallel: keys of
-    a non-local block handled in a cycle; boards: further boards.
+    vectors: test peaks whose counts become golden vectors of the test bench, beside the corner cases; keys_per_cycle:
+    keys of a non-local block handled in a cycle; boards: further boards.
     """
+
+    RENAMED: ClassVar[Mapping[str, str]] = {"parallel": "keys_per_cycle"}
 
     io_types: tuple[str, ...] = ("io_parallel", "io_stream")
     backend: str = "Vitis"
@@ -84,7 +91,7 @@ class HlsSpec:
     strategy: str = "Latency"
     reuse: int | tuple[int, ...] = 1
     vectors: int = 200
-    parallel: int = 8
+    keys_per_cycle: int = 8
     boards: tuple[BoardSpec, ...] = ()
 
     def __post_init__(self) -> None:
@@ -106,8 +113,8 @@ class HlsSpec:
         target(self.target)
         if self.vectors < 1:
             raise UserError(f"hls: vectors {self.vectors} must be at least 1")
-        if self.parallel < 1:
-            raise UserError(f"hls: parallel {self.parallel} must be at least 1")
+        if self.keys_per_cycle < 1:
+            raise UserError(f"hls: keys_per_cycle {self.keys_per_cycle} must be at least 1")
         names = [(board.target, board.flow) for board in self.boards]
         if len(set(names)) != len(names) or (self.target, "") in names:
             raise UserError(
@@ -125,11 +132,11 @@ class Settings:
     clock_mhz: float
     strategy: str
     reuse: int | tuple[int, ...]
-    parallel: int
+    keys_per_cycle: int
 
 
 def settings_of(spec: HlsSpec, board: BoardSpec | None = None) -> Settings:
-    first = Settings(spec.backend, spec.target, spec.clock_mhz, spec.strategy, spec.reuse, spec.parallel)
+    first = Settings(spec.backend, spec.target, spec.clock_mhz, spec.strategy, spec.reuse, spec.keys_per_cycle)
     if board is None:
         return first
     return replace(
@@ -139,7 +146,7 @@ def settings_of(spec: HlsSpec, board: BoardSpec | None = None) -> Settings:
         clock_mhz=board.clock_mhz or first.clock_mhz,
         strategy=board.strategy or first.strategy,
         reuse=board.reuse or first.reuse,
-        parallel=board.parallel or first.parallel,
+        keys_per_cycle=board.keys_per_cycle or first.keys_per_cycle,
     )
 
 

@@ -1,6 +1,8 @@
 """The table ``[rtl]``."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from braggnn_edge.core.errors import UserError
 from hls.project.targets import target
@@ -18,15 +20,17 @@ LIMIT = 200_000
 class RtlSpec:
     """The RTL project.
 
-    languages: of "verilog" and "vhdl", the first of which is simulated ("verilog" it must be then); levels: adders or
-    levels of look-up tables between two registers, the depth of the pipeline; shallow: whether sums take the fewest
-    levels of adders, for some per cent more look-up tables; clock_mhz: the clock that the constraints
+    languages: of "verilog" and "vhdl", the first of which is simulated ("verilog" it must be then); logic_levels:
+    adders or levels of look-up tables between two registers, the depth of the pipeline; shallow: whether sums take the
+    fewest levels of adders, for some per cent more look-up tables; clock_mhz: the clock that the constraints
     ask for; target: a board of hls.project.targets; limit: look-up tables, estimated, above which nothing is unrolled;
     vectors: test peaks that become golden vectors of the test bench.
     """
 
+    RENAMED: ClassVar[Mapping[str, str]] = {"levels": "logic_levels"}
+
     languages: tuple[str, ...] = ("verilog",)
-    levels: float = DEFAULT_LEVELS
+    logic_levels: float = DEFAULT_LEVELS
     shallow: bool = False
     clock_mhz: float = 400.0
     target: str = "u280"
@@ -41,6 +45,6 @@ class RtlSpec:
             )
         if len(set(self.languages)) != len(self.languages):
             raise UserError("rtl: languages must name each language once")
-        if not self.levels >= 1 or not self.clock_mhz > 0 or min(self.limit, self.vectors) < 1:
-            raise UserError("rtl: levels, limit and vectors must be at least 1, clock_mhz positive")
+        if not self.logic_levels >= 1 or not self.clock_mhz > 0 or min(self.limit, self.vectors) < 1:
+            raise UserError("rtl: logic_levels, limit and vectors must be at least 1, clock_mhz positive")
         target(self.target)

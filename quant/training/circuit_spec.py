@@ -1,7 +1,8 @@
-"""A circuit and its training as configuration: the tables ``[circuit]`` and ``[circuit.front]``."""
+"""A circuit and its training as configuration: the tables ``[circuit]`` and ``[circuit.front_end]``."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from braggnn_edge.core.errors import UserError
 from braggnn_edge.training.spec import LoopSpec, cubic_rise
@@ -49,15 +50,17 @@ class CircuitNetworkSpec:
 
 
 @dataclass(frozen=True)
-class FrontSpec:
+class FrontEndSpec:
     """What stands around a circuit's network.
 
     window: side of the part of the patch that is used, px; normalizer: "block_shift" or "min_max"; bits: of a code;
     count_bits: of a count (unsigned for the shift, signed for min-max); subtract: the window's minimum, before the
-    shift; centroid: "squared", "intensity" or "none", what the network corrects; drop: low bits of a weight of the
-    centroid that are left out; index_bits, reciprocal_bits, numerator_bits: of its division
+    shift; centroid: "squared", "intensity" or "none", what the network corrects; discarded_bits: low bits of a weight
+    of the centroid that are left out; index_bits, reciprocal_bits, numerator_bits: of its division
     (:mod:`quant.contract.centroid`); output_bits, output_frac: of the result, px.
     """
+
+    RENAMED: ClassVar[Mapping[str, str]] = {"drop": "discarded_bits"}
 
     window: int = 7
     normalizer: Literal["block_shift", "min_max"] = "block_shift"
@@ -65,7 +68,7 @@ class FrontSpec:
     count_bits: int = 16
     subtract: bool = False
     centroid: Literal["squared", "intensity", "none"] = "squared"
-    drop: int = 4
+    discarded_bits: int = 4
     index_bits: int = 6
     reciprocal_bits: int = 9
     numerator_bits: int = 12
@@ -93,9 +96,9 @@ class FrontSpec:
         if self.centroid == "none":
             return normalizer, None, output
         power = 2 if self.centroid == "squared" else 1
-        drop = self.drop if power == 2 else 0
+        discarded_bits = self.discarded_bits if power == 2 else 0
         widths = {name: getattr(self, name) for name in ("index_bits", "reciprocal_bits", "numerator_bits")}
-        base = Centroid.of_power(self.window, self.bits, power, drop, frac=self.output_frac, **widths)
+        base = Centroid.of_power(self.window, self.bits, power, discarded_bits, frac=self.output_frac, **widths)
         return normalizer, base, output
 
 
@@ -103,15 +106,17 @@ class FrontSpec:
 class CircuitSpec:
     """A circuit and how it is trained.
 
-    front, network: what it is; float_loop: training without rounding; loop: with rounding, pruning and the budget;
+    front_end, network: what it is; float_loop: training without rounding; loop: with rounding, pruning and the budget;
     shift, dihedral, huber: as in float training; teacher: weight in [0, 1] of the full float network's answer in the
     target; sparsity, channel_sparsity: final shares of masked weights of a layer and of masked hidden dense channels,
     on the cubic schedule of Zhu and Gupta (arXiv:1710.01878) over the first half; lut_budget: look-up tables of the
-    network by :mod:`quant.contract.lut_model`, 0 for none: the loss grows by ``pressure`` for each doubling above a
+    network by :mod:`quant.contract.lut_model`, 0 for none: the loss grows by ``lut_penalty`` for each doubling above a
     bound that falls to it over the first half.
     """
 
-    front: FrontSpec = field(default_factory=FrontSpec)
+    RENAMED: ClassVar[Mapping[str, str]] = {"front": "front_end", "pressure": "lut_penalty"}
+
+    front_end: FrontEndSpec = field(default_factory=FrontEndSpec)
     network: CircuitNetworkSpec = field(default_factory=CircuitNetworkSpec)
     float_loop: LoopSpec = field(
         default_factory=lambda: LoopSpec(512, 3e-3, "one_cycle", max_iterations=6000, evaluate_every=1000, patience=0)
@@ -126,20 +131,20 @@ class CircuitSpec:
     sparsity: float = 0.0
     channel_sparsity: float = 0.0
     lut_budget: int = 0
-    pressure: float = 0.01
+    lut_penalty: float = 0.01
     seed: int = 0
 
     def __post_init__(self) -> None:
         if not 0 <= self.teacher <= 1 or not 0 <= self.sparsity < 1 or not 0 <= self.channel_sparsity < 1:
             raise UserError("circuit: teacher must be in [0, 1], sparsity and channel_sparsity in [0, 1)")
-        if min(self.shift, self.huber, self.lut_budget, self.pressure, self.seed) < 0:
-            raise UserError("circuit: shift, huber, lut_budget, pressure and seed must be 0 or more")
-        self.network.side(self.front.window)
+        if min(self.shift, self.huber, self.lut_budget, self.lut_penalty, self.seed) < 0:
+            raise UserError("circuit: shift, huber, lut_budget, lut_penalty and seed must be 0 or more")
+        self.network.side(self.front_end.window)
 
     def check_patch_size(self, size: int) -> None:
         """Refuse patches of ``size`` px that do not hold the window."""
-        if self.front.window > size:
-            raise UserError(f"circuit: a window of {self.front.window} px does not fit patches of {size} px")
+        if self.front_end.window > size:
+            raise UserError(f"circuit: a window of {self.front_end.window} px does not fit patches of {size} px")
 
     def risen(self, iteration: int) -> float:
         """From 0 to 1 over the first half of the rounded training, fast at first."""
