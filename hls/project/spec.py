@@ -42,22 +42,24 @@ ACCELERATOR = "VivadoAccelerator"
 
 @dataclass(frozen=True)
 class BoardSpec:
-    """The network for a further board.
+    """The network for a further board: a project for each io type in `boards/<target>/`.
 
-    target: as in [hls]; flow: "" for projects like the others, or hls4ml's board flow "VivadoAccelerator"; io_types:
-    some of those of [hls], empty for all; clock_mhz, strategy, reuse, keys_per_cycle: its own, 0 or "" for that of
-    [hls]. With no strategy, reuse and keys_per_cycle of its own the sources are those of the first projects, byte for
-    byte.
+    With no strategy, reuse and keys_per_cycle of its own the sources are those of the first projects, byte for byte.
     """
 
     RENAMED: ClassVar[Mapping[str, str]] = {"parallel": "keys_per_cycle"}
 
-    target: str
+    target: str  # a board as in `[hls]`; it may be that of `[hls]` with a `flow`
+    # empty for projects like the others, or `"VivadoAccelerator"`, the board flow of hls4ml, for `zcu102`,
+    # `u280`, `u250` and `pynq-z2`
     flow: str = ""
-    io_types: tuple[str, ...] = ()
-    clock_mhz: float = 0.0
-    strategy: str = ""
+    io_types: tuple[str, ...] = ()  # one project each
+    clock_mhz: float = 0.0  # clock to aim at
+    strategy: str = ""  # `"Latency"` or `"Resource"`
+    # hls4ml's reuse factor, products a multiplier makes: one number, or one a layer: convolutions, hidden dense
+    # layers, last dense layer
     reuse: int | tuple[int, ...] = 0
+    # keys of an attention block handled in a cycle ([attention_hls.md](../explanation/attention_hls.md))
     keys_per_cycle: int = 0
 
     def __post_init__(self) -> None:
@@ -73,26 +75,27 @@ class BoardSpec:
 
 @dataclass(frozen=True)
 class HlsSpec:
-    """The hardware project.
+    """The HLS projects. Those of `target` are the ones that are simulated.
 
-    io_types: of "io_parallel" and "io_stream"; backend: hls4ml's "Vitis" or "Vivado"; target: a board of
-    hls.project.targets; clock_mhz: the clock to aim at; strategy: hls4ml's "Latency" (unrolled) or "Resource"; reuse:
-    its reuse factor, one number for all layers or one for each: convolutions, hidden dense layers, last dense layer;
-    vectors: test peaks whose counts become golden vectors of the test bench, beside the corner cases; keys_per_cycle:
-    keys of a non-local block handled in a cycle; boards: further boards.
+    With the Latency strategy a reuse factor may be anything up to the layer's number of weights; it is the initiation
+    interval of the layer's pipeline. With Resource it must cut the layer's weights into equal blocks; others are
+    refused with the nearest that do.
     """
 
     RENAMED: ClassVar[Mapping[str, str]] = {"parallel": "keys_per_cycle"}
 
-    io_types: tuple[str, ...] = ("io_parallel", "io_stream")
-    backend: str = "Vitis"
-    target: str = DEFAULT_TARGET
-    clock_mhz: float = 200.0
-    strategy: str = "Latency"
+    io_types: tuple[str, ...] = ("io_parallel", "io_stream")  # one project each
+    backend: str = "Vitis"  # `"Vitis"` or `"Vivado"`
+    target: str = DEFAULT_TARGET  # board: `zcu102`, `zcu104`, `u280`, `u250`, `vcu118`, `pynq-z2`
+    clock_mhz: float = 200.0  # clock to aim at
+    strategy: str = "Latency"  # `"Latency"` or `"Resource"`
+    # hls4ml's reuse factor, products a multiplier makes: one number, or one a layer: convolutions, hidden dense
+    # layers, last dense layer
     reuse: int | tuple[int, ...] = 1
-    vectors: int = 200
+    vectors: int = 200  # test peaks among the golden vectors
+    # keys of an attention block handled in a cycle ([attention_hls.md](../explanation/attention_hls.md))
     keys_per_cycle: int = 8
-    boards: tuple[BoardSpec, ...] = ()
+    boards: tuple[BoardSpec, ...] = ()  # further boards, tables below ([hls_backends.md](hls_backends.md))
 
     def __post_init__(self) -> None:
         _as_tuple(self, "reuse")

@@ -14,18 +14,14 @@ from quant.contract.normalize import Normalizer
 
 @dataclass(frozen=True)
 class CircuitNetworkSpec:
-    """The network of a circuit.
+    """The network of a circuit. Two outputs follow its last layer."""
 
-    conv: channels of the convolutions (stride 1, no padding), which come first; kernel: their side, odd; dense: widths
-    of the hidden dense layers; 2 outputs follow. weight_bits, activation_bits: largest widths, from which learning
-    starts; widths: what has a width of its own, each "channel" or each "layer", or "fixed" for no learning.
-    """
-
-    conv: tuple[int, ...] = ()
-    kernel: int = 3
-    dense: tuple[int, ...] = (32, 16)
-    weight_bits: int = 6
-    activation_bits: int = 6
+    conv: tuple[int, ...] = ()  # channels of the convolutions, which come first
+    kernel: int = 3  # their side, odd
+    dense: tuple[int, ...] = (32, 16)  # widths of the hidden dense layers
+    weight_bits: int = 6  # widest weight of a channel, 2 to 8
+    activation_bits: int = 6  # widest activation, 2 to 8
+    # what learns a width of its own: each `"channel"`, each `"layer"`, or nothing: `"fixed"`
     widths: Literal["channel", "layer", "fixed"] = "channel"
 
     def __post_init__(self) -> None:
@@ -51,29 +47,24 @@ class CircuitNetworkSpec:
 
 @dataclass(frozen=True)
 class FrontEndSpec:
-    """What stands around a circuit's network.
-
-    window: side of the part of the patch that is used, px; normalizer: "block_shift" or "min_max"; bits: of a code;
-    count_bits: of a count (unsigned for the shift, signed for min-max); subtract: the window's minimum, before the
-    shift; centroid: "squared", "intensity" or "none", what the network corrects; discarded_bits: low bits of a weight
-    of the centroid that are left out; index_bits, reciprocal_bits, numerator_bits: of its division
-    (:mod:`quant.contract.centroid`); output_bits, output_frac: of the result, px.
-    """
+    """What stands around the network of a circuit: window, normalizer and centroid."""
 
     RENAMED: ClassVar[Mapping[str, str]] = {"drop": "discarded_bits"}
 
-    window: int = 7
+    window: int = 7  # side of the part of the patch that is used, px
+    # `"block_shift"`, or `"min_max"` with a table of reciprocals
     normalizer: Literal["block_shift", "min_max"] = "block_shift"
-    bits: int = 6
-    count_bits: int = 16
-    subtract: bool = False
+    bits: int = 6  # of an input code
+    count_bits: int = 16  # of a count: unsigned for `"block_shift"`, signed for `"min_max"`
+    subtract: bool = False  # the window's minimum, before the shift
+    # what the network corrects: `"squared"`, `"intensity"`, or `"none"`
     centroid: Literal["squared", "intensity", "none"] = "squared"
-    discarded_bits: int = 4
-    index_bits: int = 6
-    reciprocal_bits: int = 9
-    numerator_bits: int = 12
-    output_bits: int = 13
-    output_frac: int = 9
+    discarded_bits: int = 4  # low bits of a squared code that the centroid leaves out
+    index_bits: int = 6  # log2 of the entries of the division's table
+    reciprocal_bits: int = 9  # of one entry
+    numerator_bits: int = 12  # of the numerator that is multiplied by it
+    output_bits: int = 13  # of the result, signed
+    output_frac: int = 9  # fraction bits of the result, px
 
     def __post_init__(self) -> None:
         self.made()
@@ -104,35 +95,34 @@ class FrontEndSpec:
 
 @dataclass(frozen=True)
 class CircuitSpec:
-    """A circuit and how it is trained.
+    """A circuit and how it is trained, with `qat.network = "circuit"` ([circuits](../explanation/circuits.md)).
 
-    front_end, network: what it is; float_loop: training without rounding; loop: with rounding, pruning and the budget;
-    shift, dihedral, huber: as in float training; teacher: weight in [0, 1] of the full float network's answer in the
-    target; sparsity, channel_sparsity: final shares of masked weights of a layer and of masked hidden dense channels,
-    on the cubic schedule of Zhu and Gupta (arXiv:1710.01878) over the first half; lut_budget: look-up tables of the
-    network by :mod:`quant.contract.lut_model`, 0 for none: the loss grows by ``lut_penalty`` for each doubling above a
-    bound that falls to it over the first half.
+    Pruning, LUT budget and learned widths settle in the first 60 % of `loop`; then widths and zeros stay as they are.
     """
 
     RENAMED: ClassVar[Mapping[str, str]] = {"front": "front_end", "pressure": "lut_penalty"}
 
-    front_end: FrontEndSpec = field(default_factory=FrontEndSpec)
-    network: CircuitNetworkSpec = field(default_factory=CircuitNetworkSpec)
+    front_end: FrontEndSpec = field(default_factory=FrontEndSpec)  # what stands around the network, table below
+    network: CircuitNetworkSpec = field(default_factory=CircuitNetworkSpec)  # table below
+    # training without rounding: `batch = 512`, `learning_rate = 0.003`, `schedule = "one_cycle"`, `max_iterations
+    # = 6000`, `evaluate_every = 1000`, `patience = 0`
     float_loop: LoopSpec = field(
         default_factory=lambda: LoopSpec(512, 3e-3, "one_cycle", max_iterations=6000, evaluate_every=1000, patience=0)
     )
+    # training with rounding: as before, but `learning_rate = 0.001`, `max_iterations = 10_000`, `evaluate_every =
+    # 500`
     loop: LoopSpec = field(
         default_factory=lambda: LoopSpec(512, 1e-3, "one_cycle", max_iterations=10_000, evaluate_every=500, patience=0)
     )
-    shift: int = 0
-    dihedral: bool = True
-    huber: float = 0.1
-    teacher: float = 0.0
-    sparsity: float = 0.0
-    channel_sparsity: float = 0.0
-    lut_budget: int = 0
-    lut_penalty: float = 0.01
-    seed: int = 0
+    shift: int = 0  # as in `[full]`
+    dihedral: bool = True  # as in `[full]`
+    huber: float = 0.1  # as in `[full]`
+    teacher: float = 0.0  # weight of the full network's answer in the target, 0 to 1
+    sparsity: float = 0.0  # final share of masked weights a layer
+    channel_sparsity: float = 0.0  # final share of masked channels of a hidden dense layer
+    lut_budget: int = 0  # look-up tables of the network by the model, 0: no budget
+    lut_penalty: float = 0.01  # what the loss grows by for each doubling of the budget
+    seed: int = 0  # added to the run's
 
     def __post_init__(self) -> None:
         if not 0 <= self.teacher <= 1 or not 0 <= self.sparsity < 1 or not 0 <= self.channel_sparsity < 1:
