@@ -187,3 +187,20 @@ def resolve_path(text: str, folder: Path) -> Path:
     if "$" in expanded:
         raise UserError(f"path {text!r} uses an environment variable that is not set; export it and run again")
     return folder / expanded
+
+
+def refuse_unused(table: Any, keys: tuple[str, ...], why: str) -> None:
+    """Raise UserError where one of the keys differs from its default although it has no effect.
+
+    table: a dataclass, already made; why: ends the sentence "KEY = VALUE has no effect ...".
+    """
+    for field in dataclasses.fields(table):
+        value = getattr(table, field.name)
+        default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        if field.name in keys and value != default:
+            raise UserError(f"{field.name} = {_plain(value)} has no effect {why}; leave it out")
+
+
+def without(table: Any, keys: tuple[str, ...]) -> dict[str, Any]:
+    """The defaults of some keys of a table, for :func:`dataclasses.replace` where they lose their effect."""
+    return {field.name: field.default for field in dataclasses.fields(table) if field.name in keys}
