@@ -13,8 +13,7 @@ from braggnn_edge.report.spec import ReportSpec
 from braggnn_edge.simulation.spec import SimulationSpec
 from braggnn_edge.training.spec import LoopSpec, NetworkSpec, TrainSpec
 from firmware_sim.search.spec import SearchSpec
-from firmware_sim.verification.circuit_evidence import RtlSimSpec
-from firmware_sim.verification.evidence import CsimSpec
+from firmware_sim.verification.spec import CsimSpec
 from hls.project.spec import HlsSpec
 from hls.rtl.spec import RtlSpec
 from quant.training.circuit_spec import CircuitNetworkSpec, CircuitSpec, FrontSpec
@@ -25,7 +24,7 @@ from quant.training.spec import QatSpec
 TABLES = (
     ScanSpec, DetectorSpec, SimulationSpec, PeakSpec, SplitSpec, TrainSpec, NetworkSpec, LoopSpec, BitPlan,
     AttentionPlan, QatSpec, CircuitSpec, FrontSpec, CircuitNetworkSpec, HlsSpec, CsimSpec, RtlSpec,
-    RtlSimSpec, SearchSpec, ReportSpec,
+    SearchSpec, ReportSpec,
 )  # fmt: skip
 PAGE = (Path(__file__).parents[1] / "docs/reference/configuration.md").read_text(encoding="utf-8")
 WRITTEN = [re.findall(r"^\| `(\w+)` \| (.*?) \|", part, flags=re.M) for part in PAGE.split("| key | default |")[1:]]
