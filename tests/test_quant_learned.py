@@ -211,7 +211,7 @@ def test_interrupted_training_goes_on_to_the_same_circuit(tmp_path: Path) -> Non
 def test_task_targets_are_what_the_centroid_leaves() -> None:
     table = spots(120, shift=1)
     task = Task(CircuitSpec(FrontSpec(bits=6), shift=1, loop=SHORT), table, 3, None)
-    values, target = task.batch(0)
+    values, target = task.batch(0, rounded=False)
     codes = np.rint(values.numpy()[:, 0] * 64).astype(np.int64)
     patches, offsets = task.batches(0)
     assert np.array_equal(codes, task.codes(patches))
@@ -231,3 +231,13 @@ def test_wrong_tables_are_refused() -> None:
     ):
         with pytest.raises(UserError, match=message):
             made()
+
+
+@pytest.mark.parametrize("changed", ["float_loop", "loop"])
+def test_each_loop_of_a_circuit_has_its_own_batch(changed: str) -> None:
+    loops = {"float_loop": LoopSpec(batch=32, max_iterations=5), "loop": LoopSpec(batch=32, max_iterations=5)}
+    loops[changed] = LoopSpec(batch=48, max_iterations=5)
+    task = Task(CircuitSpec(**loops), spots(200), 1, None)
+    sizes = {"float_loop": len(task.batch(0, rounded=False)[0]), "loop": len(task.batch(0, rounded=True)[0])}
+    assert sizes == {name: 48 if name == changed else 32 for name in loops}
+    assert not np.array_equal(task.batch(0, rounded=False)[1][:32], task.batch(0, rounded=True)[1][:32])

@@ -133,3 +133,12 @@ class TrainSpec:
     def __post_init__(self) -> None:
         if min(self.shift, self.huber, self.seed) < 0:
             raise UserError(f"shift {self.shift}, huber {self.huber} and seed {self.seed} must be 0 or more")
+
+
+def cubic_rise(iteration: int, over: int) -> float:
+    """From 0 to 1 over the first ``over`` iterations, fast at first: the pruning schedule of Zhu and Gupta.
+
+    Source: arXiv:1710.01878.
+    """
+    progress = min(1.0, iteration / max(1, over))
+    return 1 - (1 - progress) ** 3

@@ -1,9 +1,7 @@
 """The HLS project of a whole circuit: hls4ml's network between our normalizer, centroid and saturated sum."""
 
 import json
-import os
 import re
-import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from braggnn_edge.core.errors import UserError
+from braggnn_edge.core.rundir import written_aside
 from hls.project.layered import CXX_FLAGS, OPTIMIZATION, Project, write_project
 from hls.project.spec import BACKENDS
 from hls.project.targets import target
@@ -39,9 +38,7 @@ def write_circuit_project(
     if directory.exists():
         raise UserError(f"{directory} exists; remove it or choose another directory for the project")
     counts = golden_counts(circuit, patches)
-    aside = directory.with_name(f".{directory.name}.circuit")
-    shutil.rmtree(aside, ignore_errors=True)
-    try:
+    with written_aside(directory) as aside:
         made = write_project(
             qonnx_path, circuit.network, circuit.normalizer, aside, counts=counts, backend=backend, **options
         )
@@ -53,9 +50,6 @@ def write_circuit_project(
         # What write_project made of the network alone, and the circuit has instead.
         for name in (f"{project.name}_test.cpp", "tb_data/codes_to_outputs.dat"):
             (aside / name).unlink()
-        os.replace(aside, directory)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
     return project
 
 

@@ -3,8 +3,6 @@
 import contextlib
 import io
 import json
-import os
-import shutil
 import warnings
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -15,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from braggnn_edge.core.errors import UserError
+from braggnn_edge.core.rundir import written_aside
 from hls.project.accelerator import check_accelerator, name_sources
 from hls.project.attention import check_parallel, check_tables
 from hls.project.check import Traced, check
@@ -115,28 +114,25 @@ def write_project(
     vectors = golden(
         network, normalizer, counts, hostile_codes(network.size, network.input) if codes is None else codes
     )
-    aside = directory.with_name(f".{directory.name}.part")
-    shutil.rmtree(aside, ignore_errors=True)
-    graph = convert(
-        channels_last(qonnx_path), network, aside, name=NAME, io_type=io_type, backend=backend, part=chosen.part,
-        clock_ns=round(1000 / clock_mhz, 6), strategy=strategy, reuse=factors, parallel=parallel,
-        board=chosen.accelerator if backend == ACCELERATOR else "",
-    )  # fmt: skip
-    layers = check(graph, network, strategy, factors)
-    project = Project(
-        backend, io_type, chosen.name, chosen.part, clock_mhz, strategy, factors, network.size,
-        network.input, network.output, layers, version("hls4ml"), parallel=parallel if attention else 0,
-    )  # fmt: skip
-    files = {
-        **test_bench_files(NAME, "axi" if backend == ACCELERATOR else io_type, network, vectors),
-        **normalizer_headers(normalizer, network.size),
-        "Makefile": render(
-            "Makefile", {"CXX_FLAGS": " ".join((OPTIMIZATION, *CXX_FLAGS)), "NAME": NAME, "SOURCES": _sources(backend)}
-        ),
-        "README.txt": _readme(project, len(vectors.counts), len(vectors.codes)),
-        "project.json": json.dumps(asdict(project), indent=1) + "\n",
-    }
-    try:
+    with written_aside(directory) as aside:
+        graph = convert(
+            channels_last(qonnx_path), network, aside, name=NAME, io_type=io_type, backend=backend, part=chosen.part,
+            clock_ns=round(1000 / clock_mhz, 6), strategy=strategy, reuse=factors, parallel=parallel,
+            board=chosen.accelerator if backend == ACCELERATOR else "",
+        )  # fmt: skip
+        layers = check(graph, network, strategy, factors)
+        project = Project(
+            backend, io_type, chosen.name, chosen.part, clock_mhz, strategy, factors, network.size,
+            network.input, network.output, layers, version("hls4ml"), parallel=parallel if attention else 0,
+        )  # fmt: skip
+        flags = " ".join((OPTIMIZATION, *CXX_FLAGS))
+        files = {
+            **test_bench_files(NAME, "axi" if backend == ACCELERATOR else io_type, network, vectors),
+            **normalizer_headers(normalizer, network.size),
+            "Makefile": render("Makefile", {"CXX_FLAGS": flags, "NAME": NAME, "SOURCES": _sources(backend)}),
+            "README.txt": _readme(project, len(vectors.counts), len(vectors.codes)),
+            "project.json": json.dumps(asdict(project), indent=1) + "\n",
+        }
         with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
             warnings.simplefilter("ignore", ResourceWarning)  # hls4ml leaves its list of boards open
             graph.write()
@@ -148,9 +144,6 @@ def write_project(
             name_sources(aside, NAME)
         if not attention:  # hls4ml copies every registered kernel
             (aside / "firmware" / "nnet_utils" / KERNEL.name).unlink(missing_ok=True)
-        os.replace(aside, directory)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
     return project
 
 

@@ -1,8 +1,6 @@
 """The RTL project of a circuit: pipelined core, stream interface, constraints, scripts, test bench, golden vectors."""
 
 import json
-import os
-import shutil
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -13,6 +11,7 @@ from da4ml.types import CombLogic, Pipeline, minimal_kif
 from numpy.typing import NDArray
 
 from braggnn_edge.core.errors import UserError
+from braggnn_edge.core.rundir import written_aside
 from hls.project.targets import DEFAULT_TARGET, target
 from hls.project.test_bench import render
 from hls.rtl.cmvm import Effort
@@ -78,17 +77,12 @@ def write_rtl(
         circuit.output, chosen.name, chosen.part, clock_mhz, version("da4ml"),
     )  # fmt: skip
     files = _files(project, pipe, circuit, counts)
-    aside = directory.with_name(f".{directory.name}.part")
-    shutil.rmtree(aside, ignore_errors=True)
-    try:
+    with written_aside(directory) as aside:
         for name, text in files.items():
             path = aside / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
         save(circuit, aside / "locator.json")
-        os.replace(aside, directory)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
     return project
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from braggnn_edge.core.errors import UserError
-from braggnn_edge.training.spec import LoopSpec
+from braggnn_edge.training.spec import LoopSpec, cubic_rise
 from quant.contract.arithmetic import Format
 from quant.contract.block_shift import BlockShift
 from quant.contract.centroid import Centroid
@@ -143,5 +143,4 @@ class CircuitSpec:
 
     def risen(self, iteration: int) -> float:
         """From 0 to 1 over the first half of the rounded training, fast at first."""
-        progress = min(1.0, iteration / max(1, self.loop.max_iterations // 2))
-        return 1 - (1 - progress) ** 3
+        return cubic_rise(iteration, self.loop.max_iterations // 2)

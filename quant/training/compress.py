@@ -52,7 +52,11 @@ class Task:
         for part, peaks in (("train", data), ("validation", held_out)):
             if len(peaks) == 0:
                 raise UserError(f"no {part} peaks with a label; lower the thresholds or change the split")
-        self.batches = Batches(data, min(spec.loop.batch, len(data)), spec.shift, seed, spec.dihedral)
+        self.batches, self.rounded_batches = (
+            Batches(data, min(loop.batch, len(data)), spec.shift, seed, spec.dihedral)
+            for loop in (spec.float_loop, spec.loop)
+        )
+        self.float_iterations = spec.float_loop.max_iterations
         self.teacher, self.share = teacher, spec.teacher if teacher is not None else 0.0
         self.input = Format(self.normalizer.bits, self.normalizer.bits, signed=False)
         patches, offsets = held_out.centred()
@@ -73,9 +77,14 @@ class Task:
         """The centroid's answers (n, 2) in px, 0 without one."""
         return np.zeros((len(codes), 2)) if self.base is None else self.output.values(self.base.codes(codes))
 
-    def batch(self, iteration: int) -> tuple[Tensor, Tensor]:
-        """Input values of the batch, and the correction (n, 2) in px that would be right."""
-        patches, target = self.batches(iteration)
+    def batch(self, iteration: int, rounded: bool) -> tuple[Tensor, Tensor]:
+        """Input values of a batch of the float or the rounded loop, and the correction (n, 2) px that would be right.
+
+        The rounded loop goes on where the float one ended, so that it does not see the same batches again.
+        """
+        patches, target = (
+            self.rounded_batches(iteration + self.float_iterations) if rounded else self.batches(iteration)
+        )
         if self.teacher is not None:
             with torch.no_grad():
                 target = torch.lerp(target, train.located(self.teacher, patches), self.share)
@@ -112,12 +121,12 @@ def fit(
         return validation_figures(distances(answers + base, task.held_offsets)) | spent
 
     def loss(module: nn.Module, iteration: int) -> Tensor:
-        values, target = task.batch(iteration)
+        values, target = task.batch(iteration, rounded=False)
         return position_loss(module(values), target, spec.huber)
 
     def pressed(_: nn.Module, iteration: int) -> Tensor:
         net.learn_widths(iteration < frozen)
-        values, target = task.batch(iteration + spec.float_loop.max_iterations)
+        values, target = task.batch(iteration, rounded=True)
         answers, costs = net.priced(values)
         found = position_loss(answers, target, spec.huber)
         if not spec.lut_budget:

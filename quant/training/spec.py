@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from braggnn_edge.core.errors import UserError
-from braggnn_edge.training.spec import LoopSpec
+from braggnn_edge.training.spec import LoopSpec, cubic_rise
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,7 @@ class QatSpec:
 
     def pruned(self, iteration: int) -> float:
         """Pruned fraction after ``iteration``."""
-        progress = min(1.0, iteration / max(1, self.loop.max_iterations // 2))
-        return self.sparsity * (1 - (1 - progress) ** 3)
+        return self.sparsity * cubic_rise(iteration, self.loop.max_iterations // 2)
 
 
 #: Stage and name of each float network.
