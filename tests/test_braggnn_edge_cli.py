@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from braggnn_edge import cli
-from braggnn_edge.core import config
+from braggnn_edge.core import config, stages
 from braggnn_edge.core.rundir import sha256
+from braggnn_edge.core.stages import Context
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 TINY = """
@@ -160,11 +161,11 @@ def test_missing_configuration_and_odd_run_names_are_refused(tmp_path, capsys) -
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.toml")), ids=lambda path: path.stem)
-def test_provided_scenarios_are_valid(path) -> None:
-    cfg = config.load(path, cli.SECTIONS)
+def test_provided_scenarios_are_valid(path, tmp_path) -> None:
+    cfg = config.load(path, stages.tables())
     assert cfg.name == path.stem
     if any("train" in scan.use for scan in cfg["scan"]):  # a scenario may end with its labels
-        cli.check("circuit" if cfg["qat"].network == "circuit" else "qat", cfg)
+        stages.check("qat", Context(cfg, path, tmp_path / "run", 1, print))
 
 
 def test_dead_network_fails_loudly(finished, tmp_path, capsys) -> None:

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from firmware_sim.verification.circuit_evidence import RtlSimSpec, inputs
 
 from braggnn_edge import cli
 from braggnn_edge.peaks.splits import TEST
 from braggnn_edge.peaks.table import load
+from firmware_sim.verification.inputs import inputs
+from firmware_sim.verification.spec import CsimSpec
 from quant.contract import locator as locators
 from quant.contract.arithmetic import Format
 from quant.contract.locator import IntegerLocator
@@ -51,7 +52,7 @@ io_types = ["io_parallel"]
 vectors = 10
 [rtl]
 vectors = 10
-[rtlsim]
+[csim]
 patches = 2000
 netlist = 200
 software = 200
@@ -123,9 +124,10 @@ def test_search_and_front_from_the_command_line(finished: Path, capsys: pytest.C
 
 
 def test_commands_of_networks_are_refused_for_circuits(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for command, remedy in (("qat", "make circuit"), ("csim", "make rtlsim"), ("reference", "make rtlsim")):
-        assert braggnn_edge(command, folder=finished) == 2
-        assert remedy in capsys.readouterr().err
+    assert braggnn_edge("reference", folder=finished) == 2
+    error = capsys.readouterr().err
+    assert "the network of this configuration is 'circuit'" in error
+    assert "make csim" in error
 
 
 def test_circuit_locates_as_any_other_form(finished: Path) -> None:
@@ -138,11 +140,13 @@ def test_circuit_locates_as_any_other_form(finished: Path) -> None:
 def test_patches_of_the_comparison(finished: Path) -> None:
     circuit: IntegerLocator = locators.load(finished / "runs/tiny/qat/locator.json")
     table = load(finished / "runs/tiny/label/peaks.h5")
-    counts, test, corner_cases = inputs(circuit, table, 5000, 1)
-    assert len(counts) == 5000 + corner_cases
-    assert np.array_equal(counts[:test], circuit.counts(table.of(TEST).patches()))
+    given = inputs(table, circuit, 5000, 1, unrolled=True)
+    counts = given.counts
+    assert len(counts) == len(given.codes) == 5000 + given.corner_cases
+    assert np.array_equal(given.codes, circuit.normalizer.codes(counts))
+    assert np.array_equal(counts[: given.test], circuit.counts(table.of(TEST).patches()))
     form = Format(14, 0, False)
     assert counts.min() == form.low
     assert counts.max() == form.high
     with pytest.raises(Exception, match="must be at least 1"):
-        RtlSimSpec(patches=0)
+        CsimSpec(patches=0)
