@@ -12,7 +12,7 @@ from quant.contract.layers import Flatten, Linear, Requantize
 from quant.contract.locator import IntegerLocator
 from quant.contract.network import IntegerNetwork, Layer
 from quant.contract.normalize import Normalizer
-from quant.contract.sizing import sized
+from quant.contract.sizing import size_accumulators
 
 FRAC = 7
 
@@ -49,7 +49,7 @@ def _random_circuit(
         to = Format(output - 1, FRAC, True) if last else Format(activation, activation - 2, False)
         layers.append(Requantize(f"{name}.act", "identity" if last else "relu", to))
         inputs, frac = outputs, to.frac
-    network = sized(IntegerNetwork(window, Format(bits, bits, False), tuple(layers)))
+    network = size_accumulators(IntegerNetwork(window, Format(bits, bits, False), tuple(layers)))
     base = Centroid.of_power(window, bits, 2, 2, index_bits=3, reciprocal_bits=7, numerator_bits=8, frac=FRAC)
     return IntegerLocator(window + 2, window, chosen, network, base if centroid else None, Format(output, FRAC, True))
 

@@ -42,7 +42,7 @@ loop = { batch = 64, learning_rate = 5e-3, max_iterations = 300, evaluate_every 
 [qat]
 network = "circuit"
 [circuit]
-front = { window = 5, bits = 5, count_bits = 14, drop = 4 }
+front_end = { window = 5, bits = 5, count_bits = 14, discarded_bits = 4 }
 network = { dense = [6], weight_bits = 4, activation_bits = 5 }
 float_loop = { batch = 64, max_iterations = 300, evaluate_every = 300 }
 loop = { batch = 64, max_iterations = 500, evaluate_every = 250 }
@@ -142,7 +142,7 @@ def test_patches_of_the_comparison(finished: Path) -> None:
     table = load(finished / "runs/tiny/label/peaks.h5")
     given = inputs(table, circuit, 5000, 1, unrolled=True)
     counts = given.counts
-    assert len(counts) == len(given.codes) == 5000 + given.hostile
+    assert len(counts) == len(given.codes) == 5000 + given.corner_cases
     assert np.array_equal(given.codes, circuit.normalizer.codes(counts))
     assert np.array_equal(counts[: given.test], circuit.counts(table.of(TEST).patches()))
     form = Format(14, 0, False)

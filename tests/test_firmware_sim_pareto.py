@@ -23,7 +23,7 @@ from firmware_sim.search.space import choose, identity, table_of
 from firmware_sim.search.spec import SearchSpec
 from quant.contract import locator as locators
 from quant.training import compress
-from quant.training.circuit_spec import CircuitNetworkSpec, CircuitSpec, FrontSpec
+from quant.training.circuit_spec import CircuitNetworkSpec, CircuitSpec, FrontEndSpec
 
 torch.set_num_threads(1)
 ROOT = Path(__file__).parents[1]
@@ -31,9 +31,9 @@ SIZE = 9
 SHORT = LoopSpec(32, 3e-3, "one_cycle", max_iterations=20, evaluate_every=10, patience=0)
 SPEC = SearchSpec(
     trials=2, startup=2, float_loop=SHORT, loop=SHORT, windows=(5,), centroids=("intensity",), convolutions=(0, 0),
-    layers=(1, 1), units=(5, 8), widths=("channel", "layer"), pressed=(True,), lut_budget=(800, 3000),
+    layers=(1, 1), units=(5, 8), widths=("channel", "layer"), budgeted=(True,), lut_budget=(800, 3000),
 )  # fmt: skip
-CIRCUIT = CircuitSpec(FrontSpec(window=5), CircuitNetworkSpec(dense=(4,)))
+CIRCUIT = CircuitSpec(FrontEndSpec(window=5), CircuitNetworkSpec(dense=(4,)))
 
 
 def spots(n: int = 400) -> PeakTable:
@@ -98,7 +98,7 @@ def test_every_circuit_survives_its_file(sampler: str, scenario: Path, tmp_path:
     study = optuna.create_study(directions=["minimize"] * 3)
     for number in range(12):
         trial = study.ask()
-        circuit = choose(trial, wide, dataclasses.replace(CIRCUIT, pressure=1e-5, teacher=0.1 + 0.2))
+        circuit = choose(trial, wide, dataclasses.replace(CIRCUIT, lut_penalty=1e-5, teacher=0.1 + 0.2))
         study.tell(trial, (number, 1, 1))
         path = tmp_path / "point.toml"
         point_file.write(path, scenario, "scene", 5, circuit, ("A comment.",))

@@ -18,7 +18,7 @@ from quant.contract.arithmetic import Format
 from quant.contract.attention import exp_table, reciprocal_table, size_block
 from quant.contract.network import Flatten, IntegerNetwork, Layer, Linear, Requantize
 from quant.contract.normalize import Normalizer
-from quant.contract.sizing import sized
+from quant.contract.sizing import size_accumulators
 from quant.contract.vectors import random_codes
 from quant.exchange.to_qonnx import qonnx_model
 
@@ -63,7 +63,7 @@ def network(attention: bool) -> IntegerNetwork:
         linear(rng, "dense", "dense", (2, 2 * (SIZE - 4) ** 2), 3),
         Requantize("out", "identity", Format(12, 5, True)),
     )
-    return sized(IntegerNetwork(SIZE, Format(8, 8, False), layers))
+    return size_accumulators(IntegerNetwork(SIZE, Format(8, 8, False), layers))
 
 
 class Case:
@@ -75,7 +75,7 @@ class Case:
         counts = np.random.default_rng(1).poisson(300, (2, SIZE, SIZE))
         write_project(
             directory / "model.onnx", found, Normalizer(), directory / "project", counts=counts, io_type="io_stream",
-            parallel=PARALLEL,
+            keys_per_cycle=PARALLEL,
         )  # fmt: skip
         self.project, self.build_dir = directory / "project", directory / "build"
         self.program = stream.build(self.project, self.build_dir, optimization=OPTIMIZATION)

@@ -15,7 +15,7 @@ from quant.contract.arithmetic import Codes
 from quant.contract.emulate import run
 from quant.contract.network import IntegerNetwork, Linear, Requantize
 from quant.contract.normalize import Normalizer
-from quant.contract.vectors import hostile_codes, random_codes
+from quant.contract.vectors import corner_case_codes, random_codes
 from quant.exchange.execute import run_qonnx
 from quant.exchange.from_qonnx import integer_network
 from quant.training import qnet as q
@@ -51,7 +51,7 @@ def network(spec: NetworkSpec, size: int, plan: BitPlan, seed: int) -> q.QuantBr
 def inputs(net: q.QuantBraggNN, seed: int) -> Codes:
     fmt = net.plan.input
     rng = np.random.default_rng(seed)
-    return np.concatenate([hostile_codes(net.size, fmt), random_codes(net.size, fmt, 200, rng)])
+    return np.concatenate([corner_case_codes(net.size, fmt), random_codes(net.size, fmt, 200, rng)])
 
 
 @pytest.mark.parametrize("seed", [0, 1])

@@ -20,8 +20,8 @@ from quant.contract.layers import Flatten, Linear, Requantize
 from quant.contract.locator import IntegerLocator
 from quant.contract.network import IntegerNetwork, as_document
 from quant.contract.normalize import Normalizer
-from quant.contract.sizing import sized
-from quant.contract.vectors import hostile_codes, random_codes
+from quant.contract.sizing import size_accumulators
+from quant.contract.vectors import corner_case_codes, random_codes
 
 FRAC = 9
 
@@ -31,7 +31,7 @@ def small_network(window: int, bits: int, seed: int = 0) -> IntegerNetwork:
     rng = np.random.default_rng(seed)
     first, bias = rng.integers(-7, 8, (5, window**2)), rng.integers(-50, 50, 5)
     last = rng.integers(-7, 8, (2, 5))
-    return sized(
+    return size_accumulators(
         IntegerNetwork(
             window,
             Format(bits, bits, False),
@@ -98,7 +98,7 @@ def test_block_shift_refuses_what_it_cannot_hold():
 def test_centroid_is_within_its_bound_of_the_exact_quotient(drop, widths):
     base = Centroid.of_power(7, 6, 2, drop, **widths)
     codes = np.concatenate(
-        [hostile_codes(7, Format(6, 6, False)), random_codes(7, Format(6, 6, False), 500, np.random.default_rng(1))]
+        [corner_case_codes(7, Format(6, 6, False)), random_codes(7, Format(6, 6, False), 500, np.random.default_rng(1))]
     )
     w = np.asarray(base.weights)[codes].astype(float)
     total = w.sum(axis=(1, 2))

@@ -13,7 +13,7 @@ from quant.contract.arithmetic import Format, linear_bounds
 from quant.contract.layers import Leaky
 from quant.contract.network import Flatten, IntegerNetwork, Linear, Requantize
 from quant.contract.normalize import Normalizer
-from quant.contract.vectors import hostile_codes, random_codes
+from quant.contract.vectors import corner_case_codes, random_codes
 from quant.exchange.locators import integer_locator, qdq_locator
 from quant.exchange.qdq import TARGETS, export_qdq, qdq_model
 
@@ -55,7 +55,7 @@ def integer_network(bits: int = 8, rounding: str = "floor", seed: int = 0, shift
 
 def codes(integer: IntegerNetwork) -> np.ndarray:
     rng = np.random.default_rng(1)
-    return np.concatenate([hostile_codes(SIZE, integer.input), random_codes(SIZE, integer.input, 4000, rng)])
+    return np.concatenate([corner_case_codes(SIZE, integer.input), random_codes(SIZE, integer.input, 4000, rng)])
 
 
 def wrong(integer: IntegerNetwork, target, fused: bool, given: np.ndarray) -> int:

@@ -24,7 +24,7 @@ from quant.contract.layers import Leaky
 from quant.contract.network import IntegerNetwork
 from quant.contract.normalize import Normalizer
 from quant.contract.tables import exp_table
-from quant.contract.vectors import hostile_codes, random_codes
+from quant.contract.vectors import corner_case_codes, random_codes
 from quant.exchange.execute import run_qonnx
 from quant.exchange.from_qonnx import integer_network
 from quant.exchange.to_qonnx import qonnx_model
@@ -76,7 +76,7 @@ def network(bits: int, seed: int = 0, spec: NetworkSpec = SPEC, **others: object
 
 def inputs(seed: int, count: int = 100, size: int = SIZE) -> Codes:
     to = BitPlan().input
-    return np.concatenate([hostile_codes(size, to), random_codes(size, to, count, np.random.default_rng(seed))])
+    return np.concatenate([corner_case_codes(size, to), random_codes(size, to, count, np.random.default_rng(seed))])
 
 
 def block_of(found: IntegerNetwork) -> tuple[int, NonLocal]:

@@ -19,7 +19,7 @@ from quant.contract import locator as locators
 from quant.contract.arithmetic import Codes, Format
 from quant.contract.block_shift import BlockShift
 from quant.contract.locator import IntegerLocator
-from quant.contract.vectors import hostile_codes
+from quant.contract.vectors import corner_case_codes
 
 
 def write_circuit_project(
@@ -28,7 +28,7 @@ def write_circuit_project(
 ) -> Project:  # fmt: skip
     """Write the HLS project of a circuit whose network is in the QONNX file (:mod:`quant.exchange.circuit_qonnx`).
 
-    patches (n, size, size) are detector values for the golden vectors; hostile counts are added to them.
+    patches (n, size, size) are detector values for the golden vectors; corner-case counts are added to them.
     options: those of :func:`hls.project.layered.write_project`, except its vectors and back ends with a shell of their
     own. The directory must not exist. It appears, complete, only when hls4ml's model was found to be the circuit's
     network; otherwise a UserError says what differs. The same arguments give the same bytes.
@@ -54,11 +54,11 @@ def write_circuit_project(
 
 
 def golden_counts(circuit: IntegerLocator, patches: NDArray[np.generic]) -> Codes:
-    """Counts (n, window, window): those of patches (k, size, size), then hostile ones, up to the ends of the range."""
+    """Counts (n, window, window): those of patches (k, size, size), then corner cases, up to the ends of the range."""
     low, high = circuit.normalizer.count_range
     signed = low < 0
     form = Format(high.bit_length() + signed, 0, signed)
-    return np.concatenate([circuit.counts(patches), hostile_codes(circuit.window, form)])
+    return np.concatenate([circuit.counts(patches), corner_case_codes(circuit.window, form)])
 
 
 def _files(circuit: IntegerLocator, project: Project, counts: Codes, style: str) -> dict[str, str]:
