@@ -134,12 +134,12 @@ def test_files_of_dark_and_mask_are_found_behind_their_data_sets(tmp_path: Path)
     assert found == (tmp_path / "scan.h5", tmp_path / "dark.h5", tmp_path / "sub/mask.npy")
 
 
-def test_readme_scan_is_valid(tmp_path: Path) -> None:
-    text = (Path(__file__).parent.parent / "README.md").read_text()
+def test_scan_of_the_docs_is_valid(tmp_path: Path) -> None:
+    text = (Path(__file__).parent.parent / "docs/how_to/own_frames.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```toml\n(.*?)```", text, flags=re.S)
     assert blocks
-    (tmp_path / "readme.toml").write_text(blocks[0])
-    cfg = config.load(tmp_path / "readme.toml", stages.tables())
+    (tmp_path / "own.toml").write_text(blocks[0])
+    cfg = config.load(tmp_path / "own.toml", stages.tables())
     check_scans(cfg["scan"])
 
 

@@ -63,11 +63,25 @@ def braggnn_edge(*arguments: str, folder: Path) -> int:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory) -> Path:
+def chain(tmp_path_factory, tables_used) -> tuple[Path, dict[str, set[str]]]:
+    """The folder of a finished run, and the tables that each of its stages used."""
     folder = tmp_path_factory.mktemp("chain")
     (folder / "tiny.toml").write_text(TINY)
-    assert braggnn_edge("report", "--config", str(folder / "tiny.toml"), folder=folder) == 0
-    return folder
+    with tables_used() as used:
+        assert braggnn_edge("report", "--config", str(folder / "tiny.toml"), folder=folder) == 0
+    return folder, used
+
+
+@pytest.fixture(scope="module")
+def finished(chain) -> Path:
+    return chain[0]
+
+
+def test_no_stage_uses_a_table_that_it_does_not_declare(chain, undeclared) -> None:
+    folder, used = chain
+    assert used["qat"] >= {"quant", "qat"}
+    assert used["csim"] >= {"csim", "quant"}
+    assert undeclared(used, config.load(folder / "tiny.toml", stages.tables())) == {}
 
 
 def test_chain_ends_in_an_exact_report(finished) -> None:

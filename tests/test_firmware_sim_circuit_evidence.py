@@ -2,14 +2,22 @@
 
 import json
 import re
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from braggnn_edge import cli
+from braggnn_edge.core import config, stages
+from braggnn_edge.core.errors import UserError
+from braggnn_edge.core.stages import Context
 from braggnn_edge.peaks.splits import TEST
 from braggnn_edge.peaks.table import load
+from firmware_sim.forms import form, rtlsim
+from firmware_sim.verification import verify
 from firmware_sim.verification.inputs import inputs
 from firmware_sim.verification.spec import CsimSpec
 from quant.contract import locator as locators
@@ -71,12 +79,49 @@ def braggnn_edge(*arguments: str, folder: Path) -> int:
     )
 
 
+Used = dict[str, set[str]]
+
+
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def chain(
+    tmp_path_factory: pytest.TempPathFactory, tables_used: Callable[[], AbstractContextManager[Used]]
+) -> tuple[Path, Used]:
+    """The folder of a finished run, and the tables that each of its stages used."""
     folder = tmp_path_factory.mktemp("circuit")
     (folder / "tiny.toml").write_text(TINY)
-    assert braggnn_edge("report", folder=folder) == 0
-    return folder
+    with tables_used() as used:
+        assert braggnn_edge("report", folder=folder) == 0
+    return folder, used
+
+
+@pytest.fixture(scope="module")
+def finished(chain: tuple[Path, Used]) -> Path:
+    return chain[0]
+
+
+def test_no_stage_uses_a_table_that_it_does_not_declare(
+    chain: tuple[Path, Used], undeclared: Callable[[Used, config.Config], Used]
+) -> None:
+    folder, used = chain
+    assert "circuit" in used["qat"]
+    assert used["csim"] >= {"csim", "circuit"}
+    assert undeclared(used, config.load(folder / "tiny.toml", stages.tables())) == {}
+
+
+def test_a_wrong_code_of_the_rtl_is_found(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def spoilt(*arguments: Any, **settings: Any) -> rtlsim.RtlRun:
+        found = kept(*arguments, **settings)
+        found.outputs[17, 1] ^= 1
+        return found
+
+    kept = rtlsim.run
+    monkeypatch.setattr(rtlsim, "run", spoilt)
+    monkeypatch.setattr(form, "FORMS", tuple(one for one in form.FORMS if one.name == "rtl"))
+    path = finished / "tiny.toml"
+    context = Context(config.load(path, stages.tables()), path, finished / "runs/tiny", 1, lambda _: None)
+    message = r"forms differ: rtl:stalls/integer: 1 of \d+ patches; rtl:every clock/integer: 1 of \d+ patches$"
+    with pytest.raises(UserError, match=message):
+        verify.work(context, tmp_path)
 
 
 def test_every_form_is_the_integer_circuit(finished: Path) -> None:

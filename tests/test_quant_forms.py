@@ -117,7 +117,7 @@ def test_same_weights_same_bytes_and_no_paths(exported: Exported, tmp_path: Path
 def test_network_does_not_depend_on_a_second_file(exported: Exported) -> None:
     _, path, network = exported
     again = integer_network(path)
-    kinds = [layer.kind for layer in again.network.layers]
+    kinds = [layer.kind for layer in again.layers]
     assert kinds == ["conv2d", "relu", "conv2d", "relu", "flatten", "dense", "relu", "dense", "identity"]
     for one, two in zip(again.layers, network.layers, strict=True):
         if isinstance(one, Linear) and isinstance(two, Linear):
@@ -210,8 +210,8 @@ def test_saturations_and_overflows_are_counted(exported: Exported) -> None:
         (np.full((1, 9, 9), 256), "span 256 to 256, expected 0 to 255"),
         (np.full((1, 9, 9), -1), "expected 0 to 255"),
         (np.zeros((1, 9, 9)), "expected integers"),
-        (np.zeros((1, 11, 11), int), r"expected \(n, 9, 9\)"),
-        (np.zeros((9, 9), int), r"expected \(n, 9, 9\)"),
+        (np.zeros((1, 11, 11), int), r"expected integers \(n, 9, 9\)"),
+        (np.zeros((9, 9), int), r"expected integers \(n, 9, 9\)"),
     ],
 )
 def test_codes_that_are_none_are_refused(exported: Exported, codes: np.ndarray, message: str) -> None:

@@ -36,16 +36,20 @@ class Config:
         return {"seed": self.seed} | {name: portable(_plain(self.sections[name])) for name in names}
 
 
-def load(path: Path, sections: Mapping[str, Any]) -> Config:
+def load(path: Path, sections: Mapping[str, Any], renamed: Mapping[str, str] = types.MappingProxyType({})) -> Config:
     """Read a TOML file whose tables are ``sections``: name to a dataclass, or to ``tuple[dataclass, ...]``.
 
     A table that is left out takes its dataclass's defaults. ``extends`` names another file, relative to this one, whose
     keys hold where this one has none of its own; ``folder``, relative to this file, is where relative paths start from:
-    the file's own folder where it says nothing. Raises UserError for anything unexpected.
+    the file's own folder where it says nothing. renamed: tables of before, and the one that now has their keys.
+    Raises UserError for anything unexpected.
     """
     document = _document(path)
     known = ["name", "seed", "extends", "folder", *sections]
     for key in document:
+        if key in renamed:
+            new = renamed[key]
+            raise UserError(f"{path}: table [{key}] is now part of [{new}]; move its keys there")
         if key not in known:
             raise UserError(f"{path}: unknown key {key!r}; valid keys are {', '.join(known)}")
     name = parse(str, document.get("name", path.stem), f"{path}: name")
