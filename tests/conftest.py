@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from quant.contract.arithmetic import Codes, Format
 from quant.contract.block_shift import BlockShift
@@ -13,6 +14,10 @@ from quant.contract.locator import IntegerLocator
 from quant.contract.network import IntegerNetwork, Layer
 from quant.contract.normalize import Normalizer
 from quant.contract.sizing import sized
+
+#: The same examples on every machine and at every run, as every seed in the tests is named.
+settings.register_profile("tests", derandomize=True, deadline=None, max_examples=60, database=None)
+settings.load_profile("tests")
 
 FRAC = 7
 
