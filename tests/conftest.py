@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from braggnn_edge.core import config, rundir, stages
 from quant.contract.arithmetic import Codes, Format
@@ -17,6 +18,10 @@ from quant.contract.locator import IntegerLocator
 from quant.contract.network import IntegerNetwork, Layer
 from quant.contract.normalize import Normalizer
 from quant.contract.sizing import size_accumulators
+
+#: The same examples on every machine and at every run, as every seed in the tests is named.
+settings.register_profile("tests", derandomize=True, deadline=None, max_examples=60, database=None)
+settings.load_profile("tests")
 
 FRAC = 7
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from builders import block_shift_by_steps
 
 from braggnn_edge.core.errors import UserError
 from braggnn_edge.evaluation.estimators import centre_of_mass_squared
@@ -51,17 +52,6 @@ def small_circuit(centroid: bool = True, subtract: bool = False) -> IntegerLocat
     return IntegerLocator(11, 7, BlockShift(6, 16, subtract), small_network(7, 6), base, Format(13, FRAC, True))
 
 
-def by_hand(shift: BlockShift, counts: np.ndarray) -> np.ndarray:
-    """The steps of quant/contract/block_shift.py in Python's integers, pixel by pixel."""
-    counts = [min(max(int(np.floor(c)), 0), 2**shift.count_bits - 1) for c in counts.ravel()]
-    low = min(counts) if shift.subtract else 0
-    together = 0
-    for c in counts:
-        together |= c - low
-    zeros = shift.count_bits - together.bit_length()
-    return np.array([((c - low) << zeros) >> (shift.count_bits - shift.bits) for c in counts])
-
-
 @pytest.mark.parametrize("subtract", [False, True])
 @pytest.mark.parametrize("bits", [4, 6, 12])
 def test_block_shift_equals_its_steps_in_plain_integers(bits, subtract):
@@ -69,7 +59,7 @@ def test_block_shift_equals_its_steps_in_plain_integers(bits, subtract):
     rng = np.random.default_rng(bits)
     scale = 2.0 ** rng.uniform(-1, 13, (200, 1, 1))
     patches = rng.normal(0.5, 0.5, (200, 5, 5)) * scale
-    expected = np.stack([by_hand(shift, patch).reshape(5, 5) for patch in patches])
+    expected = np.reshape([block_shift_by_steps(shift, patch) for patch in patches], patches.shape)
     assert np.array_equal(shift.codes(patches), expected)
 
 
