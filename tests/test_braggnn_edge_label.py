@@ -15,7 +15,7 @@ from braggnn_edge.frames.scan import open_scan
 from braggnn_edge.label import acquisition, shards
 from braggnn_edge.label import labelling as label
 from braggnn_edge.label.spec import DetectorSpec, PeakSpec, ScanSpec, SplitSpec
-from braggnn_edge.peaks import table
+from braggnn_edge.peaks import splits, table
 from braggnn_edge.simulation.simulate import SimulationSpec
 
 SCAN = ScanSpec(
@@ -134,12 +134,12 @@ def test_damaged_shard_that_was_whole_at_the_start_is_removed(data, tmp_path, mo
 
 def test_scan_for_one_part_needs_no_other(data, tmp_path) -> None:
     found = labelled(data, tmp_path / "out", use=("test",))
-    assert set(found.peaks["split"].tolist()) <= {table.TEST, table.EXCLUDED}
-    assert np.array_equal(found.peaks["split"] == table.TEST, table.trainable(found.peaks, lone=True))
+    assert set(found.peaks["split"].tolist()) <= {splits.TEST, splits.EXCLUDED}
+    assert np.array_equal(found.peaks["split"] == splits.TEST, table.trainable(found.peaks, lone=True))
 
 
 def test_part_that_a_scan_feeds_must_have_peaks(data, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(label, "frame_splits", lambda frames, *_: np.full(frames, table.TRAIN, np.uint8))
+    monkeypatch.setattr(label, "frame_splits", lambda frames, *_: np.full(frames, splits.TRAIN, np.uint8))
     with pytest.raises(UserError, match="no peak is in the validation part"):
         labelled(data, tmp_path / "out")
     assert not (tmp_path / "out/peaks.h5").exists()
@@ -169,7 +169,7 @@ def test_skipped_frames_are_counted_and_rows_that_are_not_alone_excluded(data, t
     alone = table.trainable(found.peaks, lone=True)
     assert not alone[found.peaks["maxima"] == 2].any()
     assert 0 < alone.sum() < len(alone) / 2
-    assert np.array_equal(found.peaks["split"] == table.EXCLUDED, ~alone)
+    assert np.array_equal(found.peaks["split"] == splits.EXCLUDED, ~alone)
     assert len(read_peaks(tmp_path / "out/tiny_peaks.h5")) == found.peaks["voigt_converged"].sum()
 
 
@@ -187,7 +187,7 @@ def test_progress_is_a_few_lines(monkeypatch) -> None:
 
 def test_selection_by_residual_and_saturation(data, tmp_path) -> None:
     strict = labelled(data, tmp_path / "strict", max_residual=0.02, unsaturated=True)
-    used = strict.peaks[strict.peaks["split"] != table.EXCLUDED]
+    used = strict.peaks[strict.peaks["split"] != splits.EXCLUDED]
     assert 0 < len(used) < len(strict.peaks)
     assert (used["voigt_residual"] < 0.02).all()
     assert not strict.peaks["saturated"].any()

@@ -220,7 +220,7 @@ def test_task_targets_are_what_the_centroid_leaves() -> None:
 
 def test_wrong_tables_are_refused() -> None:
     for made, message in (
-        (lambda: CircuitNetworkSpec(kernel=2), "kernel 2 must be odd"),
+        (lambda: CircuitNetworkSpec(conv=(2,), kernel=2), "kernel 2 must be odd"),
         (lambda: CircuitNetworkSpec(weight_bits=9), "expected 2 to 8 of each"),
         (lambda: CircuitSpec(network=CircuitNetworkSpec(conv=(2, 2, 2, 2))), "do not fit a window of 7 px"),
         (lambda: FrontEndSpec(normalizer="min_max", subtract=True), "subtracts the minimum anyway"),

@@ -111,7 +111,7 @@ def test_three_forms_agree(bits: int, spec: NetworkSpec, slope: float, power: bo
     assert (inner.codes == result.trace[index]).all()
     assert len(np.unique(inner.trace["e"])) > 5
     own = integers(net)
-    normalizer = Normalizer(plan.input_bits)
+    normalizer = Normalizer(net.plan.input_bits)
     locators.save(locators.of_layers(own, normalizer), tmp_path / "own.json")
     locators.save(locators.of_layers(exported, normalizer), tmp_path / "read.json")
     same = [
