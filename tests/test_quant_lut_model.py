@@ -54,11 +54,11 @@ def test_front_features_counted_by_hand() -> None:
 
 
 def test_prediction_from_the_features_counted_by_hand() -> None:
-    """With the coefficients of the committed fit: 31 operations on digits, 26 bits of sums, and the front end's."""
-    network, front = (json.loads(FITTED.read_text())["coefficients"][name] for name in ("network", "front"))
-    features = (9 * 4 * 3, 9 * 8, 9 * 7, 9 * 10, 72)
-    expected = math.exp(network[0]) * 31 ** network[1] * 26 ** network[2] + np.dot(front, features)
-    assert lut_model.predicted_luts(by_hand()) == pytest.approx(expected, rel=1e-3)  # the file has five digits
+    """31 operations on digits and 26 bits of sums in the network, and the front end's features."""
+    scale, operations, sums = lut_model.NETWORK
+    network = math.exp(scale) * 31**operations * 26**sums
+    front = np.dot(lut_model.FRONT, (9 * 4 * 3, 9 * 8, 9 * 7, 9 * 10, 72))
+    assert lut_model.predicted_luts(by_hand()) == pytest.approx(network + front, rel=1e-12)  # a few roundings
 
 
 def test_coefficients_are_those_of_the_committed_fit() -> None:
