@@ -32,7 +32,7 @@ PYTHON ?= $(firstword $(foreach one,$(PYTHONS),$(if $(shell $(one) -c '$(SUPPORT
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo $(STAGES) test check docs clean
+.PHONY: help demo $(STAGES) test quick check docs clean
 
 help: ## show this help
 	@echo "BraggNN Edge: detector frames to a bit-exact FPGA firmware project"
@@ -63,6 +63,9 @@ ablation: CFG = configs/ablation.toml
 
 test: $(READY) ## the test suite
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -q
+
+quick: $(READY) ## the test suite without the slow tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -q -m 'not slow'
 
 $(VENV)/.docs: $(READY)
 	$(BIN)/python -m pip install --quiet --editable '.[docs]'

@@ -259,26 +259,34 @@ def test_two_processes_share_a_storage_and_one_is_killed(
     """One begins a trial and is killed with it, another works meanwhile and makes up for it."""
     path = tmp_path / "search.store"
     where = f"sqlite:///{path}" if kind == "sqlite" else f"journal:{path}"
-    monkeypatch.setattr(search_watch, "GRACE", 1.5)
+    monkeypatch.setattr(search_watch, "GRACE", 5.0)
     monkeypatch.setattr(search, "_POLL", 0.1)
     stuck = start(where, stuck=True)
 
-    def begun() -> bool:
+    def beats() -> int:
+        """Signs of life of the first trial; -1 before it has begun."""
         if not path.exists():
-            return False
+            return -1
         try:
-            return len(search_storage.read_study(where, "search").get_trials()) == 1
+            trials = search_storage.read_study(where, "search").get_trials()
         except UserError:
-            return False
+            return -1
+        return trials[0].user_attrs.get("alive", 0) if trials else -1
 
-    until(begun)
-    killer = threading.Timer(2.5, stuck.kill)
+    def kill() -> None:
+        until(lambda: beats() >= 5)
+        killed.set()
+        stuck.kill()
+
+    until(lambda: beats() >= 0)
+    killed = threading.Event()
+    killer = threading.Thread(target=kill)
     killer.start()
     study, said = searched(where)
+    assert killed.is_set()  # it was waited for as long as it lived
     killer.join()
     trials = study.get_trials()
     assert [trial.state.name for trial in trials] == ["FAIL", "COMPLETE", "COMPLETE", "COMPLETE"]
-    assert trials[0].user_attrs["alive"] >= 5  # it was waited for as long as it lived
     assert any("trial 0 is lost" in line for line in said)
 
 

@@ -131,6 +131,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_every_step_on_both_interfaces(name, tmp_path):
     side, channels, bits, widths, keys_per_cycle = CASES[name]
@@ -164,6 +165,7 @@ MUTATIONS = {
 }
 
 
+@pytest.mark.slow
 def test_each_mutation_shows_at_its_step(tmp_path):
     layer = block(1, 6, 4, 6, inner=4, pool=2)
     codes = corner_cases(layer, 6, 30)
