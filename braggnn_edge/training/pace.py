@@ -10,26 +10,24 @@ FIRST, EVERY = 3.0, 30.0
 
 
 class Pace:
-    """Counts iterations of one process from ``start`` on, up to ``total``; ``now()`` gives seconds."""
+    """Counts iterations of one process from ``start`` on, up to ``total``."""
 
-    def __init__(
-        self, start: int, total: int, say: Callable[[str], None], now: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._start, self._total, self._say, self._now = start, total, say, now
-        self._began = now()
+    def __init__(self, start: int, total: int, say: Callable[[str], None]) -> None:
+        self._start, self._total, self._say = start, total, say
+        self._began = time.monotonic()
         self._due = self._began + FIRST
 
     def step(self, iteration: int) -> None:
         """``iteration`` is done: say so when nothing was said for a while."""
-        if self._now() >= self._due:
+        if time.monotonic() >= self._due:
             self._say(f"  iteration {iteration:6d}/{self._total}  {self.rate(iteration)}")
             self.spoken()
 
     def spoken(self) -> None:
         """The user has just been told something."""
-        self._due = self._now() + EVERY
+        self._due = time.monotonic() + EVERY
 
     def rate(self, iteration: int) -> str:
         """``8.2 iterations/s, at most 2:42:33 left``: training may stop early."""
-        rate = max(iteration - self._start, 1) / max(self._now() - self._began, 1e-9)
+        rate = max(iteration - self._start, 1) / max(time.monotonic() - self._began, 1e-9)
         return f"{rate:.3g} iterations/s, at most {clock(round((self._total - iteration) / rate))} left"
