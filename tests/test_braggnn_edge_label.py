@@ -17,6 +17,7 @@ from braggnn_edge.label import labelling as label
 from braggnn_edge.label.spec import DetectorSpec, PeakSpec, ScanSpec, SplitSpec, check_scans
 from braggnn_edge.peaks import table
 from braggnn_edge.peaks.find import is_lone
+from braggnn_edge.peaks.splits import EXCLUDED, TEST, TRAIN
 from braggnn_edge.simulation.simulate import SimulationSpec
 
 SCAN = ScanSpec(
@@ -135,12 +136,12 @@ def test_damaged_shard_that_was_whole_at_the_start_is_removed(data, tmp_path, mo
 
 def test_scan_for_one_part_needs_no_other(data, tmp_path) -> None:
     found = labelled(data, tmp_path / "out", use=("test",))
-    assert set(found.peaks["split"].tolist()) <= {table.TEST, table.EXCLUDED}
-    assert np.array_equal(found.peaks["split"] == table.TEST, is_lone(found.peaks))
+    assert set(found.peaks["split"].tolist()) <= {TEST, EXCLUDED}
+    assert np.array_equal(found.peaks["split"] == TEST, is_lone(found.peaks))
 
 
 def test_part_that_a_scan_feeds_must_have_peaks(data, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(label, "frame_splits", lambda frames, *_: np.full(frames, table.TRAIN, np.uint8))
+    monkeypatch.setattr(label, "frame_splits", lambda frames, *_: np.full(frames, TRAIN, np.uint8))
     with pytest.raises(UserError, match="no peak is in the validation part"):
         labelled(data, tmp_path / "out")
     assert not (tmp_path / "out/peaks.h5").exists()
@@ -170,7 +171,7 @@ def test_skipped_frames_are_counted_and_rows_that_are_not_alone_excluded(data, t
     alone = is_lone(found.peaks)
     assert not alone[found.peaks["maxima"] == 2].any()
     assert 0 < alone.sum() < len(alone) / 2
-    assert np.array_equal(found.peaks["split"] == table.EXCLUDED, ~alone)
+    assert np.array_equal(found.peaks["split"] == EXCLUDED, ~alone)
     assert len(read_peaks(tmp_path / "out/tiny_peaks.h5")) == found.peaks["voigt_converged"].sum()
 
 
@@ -188,7 +189,7 @@ def test_progress_is_a_few_lines(monkeypatch) -> None:
 
 def test_selection_by_residual_and_saturation(data, tmp_path) -> None:
     strict = labelled(data, tmp_path / "strict", max_residual=0.02, unsaturated=True)
-    used = strict.peaks[strict.peaks["split"] != table.EXCLUDED]
+    used = strict.peaks[strict.peaks["split"] != EXCLUDED]
     assert 0 < len(used) < len(strict.peaks)
     assert (used["voigt_residual"] < 0.02).all()
     assert not strict.peaks["saturated"].any()
@@ -237,10 +238,11 @@ def test_senseless_scans_are_refused(changes, message) -> None:
 def test_saturated_peaks_are_in_the_table_but_not_used(data, tmp_path) -> None:
     lower = dataclasses.replace(SCAN.simulate, saturation=2000)
     scan = dataclasses.replace(SCAN, detector=dataclasses.replace(SCAN.detector, saturation=2000.0), simulate=lower)
+    (tmp_path / "out").mkdir()
     label.run((scan,), PeakSpec(), SPLIT, 1, data, data, tmp_path / "out", 1, quiet)
     found = table.load(tmp_path / "out/peaks.h5").peaks
     assert found["saturated"].sum() > 5
-    assert (found["split"][found["saturated"]] == table.EXCLUDED).all()
+    assert (found["split"][found["saturated"]] == EXCLUDED).all()
 
 
 def test_a_detector_that_equals_the_defaults_is_given_all_the_same() -> None:

@@ -1,5 +1,6 @@
 """One shard of labelling: joint fits against the truth, what is left out of fits, flags; the table they go to."""
 
+import dataclasses
 from pathlib import Path
 
 import h5py
@@ -47,11 +48,15 @@ def frame_of(spots: np.ndarray, shape: tuple[int, int], seed: int = 0) -> np.nda
 
 
 def rows_of(
-    folder: Path, frame: np.ndarray, spots: np.ndarray | None, mask: np.ndarray | None = None
+    folder: Path,
+    frame: np.ndarray,
+    spots: np.ndarray | None,
+    mask: np.ndarray | None = None,
+    saturation: float = 0.0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Rows and crops that labelling makes of one frame."""
     write_frames(folder / "scan.h5", [frame], (1, *frame.shape), frame.dtype)
-    options = {"name": "scan", "threshold": 80.0, "detector": DETECTOR}
+    options = {"name": "scan", "threshold": 80.0, "detector": dataclasses.replace(DETECTOR, saturation=saturation)}
     if spots is None:
         spec = ScanSpec(format="braggnn", path=str(folder / "scan.h5"), mask=_saved(folder, mask), **options)
     else:
@@ -253,7 +258,7 @@ def test_tables_of_the_first_version_are_read(tmp_path) -> None:
 def test_a_saturated_peak_is_not_lone(tmp_path) -> None:
     spots = spots_at([(20.2, 20.1), (20.2, 60.1)])
     frame = frame_of(spots, (40, 90))
-    frame[20, 60] = 65535
-    rows, _ = rows_of(tmp_path, frame, None)
+    frame[20, 60], mask = 65534, np.zeros(frame.shape, bool)
+    rows, _ = rows_of(tmp_path, frame, None, mask, 60000.0)
     assert rows["saturated"].tolist() == [False, True]
     assert is_lone(rows).tolist() == [True, False]

@@ -4,8 +4,12 @@ import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
+
 from braggnn_edge import configuration_page as written
 from braggnn_edge import listing
+from braggnn_edge.core import config
+from braggnn_edge.core.stages import tables
 
 ROOT = Path(__file__).parents[1]
 
@@ -31,8 +35,11 @@ class Table:
 
 def test_comments_stand_beside_or_above_a_field() -> None:
     assert written.comments(Table) == {
-        "plain": "behind | the field", "longer": "above the field, on two lines", "inner": "changed in one key", "bare": "",
-    }  # fmt: skip
+        "plain": "behind | the field",
+        "longer": "above the field, on two lines",
+        "inner": "changed in one key",
+        "bare": "",
+    }
     rows = list(written._rows(Table))
     assert rows[0] == "| `plain` | integer | `1` | behind \\| the field |\n"
     assert rows[1] == "| `longer` | list of number | `[1.0, 2.0]` | above the field, on two lines |\n"
@@ -56,3 +63,8 @@ def test_committed_page_is_up_to_date() -> None:
     path = "docs/reference/configuration.md"
     text = (ROOT / path).read_text(encoding="utf-8")
     assert listing.written(path, text) == text, "run `python -m braggnn_edge.listing`"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.toml")), ids=lambda path: path.stem)
+def test_every_scenario_that_ships_can_be_read(path: Path) -> None:
+    assert config.load(path, tables())["scan"]

@@ -9,9 +9,9 @@ import optuna
 import pytest
 import torch
 
-from braggnn_edge.cli import SECTIONS
 from braggnn_edge.core import config
 from braggnn_edge.core.errors import UserError
+from braggnn_edge.core.stages import tables
 from braggnn_edge.peaks.splits import TRAIN, VALIDATION
 from braggnn_edge.peaks.table import PEAK, PeakTable
 from braggnn_edge.training.spec import LoopSpec
@@ -102,11 +102,11 @@ def test_every_circuit_survives_its_file(sampler: str, scenario: Path, tmp_path:
         study.tell(trial, (number, 1, 1))
         path = tmp_path / "point.toml"
         point_file.write(path, scenario, "scene", 5, circuit, ("A comment.",))
-        found = config.load(path, SECTIONS)
+        found = config.load(path, tables())
         assert found["circuit"] == circuit
         assert (found.name, found.seed) == ("scene", 5)
         assert found.folder == scenario.parent  # where relative paths of the scenario start from
-        assert found["scan"] == config.load(scenario, SECTIONS)["scan"]
+        assert found["scan"] == config.load(scenario, tables())["scan"]
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +143,7 @@ def test_stage_writes_the_front(run: str, scenario: Path, tmp_path: Path) -> Non
     assert 0 < document["references_px"]["centre_of_mass_squared"] < 1
     assert said[-1] == f"pareto: {len(points)} points of {len(finished)} finished trials: beaten by no other one"
     for row in points:
-        spec = config.load(tmp_path / "configs" / f"{row['name']}.toml", SECTIONS)["circuit"]
+        spec = config.load(tmp_path / "configs" / f"{row['name']}.toml", tables())["circuit"]
         stored = tmp_path / "circuits" / f"{row['name']}.json"
         if row["trial"] == 3:
             assert spec == dataclasses.replace(CIRCUIT, sparsity=0.25)
@@ -157,7 +157,7 @@ def test_stage_writes_the_front(run: str, scenario: Path, tmp_path: Path) -> Non
 def test_a_points_configuration_trains_the_same_circuit(run: str, scenario: Path, tmp_path: Path) -> None:
     document = pareto.run(SPEC, CIRCUIT, TABLE, None, None, 1, run, scenario, "scene", tmp_path, lambda _: None)
     row = document["points"][0]
-    loaded = config.load(tmp_path / "configs" / f"{row['name']}.toml", SECTIONS)
+    loaded = config.load(tmp_path / "configs" / f"{row['name']}.toml", tables())
     compress.run(TABLE, loaded["circuit"], None, loaded.seed, tmp_path, lambda _: None)
     assert locators.load(tmp_path / "locator.json").digest == row["digest"]
     trained = json.loads((tmp_path / "circuit_training.json").read_text())["circuit"]

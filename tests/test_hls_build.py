@@ -20,10 +20,11 @@ from hls.project.layered import CXX_FLAGS, load_project, write_project
 from hls.project.reuse import check_reuse, spread
 from hls.project.spec import ACCELERATOR, BoardSpec, HlsSpec
 from hls.project.targets import target
+from quant.contract import locator as locators
 from quant.contract.arithmetic import Format
 from quant.contract.attention import exp_table, reciprocal_table, size_block
 from quant.contract.layers import Linear
-from quant.contract.network import Flatten, IntegerNetwork, Requantize, save
+from quant.contract.network import Flatten, IntegerNetwork, Requantize
 from quant.contract.normalize import Normalizer
 from quant.contract.sizing import size_accumulators
 from quant.exchange.to_qonnx import qonnx_model
@@ -77,7 +78,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, IntegerNet
     path = tmp_path_factory.mktemp("qat") / "model.onnx"
     found = network()
     onnx.save(qonnx_model(found), path)
-    save(found, path.with_name("locator.json"), Normalizer())
+    locators.save(locators.of_layers(found, Normalizer()), path.with_name("locator.json"))
     return path, found
 
 

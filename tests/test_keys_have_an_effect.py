@@ -2,13 +2,20 @@
 
 import ast
 import dataclasses
+import re
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from braggnn_edge.core.errors import UserError
 from braggnn_edge.core.stages import tables
+from braggnn_edge.label.spec import ScanSpec
+from braggnn_edge.simulation.spec import SimulationSpec
+from quant.training.circuit_spec import CircuitNetworkSpec, FrontEndSpec
 
 ROOT = Path(__file__).parents[1]
 
@@ -50,3 +57,26 @@ def test_every_key_is_read_somewhere() -> None:
     for where, kind in known:
         for field in dataclasses.fields(kind):
             assert field.name in read, f"[{where}] {field.name} is read nowhere"
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda: FrontEndSpec(centroid="intensity", discarded_bits=6),
+            "discarded_bits = 6 has no effect with centroid",
+        ),
+        (lambda: FrontEndSpec(centroid="none", index_bits=5), "index_bits = 5 has no effect with centroid = 'none'"),
+        (lambda: CircuitNetworkSpec(kernel=5), "kernel = 5 has no effect without convolutions"),
+        (lambda: ScanSpec("s", dark="dark.npy"), "dark = dark.npy has no effect on a simulated scan"),
+        (lambda: ScanSpec("s", on_bad_frame="skip"), "on_bad_frame = skip has no effect on a simulated scan"),
+        (lambda: ScanSpec("s", "hdf5", "s.h5", simulate=SimulationSpec(rows=64)), "has no effect on a measured scan"),
+        (
+            lambda: ScanSpec("s", "hdf5", "s.h5", threshold=20.0, sigma=5.0, background_box=32),
+            "threshold = 20.0 has no effect beside sigma",
+        ),
+    ],
+)
+def test_keys_that_would_have_none_are_refused(make: Callable[[], Any], message: str) -> None:
+    with pytest.raises(UserError, match=re.escape(message)):
+        make()

@@ -14,9 +14,9 @@ from braggnn_edge.training import train, upstream
 from braggnn_edge.training.model import BraggNN
 from braggnn_edge.training.spec import LoopSpec, NetworkSpec
 from braggnn_edge.training.train import located
+from quant.contract import locator as locators
 from quant.contract.attention import NonLocal
 from quant.contract.emulate import run as emulate
-from quant.contract.network import load
 from quant.contract.vectors import random_codes
 from quant.exchange.execute import run_qonnx
 from quant.training.plan import BitPlan
@@ -84,7 +84,7 @@ def test_stage_fine_tunes_a_network_with_attention(tmp_path: Path) -> None:
     loop = LoopSpec(batch=32, learning_rate=1e-3, max_iterations=6, evaluate_every=3, patience=0)
     plan = BitPlan(power_of_two_slope=True)
     run(table, QatSpec(loop=loop, shift=0, sparsity=0.2), plan, net, None, 1, tmp_path, lambda _: None)
-    network = load(tmp_path / "locator.json")
+    network = locators.load(tmp_path / "locator.json").network
     kinds = [layer.kind for layer in network.layers]
     assert kinds[:4] == ["conv2d", "identity", "nonlocal", "leaky"]
     block = next(layer for layer in network.layers if isinstance(layer, NonLocal))

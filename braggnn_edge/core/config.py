@@ -37,16 +37,20 @@ class Config:
         return {"seed": self.seed} | {name: portable(_plain(self.sections[name])) for name in names}
 
 
-def load(path: Path, sections: Mapping[str, Any]) -> Config:
+def load(path: Path, sections: Mapping[str, Any], renamed: Mapping[str, str] = types.MappingProxyType({})) -> Config:
     """Read a TOML file whose tables are ``sections``: name to a dataclass, or to ``tuple[dataclass, ...]``.
 
     A table that is left out takes its dataclass's defaults. ``extends`` names another file, relative to this one, whose
     keys hold where this one has none of its own; ``folder``, relative to this file, is where relative paths start from:
-    the file's own folder where it says nothing. Raises UserError for anything unexpected.
+    the file's own folder where it says nothing. renamed: tables of before, and the one that now has their keys.
+    Raises UserError for anything unexpected.
     """
     document = _document(path)
     known = ["name", "seed", "extends", "folder", *sections]
     for key in document:
+        if key in renamed:
+            new = renamed[key]
+            raise UserError(f"{path}: table [{key}] is now part of [{new}]; move its keys there")
         if key not in known:
             raise UserError(f"{path}: unknown key {key!r}; valid keys are {', '.join(known)}")
     name = parse(str, document.get("name", path.stem), f"{path}: name")
@@ -190,3 +194,20 @@ def resolve_path(text: str, folder: Path) -> Path:
     if "$" in expanded:
         raise UserError(f"path {text!r} uses an environment variable that is not set; export it and run again")
     return folder / expanded
+
+
+def refuse_unused(table: Any, keys: tuple[str, ...], why: str) -> None:
+    """Raise UserError where one of the keys differs from its default although it has no effect.
+
+    table: a dataclass, already made; why: ends the sentence "KEY = VALUE has no effect ...".
+    """
+    for field in dataclasses.fields(table):
+        value = getattr(table, field.name)
+        default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        if field.name in keys and value != default:
+            raise UserError(f"{field.name} = {_plain(value)} has no effect {why}; leave it out")
+
+
+def without(table: Any, keys: tuple[str, ...]) -> dict[str, Any]:
+    """The defaults of some keys of a table, for :func:`dataclasses.replace` where they lose their effect."""
+    return {field.name: field.default for field in dataclasses.fields(table) if field.name in keys}

@@ -41,7 +41,7 @@ def inverse(information: Array, frozen: NDArray[np.bool_] | None = None) -> Arra
     count, size = information.shape[:2]
     free = np.ones((count, size), bool) if frozen is None else ~frozen
     diagonal = np.where(free, np.diagonal(information, axis1=1, axis2=2), 1.0)
-    scale = 1.0 / np.sqrt(np.where(diagonal > 0, diagonal, 1.0))
+    scale = 1.0 / np.sqrt(np.where(diagonal > 1 / _HUGE, diagonal, 1.0))
     both = free[:, :, None] & free[:, None, :]
     identity = np.broadcast_to(np.eye(size), information.shape)
     work = np.where(both, information * (scale[:, :, None] * scale[:, None, :]), identity)
@@ -50,9 +50,9 @@ def inverse(information: Array, frozen: NDArray[np.bool_] | None = None) -> Arra
         pivot = work[:, k, :] / np.maximum(work[:, k, k], 1e-15)[:, None]
         work = work - work[:, :, k, None] * pivot[:, None, :]
         work[:, k, :] = pivot
-    # Only a parameter without information has such a scale; its variance is cut where it would be infinite.
+    # What is hardly known at all would have an infinite variance.
     with np.errstate(over="ignore"):
-        result = work[:, :, size:] * np.minimum(scale[:, :, None] * scale[:, None, :], _HUGE)
+        result = work[:, :, size:] * (scale[:, :, None] * scale[:, None, :])
     result = np.clip(result, -_HUGE, _HUGE)
     return np.where(both, 0.5 * (result + result.transpose(0, 2, 1)), 0.0)
 
@@ -76,7 +76,7 @@ def public_covariance(local: Array, parameters: Array) -> Array:
     factor[:, FWHM_MINOR] = parameters[:, FWHM_MINOR] / 2.0
     spread = 2.0 * np.log(parameters[:, FWHM_MAJOR] / parameters[:, FWHM_MINOR])
     deviation = deviations(local)[:, TILT]
-    factor[:, TILT] = 1.0 / np.maximum(spread, np.maximum(deviation / TILT_SIGMA, 1e-300))
+    factor[:, TILT] = 1.0 / np.maximum(spread, np.maximum(deviation / TILT_SIGMA, 1e-150))
     return local * (factor[:, :, None] * factor[:, None, :])
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
+from braggnn_edge.core.config import refuse_unused
 from braggnn_edge.core.errors import UserError
 from braggnn_edge.frames.spec import Meaning
 from braggnn_edge.peaks.splits import SPLITS
@@ -73,6 +74,13 @@ class ScanSpec:
             object.__setattr__(self, "detector", same)
         elif self.detector is None:
             object.__setattr__(self, "detector", DetectorSpec())
+        if self.format == "simulated":
+            keys = ("dataset", "dark", "mask", "peaks", "negative", "overflow_value", "on_bad_frame")
+            refuse_unused(self, keys, "on a simulated scan")
+        else:
+            refuse_unused(self, ("simulate",), "on a measured scan")
+        if self.sigma:
+            refuse_unused(self, ("threshold",), "beside sigma")
         if (self.format == "simulated") == bool(self.path):
             raise UserError(f"scan {self.name!r}: a measured scan needs a path, a simulated one has none")
         if not self.use or not set(self.use) <= set(SPLITS[:3]) or len(set(self.use)) != len(self.use):

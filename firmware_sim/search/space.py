@@ -14,7 +14,7 @@ from braggnn_edge.peaks.splits import TRAIN, VALIDATION
 from braggnn_edge.peaks.table import PeakTable
 from braggnn_edge.training.model import BraggNN
 from firmware_sim.search.spec import SearchSpec
-from quant.training.circuit_spec import CircuitSpec
+from quant.training.circuit_spec import UNUSED_KEYS, CircuitNetworkSpec, CircuitSpec, FrontEndSpec
 
 #: Of what a study holds: raised when trials of before and after are no longer comparable.
 VERSION = 1
@@ -51,11 +51,14 @@ def choose(trial: Chooser, spec: SearchSpec, circuit: CircuitSpec) -> CircuitSpe
     together know no others. Sizes and budgets are drawn by their logarithm: one channel more counts for less where
     there are many.
     """
+    window = trial.suggest_categorical("window", spec.windows)
+    centroid = trial.suggest_categorical("centroid", spec.centroids)
     front_end = dataclasses.replace(
         circuit.front_end,
-        window=trial.suggest_categorical("window", spec.windows),
-        centroid=trial.suggest_categorical("centroid", spec.centroids),
+        window=window,
+        centroid=centroid,
         bits=trial.suggest_int("input_bits", *spec.input_bits),
+        **config.without(FrontEndSpec, UNUSED_KEYS[centroid]),
     )
     convolutions = trial.suggest_int("convolutions", *spec.convolutions)
     layers = trial.suggest_int("layers", *spec.layers)
@@ -65,7 +68,7 @@ def choose(trial: Chooser, spec: SearchSpec, circuit: CircuitSpec) -> CircuitSpe
     network = dataclasses.replace(
         circuit.network,
         conv=tuple(channels[:convolutions]),
-        kernel=kernel if convolutions else circuit.network.kernel,
+        kernel=kernel if convolutions else CircuitNetworkSpec.kernel,
         dense=tuple(units[:layers]),
         weight_bits=trial.suggest_int("weight_bits", *spec.weight_bits),
         activation_bits=trial.suggest_int("activation_bits", *spec.activation_bits),

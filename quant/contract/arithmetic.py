@@ -53,7 +53,7 @@ class Format:
     def holding(low: int, high: int, frac: int) -> "Format":
         """The narrowest format at ``frac`` that holds every integer code of ``[low, high]``."""
         signed = low < 0
-        bits = max(int(high).bit_length(), int(~low).bit_length() if signed else 0) + (1 if signed else 0)
+        bits = max(int(max(high, 0)).bit_length(), int(~low).bit_length() if signed else 0) + (1 if signed else 0)
         return Format(max(bits, 1), frac, signed)
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
+from braggnn_edge.core.config import refuse_unused
 from braggnn_edge.core.errors import UserError
 from braggnn_edge.training.spec import LoopSpec, cubic_rise
 from quant.contract.arithmetic import Format
@@ -27,6 +28,8 @@ class CircuitNetworkSpec:
     def __post_init__(self) -> None:
         if min((*self.conv, *self.dense, 1)) < 1:
             raise UserError(f"circuit network: conv {self.conv} and dense {self.dense} need positive widths")
+        if not self.conv:
+            refuse_unused(self, ("kernel",), "without convolutions")
         if self.kernel < 1 or self.kernel % 2 == 0:
             raise UserError(f"circuit network: kernel {self.kernel} must be odd")
         if not 2 <= self.weight_bits <= 8 or not 2 <= self.activation_bits <= 8:
@@ -43,6 +46,14 @@ class CircuitNetworkSpec:
                 f"circuit network: {len(self.conv)} convolutions of {self.kernel} px do not fit a window of {window} px"
             )
         return side
+
+
+#: Keys of the front end that have no effect with each centroid.
+UNUSED_KEYS: dict[str, tuple[str, ...]] = {
+    "squared": (),
+    "intensity": ("discarded_bits",),
+    "none": ("discarded_bits", "index_bits", "reciprocal_bits", "numerator_bits"),
+}
 
 
 @dataclass(frozen=True)
@@ -67,6 +78,7 @@ class FrontEndSpec:
     output_frac: int = 9  # fraction bits of the result, px
 
     def __post_init__(self) -> None:
+        refuse_unused(self, UNUSED_KEYS[self.centroid], f"with centroid = {self.centroid!r}")
         self.made()
 
     def made(self) -> tuple[Normalizer | BlockShift, Centroid | None, Format]:
@@ -86,8 +98,7 @@ class FrontEndSpec:
         output = Format(self.output_bits, self.output_frac, signed=True)
         if self.centroid == "none":
             return normalizer, None, output
-        power = 2 if self.centroid == "squared" else 1
-        discarded_bits = self.discarded_bits if power == 2 else 0
+        power, discarded_bits = (2, self.discarded_bits) if self.centroid == "squared" else (1, 0)
         widths = {name: getattr(self, name) for name in ("index_bits", "reciprocal_bits", "numerator_bits")}
         base = Centroid.of_power(self.window, self.bits, power, discarded_bits, frac=self.output_frac, **widths)
         return normalizer, base, output
