@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from braggnn_edge.core.config import refuse_unused
 from braggnn_edge.core.errors import UserError
@@ -12,6 +12,8 @@ from braggnn_edge.simulation.spec import SimulationSpec
 
 #: Smaller boxes than this hold too few pixels beside a peak, px.
 SMALLEST_BOX = 8
+#: A detector that is left out, until the scan's other keys say which one it is.
+_NOT_GIVEN: Any = None
 
 
 @dataclass(frozen=True)
@@ -62,8 +64,7 @@ class ScanSpec:
     max_residual: float = 0.0  # largest rms residual of the fit over its amplitude; 0: any
     unsaturated: bool = False  # leave saturated peaks out
     use: tuple[str, ...] = ("train", "validation", "test")  # parts that the scan feeds
-    # table below; None, which it is while it is not given, is replaced below
-    detector: DetectorSpec = None  # type: ignore[assignment]
+    detector: DetectorSpec = _NOT_GIVEN  # table below
     simulate: SimulationSpec = field(default_factory=SimulationSpec)  # table below
 
     def __post_init__(self) -> None:
