@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 from braggnn_edge.core import config
+from braggnn_edge.core.digests import sha256
 from braggnn_edge.core.errors import UserError
-from braggnn_edge.core.rundir import sha256
 from braggnn_edge.peaks import table
 from braggnn_edge.peaks.splits import TEST
 from braggnn_edge.peaks.table import PeakTable

@@ -32,8 +32,9 @@ from typing import Any
 import numpy as np
 from attention_forms import SEED, Forms, load_forms, matrix_codes, simulated_patches, spread
 
+from braggnn_edge.core.digests import sha256
 from braggnn_edge.core.errors import UserError
-from braggnn_edge.core.rundir import sha256, write_json
+from braggnn_edge.core.rundir import write_json
 from braggnn_edge.peaks import table
 from braggnn_edge.peaks.splits import TEST
 from firmware_sim.forms import csim

@@ -17,7 +17,6 @@ import argparse
 import json
 import math
 import multiprocessing
-import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -28,6 +27,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
+from braggnn_edge.core.machine import available_cores
 from braggnn_edge.core.rundir import write_json
 from braggnn_edge.fit.cramer_rao import position_bound
 from braggnn_edge.fit.pseudo_voigt import PARAMETERS, pixel_means, quadrature, render
@@ -303,7 +303,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peaks", type=int, default=100_000)
     parser.add_argument("--largest", type=int, default=10_000_000, help="of the scaling table (default: %(default)s)")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--threads", type=int, default=available_cores())
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--output", type=Path, required=True)

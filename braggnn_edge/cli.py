@@ -13,6 +13,7 @@ from pathlib import Path
 
 from braggnn_edge.core import config, stages
 from braggnn_edge.core.errors import UserError
+from braggnn_edge.core.machine import available_cores
 from braggnn_edge.core.rundir import locked
 from braggnn_edge.core.stages import Context
 
@@ -45,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
             "--runs", type=Path, default=Path("runs"), help="folder of all runs (default: %(default)s)"
         )
         command.add_argument(
-            "--workers", type=int, default=os.cpu_count() or 1, help="parallel processes (default: one a core)"
+            "--workers", type=int, default=available_cores(), help="parallel processes (default: one a core)"
         )
         command.add_argument(
             "--threads", type=int, default=0, help="threads of the numerical library (default: its own choice)"

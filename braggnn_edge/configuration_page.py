@@ -7,15 +7,14 @@ import ast
 import dataclasses
 import inspect
 import json
-import types
 import typing
 from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
+from braggnn_edge.core.config import type_words
 from braggnn_edge.core.stages import tables
 
-_WORDS = {int: "integer", float: "number", str: "text", bool: "true or false"}
 _HEAD = "| key | type | default | meaning |\n|---|---|---|---|\n"
 
 
@@ -38,20 +37,6 @@ def comments(kind: type) -> dict[str, str]:
             above.append(line.strip().lstrip("#: "))
         found[statement.target.id] = last.strip().lstrip("# ") if "#" in last else " ".join(reversed(above))
     return found
-
-
-def type_words(kind: Any) -> str:
-    """A type in the words of TOML."""
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin is typing.Literal:
-        return ", ".join(f"`{json.dumps(value)}`" for value in arguments)
-    if origin in (typing.Union, types.UnionType):
-        return " or ".join(type_words(one) for one in arguments if one is not type(None))
-    if origin is tuple:
-        if arguments[-1] is Ellipsis:
-            return f"list of {type_words(arguments[0])}"
-        return f"[{', '.join(type_words(one) for one in arguments)}]"
-    return "table" if dataclasses.is_dataclass(kind) else _WORDS.get(kind, "text")
 
 
 def shown(value: Any) -> str:
@@ -82,13 +67,18 @@ def _inner(kind: Any) -> type | None:
     return next(filter(None, map(_inner, typing.get_args(kind))), None)
 
 
+def _words(kind: Any) -> str:
+    words = type_words(kind)
+    return ", ".join(f"`{word}`" for word in words.split(", ")) if words.startswith('"') else words
+
+
 def _rows(kind: type) -> Iterator[str]:
     hints, said = typing.get_type_hints(kind), comments(kind)
     for field in dataclasses.fields(kind):
         default = _default(field)
         written = "required" if default is dataclasses.MISSING else shown(default)
         meaning = said[field.name].replace("|", "\\|")
-        yield f"| `{field.name}` | {type_words(hints[field.name])} | {written} | {meaning} |\n"
+        yield f"| `{field.name}` | {_words(hints[field.name])} | {written} | {meaning} |\n"
 
 
 def _described(kind: type) -> str:

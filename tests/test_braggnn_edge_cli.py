@@ -12,7 +12,7 @@ import pytest
 
 from braggnn_edge import cli
 from braggnn_edge.core import config, stages
-from braggnn_edge.core.rundir import sha256
+from braggnn_edge.core.digests import sha256
 from braggnn_edge.core.stages import Context
 
 CONFIGS = Path(__file__).parent.parent / "configs"

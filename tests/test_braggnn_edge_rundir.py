@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 
 from braggnn_edge.core import rundir
+from braggnn_edge.core.digests import sha256
 from braggnn_edge.core.errors import UserError
-from braggnn_edge.core.rundir import Stage, execute, locked, manifest_of, sha256, write_json, written_aside
+from braggnn_edge.core.files import written_aside
+from braggnn_edge.core.rundir import Stage, execute, locked, manifest_of, write_json
 
 
 class Bench:

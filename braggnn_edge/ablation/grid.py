@@ -24,7 +24,8 @@ from braggnn_edge.ablation.spec import AblationSpec
 from braggnn_edge.ablation.summary import summary_page
 from braggnn_edge.core import config
 from braggnn_edge.core.errors import UserError
-from braggnn_edge.core.rundir import write_json, written_aside
+from braggnn_edge.core.files import written_aside
+from braggnn_edge.core.rundir import write_json
 from braggnn_edge.core.stages import Context
 from braggnn_edge.evaluation.estimators import ESTIMATORS
 from braggnn_edge.evaluation.evaluate import reference_of

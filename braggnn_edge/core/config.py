@@ -6,6 +6,7 @@ A section may keep ``RENAMED``, a mapping of keys of old to their names: the err
 """
 
 import dataclasses
+import json
 import os
 import sys
 import tomllib
@@ -14,9 +15,14 @@ import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from braggnn_edge.core.errors import UserError
+
+#: The type of a key that holds the path of a file: absolute ones are those of one machine, and no part of a result.
+FilePath = Annotated[str, "path of a file"]
+
+_WORDS = {int: "integer", float: "number", str: "text", bool: "true or false"}
 
 
 @dataclass(frozen=True)
@@ -34,7 +40,7 @@ class Config:
 
     def plain(self, names: tuple[str, ...]) -> dict[str, Any]:
         """The named sections and the seed as plain JSON-able values, for manifests and fingerprints."""
-        return {"seed": self.seed} | {name: portable(_plain(self.sections[name])) for name in names}
+        return {"seed": self.seed} | {name: _plain(self.sections[name]) for name in names}
 
 
 def load(path: Path, sections: Mapping[str, Any], renamed: Mapping[str, str] = types.MappingProxyType({})) -> Config:
@@ -83,7 +89,7 @@ def _folder(path: Path, document: dict[str, Any]) -> Path:
 def _document(path: Path, extended: tuple[Path, ...] = ()) -> dict[str, Any]:
     """A file's content, laid over that of the file it extends."""
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        document = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
         raise UserError(f"configuration {path} does not exist; the ones provided are in configs/") from error
     except (OSError, UnicodeDecodeError, RecursionError, tomllib.TOMLDecodeError) as error:
@@ -132,7 +138,7 @@ def parse(kind: Any, value: Any, where: str) -> Any:
         return float(value)
     if kind in (int, bool, str) and type(value) is kind:
         return value
-    raise UserError(f"{where}: expected {getattr(kind, '__name__', kind)}, got {value!r}")
+    raise UserError(f"{where}: expected {type_words(kind)}, got {value!r}")
 
 
 def _parse_union(kinds: tuple[Any, ...], value: Any, where: str) -> Any:
@@ -144,7 +150,9 @@ def _parse_union(kinds: tuple[Any, ...], value: Any, where: str) -> Any:
             return parse(kind, value, where)
         except UserError as error:
             problems.append(str(error))
-    raise UserError(problems[0] if len(problems) == 1 else f"{where}: {value!r} fits none of {kinds}")
+    several = len(problems) > 1 and not isinstance(value, list)  # of a list say which value is wrong
+    words = " or ".join(type_words(kind) for kind in kinds if kind is not type(None))
+    raise UserError(f"{where}: expected {words}, got {value!r}" if several else problems[-1])
 
 
 def _parse_table(kind: Any, value: Any, where: str) -> Any:
@@ -169,20 +177,36 @@ def _parse_table(kind: Any, value: Any, where: str) -> Any:
 
 
 def _plain(value: Any) -> Any:
+    """Plain values without the absolute paths of one machine: of a :data:`FilePath` the last part is kept."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        hints = typing.get_type_hints(type(value), include_extras=True)
+        plain = {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {name: shortened(one) if hints[name] == FilePath else one for name, one in plain.items()}
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
     return value
 
 
-def portable(value: Any) -> Any:
-    """Plain values without the absolute paths of one machine: only their last part is kept."""
-    if isinstance(value, Mapping):
-        return {key: portable(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [portable(item) for item in value]
-    return f".../{Path(value).name}" if isinstance(value, str) and value.startswith(("/", "~")) else value
+def shortened(text: str) -> str:
+    """An absolute path as its last part, with the data set that may follow after a colon; another text as it is."""
+    if not text.startswith(("/", "~")):
+        return text
+    path, colon, inside = text.partition(":")
+    return f".../{Path(path).name}{colon}{inside}"
+
+
+def type_words(kind: Any) -> str:
+    """A type in the words of TOML."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is typing.Literal:
+        return ", ".join(json.dumps(value) for value in arguments)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(type_words(one) for one in arguments if one is not type(None))
+    if origin is tuple:
+        if arguments[-1] is Ellipsis:
+            return f"list of {type_words(arguments[0])}"
+        return f"[{', '.join(type_words(one) for one in arguments)}]"
+    return "table" if dataclasses.is_dataclass(kind) else _WORDS.get(kind, "text")
 
 
 def resolve_path(text: str, folder: Path) -> Path:

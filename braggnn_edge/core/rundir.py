@@ -7,12 +7,12 @@ that no longer fits its inputs is set aside as ``<stage>.old-<n>``.
 
 import contextlib
 import fcntl
-import hashlib
+import functools
 import importlib.metadata
 import json
 import os
 import platform
-import shutil
+import re
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -20,21 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from braggnn_edge import __version__
+from braggnn_edge.core.digests import Digests, sha256
 from braggnn_edge.core.errors import UserError
-
-_PACKAGES = (
-    "torch",
-    "brevitas",
-    "qonnx",
-    "onnx",
-    "onnxruntime",
-    "hls4ml",
-    "numpy",
-    "scipy",
-    "h5py",
-    "fabio",
-    "distributed",
-)
+from braggnn_edge.core.files import written_aside
 
 
 @dataclass(frozen=True)
@@ -51,31 +40,6 @@ class Stage:
     settings: Mapping[str, Any]
     files: tuple[Path, ...]
     work: Callable[[Path], None]
-
-
-def sha256(path: Path) -> str:
-    """Hex digest of a file, read in blocks."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-@contextlib.contextmanager
-def written_aside(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; rename it into place only when the block succeeds."""
-    aside = path.with_name(f".{path.name}.writing")
-    _remove(aside)  # what a killed process left
-    try:
-        yield aside
-        os.replace(aside, path)
-    finally:
-        _remove(aside)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def write_json(path: Path, document: Any) -> None:
@@ -116,8 +80,10 @@ def locked(run: Path) -> Iterator[None]:
 def execute(run: Path, stage: Stage, say: Callable[[str], None]) -> bool:
     """Bring one stage up to date; its ``needs`` must be finished. Returns whether it had to run.
 
-    The fingerprint is the configuration it depends on and the sha256 of everything it reads.
+    The fingerprint is the configuration it depends on, the sha256 of everything it reads, and the versions of the
+    project and of the packages that it is pinned to: results are exact with these and not proved with others.
     """
+    digests = Digests(run)
     inputs = {
         f"{need}/{name}": digest for need in stage.needs for name, digest in manifest_of(run, need)["outputs"].items()
     }
@@ -127,11 +93,12 @@ def execute(run: Path, stage: Stage, say: Callable[[str], None]) -> bool:
         number, key = 1, path.name
         while key in inputs:  # files of one name from different folders
             number, key = number + 1, f"{path.name} ({number + 1})"
-        inputs[key] = sha256(path)
-    identity = {"stage": stage.name, "configuration": stage.settings, "inputs": inputs}
+        inputs[key] = digests.of(path)
+    identity = {"stage": stage.name, "configuration": stage.settings, "inputs": inputs, "packages": versions()}
     identity = json.loads(json.dumps(identity))
     final, partial = run / stage.name, run / f"{stage.name}.partial"
-    reason = _why(final, identity)
+    reason = _why(final, identity, digests)
+    digests.save()
     if reason is None:
         say(f"{stage.name}: up to date")
         return False
@@ -155,7 +122,6 @@ def execute(run: Path, stage: Stage, say: Callable[[str], None]) -> bool:
         "seed": stage.settings.get("seed"),
         "git_commit": commit,
         "python": platform.python_version(),
-        "packages": _versions(),
         "outputs": outputs,
         "wall_seconds": round(seconds, 3),
     }
@@ -168,11 +134,11 @@ def execute(run: Path, stage: Stage, say: Callable[[str], None]) -> bool:
     return True
 
 
-def _why(final: Path, identity: dict[str, Any]) -> str | None:
+def _why(final: Path, identity: dict[str, Any], digests: Digests) -> str | None:
     """None when the finished stage still fits; else the reason to run."""
     try:
         manifest = json.loads((final / "manifest.json").read_text())
-        for part in ("configuration", "inputs", "outputs"):
+        for part in ("configuration", "inputs", "outputs", "packages"):
             manifest[part].items()
     except FileNotFoundError:
         return "runs for the first time"
@@ -183,9 +149,15 @@ def _why(final: Path, identity: dict[str, Any]) -> str | None:
         changed = sorted(k for k in {*old, *new} if old.get(k) != new.get(k))
         if changed:
             return f"runs again: {part} changed ({', '.join(changed[:4])}{' ...' if len(changed) > 4 else ''})"
+    old, new = manifest["packages"], identity["packages"]
+    changed = [
+        f"{k} {old.get(k, 'unknown')} -> {new.get(k, 'none')}" for k in {**old, **new} if old.get(k) != new.get(k)
+    ]
+    if changed:
+        return f"runs again: packages changed ({', '.join(changed[:4])}{' ...' if len(changed) > 4 else ''})"
     for name, digest in manifest["outputs"].items():
         path = final / name
-        if not path.is_file() or sha256(path) != digest:
+        if not path.is_file() or digests.of(path) != digest:
             return f"runs again: its output {name} is missing or was changed"
     return None
 
@@ -222,9 +194,20 @@ def _git_commit() -> str | None:
     return head.stdout.strip() + ("+" if dirty.stdout.strip() else "")
 
 
-def _versions() -> dict[str, str]:
-    versions = {}
-    for name in _PACKAGES:
+@functools.cache
+def versions() -> dict[str, str]:
+    """Versions of the project and of all packages that it depends on, as they are installed; tests and docs left out.
+
+    Without an installation of the project, its own version alone.
+    """
+    found = {"braggnn-edge": __version__}
+    required: list[str] = []
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        required = importlib.metadata.requires("braggnn-edge") or []
+    for text in required:
+        name = re.split(r"[^\w.-]", text, maxsplit=1)[0]
+        if "extra ==" in text:
+            continue
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions[name] = importlib.metadata.version(name)
-    return versions
+            found[name] = importlib.metadata.version(name)
+    return found

@@ -1,6 +1,7 @@
 """The scans of a configuration, and stage "data": simulated ones are made, measured ones are opened and described."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,32 +14,43 @@ from braggnn_edge.label.spec import DATA_KEYS, ScanSpec
 from braggnn_edge.simulation import simulate as simulation
 
 
-def external_files(scans: tuple[ScanSpec, ...], folder: Path) -> tuple[Path, ...]:
+def located(spec: ScanSpec, folder: Path | None) -> ScanSpec:
+    """A scan with the paths that the user wrote made complete, relative to ``folder``; None: they are complete.
+
+    It is done once: a ``$`` in the name of the folder itself is no variable, and on another machine ``~`` is another
+    folder.
+    """
+    if folder is None:
+        return spec
+    path, dark, mask, peaks = (
+        str(resolve_path(text, folder)) if text else "" for text in (spec.path, spec.dark, spec.mask, spec.peaks)
+    )
+    return replace(spec, path=path, dark=dark, mask=mask, peaks=peaks)
+
+
+def external_files(scans: tuple[ScanSpec, ...], folder: Path | None) -> tuple[Path, ...]:
     """The measured files that a configuration reads: all of a series, and those behind the links of an HDF5 file."""
     found: list[Path] = []
-    for scan in scans:
+    for scan in (located(spec, folder) for spec in scans):
         if scan.path:
-            found += files_of(scan.format, resolve_path(scan.path, folder), scan.dataset or None)
-        texts = [text for text in (scan.peaks, scan.dark, scan.mask) if text]
-        found += [split_name(str(resolve_path(text, folder)))[0] for text in texts]
+            found += files_of(scan.format, Path(scan.path), scan.dataset or None)
+        found += [split_name(text)[0] for text in (scan.peaks, scan.dark, scan.mask) if text]
     return tuple(dict.fromkeys(found))
 
 
-def open_spec(spec: ScanSpec, data: Path, folder: Path) -> Scan:
+def open_spec(spec: ScanSpec, data: Path, folder: Path | None) -> Scan:
     """The frames of one scan: from the data stage when simulated, else from its file."""
     if spec.format == "simulated":
         return open_scan("braggnn", data / f"{spec.name}.h5")
-    dark, mask, peaks = (
-        str(resolve_path(text, folder)) if text else None for text in (spec.dark, spec.mask, spec.peaks)
-    )
+    spec = located(spec, folder)
     return open_scan(
         spec.format,
-        resolve_path(spec.path, folder),
+        Path(spec.path),
         name=spec.name,
         dataset=spec.dataset or None,
-        dark=dark,
-        mask=mask,
-        peaks=peaks,
+        dark=spec.dark or None,
+        mask=spec.mask or None,
+        peaks=spec.peaks or None,
         negative=spec.negative,
         overflow_value=spec.overflow_value,
     )

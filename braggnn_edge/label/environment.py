@@ -64,7 +64,7 @@ def _versions() -> tuple[tuple[str, str], ...]:
 
 
 @lru_cache
-def _files(spec: ScanSpec, data: Path, folder: Path, run: Path) -> str:
+def _files(spec: ScanSpec, data: Path, folder: Path | None, run: Path) -> str:
     """``run``: the folder of the shards, unique to a run, so a worker that outlives it looks again for the next."""
     paths = external_files((spec,), folder)
     if spec.format == "simulated":

@@ -7,21 +7,20 @@ neither on interruptions nor on the workers.
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import DTypeLike, NDArray
 
-from braggnn_edge.core.config import resolve_path
 from braggnn_edge.core.errors import UserError
 from braggnn_edge.core.progress import Progress
 from braggnn_edge.core.rundir import write_json
 from braggnn_edge.core.stages import Context
 from braggnn_edge.frames.formats.braggnn import PEAK_DTYPE, write_peaks
 from braggnn_edge.label import shards
-from braggnn_edge.label.acquisition import open_spec
+from braggnn_edge.label.acquisition import located, open_spec
 from braggnn_edge.label.environment import environment
 from braggnn_edge.label.shard import Task
 from braggnn_edge.label.spec import PeakSpec, ScanSpec, SplitSpec
@@ -78,12 +77,8 @@ def run(
 def _plan(
     index: int, scan: ScanSpec, spec: PeakSpec, split: SplitSpec, seed: int, data: Path, folder: Path, to: Path
 ) -> _Labelled:
-    # Variables and ~ are expanded here: on another machine they may mean something else.
-    path, dark, mask, peaks = (
-        str(resolve_path(text, folder)) if text else "" for text in (scan.path, scan.dark, scan.mask, scan.peaks)
-    )
-    scan = replace(scan, path=path, dark=dark, mask=mask, peaks=peaks)
-    frames, rows, cols = open_spec(scan, data, folder).shape
+    scan = located(scan, folder)
+    frames, rows, cols = open_spec(scan, data, None).shape
     if spec.size + 2 * spec.shift > min(rows, cols):
         raise UserError(
             f"scan {scan.name!r}: patches of {spec.size} px with a margin of {spec.shift} px do not fit in "
@@ -92,7 +87,7 @@ def _plan(
     splits = frame_splits(frames, split, scan.use, np.random.default_rng((seed, 3, index)))
     starts = range(0, frames, _RUN)
     return _Labelled(scan, splits, tuple(
-        Task(index, scan, start, min(frames, start + _RUN), data, folder, spec, to / f"{index:02d}-{start:06d}.npz")
+        Task(index, scan, start, min(frames, start + _RUN), data, None, spec, to / f"{index:02d}-{start:06d}.npz")
         for start in starts
     ))  # fmt: skip
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from braggnn_edge.core.rundir import written_aside
+from braggnn_edge.core.files import written_aside
 from braggnn_edge.fit.joint import MAX_PEAKS
 from braggnn_edge.frames.background import threshold_of
 from braggnn_edge.label.acquisition import open_spec
@@ -26,7 +26,7 @@ class Task:
     start: int
     stop: int
     data: Path
-    folder: Path
+    folder: Path | None  # where the scan's paths start from; None: they are complete
     peaks: PeakSpec
     shard: Path
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-from braggnn_edge.core.config import refuse_unused
+from braggnn_edge.core.config import FilePath, refuse_unused
 from braggnn_edge.core.errors import UserError
 from braggnn_edge.frames.spec import Meaning
 from braggnn_edge.peaks.splits import SPLITS
@@ -48,11 +48,11 @@ class ScanSpec:
     name: str  # of the scan; letters, digits, `-`, `_`
     # `"simulated"`, `"images"`, `"hdf5"`, `"braggnn"` or `"hexrd"` ([formats.md](formats.md))
     format: Literal["simulated", "braggnn", "hexrd", "hdf5", "images"] = "simulated"
-    path: str = ""  # file of a measured scan, or a pattern for a series of image files
+    path: FilePath = ""  # file of a measured scan, or a pattern for a series of image files
     dataset: str = ""  # 3-D data set inside an HDF5 file; may be left out when there is only one
-    dark: str = ""  # 2-D image that is subtracted: `file.npy`, `file.h5`, `file.h5:data/set` or an image file
-    mask: str = ""  # 2-D image, true or 1 where a pixel is bad
-    peaks: str = ""  # peaks file of the BraggNN project, checked against the frames; labels are fitted anew
+    dark: FilePath = ""  # 2-D image that is subtracted: `file.npy`, `file.h5`, `file.h5:data/set` or an image file
+    mask: FilePath = ""  # 2-D image, true or 1 where a pixel is bad
+    peaks: FilePath = ""  # peaks file of the BraggNN project, checked against the frames; labels are fitted anew
     negative: Meaning = "auto"  # raw pixels below zero are `"bad"`, `"data"`, or what is usual for the format
     overflow_value: Meaning = "auto"  # the same of the largest value of an unsigned type
     on_bad_frame: Literal["stop", "skip"] = "stop"  # at a frame that cannot be used: `"stop"`, or `"skip"` it

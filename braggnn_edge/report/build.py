@@ -3,7 +3,6 @@
 The documents' keys are described in docs/reference/artifacts.md; what was not measured is absent, never invented.
 """
 
-import importlib.metadata
 import json
 import math
 import platform
@@ -16,9 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from braggnn_edge.core.config import Config, portable
+from braggnn_edge.core.config import Config
 from braggnn_edge.core.errors import UserError
-from braggnn_edge.core.rundir import manifest_of, write_json, written_aside
+from braggnn_edge.core.files import written_aside
+from braggnn_edge.core.rundir import manifest_of, versions, write_json
 from braggnn_edge.evaluation import figures
 from braggnn_edge.evaluation.evaluate import errors_of, estimates_without_network, is_clean, losses, reference_of
 from braggnn_edge.evaluation.metrics import distances
@@ -193,10 +193,10 @@ def evaluate_run(
         if results.get(key, empty) is not None:
             document[key] = _known(results.get(key, empty))
     document["seconds"] = dict(seconds)
-    document["versions"] = info.get("versions") or _versions()
+    document["versions"] = info.get("versions") or {"python": platform.python_version(), **versions()}
     if info.get("git_commit"):
         document["git_commit"] = info["git_commit"]
-    document["configuration"] = portable(info["config"])
+    document["configuration"] = info["config"]
     return Evaluation(document, used, estimates, reference)
 
 
@@ -286,11 +286,6 @@ def _known(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [item for item in map(_known, value) if item is not None]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _versions() -> dict[str, str]:
-    names = ("torch", "brevitas", "qonnx", "onnx", "onnxruntime", "hls4ml", "numpy", "scipy", "matplotlib")
-    return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in names}
 
 
 def _write(evaluation: Evaluation, histories: Mapping[str, Sequence[Mapping[str, float]]], directory: Path) -> None:

@@ -22,7 +22,7 @@ from scipy.spatial import cKDTree
 from scipy.special import ndtr
 
 from braggnn_edge.core.errors import UserError
-from braggnn_edge.core.rundir import written_aside
+from braggnn_edge.core.files import written_aside
 from braggnn_edge.fit.pseudo_voigt import PARAMETERS, render
 from braggnn_edge.frames.formats.braggnn import create_frames
 from braggnn_edge.simulation.spec import WINDOWS, SimulationSpec

@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from braggnn_edge.core.errors import UserError
-from braggnn_edge.core.rundir import written_aside
+from braggnn_edge.core.files import written_aside
 from braggnn_edge.training.pace import Pace
 from braggnn_edge.training.spec import LoopSpec
 from braggnn_edge.training.team import ranks

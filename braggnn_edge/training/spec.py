@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
+from braggnn_edge.core.config import FilePath
 from braggnn_edge.core.errors import UserError
 
 PATCH_SIZES = tuple(range(9, 25, 2))
@@ -117,7 +118,7 @@ class TrainSpec:
     dihedral: bool = False  # random reflections and transpositions besides
     huber: float = 0.0  # corner of Huber's loss, px; 0: squared error
     precision: Literal["float32", "bfloat16"] = "float32"  # `"float32"`, or `"bfloat16"` for autocast
-    initial: str = ""  # checkpoint in the upstream form to start from
+    initial: FilePath = ""  # checkpoint in the upstream form to start from
     # `"best"`: truth of simulated peaks, fit of measured ones; `"voigt"`: fit of all
     labels: Literal["best", "voigt"] = "best"
     seed: int = 0  # added to the run's for the initial weights and the batches of this network alone

@@ -16,7 +16,8 @@ from numpy.typing import ArrayLike, NDArray
 from optuna.trial import TrialState
 
 from braggnn_edge.core.errors import UserError
-from braggnn_edge.core.rundir import write_json, written_aside
+from braggnn_edge.core.files import written_aside
+from braggnn_edge.core.rundir import write_json
 from braggnn_edge.core.stages import Context
 from braggnn_edge.evaluation.metrics import distances
 from braggnn_edge.peaks.table import PeakTable

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from braggnn_edge.core.errors import UserError
-from braggnn_edge.core.rundir import write_json, written_aside
+from braggnn_edge.core.files import written_aside
+from braggnn_edge.core.rundir import write_json
 from braggnn_edge.core.stages import Context
 from braggnn_edge.peaks.splits import TEST
 from braggnn_edge.peaks.table import load as load_table

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from braggnn_edge.core.errors import UserError
-from braggnn_edge.core.rundir import written_aside
+from braggnn_edge.core.files import written_aside
 from hls.project.accelerator import check_accelerator, name_sources
 from hls.project.attention import check_keys_per_cycle, check_tables
 from hls.project.check import Traced, check

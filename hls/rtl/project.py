@@ -11,7 +11,7 @@ from da4ml.types import CombLogic, Pipeline, minimal_kif
 from numpy.typing import NDArray
 
 from braggnn_edge.core.errors import UserError
-from braggnn_edge.core.rundir import written_aside
+from braggnn_edge.core.files import written_aside
 from hls.project.targets import DEFAULT_TARGET, target
 from hls.project.test_bench import render
 from hls.rtl.cmvm import Effort

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from braggnn_edge.core.errors import UserError
-from braggnn_edge.core.rundir import written_aside
+from braggnn_edge.core.files import written_aside
 from quant.contract import emulate, network
 from quant.contract.arithmetic import Codes, Format, requantize
 from quant.contract.block_shift import BlockShift

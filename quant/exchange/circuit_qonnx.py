@@ -9,7 +9,7 @@ from pathlib import Path
 import onnx
 
 from braggnn_edge.core.errors import UserError
-from braggnn_edge.core.rundir import written_aside
+from braggnn_edge.core.files import written_aside
 from quant.contract import emulate
 from quant.contract.network import IntegerNetwork, as_document
 from quant.exchange.execute import require_equal

@@ -8,7 +8,7 @@ import torch
 from qonnx.core.modelwrapper import ModelWrapper
 from qonnx.util.cleanup import cleanup_model
 
-from braggnn_edge.core.rundir import written_aside
+from braggnn_edge.core.files import written_aside
 from quant.contract.network import IntegerNetwork
 from quant.exchange.execute import quiet, require_equal
 from quant.exchange.from_qonnx import integer_network

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from braggnn_edge.core.errors import UserError
-from braggnn_edge.core.rundir import write_json, written_aside
+from braggnn_edge.core.files import written_aside
+from braggnn_edge.core.rundir import write_json
 from braggnn_edge.evaluation import figures
 from braggnn_edge.evaluation.metrics import distances, validation_figures
 from braggnn_edge.peaks.splits import TRAIN, VALIDATION

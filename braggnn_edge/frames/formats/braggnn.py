@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 
 from braggnn_edge.core.errors import UserError
-from braggnn_edge.core.rundir import written_aside
+from braggnn_edge.core.files import written_aside
 from braggnn_edge.frames.formats import check_layout
 from braggnn_edge.frames.formats.hdf5 import Hdf5Frames, find_dataset, open_hdf5
 from braggnn_edge.frames.formats.hdf5 import files_of as files_of_dataset
