@@ -16,7 +16,7 @@ from braggnn_edge.peaks import table
 from braggnn_edge.peaks.splits import TEST
 from braggnn_edge.peaks.table import PeakTable
 from braggnn_edge.training.spec import NetworkSpec
-from firmware_sim.verification.vectors import hostile_codes, hostile_counts
+from firmware_sim.verification.vectors import corner_case_codes, corner_case_counts
 from quant.contract import network
 from quant.contract.arithmetic import Codes
 from quant.contract.attention import NonLocal
@@ -105,7 +105,7 @@ def simulated_patches(forms: Forms, wanted: int) -> NDArray[np.generic]:
     return found
 
 
-def matrix_codes(forms: Forms, measured: PeakTable, patches: int, hostile: int) -> tuple[Codes, dict[str, int]]:
+def matrix_codes(forms: Forms, measured: PeakTable, patches: int, corner_cases: int) -> tuple[Codes, dict[str, int]]:
     """Input codes of the matrix, and how many are of which kind."""
     rng = np.random.default_rng(SEED)
     real = measured.where(measured_rows(measured)).patches()
@@ -116,11 +116,11 @@ def matrix_codes(forms: Forms, measured: PeakTable, patches: int, hostile: int) 
         )
     to_codes = forms.normalizer.codes
     size = forms.integer.size
-    bad = [to_codes(hostile_counts(size, rng)), hostile_codes(size, forms.integer.input, rng, count=100)]
+    bad = [to_codes(corner_case_counts(size, rng)), corner_case_codes(size, forms.integer.input, rng, count=100)]
     everything = np.concatenate(bad)
     parts = {
         "simulated": to_codes(simulated_patches(forms, patches - patches // 2)),
         "measured": to_codes(real[spread(len(real), patches // 2)]),
-        "hostile": everything[spread(len(everything), hostile)],
+        "corner_cases": everything[spread(len(everything), corner_cases)],
     }
     return np.concatenate(list(parts.values())), {name: len(part) for name, part in parts.items()}

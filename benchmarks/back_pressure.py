@@ -64,7 +64,7 @@ def measure(project: Path, build_dir: Path, patches: int, seeds: int, in_flight:
     return {
         "patches": patches,
         "size": net.size,
-        "parallel": program.project.parallel,
+        "keys_per_cycle": program.project.keys_per_cycle,
         "stalls": list(STALLS),
         "schedules": schedules,
         "in_flight": in_flight,

@@ -48,9 +48,9 @@ FIRST = ((32, 16), "squared", 0.75)
 
 
 def by_hand(base: CircuitSpec, dense: tuple[int, ...], centroid: str, sparsity: float) -> CircuitSpec:
-    front = dataclasses.replace(base.front, window=7, centroid=centroid, bits=6)
+    front_end = dataclasses.replace(base.front_end, window=7, centroid=centroid, bits=6)
     network = CircuitNetworkSpec((), 3, dense, 6, 6, "fixed")
-    return dataclasses.replace(base, front=front, network=network, sparsity=sparsity)
+    return dataclasses.replace(base, front_end=front_end, network=network, sparsity=sparsity)
 
 
 def volume(values: np.ndarray, reference: float) -> float:

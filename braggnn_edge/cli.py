@@ -18,6 +18,9 @@ from braggnn_edge.core.stages import Context
 
 __all__ = ["main"]
 
+#: Commands of before, and the one that now does their work.
+RENAMED_COMMANDS = {"circuit": "qat", "rtlsim": "csim"}
+
 
 def _say(text: str) -> None:
     print(text, flush=True)
@@ -61,7 +64,7 @@ def _run(arguments: argparse.Namespace) -> None:
         raise UserError(
             f"--workers {arguments.workers} must be at least 1 and --threads {arguments.threads} at least 0"
         )
-    cfg = config.load(arguments.config, stages.tables())
+    cfg = config.load(arguments.config, stages.tables(), stages.RENAMED_TABLES)
     name = arguments.run or cfg.name
     if name != Path(name).name or name.startswith("."):
         raise UserError(f"run name {name!r} is not a folder name; use letters, digits, '-' and '_'")
@@ -92,7 +95,12 @@ def _work(context: Context, arguments: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of ``braggnn-edge``: 0 when done, 2 with one line on standard error for bad input."""
-    arguments = _parser().parse_args(argv)
+    words = sys.argv[1:] if argv is None else argv
+    if words and words[0] in RENAMED_COMMANDS:
+        new = RENAMED_COMMANDS[words[0]]
+        print(f"braggnn-edge: error: {words[0]} is now part of {new}; use `braggnn-edge {new}`", file=sys.stderr)
+        return 2
+    arguments = _parser().parse_args(words)
     try:
         _run(arguments)
     except UserError as error:

@@ -1,4 +1,4 @@
-"""The lists of stages in the Makefile and in the docs, written from the registry.
+"""The lists of stages in the Makefile and in the docs, and the reference of the configuration, from the registry.
 
 ``python -m braggnn_edge.listing`` brings them up to date in the current folder; a test fails while they are not.
 """
@@ -6,11 +6,16 @@
 import sys
 from pathlib import Path
 
+from braggnn_edge.configuration_page import page
 from braggnn_edge.core.stages import Stage, stages
 
 #: Files with a list: what stands before it and after it.
 LISTS = {
     "Makefile": ("# stages: written by `python -m braggnn_edge.listing`\n", "# end of stages\n"),
+    "docs/reference/configuration.md": (
+        "<!-- tables: written by `python -m braggnn_edge.listing` -->\n",
+        "<!-- end of tables -->\n",
+    ),
     "docs/reference/stages.md": (
         "<!-- stages: written by `python -m braggnn_edge.listing` -->\n",
         "<!-- end of stages -->\n",
@@ -39,6 +44,8 @@ def written(name: str, text: str) -> str:
     before, after = LISTS[name]
     start, end = text.index(before) + len(before), text.index(after)
     found = list(stages().values())
+    if name.endswith("configuration.md"):
+        return text[:start] + f"\n{page()}" + text[end:]
     return text[:start] + (makefile(found) if name == "Makefile" else table(found)) + text[end:]
 
 

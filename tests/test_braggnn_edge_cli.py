@@ -9,33 +9,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from builders import TINY_SCAN
 
 from braggnn_edge import cli
-from braggnn_edge.core import config
+from braggnn_edge.core import config, stages
 from braggnn_edge.core.rundir import sha256
+from braggnn_edge.core.stages import Context
 
 CONFIGS = Path(__file__).parent.parent / "configs"
-TINY = """
-name = "tiny"
-seed = 3
-[[scan]]
-name = "scan"
-threshold = 45.0
-detector = { gain = 1.0, read_noise = 2.0, saturation = 65535.0 }
-[scan.simulate]
-rows = 256
-cols = 256
-frames = 30
-reflections = 700
-heights = [500.0, 20000.0]
-rings = [60.0, 90.0, 115.0]
-window = 27
-[split]
-block = 5
-guard = 1
-validation = 0.2
-test = 0.2
-[full]
+TINY = (
+    TINY_SCAN
+    + """[full]
 network = { conv = [6, 4], dense = [8], attention = true }
 loop = { batch = 64, learning_rate = 5e-3, max_iterations = 300, evaluate_every = 100 }
 [compact]
@@ -55,6 +39,7 @@ vectors = 10
 patches = 300
 chunk = 100
 """
+)
 
 
 def braggnn_edge(*arguments: str, folder: Path) -> int:
@@ -62,11 +47,25 @@ def braggnn_edge(*arguments: str, folder: Path) -> int:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory) -> Path:
+def chain(tmp_path_factory, tables_used) -> tuple[Path, dict[str, set[str]]]:
+    """The folder of a finished run, and the tables that each of its stages used."""
     folder = tmp_path_factory.mktemp("chain")
     (folder / "tiny.toml").write_text(TINY)
-    assert braggnn_edge("report", "--config", str(folder / "tiny.toml"), folder=folder) == 0
-    return folder
+    with tables_used() as used:
+        assert braggnn_edge("report", "--config", str(folder / "tiny.toml"), folder=folder) == 0
+    return folder, used
+
+
+@pytest.fixture(scope="module")
+def finished(chain) -> Path:
+    return chain[0]
+
+
+def test_no_stage_uses_a_table_that_it_does_not_declare(chain, undeclared) -> None:
+    folder, used = chain
+    assert used["qat"] >= {"quant", "qat"}
+    assert used["csim"] >= {"csim", "quant"}
+    assert undeclared(used, config.load(folder / "tiny.toml", stages.tables())) == {}
 
 
 def test_chain_ends_in_an_exact_report(finished) -> None:
@@ -160,11 +159,11 @@ def test_missing_configuration_and_odd_run_names_are_refused(tmp_path, capsys) -
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.toml")), ids=lambda path: path.stem)
-def test_provided_scenarios_are_valid(path) -> None:
-    cfg = config.load(path, cli.SECTIONS)
+def test_provided_scenarios_are_valid(path, tmp_path) -> None:
+    cfg = config.load(path, stages.tables())
     assert cfg.name == path.stem
     if any("train" in scan.use for scan in cfg["scan"]):  # a scenario may end with its labels
-        cli.check("circuit" if cfg["qat"].network == "circuit" else "qat", cfg)
+        stages.check("qat", Context(cfg, path, tmp_path / "run", 1, print))
 
 
 def test_dead_network_fails_loudly(finished, tmp_path, capsys) -> None:

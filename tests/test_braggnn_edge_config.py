@@ -1,5 +1,6 @@
-"""TOML to typed sections: hostile files end in one message that names the key, never in a traceback."""
+"""TOML to typed sections: corner-case files end in one message that names the key, never in a traceback."""
 
+import dataclasses
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +10,12 @@ import pytest
 
 from braggnn_edge.core import config
 from braggnn_edge.core.errors import UserError
+from braggnn_edge.label.spec import DetectorSpec, ScanSpec
+from braggnn_edge.simulation.spec import SimulationSpec
+from firmware_sim.search.spec import SearchSpec
+from hls.project.spec import BoardSpec, HlsSpec
+from hls.rtl.spec import RtlSpec
+from quant.training.circuit_spec import CircuitSpec, FrontEndSpec
 
 
 @dataclass(frozen=True)
@@ -222,3 +229,21 @@ def test_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert config.resolve_path("~/b.h5", tmp_path) == Path("/home/someone/b.h5")
     with pytest.raises(UserError, match=r"'\$BRAGG_NONE/b.h5' uses an environment variable that is not set"):
         config.resolve_path("$BRAGG_NONE/b.h5", tmp_path)
+
+
+#: Tables that kept their names while keys of theirs got new ones.
+RENAMED = [
+    (ScanSpec, "type_maximum", "overflow_value"), (DetectorSpec, "floor", "zero_suppression"),
+    (SimulationSpec, "floor", "least_height"), (FrontEndSpec, "drop", "discarded_bits"),
+    (CircuitSpec, "front", "front_end"), (CircuitSpec, "pressure", "lut_penalty"),
+    (HlsSpec, "parallel", "keys_per_cycle"), (BoardSpec, "parallel", "keys_per_cycle"),
+    (RtlSpec, "levels", "logic_levels"), (SearchSpec, "pressed", "budgeted"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("table", "old", "new"), RENAMED)
+def test_a_key_of_old_is_refused_with_its_new_name(table: type, old: str, new: str) -> None:
+    with pytest.raises(UserError, match=f"table: the key '{old}' is now called '{new}'"):
+        config.parse(table, {old: 1}, "table")
+    assert new in {field.name for field in dataclasses.fields(table)}
+    assert set(table.RENAMED.items()) == {(a, b) for kind, a, b in RENAMED if kind is table}

@@ -46,7 +46,7 @@ def test_functions_against_scipy(wide: bool) -> None:
     x = given(np.concatenate([np.linspace(-0.999, 5.0, 20_001), np.geomspace(1e-12, 1e6), -np.geomspace(1e-12, 0.9)]))
     x = x[x != 0]
     assert np.abs(fit_kernel.function("log1p", x, wide) / np.log1p(x) - 1).max() < 4 * EPS[wide]
-    # From the smallest argument the fit makes, Phi(8), to pixels far above the floor.
+    # From the smallest argument the fit makes, Phi(8), to pixels far above the zero-suppression level.
     x = given(np.concatenate([np.linspace(-8 / np.sqrt(2), 20, 20_001), np.geomspace(20, 1e4)]))
     assert np.abs(fit_kernel.function("erfcx", x, wide) / special.erfcx(x) - 1).max() < 40 * EPS[wide]
 
@@ -66,14 +66,14 @@ def test_the_table_of_erfcx_is_the_one_that_its_comment_describes(terms: int) ->
     np.testing.assert_allclose(stored, chebyshev.chebinterpolate(scaled, terms - 1), rtol=0, atol=1e-14)
 
 
-@pytest.mark.parametrize(("floor", "saturation"), [(None, None), (60.0, None), (None, 3000.0)])
-def test_kernel_and_torch_end_in_the_same_minimum(floor: float | None, saturation: float | None) -> None:
+@pytest.mark.parametrize(("zero_suppression", "saturation"), [(None, None), (60.0, None), (None, 3000.0)])
+def test_kernel_and_torch_end_in_the_same_minimum(zero_suppression: float | None, saturation: float | None) -> None:
     data = scene(300, 1, low=100.0)
-    if floor:
-        data[data < floor] = 0.0
-    options = {"read_noise": 1.0, "floor": floor, "saturation": saturation}
+    if zero_suppression:
+        data[data < zero_suppression] = 0.0
+    options = {"read_noise": 1.0, "zero_suppression": zero_suppression, "saturation": saturation}
     ours, theirs = fit(data, engine="kernel", **options), fit(data, engine="torch", **options)
-    # Beside a floor of 60 the faintest have fewer pixels than parameters.
+    # Beside a zero-suppression level of 60 the faintest have fewer pixels than parameters.
     assert ours.converged.mean() > 0.97
     both = ours.converged & theirs.converged
     scale = np.maximum(ours.sigma[:, :2].max(axis=1), 1e-9)

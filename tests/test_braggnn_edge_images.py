@@ -325,7 +325,7 @@ def test_eiger_master_file(tmp_path: Path, dtype: type) -> None:
     frames[:, 5] = np.iinfo(dtype).max
     master = eiger(tmp_path, frames, 3)
     mask = f"{master}:entry/instrument/detector/detectorSpecific/pixel_mask"
-    spec = ScanSpec("eiger", "hdf5", str(master), mask=mask, type_maximum="bad" if dtype is np.uint16 else "auto")
+    spec = ScanSpec("eiger", "hdf5", str(master), mask=mask, overflow_value="bad" if dtype is np.uint16 else "auto")
     files = [master, tmp_path / "scan_data_000001.h5", tmp_path / "scan_data_000002.h5"]
     assert external_files((spec,), tmp_path) == tuple(files)
     scan = open_spec(spec, tmp_path, tmp_path)

@@ -12,9 +12,8 @@ from braggnn_edge.core import progress
 from braggnn_edge.core.errors import UserError
 from braggnn_edge.frames.formats.braggnn import read_peaks
 from braggnn_edge.frames.scan import open_scan
-from braggnn_edge.label import acquisition
+from braggnn_edge.label import acquisition, shards
 from braggnn_edge.label import labelling as label
-from braggnn_edge.label import shards as parts
 from braggnn_edge.label.spec import DetectorSpec, PeakSpec, ScanSpec, SplitSpec
 from braggnn_edge.peaks import table
 from braggnn_edge.simulation.simulate import SimulationSpec
@@ -77,8 +76,8 @@ def test_labels_and_frames_are_a_pair_in_the_upstream_layout(data, tmp_path) -> 
 
 
 def interrupted(data: Path, out: Path, monkeypatch: pytest.MonkeyPatch, after: int) -> list[Path]:
-    """The parts that a run leaves which is stopped when it has made some."""
-    original, made = parts.label_part, []
+    """The shards that a run leaves which is stopped when it has made some."""
+    original, made = shards.label_shard, []
 
     def stops(task) -> None:
         if len(made) == after:
@@ -87,11 +86,11 @@ def interrupted(data: Path, out: Path, monkeypatch: pytest.MonkeyPatch, after: i
         made.append(task.start)
 
     with monkeypatch.context() as patch:
-        patch.setattr(parts, "label_part", stops)
+        patch.setattr(shards, "label_shard", stops)
         with pytest.raises(KeyboardInterrupt):
             labelled(data, out)
     assert not (out / "peaks.h5").exists()
-    return sorted(out.glob("parts-*/*"))
+    return sorted(out.glob("shards-*/*"))
 
 
 def test_interrupted_run_goes_on_and_gives_the_same_bytes(data, tmp_path, monkeypatch) -> None:
@@ -102,9 +101,9 @@ def test_interrupted_run_goes_on_and_gives_the_same_bytes(data, tmp_path, monkey
     kept[0].write_bytes(kept[0].read_bytes()[:-100])
     kept[0].with_name(".00-000032.writing").write_bytes(b"half")
     before = kept[1].stat().st_mtime_ns
-    made, original = [], parts.label_part
-    monkeypatch.setattr(parts, "label_part", lambda task: (made.append(task.start), original(task)))
-    monkeypatch.setattr(parts, "remove", lambda _: None)
+    made, original = [], shards.label_shard
+    monkeypatch.setattr(shards, "label_shard", lambda task: (made.append(task.start), original(task)))
+    monkeypatch.setattr(shards, "remove", lambda _: None)
     labelled(data, tmp_path / "killed")
     assert made == [0, 32]
     assert kept[1].stat().st_mtime_ns == before
@@ -115,15 +114,15 @@ def test_interrupted_run_goes_on_and_gives_the_same_bytes(data, tmp_path, monkey
 def test_run_stopped_while_tidying_up_labels_nothing_again(data, tmp_path, monkeypatch) -> None:
     labelled(data, tmp_path / "out")
     before = (tmp_path / "out/peaks.h5").stat().st_mtime_ns
-    for name in ("parts-1", ".parts-2"):
+    for name in ("shards-1", ".shards-2"):
         (tmp_path / "out" / name).mkdir()
-    monkeypatch.setattr(parts, "label_part", None)
+    monkeypatch.setattr(shards, "label_shard", None)
     labelled(data, tmp_path / "out")
     assert (tmp_path / "out/peaks.h5").stat().st_mtime_ns == before
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"peaks.h5", "tiny_peaks.h5", "summary.json"}
 
 
-def test_damaged_part_that_was_whole_at_the_start_is_removed(data, tmp_path, monkeypatch) -> None:
+def test_damaged_shard_that_was_whole_at_the_start_is_removed(data, tmp_path, monkeypatch) -> None:
     kept = interrupted(data, tmp_path / "out", monkeypatch, 2)
     raw = bytearray(kept[1].read_bytes())
     raw[len(raw) // 3] ^= 1  # in the data of the first array, whose checksum no longer fits
@@ -150,19 +149,19 @@ def test_part_that_a_scan_feeds_must_have_peaks(data, tmp_path, monkeypatch) -> 
 
 
 def test_skipped_frames_are_counted_and_rows_that_are_not_alone_excluded(data, tmp_path, monkeypatch) -> None:
-    original, said = parts.label_part, []
+    original, said = shards.label_shard, []
 
     def marks(task) -> None:
         original(task)
-        with np.load(task.part) as part:
-            arrays = dict(part)
+        with np.load(task.shard) as shard:
+            arrays = dict(shard)
         if task.start == 16:
             arrays["bad_frames"] = np.array([17, 20])
         arrays["peaks"]["maxima"][::2] = 2
-        with task.part.open("wb") as stream:
+        with task.shard.open("wb") as stream:
             np.savez(stream, **arrays)
 
-    monkeypatch.setattr(parts, "label_part", marks)
+    monkeypatch.setattr(shards, "label_shard", marks)
     monkeypatch.setattr(sys.modules[__name__], "quiet", said.append)
     found = labelled(data, tmp_path / "out", use=("test",))
     assert json.loads((tmp_path / "out/summary.json").read_text())["tiny"]["bad_frames"] == 2
@@ -182,8 +181,8 @@ def test_progress_is_a_few_lines(monkeypatch) -> None:
     for _ in range(60):
         shown.add(1500)
     assert len(said) == 6
-    assert said[0] == "  labelled 50 of 100 parts, 19,000 peaks, 1,500 peaks/s, 0:50 left"
-    assert said[-1] == "  labelled 100 of 100 parts, 94,000 peaks, 1,500 peaks/s, 0:00 left"
+    assert said[0] == "  labelled 50 of 100 shards, 19,000 peaks, 1,500 peaks/s, 0:50 left"
+    assert said[-1] == "  labelled 100 of 100 shards, 94,000 peaks, 1,500 peaks/s, 0:00 left"
 
 
 def test_selection_by_residual_and_saturation(data, tmp_path) -> None:

@@ -337,7 +337,7 @@ def test_every_name_is_escaped(tmp_path: Path) -> None:
         "bit_exact": {evil: {"patches": 1, "wrong": 0}},
         "layers": [{"name": evil}],
         "notes": evil,
-        "hostile": {"patches": evil},
+        "corner_cases": {"patches": evil},
     }
     info = INFO | {"name": evil, "notes": [evil], "split_by": evil, "versions": {evil: evil}}
     document = report.evaluate_run(data, {evil: offsets + 1}, results, {evil: 1.0}, info).document

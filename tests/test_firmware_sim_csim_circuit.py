@@ -13,7 +13,7 @@ import pytest
 from braggnn_edge.core.errors import UserError
 from firmware_sim.forms import csim, csim_circuit
 from firmware_sim.forms.compare import Comparison
-from firmware_sim.verification.vectors import hostile_counts
+from firmware_sim.verification.vectors import corner_case_counts
 from hls.project.circuit import golden_counts, write_circuit_project
 from hls.project.layered import CXX_FLAGS
 from quant.contract import emulate
@@ -24,7 +24,7 @@ from quant.contract.layers import Flatten, Linear, Requantize
 from quant.contract.locator import IntegerLocator
 from quant.contract.network import IntegerNetwork, Layer
 from quant.contract.normalize import Normalizer
-from quant.contract.sizing import sized
+from quant.contract.sizing import size_accumulators
 from quant.exchange.circuit_qonnx import export_network
 
 FRAC = 6
@@ -57,7 +57,7 @@ def network(window: int, hidden: tuple[int, ...], kernel: int = 0) -> IntegerNet
         ]
         inputs = outputs
     layers += [linear(rng, "last", (2, inputs), 4, frac), Requantize("last.act", "identity", Format(9, FRAC, True))]
-    return sized(IntegerNetwork(window, Format(4, 4, False), tuple(layers)))
+    return size_accumulators(IntegerNetwork(window, Format(4, 4, False), tuple(layers)))
 
 
 def centroid(window: int) -> Centroid:
@@ -80,7 +80,7 @@ class Case:
         self.circuit = CIRCUITS[name]
         rng = np.random.default_rng(0)
         # All zero, saturated, single hot pixels, negative, beyond 16 bits and 18, fractional.
-        self.patches = hostile_counts(self.circuit.size, rng)
+        self.patches = corner_case_counts(self.circuit.size, rng)
         self.counts = np.concatenate([self.circuit.counts(self.patches), golden_counts(self.circuit, self.patches[:0])])
         export_network(self.circuit.network, directory / "model.onnx")
         self.project = directory / "project"

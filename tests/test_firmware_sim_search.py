@@ -13,14 +13,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import optuna
 import pytest
 import torch
+from builders import sloping_spots
 
 from braggnn_edge.core.errors import UserError
-from braggnn_edge.peaks.splits import TRAIN, VALIDATION
-from braggnn_edge.peaks.table import PEAK, PeakTable
 from braggnn_edge.training.spec import LoopSpec
 from firmware_sim.search import pareto
 from firmware_sim.search import storage as search_storage
@@ -29,33 +27,20 @@ from firmware_sim.search import watch as search_watch
 from firmware_sim.search.sampler import NumberedSampler
 from firmware_sim.search.space import choose, circuit_of, identity, parameters, peaks_digest, table_of
 from firmware_sim.search.spec import SearchSpec
-from quant.training.circuit_spec import CircuitNetworkSpec, CircuitSpec, FrontSpec
+from quant.training.circuit_spec import CircuitNetworkSpec, CircuitSpec, FrontEndSpec
 
 torch.set_num_threads(1)
 SIZE = 9
 SHORT = LoopSpec(32, 3e-3, "one_cycle", max_iterations=20, evaluate_every=10, patience=0)
 SPEC = SearchSpec(
     trials=3, startup=2, float_loop=SHORT, loop=SHORT, windows=(3, 5), centroids=("intensity",), convolutions=(0, 0),
-    layers=(1, 2), units=(3, 5), widths=("channel", "layer"), pressed=(True,),
+    layers=(1, 2), units=(3, 5), widths=("channel", "layer"), budgeted=(True,),
     sparsity=(0.0, 0.3), channel_sparsity=(0.0, 0.2), lut_budget=(500, 2000),
 )  # fmt: skip
-CIRCUIT = CircuitSpec(FrontSpec(window=5), CircuitNetworkSpec(dense=(4,)))
+CIRCUIT = CircuitSpec(FrontEndSpec(window=5), CircuitNetworkSpec(dense=(4,)))
 
 
-def spots(n: int = 400) -> PeakTable:
-    """Gaussians on a slope that leads their centroids astray, a quarter of them for validation."""
-    rng = np.random.default_rng(5)
-    centre = SIZE // 2 + rng.uniform(-0.5, 0.5, (n, 2))
-    grid = np.arange(SIZE)
-    rows, cols = (np.exp(-((grid[None] - centre[:, axis, None]) ** 2) / 2.0) for axis in (0, 1))
-    peaks = np.zeros(n, PEAK)
-    peaks["truth_row"], peaks["truth_col"] = (centre - SIZE // 2).T
-    peaks["split"] = np.where(np.arange(n) % 4 == 0, VALIDATION, TRAIN)
-    crops = np.round(900 * rows[:, :, None] * cols[:, None, :] + 20 * grid).astype(np.uint16)
-    return PeakTable(peaks, crops, ("scan",), SIZE, 0)
-
-
-TABLE = spots()
+TABLE = sloping_spots(400, SIZE)
 
 
 def named(spec: SearchSpec = SPEC, seed: int = 1) -> dict:
@@ -88,7 +73,7 @@ def test_trials_hold_their_circuit_and_what_it_measures(finished) -> None:
         assert spec.loop == SHORT
         assert spec.network.dense == tuple(trial.params[f"units_{i + 1}"] for i in range(trial.params["layers"]))
         assert "units_2" in trial.params
-        assert (spec.front.window, spec.lut_budget) == (trial.params["window"], trial.params["lut_budget"])
+        assert (spec.front_end.window, spec.lut_budget) == (trial.params["window"], trial.params["lut_budget"])
         error, luts, latency = trial.values
         assert 0 < error < 0.5
         assert luts > 100
@@ -132,7 +117,7 @@ def test_two_studies_of_one_seed_choose_alike(sampler: str) -> None:
         for number in range(9):
             trial = study.ask()
             found.append(choose(trial, SearchSpec(), CIRCUIT))
-            study.tell(trial, (found[-1].front.window, found[-1].lut_budget, number % 3))
+            study.tell(trial, (found[-1].front_end.window, found[-1].lut_budget, number % 3))
         return found
 
     assert chosen(3) == chosen(3)
@@ -143,9 +128,9 @@ def test_two_studies_of_one_seed_choose_alike(sampler: str) -> None:
 @pytest.mark.parametrize("budget", [0, 900])
 def test_the_first_trial_is_the_circuit_itself_where_it_lies_in_the_space(budget: int, tmp_path: Path) -> None:
     network = CircuitNetworkSpec((), 3, (4,), 5, 6, "layer")
-    circuit = CircuitSpec(FrontSpec(window=5, centroid="intensity", bits=5), network, lut_budget=budget)
+    circuit = CircuitSpec(FrontEndSpec(window=5, centroid="intensity", bits=5), network, lut_budget=budget)
     expected = dataclasses.replace(circuit, float_loop=SHORT, loop=SHORT)
-    where, both = f"journal:{tmp_path / 'search.log'}", dataclasses.replace(SPEC, trials=1, pressed=(True, False))
+    where, both = f"journal:{tmp_path / 'search.log'}", dataclasses.replace(SPEC, trials=1, budgeted=(True, False))
     search.run(both, circuit, TABLE, None, 1, where, lambda _: None)
     (trial,) = search_storage.read_study(where, "search").get_trials()
     assert circuit_of(trial.user_attrs["circuit"], "trial") == expected
@@ -154,7 +139,7 @@ def test_the_first_trial_is_the_circuit_itself_where_it_lies_in_the_space(budget
         dataclasses.replace(circuit, lut_budget=499),
         dataclasses.replace(circuit, network=dataclasses.replace(network, dense=(4, 6))),
         dataclasses.replace(circuit, network=dataclasses.replace(network, conv=(3,))),
-        dataclasses.replace(circuit, front=dataclasses.replace(circuit.front, centroid="none")),
+        dataclasses.replace(circuit, front_end=dataclasses.replace(circuit.front_end, centroid="none")),
     ):
         assert parameters(both, outside) is None
 
@@ -252,6 +237,7 @@ def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
         time.sleep(0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["sqlite", "journal"])
 def test_two_processes_share_a_storage_and_one_is_killed(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: Callable[..., Any]
@@ -353,10 +339,10 @@ def test_another_space_other_peaks_and_another_seed_are_refused(finished, tmp_pa
     with pytest.raises(UserError, match="other values of seed"):
         search_storage.open_study(where, "search", named(seed=2))
     with pytest.raises(UserError, match="other values of the peaks"):
-        search_storage.open_study(where, "search", named() | {"data": peaks_digest(spots(401))})
-    pressed = dataclasses.replace(CIRCUIT, pressure=0.02)
-    with pytest.raises(UserError, match=r"other values of \[circuit\] pressure"):
-        search_storage.open_study(where, "search", identity(SPEC, pressed, TABLE, None, 1))
+        search_storage.open_study(where, "search", named() | {"data": peaks_digest(sloping_spots(401, SIZE))})
+    penalized = dataclasses.replace(CIRCUIT, lut_penalty=0.02)
+    with pytest.raises(UserError, match=r"other values of \[circuit\] lut_penalty"):
+        search_storage.open_study(where, "search", identity(SPEC, penalized, TABLE, None, 1))
     elsewhere = dataclasses.replace(CIRCUIT, lut_budget=9, loop=LoopSpec(), network=CircuitNetworkSpec(dense=(2,)))
     assert identity(SPEC, elsewhere, TABLE, None, 1) == named()  # trials choose these
     assert sha256(path) == digest

@@ -22,7 +22,7 @@ from quant.contract.layers import Flatten, Linear, Requantize
 from quant.contract.locator import IntegerLocator
 from quant.contract.network import IntegerNetwork
 from quant.contract.normalize import Normalizer
-from quant.contract.sizing import sized
+from quant.contract.sizing import size_accumulators
 from quant.exchange.circuit_qonnx import export_network
 
 FRAC = 6
@@ -31,7 +31,7 @@ PATCHES = np.random.default_rng(1).poisson(300, (4, 5, 5))
 
 def network(window: int = 3, seed: int = 0) -> IntegerNetwork:
     rng = np.random.default_rng(seed)
-    return sized(
+    return size_accumulators(
         IntegerNetwork(
             window,
             Format(4, 4, False),

@@ -90,8 +90,8 @@ def test_the_same_arguments_give_the_same_bytes(written, tmp_path):
 
 def test_fewer_levels_make_more_stages(written, tmp_path):
     circuit, patches, _, project = written
-    deeper = write_rtl(circuit, tmp_path / "deep", counts=patches, levels=1.0, effort=QUICK)
-    flatter = write_rtl(circuit, tmp_path / "flat", counts=patches, levels=100.0, effort=QUICK)
+    deeper = write_rtl(circuit, tmp_path / "deep", counts=patches, logic_levels=1.0, effort=QUICK)
+    flatter = write_rtl(circuit, tmp_path / "flat", counts=patches, logic_levels=100.0, effort=QUICK)
     assert deeper.stages > project.stages > flatter.stages == 1
     assert deeper.register_bits > flatter.register_bits == 9 * circuit.normalizer.count_bits
 
@@ -115,7 +115,7 @@ def test_vhdl(written, tmp_path, random_circuit, detector_patches):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"levels": 0.5}, "levels 0.5 is impossible"),
+        ({"logic_levels": 0.5}, "logic_levels 0.5 is impossible"),
         ({"clock_mhz": 0.0}, "clock of 0.0 MHz is impossible"),
         ({"counts": np.zeros((0, 5, 5))}, "no patches for the golden vectors"),
         ({"target_name": "pluto"}, "target 'pluto' is unknown"),

@@ -15,7 +15,7 @@ from quant.contract.centroid import Centroid
 from quant.contract.layers import Flatten, Linear, Requantize
 from quant.contract.locator import IntegerLocator
 from quant.contract.network import IntegerNetwork
-from quant.contract.sizing import sized
+from quant.contract.sizing import size_accumulators
 
 FITTED = Path(__file__).parents[1] / "benchmarks" / "lut_model.json"
 
@@ -34,7 +34,7 @@ def by_hand() -> IntegerLocator:
         Linear("dense.1", "dense", last, Format(4, 2, True), np.zeros(2, np.int64), Format(1, 7, True)),
         Requantize("dense.1.act", "identity", Format(9, 6, True)),
     )
-    network = sized(IntegerNetwork(3, Format(4, 4, False), layers))
+    network = size_accumulators(IntegerNetwork(3, Format(4, 4, False), layers))
     base = Centroid.of_power(3, 4, 2, 1, frac=6, index_bits=4, reciprocal_bits=8, numerator_bits=9)
     return IntegerLocator(5, 3, BlockShift(4, 8), network, base, Format(9, 6, True))
 
@@ -49,20 +49,20 @@ def test_network_features_counted_by_hand() -> None:
 
 def test_front_features_counted_by_hand() -> None:
     """9 pixels of 4 bits among 8; weights up to 15**2 >> 1 = 112, 7 bits, one table; division 8 x 9."""
-    assert lut_model.front_features(by_hand()) == pytest.approx((9 * 4 * 3, 9 * 8, 9 * 7, 9 * 10, 72))
-    assert lut_model.front_features(replace(by_hand(), centroid=None))[2:] == (0, 0, 0)
+    assert lut_model.front_end_features(by_hand()) == pytest.approx((9 * 4 * 3, 9 * 8, 9 * 7, 9 * 10, 72))
+    assert lut_model.front_end_features(replace(by_hand(), centroid=None))[2:] == (0, 0, 0)
 
 
 def test_prediction_from_the_features_counted_by_hand() -> None:
     """31 operations on digits and 26 bits of sums in the network, and the front end's features."""
     scale, operations, sums = lut_model.NETWORK
     network = math.exp(scale) * 31**operations * 26**sums
-    front = np.dot(lut_model.FRONT, (9 * 4 * 3, 9 * 8, 9 * 7, 9 * 10, 72))
-    assert lut_model.predicted_luts(by_hand()) == pytest.approx(network + front, rel=1e-12)  # a few roundings
+    front_end = np.dot(lut_model.FRONT_END, (9 * 4 * 3, 9 * 8, 9 * 7, 9 * 10, 72))
+    assert lut_model.predicted_luts(by_hand()) == pytest.approx(network + front_end, rel=1e-12)  # a few roundings
 
 
 def test_coefficients_are_those_of_the_committed_fit() -> None:
     document = json.loads(FITTED.read_text())
     assert pytest.approx(document["coefficients"]["network"], rel=1e-3) == list(lut_model.NETWORK)
-    assert pytest.approx(document["coefficients"]["front"], rel=1e-3, abs=1e-3) == list(lut_model.FRONT)
+    assert pytest.approx(document["coefficients"]["front_end"], rel=1e-3, abs=1e-3) == list(lut_model.FRONT_END)
     assert document["errors"]["unseen, all"]["worst"] < 0.15

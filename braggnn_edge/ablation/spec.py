@@ -8,18 +8,15 @@ from braggnn_edge.training.spec import LoopSpec, NetworkSpec
 
 @dataclass(frozen=True)
 class AblationSpec:
-    """The grid of networks, and how each is trained.
+    """A grid of networks, and how each is trained ([ablation](../explanation/ablation.md))."""
 
-    seeds: of weights and batches, at least three; shifts: largest random shifts in training (the paper's m), 0 among
-    them; without_attention: those of them that are also trained without the non-local block; network, loop: as for
-    the full network, its attention being what is varied. Test crops are shifted at random by up to each of shifts.
-    """
-
-    seeds: tuple[int, ...] = (1, 2, 3)
+    seeds: tuple[int, ...] = (1, 2, 3)  # of weights and batches, at least three
+    # largest random shifts in training (the paper's m), 0 among them; test crops are shifted by up to each of
+    # them
     shifts: tuple[int, ...] = (0, 1, 2)
-    without_attention: tuple[int, ...] = (1,)
-    network: NetworkSpec = field(default_factory=NetworkSpec)
-    loop: LoopSpec = field(default_factory=LoopSpec)
+    without_attention: tuple[int, ...] = (1,)  # those of `shifts` that are also trained without the non-local block
+    network: NetworkSpec = field(default_factory=NetworkSpec)  # as for the full network; attention is what is varied
+    loop: LoopSpec = field(default_factory=LoopSpec)  # as for the full network
 
     def __post_init__(self) -> None:
         if len(set(self.seeds)) < 3 or len(set(self.seeds)) != len(self.seeds) or min(self.seeds) < 0:

@@ -2,6 +2,7 @@
 
 Sections are dataclasses that live beside the code they configure; the caller says which ones a file may have.
 An unknown key, a missing value or a value of the wrong type is an error that names it and lists what is valid.
+A section may keep ``RENAMED``, a mapping of keys of old to their names: the error for such a key says the name.
 """
 
 import dataclasses
@@ -35,16 +36,20 @@ class Config:
         return {"seed": self.seed} | {name: portable(_plain(self.sections[name])) for name in names}
 
 
-def load(path: Path, sections: Mapping[str, Any]) -> Config:
+def load(path: Path, sections: Mapping[str, Any], renamed: Mapping[str, str] = types.MappingProxyType({})) -> Config:
     """Read a TOML file whose tables are ``sections``: name to a dataclass, or to ``tuple[dataclass, ...]``.
 
     A table that is left out takes its dataclass's defaults. ``extends`` names another file, relative to this one, whose
     keys hold where this one has none of its own; ``folder``, relative to this file, is where relative paths start from:
-    the file's own folder where it says nothing. Raises UserError for anything unexpected.
+    the file's own folder where it says nothing. renamed: tables of before, and the one that now has their keys.
+    Raises UserError for anything unexpected.
     """
     document = _document(path)
     known = ["name", "seed", "extends", "folder", *sections]
     for key in document:
+        if key in renamed:
+            new = renamed[key]
+            raise UserError(f"{path}: table [{key}] is now part of [{new}]; move its keys there")
         if key not in known:
             raise UserError(f"{path}: unknown key {key!r}; valid keys are {', '.join(known)}")
     name = parse(str, document.get("name", path.stem), f"{path}: name")
@@ -145,6 +150,8 @@ def _parse_table(kind: Any, value: Any, where: str) -> Any:
     hints = typing.get_type_hints(kind)
     fields = {field.name: field for field in dataclasses.fields(kind) if field.init}
     for key in value:
+        if key not in fields and key in getattr(kind, "RENAMED", {}):
+            raise UserError(f"{where}: the key {key!r} is now called {kind.RENAMED[key]!r}; rename it")
         if key not in fields:
             raise UserError(f"{where}: unknown key {key!r}; valid keys are {', '.join(fields)}")
     for key, field in fields.items():
@@ -184,3 +191,20 @@ def resolve_path(text: str, folder: Path) -> Path:
     if "$" in expanded:
         raise UserError(f"path {text!r} uses an environment variable that is not set; export it and run again")
     return folder / expanded
+
+
+def refuse_unused(table: Any, keys: tuple[str, ...], why: str) -> None:
+    """Raise UserError where one of the keys differs from its default although it has no effect.
+
+    table: a dataclass, already made; why: ends the sentence "KEY = VALUE has no effect ...".
+    """
+    for field in dataclasses.fields(table):
+        value = getattr(table, field.name)
+        default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        if field.name in keys and value != default:
+            raise UserError(f"{field.name} = {_plain(value)} has no effect {why}; leave it out")
+
+
+def without(table: Any, keys: tuple[str, ...]) -> dict[str, Any]:
+    """The defaults of some keys of a table, for :func:`dataclasses.replace` where they lose their effect."""
+    return {field.name: field.default for field in dataclasses.fields(table) if field.name in keys}

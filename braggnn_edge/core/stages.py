@@ -34,6 +34,9 @@ REGISTRY = (
     "braggnn_edge.ablation.stage:ABLATION",
 )
 
+#: Tables of before, and the one that now has their keys.
+RENAMED_TABLES = MappingProxyType({"rtlsim": "csim"})
+
 
 @dataclass(frozen=True)
 class Context:

@@ -74,7 +74,7 @@ def parameter_bound(
     read_noise: float,
     order: int = 3,
     saturation: float | None = None,
-    floor: float | None = None,
+    zero_suppression: float | None = None,
 ) -> Array:
     """Covariance bound (n, 8, 8) of PARAMETERS; arguments and errors as :func:`position_bound`."""
     check_noise(gain, read_noise)
@@ -86,9 +86,9 @@ def parameter_bound(
             "the variance gain * mean + read_noise^2 is not positive everywhere; raise the background or the read noise"
         )
     weight = 1.0 / variance
-    if floor is not None:
-        # Information of a Gaussian censored from below (Amemiya 1973): a pixel below the floor still says so.
-        z = (floor - mean) / variance.sqrt()
+    if zero_suppression is not None:
+        # Information of a Gaussian censored from below (Amemiya 1973): a pixel below the level still says so.
+        z = (zero_suppression - mean) / variance.sqrt()
         density = torch.exp(-0.5 * z * z) / math.sqrt(2.0 * math.pi)
         below = 0.5 * torch.special.erfc(z * -math.sqrt(0.5))
         weight = weight * (1.0 - below + z * density + density * density / below.clamp_min(1e-300))
@@ -106,7 +106,7 @@ def position_bound(
     read_noise: float,
     order: int = 3,
     saturation: float | None = None,
-    floor: float | None = None,
+    zero_suppression: float | None = None,
 ) -> Array:
     """Covariance bound (n, 2, 2) of (row, col), px^2, with all eight parameters free.
 
@@ -117,12 +117,18 @@ def position_bound(
         read_noise: ADU rms.
         order: quadrature order of the pixel integration.
         saturation: pixels whose mean reaches it carry no information, as in the fit, which leaves them out.
-        floor: pixels below it are stored as zero; what the detector says of them is only that they are below.
+        zero_suppression: pixels below it are stored as zero; the detector says of them only that they are below.
 
     A round peak has no tilt, which costs its position nothing: the information is inverted in coordinates that stay
     regular there. Raises UserError for a bad gain, read noise or parameter.
     """
     bound = parameter_bound(
-        parameters, size, gain=gain, read_noise=read_noise, order=order, saturation=saturation, floor=floor
+        parameters,
+        size,
+        gain=gain,
+        read_noise=read_noise,
+        order=order,
+        saturation=saturation,
+        zero_suppression=zero_suppression,
     )
     return bound[:, :2, :2]

@@ -58,7 +58,7 @@ def fit_joint(
     gain: float = 1.0,
     read_noise: float = 0.0,
     saturation: float | None = None,
-    floor: float | None = None,
+    zero_suppression: float | None = None,
     valid: NDArray[np.bool_] | None = None,
     max_iterations: int = 200,
     threads: int | None = None,
@@ -76,18 +76,19 @@ def fit_joint(
     check_noise(gain, read_noise)
     quadrature(order)
     patches, maxima = np.asarray(patches), np.asarray(maxima, dtype=np.float64)
-    check_shapes(patches, valid, saturation, floor)
+    check_shapes(patches, valid, saturation, zero_suppression)
     count, height, width = patches.shape
     if maxima.ndim != 3 or maxima.shape[0] != count or maxima.shape[2] != 2 or not 1 <= maxima.shape[1] <= MAX_PEAKS:
         raise UserError(f"maxima of shape {maxima.shape}: expected ({count}, K, 2) with K from 1 to {MAX_PEAKS}")
     if not ((maxima >= 0) & (maxima <= (height - 1, width - 1))).all():
         raise UserError(f"maxima reach outside the patches of {height} x {width} px; give them in pixels of the patch")
-    data, used, below = classified(patches, valid, saturation, floor, (0, count))
+    data, used, below = classified(patches, valid, saturation, zero_suppression, (0, count))
     low, high = bounds(data, used, gain, read_noise, {})
-    single = starts(data, used, below, floor=floor, low=low, high=high)
+    single = starts(data, used, below, zero_suppression=zero_suppression, low=low, high=high)
     start, low, high = _spread(data, maxima, single, low, high)
     records = fit_kernel.solve(
-        data, used, below, noise=Noise(gain, read_noise**2, floor), order=order, low=low, high=high, start=start,
+        data, used, below, noise=Noise(gain, read_noise**2, zero_suppression), order=order, low=low, high=high,
+        start=start,
         max_iterations=max_iterations, threads=threads or torch.get_num_threads(),
     )  # fmt: skip
     if progress is not None:

@@ -40,7 +40,7 @@ def open_spec(spec: ScanSpec, data: Path, folder: Path) -> Scan:
         mask=mask,
         peaks=peaks,
         negative=spec.negative,
-        type_maximum=spec.type_maximum,
+        overflow_value=spec.overflow_value,
     )
 
 

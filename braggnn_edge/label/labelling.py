@@ -1,7 +1,7 @@
 """Stage "label": frames to the peak table, by detection, crops, pseudo-Voigt fits, truth and splits.
 
-Work is cut into runs of frames, done by the workers of a Dask cluster; each leaves a part file, and the parts are
-joined in order of scan and frame. An interrupted stage goes on from the parts that are there, and the result depends
+Work is cut into runs of frames, done by the workers of a Dask cluster; each leaves a shard file, and the shards are
+joined in order of scan and frame. An interrupted stage goes on from the shards that are there, and the result depends
 neither on interruptions nor on the workers.
 """
 
@@ -20,7 +20,7 @@ from braggnn_edge.core.progress import Progress
 from braggnn_edge.core.rundir import write_json
 from braggnn_edge.core.stages import Context
 from braggnn_edge.frames.formats.braggnn import PEAK_DTYPE, write_peaks
-from braggnn_edge.label import shards as parts
+from braggnn_edge.label import shards
 from braggnn_edge.label.acquisition import open_spec
 from braggnn_edge.label.environment import environment
 from braggnn_edge.label.shard import Task
@@ -59,19 +59,19 @@ def run(
     """Write ``peaks.h5``, ``<scan>_peaks.h5`` and ``summary.json`` into ``directory``.
 
     workers: processes on this machine; scheduler: address or scheduler file of a Dask cluster that does the work
-    instead (see :func:`distribute.connected`). Memory holds the parts in work, and 19 bytes a peak of one scan.
+    instead (see :func:`distribute.connected`). Memory holds the shards in work, and 19 bytes a peak of one scan.
 
     Raises UserError when no peak is found in a scan, and when none falls into a part that a scan is used for.
     """
     if (directory / "summary.json").exists():  # written last: an earlier run was stopped while it tidied up
-        parts.remove(directory)
+        shards.remove(directory)
         return
-    to = parts.folder(directory.absolute())
+    to = shards.folder(directory.absolute())
     labelled = [_plan(i, s, spec, split, seed, data.absolute(), folder.absolute(), to) for i, s in enumerate(scans)]
     _label([task for scan in labelled for task in scan.tasks], workers, scheduler, say)
     summary = _join(labelled, spec, directory, say)
     write_json(directory / "summary.json", summary)
-    parts.remove(directory)
+    shards.remove(directory)
 
 
 def _plan(
@@ -97,20 +97,20 @@ def _plan(
 
 
 def _label(tasks: list[Task], workers: int, scheduler: str, say: Callable[[str], None]) -> None:
-    """Make the parts that are missing or damaged."""
+    """Make the shards that are missing or damaged."""
     waiting, peaks = [], 0
     for task in tasks:
-        found = parts.head(task.part)
+        found = shards.head(task.shard)
         if found is None:
             waiting.append(task)
         else:
             peaks += found[0]
     progress = Progress(len(tasks), say, len(tasks) - len(waiting), peaks)
     if progress.done:
-        say(f"  {progress.done} of {progress.total} parts were done before")
+        say(f"  {progress.done} of {progress.total} shards were done before")
 
     def done(task: Task) -> None:
-        progress.add(parts.finished(task.part))
+        progress.add(shards.finished(task.shard))
 
     try:
         if not scheduler:
@@ -120,7 +120,7 @@ def _label(tasks: list[Task], workers: int, scheduler: str, say: Callable[[str],
             from braggnn_edge.label import distribute  # noqa: PLC0415
 
             with distribute.connected(scheduler) if scheduler else distribute.local_cluster(workers) as client:
-                distribute.do_parts(client, waiting, done, say, local=not scheduler)
+                distribute.do_shards(client, waiting, done, say, local=not scheduler)
     finally:
         progress.end()
 
@@ -134,7 +134,7 @@ def _serially(tasks: list[Task], workers: int, done: Callable[[Task], None]) -> 
             left = len(tasks) - number
             if workers > 1 and left > 1 and number and (time.monotonic() - began) / number * left > _CLUSTER_PAYS:
                 return tasks[number:]
-            parts.make(task, wanted[task.scan])
+            shards.make(task, wanted[task.scan])
             done(task)
         return []
     finally:
@@ -142,8 +142,8 @@ def _serially(tasks: list[Task], workers: int, done: Callable[[Task], None]) -> 
 
 
 def _join(labelled: list[_Labelled], spec: PeakSpec, directory: Path, say: Callable[[str], None]) -> dict[str, dict]:
-    """Join the parts, one in memory at a time, and give every row its split; the peaks of every scan and split."""
-    heads = [head for scan in labelled for task in scan.tasks if (head := parts.head(task.part))]
+    """Join the shards, one in memory at a time, and give every row its split; the peaks of every scan and split."""
+    heads = [head for scan in labelled for task in scan.tasks if (head := shards.head(task.shard))]
     crops: DTypeLike = np.result_type(*{dtype for rows, dtype in heads if rows} or {np.dtype(np.uint16)})
     summary: dict[str, dict] = {}
     names = tuple(scan.spec.name for scan in labelled)
@@ -151,7 +151,7 @@ def _join(labelled: list[_Labelled], spec: PeakSpec, directory: Path, say: Calla
     with table.writing(directory / "peaks.h5", names, spec.size, spec.shift, crops) as append:
         for scan in labelled:
             counts, bad = np.zeros(len(SPLITS), int), []
-            for rows, patches, skipped in _parts_of(scan, spec):
+            for rows, patches, skipped in _shards_of(scan, spec):
                 append(rows, patches)
                 counts += np.bincount(rows["split"], minlength=len(SPLITS))
                 upstream[scan.spec.name].append(_upstream_peaks(rows))
@@ -169,11 +169,11 @@ def _join(labelled: list[_Labelled], spec: PeakSpec, directory: Path, say: Calla
     return summary
 
 
-def _parts_of(
+def _shards_of(
     scan: _Labelled, spec: PeakSpec
 ) -> Iterator[tuple[NDArray[np.void], NDArray[np.generic], NDArray[np.int64]]]:
     for task in scan.tasks:
-        rows, crops, bad = parts.load(task.part)
+        rows, crops, bad = shards.load(task.shard)
         rows["split"] = scan.splits[rows["frame"]]
         unfit = ~table.trainable(rows, spec.lone)
         if scan.spec.max_residual:

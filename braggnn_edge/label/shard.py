@@ -1,4 +1,4 @@
-"""One unit of labelling: a run of frames of one scan to rows and crops of its peaks, in one part file."""
+"""One unit of labelling: a run of frames of one scan to rows and crops of its peaks, in one shard file."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ from braggnn_edge.simulation import truth
 
 @dataclass(frozen=True)
 class Task:
-    """One unit of work: frames [start, stop) of one scan, to one part file."""
+    """One unit of work: frames [start, stop) of one scan, to one shard file."""
 
     scan: int
     spec: ScanSpec
@@ -28,11 +28,11 @@ class Task:
     data: Path
     folder: Path
     peaks: PeakSpec
-    part: Path
+    shard: Path
 
 
-def label_part(task: Task) -> None:
-    """Write the part file of a task: ``peaks`` (n,), ``crops`` (n, side, side), ``bad_frames``, indices left out.
+def label_shard(task: Task) -> None:
+    """Write the shard file of a task: ``peaks`` (n,), ``crops`` (n, side, side), ``bad_frames``, indices left out.
 
     Rows are in order of frame, row and col, their split is not set yet.
     """
@@ -70,7 +70,7 @@ def label_part(task: Task) -> None:
         spots = np.empty(0, truth.TRUTH_DTYPE) if known is None else truth.of_frame(known, index)
         truth.assign(
             peak, spots, size=size, gain=spec.detector.gain, read_noise=spec.detector.read_noise,
-            saturation=spec.detector.saturation or None, floor=spec.detector.floor or None,
+            saturation=spec.detector.saturation or None, zero_suppression=spec.detector.zero_suppression or None,
         )  # fmt: skip
         rows.append(peak)
         crops.append(peaks.crops(frame, peak["row"], peak["col"], side))
@@ -78,7 +78,7 @@ def label_part(task: Task) -> None:
     all_rows = np.concatenate(rows) if rows else np.zeros(0, PEAK)
     all_crops = np.concatenate(crops) if crops else np.zeros((0, side, side), scan.dtype)
     fits.fill(all_rows, spec.detector)
-    with written_aside(task.part) as aside, aside.open("wb") as stream:
+    with written_aside(task.shard) as aside, aside.open("wb") as stream:
         np.savez(stream, peaks=all_rows, crops=all_crops, bad_frames=np.array(bad, np.int64))
 
 

@@ -1,8 +1,10 @@
 """The tables ``[[scan]]``, ``[peaks]`` and ``[split]``: where frames come from, and how peaks are found and used."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
+from braggnn_edge.core.config import refuse_unused
 from braggnn_edge.core.errors import UserError
 from braggnn_edge.frames.spec import Meaning
 from braggnn_edge.peaks.splits import SPLITS
@@ -16,61 +18,66 @@ SMALLEST_BOX = 8
 class DetectorSpec:
     """What the fit needs to know of the detector.
 
-    gain: counts (ADU) a photon; read_noise: its standard deviation in counts; saturation: counts at and above which
-    a pixel is saturated (0: never); floor: pixels below it were stored as zero by the acquisition (0: none were).
+    It may be left out for a simulated scan: the fit then takes gain, read noise, saturation and threshold from
+    `[scan.simulate]`. Where both are given, gain, read noise and saturation must agree.
     """
 
-    gain: float = 1.0
-    read_noise: float = 1.0
-    saturation: float = 0.0
-    floor: float = 0.0
+    RENAMED: ClassVar[Mapping[str, str]] = {"floor": "zero_suppression"}
+
+    gain: float = 1.0  # counts a photon
+    read_noise: float = 1.0  # standard deviation, counts
+    saturation: float = 0.0  # counts at and above which a pixel is saturated; 0: never
+    zero_suppression: float = 0.0  # pixels below were stored as zero; 0: none were
 
     def __post_init__(self) -> None:
-        if self.gain <= 0 or min(self.read_noise, self.saturation, self.floor) < 0:
-            raise UserError("detector: gain must be positive; read_noise, saturation and floor 0 or more")
+        if self.gain <= 0 or min(self.read_noise, self.saturation, self.zero_suppression) < 0:
+            raise UserError("detector: gain must be positive; read_noise, saturation and zero_suppression 0 or more")
 
 
 @dataclass(frozen=True)
 class ScanSpec:
-    """One ``[[scan]]``: where its frames come from, how peaks are found in it, and what its peaks are used for.
+    """Where the frames of a scan come from, how peaks are found in it, and what its peaks are used for.
 
-    format: "simulated" (see SimulationSpec) or a registered file format with a path (and data set, dark and mask);
-    peaks: an upstream peaks file, checked against the frames (labels are always fitted anew); negative, type_maximum:
-    what raw pixels below zero, and at the largest value of an unsigned type, are (:func:`scan.marks`); on_bad_frame:
-    stop at a frame that cannot be used, or leave it out; background_box: side in px of the boxes in which the local
-    background is found (0: none); threshold: counts above which, over the local background if there is one, a pixel
-    belongs to a peak; sigma: the same in standard deviations of the local noise (0: threshold holds); min_area:
-    pixels of the smallest component that is a peak; max_residual: largest rms residual of the fit over its amplitude
-    (0: any); unsaturated: leave saturated peaks out; use: the splits that it feeds; detector: left out, that of the
-    simulation for a simulated scan.
+    A configuration has one such table for each scan.
     """
 
-    name: str
+    RENAMED: ClassVar[Mapping[str, str]] = {"type_maximum": "overflow_value"}
+
+    name: str  # of the scan; letters, digits, `-`, `_`
+    # `"simulated"`, `"images"`, `"hdf5"`, `"braggnn"` or `"hexrd"` ([formats.md](formats.md))
     format: Literal["simulated", "braggnn", "hexrd", "hdf5", "images"] = "simulated"
-    path: str = ""
-    dataset: str = ""
-    dark: str = ""
-    mask: str = ""
-    peaks: str = ""
-    negative: Meaning = "auto"
-    type_maximum: Meaning = "auto"
-    on_bad_frame: Literal["stop", "skip"] = "stop"
-    background_box: int = 0
+    path: str = ""  # file of a measured scan, or a pattern for a series of image files
+    dataset: str = ""  # 3-D data set inside an HDF5 file; may be left out when there is only one
+    dark: str = ""  # 2-D image that is subtracted: `file.npy`, `file.h5`, `file.h5:data/set` or an image file
+    mask: str = ""  # 2-D image, true or 1 where a pixel is bad
+    peaks: str = ""  # peaks file of the BraggNN project, checked against the frames; labels are fitted anew
+    negative: Meaning = "auto"  # raw pixels below zero are `"bad"`, `"data"`, or what is usual for the format
+    overflow_value: Meaning = "auto"  # the same of the largest value of an unsigned type
+    on_bad_frame: Literal["stop", "skip"] = "stop"  # at a frame that cannot be used: `"stop"`, or `"skip"` it
+    background_box: int = 0  # side of the boxes in which the local background is found, px; 0: none
+    # counts, above the local background if there is one, above which a pixel belongs to a peak
     threshold: float = 150.0
-    sigma: float = 0.0
-    min_area: int = 4
-    max_residual: float = 0.0
-    unsaturated: bool = False
-    use: tuple[str, ...] = ("train", "validation", "test")
-    detector: DetectorSpec = field(default_factory=DetectorSpec)
-    simulate: SimulationSpec = field(default_factory=SimulationSpec)
+    sigma: float = 0.0  # the same in standard deviations of the local noise; 0: `threshold` holds
+    min_area: int = 4  # pixels of the smallest component that is a peak
+    max_residual: float = 0.0  # largest rms residual of the fit over its amplitude; 0: any
+    unsaturated: bool = False  # leave saturated peaks out
+    use: tuple[str, ...] = ("train", "validation", "test")  # parts that the scan feeds
+    detector: DetectorSpec = field(default_factory=DetectorSpec)  # table below
+    simulate: SimulationSpec = field(default_factory=SimulationSpec)  # table below
 
     def __post_init__(self) -> None:
         made = self.simulate
         if self.format == "simulated" and self.detector == DetectorSpec():
-            floor = made.threshold + 0.5 if made.threshold else 0.0
-            same = DetectorSpec(made.gain, made.read_noise, float(made.saturation), floor)
+            zero_suppression = made.threshold + 0.5 if made.threshold else 0.0
+            same = DetectorSpec(made.gain, made.read_noise, float(made.saturation), zero_suppression)
             object.__setattr__(self, "detector", same)
+        if self.format == "simulated":
+            keys = ("dataset", "dark", "mask", "peaks", "negative", "overflow_value", "on_bad_frame")
+            refuse_unused(self, keys, "on a simulated scan")
+        else:
+            refuse_unused(self, ("simulate",), "on a measured scan")
+        if self.sigma:
+            refuse_unused(self, ("threshold",), "beside sigma")
         if (self.format == "simulated") == bool(self.path):
             raise UserError(f"scan {self.name!r}: a measured scan needs a path, a simulated one has none")
         if not self.use or not set(self.use) <= set(SPLITS[:3]) or len(set(self.use)) != len(self.use):
@@ -122,15 +129,12 @@ def check_scans(scans: tuple[ScanSpec, ...], training: bool = True) -> None:
 
 @dataclass(frozen=True)
 class PeakSpec:
-    """size: patch size, odd; shift: px kept around a patch for shifts in training.
+    """The patches that are cut out around peaks, and which peaks are used."""
 
-    lone: train, validate and test on lone peaks alone, those with one maximum in their component and neither another
-        component nor a bad pixel in their patch (:func:`table.trainable`). The others are in the table, fitted where
-        they can be, with the split "excluded".
-    """
-
-    size: int = 11
-    shift: int = 1
+    size: int = 11  # patch side, px, odd
+    shift: int = 1  # px kept around a patch for shifts in training
+    # train and test on peaks with one maximum, and neither another component nor a bad pixel in the patch; the
+    # others are in the table, excluded
     lone: bool = True
 
     def __post_init__(self) -> None:
@@ -142,16 +146,12 @@ class PeakSpec:
 
 @dataclass(frozen=True)
 class SplitSpec:
-    """block: frames (an omega block) that go to one part together; validation, test: shares of the blocks.
+    """How peaks are dealt to training, validation and test: by blocks of frames."""
 
-    guard: frames on both sides of a border between two parts that are left out, since one reflection rocks through
-    several frames; it must be at least the rocking width.
-    """
-
-    block: int = 30
-    validation: float = 0.1
-    test: float = 0.2
-    guard: int = 2
+    block: int = 30  # frames that go to one part together
+    validation: float = 0.1  # share of the blocks
+    test: float = 0.2  # share of the blocks
+    guard: int = 2  # frames left out on both sides of a border
 
     def __post_init__(self) -> None:
         if self.validation <= 0 or self.test < 0 or self.validation + self.test >= 1:

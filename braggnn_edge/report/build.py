@@ -37,7 +37,7 @@ _COPIED: tuple[tuple[str, Any], ...] = (
     ("bit_exact", {}),
     ("layers", []),
     ("hardware", []),
-    ("hostile", None),
+    ("corner_cases", None),
     ("reference_inference", None),
 )
 #: Learning curves by the name of their file, where they are called otherwise.
@@ -157,7 +157,7 @@ def evaluate_run(
     """The content of ``report.json``.
 
     table: the full peak table; predictions: form to offsets (n, 2) px for the rows of ``table.of(TEST)``; results: of
-    the csim stage (``bit_exact``, ``layers``, ``hardware``, and perhaps ``notes``, ``hostile``), perhaps with the
+    the csim stage (``bit_exact``, ``layers``, ``hardware``, and perhaps ``notes``, ``corner_cases``), perhaps with the
     reference stage's document as ``reference_inference``; seconds: wall time of each stage; info: ``name``, ``seed``,
     ``config`` (plain), and where known ``split_by``, ``notes``, ``versions``, ``git_commit``. Raises
     UserError when there is nothing to test on, or predictions do not fit the table.
@@ -218,10 +218,10 @@ def _checked(name: str, given: NDArray[np.floating], count: int) -> Offsets:
 
 
 def _require_float(errors: Mapping[str, Mapping[str, Any]]) -> None:
-    got, rival = errors.get("float", {}).get("p95", math.inf), errors["centre_of_mass"]["p95"]
-    if not got < rival:
+    got, baseline = errors.get("float", {}).get("p95", math.inf), errors["centre_of_mass"]["p95"]
+    if not got < baseline:
         raise UserError(
-            f"the float BraggNN's p95 of {got:.3f} px is not below the centre of mass ({rival:.3f} px): "
+            f"the float BraggNN's p95 of {got:.3f} px is not below the centre of mass ({baseline:.3f} px): "
             "train it longer ([full.loop] max_iterations), or set float_beats_centroid = false in [report]"
         )
 

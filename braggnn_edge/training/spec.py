@@ -11,20 +11,19 @@ PATCH_SIZES = tuple(range(9, 25, 2))
 
 @dataclass(frozen=True)
 class NetworkSpec:
-    """Description of a network.
+    """The layers of a float network. The defaults are the published BraggNN.
 
-    conv: output channels of the 3 x 3 valid convolutions; dense: widths of the hidden dense layers (a last
-    layer of 2 outputs is always added); attention: non-local block after the first convolution; slope: negative
-    slope of every activation (0.01 in the paper, 0.0 is a plain ReLU). Two ways to make the block cheaper, reset where
-    there is none: attention_channels: inside it (0: half of the first convolution's, as published); attention_pool:
-    side of the square windows, side by side, whose maxima its keys and values are (1: every pixel, as published).
+    In the firmware the slope must be 0.0, 0.01 or a power of two; `quant.power_of_two_slope` rounds any other. For the
+    compact network the scenarios set `attention = false` and `slope = 0.0`, which is the smallest.
     """
 
-    conv: tuple[int, ...] = (64, 32, 8)
-    dense: tuple[int, ...] = (16, 8, 4, 2)
-    attention: bool = True
-    slope: float = 0.01
-    attention_channels: int = 0
+    conv: tuple[int, ...] = (64, 32, 8)  # channels of the 3 x 3 convolutions
+    dense: tuple[int, ...] = (16, 8, 4, 2)  # widths of the hidden dense layers
+    attention: bool = True  # non-local block
+    slope: float = 0.01  # of LeakyReLU; 0.0 is a ReLU
+    attention_channels: int = 0  # inside the non-local block; 0: half of the first convolution's, as published
+    # side of the windows whose maxima are the block's keys and values; 1: every position, as published. Divides
+    # the patch's side - 2: 1, 3 or 9 for 11 px
     attention_pool: int = 1
 
     def __post_init__(self) -> None:
@@ -72,20 +71,14 @@ class NetworkSpec:
 
 @dataclass(frozen=True)
 class LoopSpec:
-    """How long and how fast to train.
+    """How long and how fast to train."""
 
-    max_iterations: upper limit, 0 to take the network as it is begun; evaluate_every: iterations between validations
-    (and checkpoints); patience: validations without improvement before stopping early (0: never); learning_rate: of
-    Adam, the peak of it for "one_cycle" (5 % warm-up, cosine to 1 % of the peak); batch: patches an iteration, over all
-    devices.
-    """
-
-    batch: int = 512
-    learning_rate: float = 3e-4
-    schedule: Literal["constant", "one_cycle"] = "constant"
-    max_iterations: int = 80_000
-    evaluate_every: int = 500
-    patience: int = 20
+    batch: int = 512  # patches an iteration, over all devices
+    learning_rate: float = 3e-4  # of Adam; the peak of a one-cycle schedule
+    schedule: Literal["constant", "one_cycle"] = "constant"  # `"constant"` or `"one_cycle"`
+    max_iterations: int = 80_000  # upper limit; 0 takes the network as it is begun, such as an `initial` checkpoint
+    evaluate_every: int = 500  # iterations between validations, which are also checkpoints
+    patience: int = 20  # validations without improvement before stopping; 0: never stops early
 
     def __post_init__(self) -> None:
         if (
@@ -110,26 +103,34 @@ class LoopSpec:
 
 @dataclass(frozen=True)
 class TrainSpec:
-    """One float network and how it is trained.
+    """A float network and how it is trained. The defaults are the paper's recipe: Adam, 3e-4, batches of 512, squared
+    error.
 
-    shift: largest random shift in px (the paper's m); dihedral: random reflections and transpositions besides; huber:
-    corner in px of Huber's loss, which lets crowded peaks weigh less (0: the paper's squared error);
-    precision: "float32", or "bfloat16" for autocast on a GPU; initial: a checkpoint in the upstream form to start
-    from; labels: "best" (the truth of simulated peaks, the fit of measured ones) or "voigt" (the fit of all); seed:
-    added to the run's for the initial weights and the batches alone; loop: see LoopSpec, whose defaults with these are
-    the paper's recipe (Adam 3e-4, batch 512, MSE).
+    The network that goes to the firmware is the compact one, the full one with `qat.network = "full"`, or a circuit.
+    The published head of 16, 8, 4 and 2 units can lose one of the two directions in training ([how
+    often](../explanation/ablation.md)).
     """
 
-    network: NetworkSpec = field(default_factory=NetworkSpec)
-    loop: LoopSpec = field(default_factory=LoopSpec)
-    shift: int = 1
-    dihedral: bool = False
-    huber: float = 0.0
-    precision: Literal["float32", "bfloat16"] = "float32"
-    initial: str = ""
+    network: NetworkSpec = field(default_factory=NetworkSpec)  # table below
+    loop: LoopSpec = field(default_factory=LoopSpec)  # table below
+    shift: int = 1  # largest random shift, px; at most that of `[peaks]`
+    dihedral: bool = False  # random reflections and transpositions besides
+    huber: float = 0.0  # corner of Huber's loss, px; 0: squared error
+    precision: Literal["float32", "bfloat16"] = "float32"  # `"float32"`, or `"bfloat16"` for autocast
+    initial: str = ""  # checkpoint in the upstream form to start from
+    # `"best"`: truth of simulated peaks, fit of measured ones; `"voigt"`: fit of all
     labels: Literal["best", "voigt"] = "best"
-    seed: int = 0
+    seed: int = 0  # added to the run's for the initial weights and the batches of this network alone
 
     def __post_init__(self) -> None:
         if min(self.shift, self.huber, self.seed) < 0:
             raise UserError(f"shift {self.shift}, huber {self.huber} and seed {self.seed} must be 0 or more")
+
+
+def cubic_rise(iteration: int, over: int) -> float:
+    """From 0 to 1 over the first ``over`` iterations, fast at first: the pruning schedule of Zhu and Gupta.
+
+    Source: arXiv:1710.01878.
+    """
+    progress = min(1.0, iteration / max(1, over))
+    return 1 - (1 - progress) ** 3

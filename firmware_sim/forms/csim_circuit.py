@@ -12,7 +12,7 @@ from firmware_sim.forms import csim
 from firmware_sim.forms.chunks import Arrays, Progress, map_chunks
 from firmware_sim.forms.compare import Comparison, compare_chunks, compare_layers, compare_step
 from quant.contract import emulate
-from quant.contract.arithmetic import Codes
+from quant.contract.arithmetic import Codes, checked
 from quant.contract.locator import IntegerLocator
 
 
@@ -104,12 +104,5 @@ def compare_parts(
 def _checked(executable: csim.Executable, circuit: IntegerLocator, counts: NDArray[np.integer]) -> NDArray[np.int64]:
     if executable.project.circuit != circuit.digest:
         raise UserError("the compiled project is not of this circuit; write its project and build it again")
-    found, window = np.asarray(counts), circuit.window
-    if found.shape[1:] != (window, window) or found.dtype.kind not in "iu":
-        raise UserError(f"counts are {found.dtype} of shape {found.shape}, expected integers (n, {window}, {window})")
-    low, high = circuit.normalizer.count_range
-    if found.size and not low <= found.min() <= found.max() <= high:
-        raise UserError(
-            f"counts span {found.min()} to {found.max()}, expected {low} to {high}; make them by its ``counts``"
-        )
-    return np.ascontiguousarray(found, np.int64)
+    side, (low, high) = (circuit.window, circuit.window), circuit.normalizer.count_range
+    return np.ascontiguousarray(checked(counts, side, low, high, "counts", "make them by its ``counts``"), np.int64)

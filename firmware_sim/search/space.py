@@ -14,7 +14,7 @@ from braggnn_edge.peaks.splits import TRAIN, VALIDATION
 from braggnn_edge.peaks.table import PeakTable
 from braggnn_edge.training.model import BraggNN
 from firmware_sim.search.spec import SearchSpec
-from quant.training.circuit_spec import CircuitSpec
+from quant.training.circuit_spec import UNUSED_KEYS, CircuitNetworkSpec, CircuitSpec, FrontEndSpec
 
 #: Of what a study holds: raised when trials of before and after are no longer comparable.
 VERSION = 1
@@ -29,7 +29,7 @@ MEASURE = f"da4ml trace of the whole circuit, {ORDERS} orders, adders of three o
 #: Keys of the circuit, and of its parts, that trials choose.
 _CHOSEN = {
     "": ("float_loop", "loop", "sparsity", "channel_sparsity", "lut_budget"),
-    "front": ("window", "centroid", "bits"),
+    "front_end": ("window", "centroid", "bits"),
     "network": ("conv", "kernel", "dense", "weight_bits", "activation_bits", "widths"),
 }
 #: Keys of :class:`SearchSpec` that leave old trials comparable when they change.
@@ -51,11 +51,14 @@ def choose(trial: Chooser, spec: SearchSpec, circuit: CircuitSpec) -> CircuitSpe
     together know no others. Sizes and budgets are drawn by their logarithm: one channel more counts for less where
     there are many.
     """
-    front = dataclasses.replace(
-        circuit.front,
-        window=trial.suggest_categorical("window", spec.windows),
-        centroid=trial.suggest_categorical("centroid", spec.centroids),
+    window = trial.suggest_categorical("window", spec.windows)
+    centroid = trial.suggest_categorical("centroid", spec.centroids)
+    front_end = dataclasses.replace(
+        circuit.front_end,
+        window=window,
+        centroid=centroid,
         bits=trial.suggest_int("input_bits", *spec.input_bits),
+        **config.without(FrontEndSpec, UNUSED_KEYS[centroid]),
     )
     convolutions = trial.suggest_int("convolutions", *spec.convolutions)
     layers = trial.suggest_int("layers", *spec.layers)
@@ -65,7 +68,7 @@ def choose(trial: Chooser, spec: SearchSpec, circuit: CircuitSpec) -> CircuitSpe
     network = dataclasses.replace(
         circuit.network,
         conv=tuple(channels[:convolutions]),
-        kernel=kernel if convolutions else circuit.network.kernel,
+        kernel=kernel if convolutions else CircuitNetworkSpec.kernel,
         dense=tuple(units[:layers]),
         weight_bits=trial.suggest_int("weight_bits", *spec.weight_bits),
         activation_bits=trial.suggest_int("activation_bits", *spec.activation_bits),
@@ -74,13 +77,13 @@ def choose(trial: Chooser, spec: SearchSpec, circuit: CircuitSpec) -> CircuitSpe
     budget = trial.suggest_int("lut_budget", *spec.lut_budget, log=True)
     return dataclasses.replace(
         circuit,
-        front=front,
+        front_end=front_end,
         network=network,
         float_loop=spec.float_loop,
         loop=spec.loop,
         sparsity=trial.suggest_float("sparsity", *spec.sparsity),
         channel_sparsity=trial.suggest_float("channel_sparsity", *spec.channel_sparsity),
-        lut_budget=budget if trial.suggest_categorical("pressed", spec.pressed) else 0,
+        lut_budget=budget if trial.suggest_categorical("budgeted", spec.budgeted) else 0,
     )
 
 
@@ -89,12 +92,12 @@ def parameters(spec: SearchSpec, circuit: CircuitSpec) -> dict[str, Any] | None:
 
     Parameters of what the circuit has not are those in the middle of their range.
     """
-    front, network = circuit.front, circuit.network
+    front_end, network = circuit.front_end, circuit.network
     wanted = {
-        "window": front.window, "centroid": front.centroid, "input_bits": front.bits,
+        "window": front_end.window, "centroid": front_end.centroid, "input_bits": front_end.bits,
         "convolutions": len(network.conv), "layers": len(network.dense), "kernel": network.kernel,
         "weight_bits": network.weight_bits, "activation_bits": network.activation_bits, "widths": network.widths,
-        "sparsity": circuit.sparsity, "channel_sparsity": circuit.channel_sparsity, "pressed": circuit.lut_budget > 0,
+        "sparsity": circuit.sparsity, "channel_sparsity": circuit.channel_sparsity, "budgeted": circuit.lut_budget > 0,
         **{f"channels_{i + 1}": value for i, value in enumerate(network.conv)},
         **{f"units_{i + 1}": value for i, value in enumerate(network.dense)},
     }  # fmt: skip
@@ -148,7 +151,7 @@ def identity(
     """What two trials must share to be compared: what is chosen from, all that is not chosen, peaks, teacher, seed."""
     space = {key: value for key, value in dataclasses.asdict(spec).items() if key not in _FREE}
     fixed = {key: value for key, value in table_of(circuit).items() if key not in _CHOSEN[""]}
-    for part in ("front", "network"):
+    for part in ("front_end", "network"):
         fixed[part] = {key: value for key, value in fixed[part].items() if key not in _CHOSEN[part]}
     return {
         "version": VERSION, "measure": MEASURE, "seed": seed, "data": peaks_digest(table),

@@ -1,7 +1,8 @@
 """The table ``[search]``."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from braggnn_edge.core.errors import UserError
 from braggnn_edge.training.spec import LoopSpec
@@ -9,50 +10,47 @@ from braggnn_edge.training.spec import LoopSpec
 
 @dataclass(frozen=True)
 class SearchSpec:
-    """How long to search, where trials are kept, and what they may choose from.
+    """How long to search, where trials are kept, and what they may choose from ([search](../how_to/search.md)).
 
-    trials: that have a result or were refused, over all processes; storage: "" for ``search.db`` in the run directory,
-    a database URL, or "journal:PATH" (:mod:`firmware_sim.search.storage`); study: its name there; sampler: "tpe"
-    (tree-structured Parzen estimators), "nsga2" or "random"; seed: added to the run's for what is chosen, not for the
-    training; startup: trials drawn at random before "tpe" learns, and the size of a generation of "nsga2"; float_loop,
-    loop: of the training of a trial, in place of those of the circuit; limit: look-up tables above which a circuit is
-    not traced; map: whether Yosys maps the points of the front as well.
-
-    Choices, any of: windows (px), centroids, kernels (px), widths, pressed (into a budget of look-up tables, or not).
-    Ranges, from lowest to highest: convolutions, channels (of each), layers (hidden dense ones), units (of each),
-    input_bits, weight_bits, activation_bits, sparsity, channel_sparsity, lut_budget; equal ends fix a value. All else
-    is that of the circuit, which is itself the first trial where it lies in the space.
+    Equal ends of a range fix a value. All else is that of `[circuit]`, which is itself the first trial where it lies in
+    the space.
     """
 
-    trials: int = 100
+    RENAMED: ClassVar[Mapping[str, str]] = {"pressed": "budgeted"}
+
+    trials: int = 100  # that have a result or were refused, over all processes
+    # `""`: `search.db` in the run directory; a database URL; `"journal:PATH"` ([search.md](../how_to/search.md))
     storage: str = ""
-    study: str = "search"
+    study: str = "search"  # its name in the storage
+    # `"front"` (changes what is good), `"tpe"`, `"nsga2"` or `"random"`
     sampler: Literal["tpe", "nsga2", "random"] = "tpe"
-    seed: int = 0
-    startup: int = 6
+    seed: int = 0  # added to the run's, for what is chosen, not for the training
+    startup: int = 6  # trials drawn at random first; the generation of `"nsga2"`
+    # of a trial, with defaults of its own below
     float_loop: LoopSpec = field(
         default_factory=lambda: LoopSpec(256, 3e-3, "one_cycle", max_iterations=1500, evaluate_every=1500, patience=0)
     )
+    # of a trial, with defaults of its own below
     loop: LoopSpec = field(
         default_factory=lambda: LoopSpec(256, 2e-3, "one_cycle", max_iterations=2500, evaluate_every=250, patience=0)
     )
-    limit: int = 200_000
-    map: bool = False
-    windows: tuple[int, ...] = (7, 9)
-    centroids: tuple[Literal["squared", "intensity", "none"], ...] = ("squared", "intensity", "none")
-    kernels: tuple[int, ...] = (3,)
-    widths: tuple[Literal["channel", "layer", "fixed"], ...] = ("channel", "layer", "fixed")
-    pressed: tuple[bool, ...] = (True, False)
-    convolutions: tuple[int, int] = (0, 1)
-    channels: tuple[int, int] = (2, 6)
-    layers: tuple[int, int] = (1, 3)
-    units: tuple[int, int] = (6, 48)
-    input_bits: tuple[int, int] = (4, 8)
-    weight_bits: tuple[int, int] = (3, 8)
-    activation_bits: tuple[int, int] = (3, 8)
-    sparsity: tuple[float, float] = (0.0, 0.95)
-    channel_sparsity: tuple[float, float] = (0.0, 0.4)
-    lut_budget: tuple[int, int] = (600, 10_000)
+    limit: int = 200_000  # look-up tables above which a circuit is not traced
+    map: bool = False  # map the points of the front by Yosys as well
+    windows: tuple[int, ...] = (7, 9)  # choices, px
+    centroids: tuple[Literal["squared", "intensity", "none"], ...] = ("squared", "intensity", "none")  # choices
+    kernels: tuple[int, ...] = (3,)  # choices, px
+    widths: tuple[Literal["channel", "layer", "fixed"], ...] = ("channel", "layer", "fixed")  # choices
+    budgeted: tuple[bool, ...] = (True, False)  # whether into a budget of look-up tables: choices
+    convolutions: tuple[int, int] = (0, 1)  # how many, lowest and highest
+    channels: tuple[int, int] = (2, 6)  # of each
+    layers: tuple[int, int] = (1, 3)  # hidden dense ones
+    units: tuple[int, int] = (6, 48)  # of each
+    input_bits: tuple[int, int] = (4, 8)  # lowest and highest
+    weight_bits: tuple[int, int] = (3, 8)  # lowest and highest
+    activation_bits: tuple[int, int] = (3, 8)  # lowest and highest
+    sparsity: tuple[float, float] = (0.0, 0.95)  # lowest and highest
+    channel_sparsity: tuple[float, float] = (0.0, 0.4)  # lowest and highest
+    lut_budget: tuple[int, int] = (600, 10_000)  # lowest and highest
 
     def __post_init__(self) -> None:
         if min(self.trials, self.startup - 1, self.limit, len(self.study)) < 1 or self.seed < 0:
@@ -60,7 +58,7 @@ class SearchSpec:
                 f"search: trials {self.trials} and limit {self.limit} must be positive, startup {self.startup} 2 or "
                 f"more, seed {self.seed} 0 or more, study {self.study!r} not empty"
             )
-        for name in ("windows", "centroids", "kernels", "widths", "pressed"):
+        for name in ("windows", "centroids", "kernels", "widths", "budgeted"):
             values = getattr(self, name)
             if not values or len(set(values)) != len(values):
                 raise UserError(f"search: {name} {values} must be one or more different values")

@@ -230,13 +230,13 @@ def measure(
 
 def described(spec: CircuitSpec) -> str:
     """A circuit in a few words: ``squared, 7 px, conv 4, dense 24-12, bits 6/5/5 channel``."""
-    net, front = spec.network, spec.front
-    centroid = "no centroid" if front.centroid == "none" else front.centroid
+    net, front_end = spec.network, spec.front_end
+    centroid = "no centroid" if front_end.centroid == "none" else front_end.centroid
     shape = [
         f"{kind} {'-'.join(map(str, sizes))}" for kind, sizes in (("conv", net.conv), ("dense", net.dense)) if sizes
     ]
-    bits = f"bits {front.bits}/{net.weight_bits}/{net.activation_bits} {net.widths}"
-    return ", ".join([centroid, f"{front.window} px", *shape, bits])
+    bits = f"bits {front_end.bits}/{net.weight_bits}/{net.activation_bits} {net.widths}"
+    return ", ".join([centroid, f"{front_end.window} px", *shape, bits])
 
 
 @contextlib.contextmanager

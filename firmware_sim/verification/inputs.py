@@ -6,10 +6,10 @@ import numpy as np
 
 from braggnn_edge.peaks.splits import TEST
 from braggnn_edge.peaks.table import PeakTable
-from firmware_sim.verification.vectors import hostile_codes, hostile_counts
+from firmware_sim.verification.vectors import corner_case_codes, corner_case_counts
 from quant.contract.arithmetic import Codes, Format
 from quant.contract.locator import IntegerLocator
-from quant.contract.vectors import hostile_codes as patterns
+from quant.contract.vectors import corner_case_codes as patterns
 from quant.contract.vectors import random_codes
 
 
@@ -17,13 +17,13 @@ from quant.contract.vectors import random_codes
 class Inputs:
     """Whole, saturated counts (m, window, window) and input codes (n, window, window), n >= m: theirs, then bare codes.
 
-    The first ``test`` patches are the test peaks; ``hostile`` counts the corner cases of both kinds.
+    The first ``test`` patches are the test peaks; ``corner_cases`` counts the corner cases of both kinds.
     """
 
     counts: Codes
     codes: Codes
     test: int
-    hostile: int
+    corner_cases: int
 
 
 def inputs(table: PeakTable, locator: IntegerLocator, least: int, seed: int, unrolled: bool) -> Inputs:
@@ -40,8 +40,8 @@ def inputs(table: PeakTable, locator: IntegerLocator, least: int, seed: int, unr
     missing = least - len(order)
     if missing > 0:  # of every brightness
         found.append(random_codes(locator.window, form, missing, rng) >> rng.integers(0, 12, (missing, 1, 1)))
-    corner = [patterns(locator.window, form), locator.normalizer.counts(hostile_counts(locator.window, rng))[0]]
+    corner = [patterns(locator.window, form), locator.normalizer.counts(corner_case_counts(locator.window, rng))[0]]
     counts = np.concatenate([*found, *corner])
-    bare = [] if unrolled else [hostile_codes(locator.window, locator.network.input, rng)]
+    bare = [] if unrolled else [corner_case_codes(locator.window, locator.network.input, rng)]
     codes = np.concatenate([locator.normalizer.codes(counts), *bare])
     return Inputs(counts, codes, int(test.sum()), sum(map(len, [*corner, *bare])))

@@ -7,16 +7,12 @@ from braggnn_edge.core.errors import UserError
 
 @dataclass(frozen=True)
 class CsimSpec:
-    """patches: peaks compared code for code at least, test peaks first, then the others of the scans, then random
-    input; corner cases come on top. chunk: patches of the C simulation at a time. software: patches for QONNX, whose
-    executor takes a millisecond each, 0 for all. netlist: of a circuit, patches of those that the mapped netlist is
-    simulated on, 0 for no netlist.
-    """
+    """How many patches the forms are compared on."""
 
-    patches: int = 20_000
-    chunk: int = 500
-    software: int = 0
-    netlist: int = 1000
+    patches: int = 20_000  # compared code for code in RTL and C simulation at least; corner cases come on top
+    chunk: int = 500  # patches of the C simulation at a time
+    software: int = 0  # of them for QONNX
+    netlist: int = 1000  # of them for the mapped netlist; 0: no synthesis
 
     def __post_init__(self) -> None:
         if self.patches < 1 or self.chunk < 1:

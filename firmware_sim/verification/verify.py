@@ -35,7 +35,7 @@ def work(context: Context, directory: Path) -> None:
     table = load_table(run / "label" / "peaks.h5")
     locator = locators.load(run / "qat" / "locator.json")
     given = inputs(table, locator, spec.patches, context.cfg.seed, unrolled)
-    say(f"  {len(given.codes)} patches, {given.test} of them test peaks, {given.hostile} corner cases")
+    say(f"  {len(given.codes)} patches, {given.test} of them test peaks, {given.corner_cases} corner cases")
     emulated = emulate.run(locator.network, given.codes)
     expected = locator.combined(given.codes, emulated.outputs)
     setting = Setting(
@@ -64,7 +64,7 @@ def work(context: Context, directory: Path) -> None:
         "bit_exact": bit_exact,
         "layers": layer_rows(locator.network, emulated, compared),
         "hardware": [hardware] if hardware else [],
-        "hostile": {"patches": given.hostile},
+        "corner_cases": {"patches": given.corner_cases},
         "first_difference": {name: str(c.first) for name, c in compared.items() if c.first is not None},
     }
     conclude(directory, results, predictions, compared)

@@ -1,9 +1,7 @@
 """The HLS project of a whole circuit: hls4ml's network between our normalizer, centroid and saturated sum."""
 
 import json
-import os
 import re
-import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from braggnn_edge.core.errors import UserError
+from braggnn_edge.core.rundir import written_aside
 from hls.project.layered import CXX_FLAGS, OPTIMIZATION, Project, write_project
 from hls.project.spec import BACKENDS
 from hls.project.targets import target
@@ -20,7 +19,7 @@ from quant.contract import locator as locators
 from quant.contract.arithmetic import Codes, Format
 from quant.contract.block_shift import BlockShift
 from quant.contract.locator import IntegerLocator
-from quant.contract.vectors import hostile_codes
+from quant.contract.vectors import corner_case_codes
 
 
 def write_circuit_project(
@@ -29,7 +28,7 @@ def write_circuit_project(
 ) -> Project:  # fmt: skip
     """Write the HLS project of a circuit whose network is in the QONNX file (:mod:`quant.exchange.circuit_qonnx`).
 
-    patches (n, size, size) are detector values for the golden vectors; hostile counts are added to them.
+    patches (n, size, size) are detector values for the golden vectors; corner-case counts are added to them.
     options: those of :func:`hls.project.layered.write_project`, except its vectors and back ends with a shell of their
     own. The directory must not exist. It appears, complete, only when hls4ml's model was found to be the circuit's
     network; otherwise a UserError says what differs. The same arguments give the same bytes.
@@ -39,9 +38,7 @@ def write_circuit_project(
     if directory.exists():
         raise UserError(f"{directory} exists; remove it or choose another directory for the project")
     counts = golden_counts(circuit, patches)
-    aside = directory.with_name(f".{directory.name}.circuit")
-    shutil.rmtree(aside, ignore_errors=True)
-    try:
+    with written_aside(directory) as aside:
         made = write_project(
             qonnx_path, circuit.network, circuit.normalizer, aside, counts=counts, backend=backend, **options
         )
@@ -53,18 +50,15 @@ def write_circuit_project(
         # What write_project made of the network alone, and the circuit has instead.
         for name in (f"{project.name}_test.cpp", "tb_data/codes_to_outputs.dat"):
             (aside / name).unlink()
-        os.replace(aside, directory)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
     return project
 
 
 def golden_counts(circuit: IntegerLocator, patches: NDArray[np.generic]) -> Codes:
-    """Counts (n, window, window): those of patches (k, size, size), then hostile ones, up to the ends of the range."""
+    """Counts (n, window, window): those of patches (k, size, size), then corner cases, up to the ends of the range."""
     low, high = circuit.normalizer.count_range
     signed = low < 0
     form = Format(high.bit_length() + signed, 0, signed)
-    return np.concatenate([circuit.counts(patches), hostile_codes(circuit.window, form)])
+    return np.concatenate([circuit.counts(patches), corner_case_codes(circuit.window, form)])
 
 
 def _files(circuit: IntegerLocator, project: Project, counts: Codes, style: str) -> dict[str, str]:

@@ -1,8 +1,8 @@
 """The table ``[hls]``: what projects are written, for which boards, with which options."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 from braggnn_edge.core.errors import UserError
 from hls.project.targets import DEFAULT_TARGET, target
@@ -42,50 +42,60 @@ ACCELERATOR = "VivadoAccelerator"
 
 @dataclass(frozen=True)
 class BoardSpec:
-    """The network for a further board.
+    """The network for a further board: a project for each io type in `boards/<target>/`.
 
-    target: as in [hls]; flow: "" for projects like the others, or hls4ml's board flow "VivadoAccelerator"; io_types:
-    some of those of [hls], empty for all; clock_mhz, strategy, reuse, parallel: its own, 0 or "" for that of [hls].
-    With no strategy, reuse and parallel of its own the sources are those of the first projects, byte for byte.
+    With no strategy, reuse and keys_per_cycle of its own the sources are those of the first projects, byte for byte.
     """
 
-    target: str
+    RENAMED: ClassVar[Mapping[str, str]] = {"parallel": "keys_per_cycle"}
+
+    target: str  # a board as in `[hls]`; it may be that of `[hls]` with a `flow`
+    # empty for projects like the others, or `"VivadoAccelerator"`, the board flow of hls4ml, for `zcu102`,
+    # `u280`, `u250` and `pynq-z2`
     flow: str = ""
-    io_types: tuple[str, ...] = ()
-    clock_mhz: float = 0.0
-    strategy: str = ""
+    io_types: tuple[str, ...] = ()  # one project each
+    clock_mhz: float = 0.0  # clock to aim at
+    strategy: str = ""  # `"Latency"` or `"Resource"`
+    # hls4ml's reuse factor, products a multiplier makes: one number, or one a layer: convolutions, hidden dense
+    # layers, last dense layer
     reuse: int | tuple[int, ...] = 0
-    parallel: int = 0
+    # keys of an attention block handled in a cycle ([attention_hls.md](../explanation/attention_hls.md))
+    keys_per_cycle: int = 0
 
     def __post_init__(self) -> None:
         _as_tuple(self, "reuse")
         target(self.target)
-        if self.parallel < 0:
-            raise UserError(f"hls.boards: parallel {self.parallel} must be at least 1, or 0 for that of [hls]")
+        if self.keys_per_cycle < 0:
+            raise UserError(
+                f"hls.boards: keys_per_cycle {self.keys_per_cycle} must be at least 1, or 0 for that of [hls]"
+            )
         if self.flow not in ("", ACCELERATOR):
             raise UserError(f"hls.boards: flow {self.flow!r} is not offered; expected {ACCELERATOR} or nothing")
 
 
 @dataclass(frozen=True)
 class HlsSpec:
-    """The hardware project.
+    """The HLS projects. Those of `target` are the ones that are simulated.
 
-    io_types: of "io_parallel" and "io_stream"; backend: hls4ml's "Vitis" or "Vivado"; target: a board of
-    hls.project.targets; clock_mhz: the clock to aim at; strategy: hls4ml's "Latency" (unrolled) or "Resource"; reuse:
-    its reuse factor, one number for all layers or one for each: convolutions, hidden dense layers, last dense layer;
-    vectors: test peaks whose counts become golden vectors of the test bench, beside the hostile ones; parallel: keys of
-    a non-local block handled in a cycle; boards: further boards.
+    With the Latency strategy a reuse factor may be anything up to the layer's number of weights; it is the initiation
+    interval of the layer's pipeline. With Resource it must cut the layer's weights into equal blocks; others are
+    refused with the nearest that do.
     """
 
-    io_types: tuple[str, ...] = ("io_parallel", "io_stream")
-    backend: str = "Vitis"
-    target: str = DEFAULT_TARGET
-    clock_mhz: float = 200.0
-    strategy: str = "Latency"
+    RENAMED: ClassVar[Mapping[str, str]] = {"parallel": "keys_per_cycle"}
+
+    io_types: tuple[str, ...] = ("io_parallel", "io_stream")  # one project each
+    backend: str = "Vitis"  # `"Vitis"` or `"Vivado"`
+    target: str = DEFAULT_TARGET  # board: `zcu102`, `zcu104`, `u280`, `u250`, `vcu118`, `pynq-z2`
+    clock_mhz: float = 200.0  # clock to aim at
+    strategy: str = "Latency"  # `"Latency"` or `"Resource"`
+    # hls4ml's reuse factor, products a multiplier makes: one number, or one a layer: convolutions, hidden dense
+    # layers, last dense layer
     reuse: int | tuple[int, ...] = 1
-    vectors: int = 200
-    parallel: int = 8
-    boards: tuple[BoardSpec, ...] = ()
+    vectors: int = 200  # test peaks among the golden vectors
+    # keys of an attention block handled in a cycle ([attention_hls.md](../explanation/attention_hls.md))
+    keys_per_cycle: int = 8
+    boards: tuple[BoardSpec, ...] = ()  # further boards, tables below ([hls_backends.md](hls_backends.md))
 
     def __post_init__(self) -> None:
         _as_tuple(self, "reuse")
@@ -106,8 +116,8 @@ class HlsSpec:
         target(self.target)
         if self.vectors < 1:
             raise UserError(f"hls: vectors {self.vectors} must be at least 1")
-        if self.parallel < 1:
-            raise UserError(f"hls: parallel {self.parallel} must be at least 1")
+        if self.keys_per_cycle < 1:
+            raise UserError(f"hls: keys_per_cycle {self.keys_per_cycle} must be at least 1")
         names = [(board.target, board.flow) for board in self.boards]
         if len(set(names)) != len(names) or (self.target, "") in names:
             raise UserError(
@@ -125,11 +135,11 @@ class Settings:
     clock_mhz: float
     strategy: str
     reuse: int | tuple[int, ...]
-    parallel: int
+    keys_per_cycle: int
 
 
 def settings_of(spec: HlsSpec, board: BoardSpec | None = None) -> Settings:
-    first = Settings(spec.backend, spec.target, spec.clock_mhz, spec.strategy, spec.reuse, spec.parallel)
+    first = Settings(spec.backend, spec.target, spec.clock_mhz, spec.strategy, spec.reuse, spec.keys_per_cycle)
     if board is None:
         return first
     return replace(
@@ -139,7 +149,7 @@ def settings_of(spec: HlsSpec, board: BoardSpec | None = None) -> Settings:
         clock_mhz=board.clock_mhz or first.clock_mhz,
         strategy=board.strategy or first.strategy,
         reuse=board.reuse or first.reuse,
-        parallel=board.parallel or first.parallel,
+        keys_per_cycle=board.keys_per_cycle or first.keys_per_cycle,
     )
 
 

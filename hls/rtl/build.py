@@ -29,7 +29,8 @@ def run(spec: RtlSpec, table: PeakTable, source: Path, directory: Path, say: Cal
     for language in spec.languages:
         if not (directory / language).exists():
             write_rtl(
-                circuit, directory / language, counts=patches[chosen], language=language, levels=spec.levels,
+                circuit, directory / language, counts=patches[chosen], language=language,
+                logic_levels=spec.logic_levels,
                 clock_mhz=spec.clock_mhz, target_name=spec.target, limit=spec.limit,
                 effort=Effort(shallow=spec.shallow),
             )  # fmt: skip

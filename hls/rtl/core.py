@@ -28,12 +28,12 @@ _TABLES = {
 _LIBRARY = ("binop", "multiplier", "mux", "negative", "shift_adder")
 
 
-def pipelined(comb: CombLogic, levels: float) -> Pipeline:
-    """Operations cut into stages of at most ``levels`` adders or levels of tables each (hls/rtl/trace_ops.py).
+def pipelined(comb: CombLogic, logic_levels: float) -> Pipeline:
+    """Operations cut into stages of at most ``logic_levels`` adders or levels of tables each (hls/rtl/trace_ops.py).
 
     da4ml's second pass, which searches a smaller cutoff for the same number of stages, would reckon all delays anew.
     """
-    return to_pipeline(comb, levels, retiming=False)
+    return to_pipeline(comb, logic_levels, retiming=False)
 
 
 def bits_in(logic: CombLogic | Pipeline) -> int:

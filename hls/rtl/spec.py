@@ -1,6 +1,8 @@
 """The table ``[rtl]``."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from braggnn_edge.core.errors import UserError
 from hls.project.targets import target
@@ -16,22 +18,18 @@ LIMIT = 200_000
 
 @dataclass(frozen=True)
 class RtlSpec:
-    """The RTL project.
+    """The RTL projects of a circuit."""
 
-    languages: of "verilog" and "vhdl", the first of which is simulated ("verilog" it must be then); levels: adders or
-    levels of look-up tables between two registers, the depth of the pipeline; shallow: whether sums take the fewest
-    levels of adders, for some per cent more look-up tables; clock_mhz: the clock that the constraints
-    ask for; target: a board of hls.project.targets; limit: look-up tables, estimated, above which nothing is unrolled;
-    vectors: test peaks that become golden vectors of the test bench.
-    """
+    RENAMED: ClassVar[Mapping[str, str]] = {"levels": "logic_levels"}
 
-    languages: tuple[str, ...] = ("verilog",)
-    levels: float = DEFAULT_LEVELS
-    shallow: bool = False
-    clock_mhz: float = 400.0
-    target: str = "u280"
-    limit: int = LIMIT
-    vectors: int = 200
+    languages: tuple[str, ...] = ("verilog",)  # `"verilog"`, and `"vhdl"` after it if wanted
+    # adders or levels of look-up tables between two registers: the depth of the pipeline
+    logic_levels: float = DEFAULT_LEVELS
+    shallow: bool = False  # sums take the fewest levels of adders: less latency, some per cent more look-up tables
+    clock_mhz: float = 400.0  # what the constraints ask for
+    target: str = "u280"  # board, as in `[hls]`
+    limit: int = LIMIT  # look-up tables, estimated, above which nothing is unrolled
+    vectors: int = 200  # test peaks among the golden vectors
 
     def __post_init__(self) -> None:
         if not self.languages or self.languages[0] != "verilog" or not set(self.languages) <= set(LANGUAGES):
@@ -41,6 +39,6 @@ class RtlSpec:
             )
         if len(set(self.languages)) != len(self.languages):
             raise UserError("rtl: languages must name each language once")
-        if not self.levels >= 1 or not self.clock_mhz > 0 or min(self.limit, self.vectors) < 1:
-            raise UserError("rtl: levels, limit and vectors must be at least 1, clock_mhz positive")
+        if not self.logic_levels >= 1 or not self.clock_mhz > 0 or min(self.limit, self.vectors) < 1:
+            raise UserError("rtl: logic_levels, limit and vectors must be at least 1, clock_mhz positive")
         target(self.target)

@@ -130,7 +130,10 @@ def load(path: Path) -> IntegerLocator:
                 f"{SCHEMA!r}; make it again with `make qat`"
             )
         return _read(document if "network" in document else _from_network(document, path))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except UserError as error:  # of one of its steps, which does not know the file
+        message = str(error)
+        raise UserError(message if message.startswith(f"{path}: ") else f"{path}: {message}") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise UserError(f"{path}: not a locator file ({error!r}); make it with `make qat`") from error
 
 

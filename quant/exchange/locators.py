@@ -14,7 +14,7 @@ from quant.contract.block_shift import BlockShift
 from quant.contract.locator import IntegerLocator
 from quant.contract.network import IntegerNetwork
 from quant.contract.normalize import Normalizer
-from quant.contract.vectors import hostile_codes, random_codes
+from quant.contract.vectors import corner_case_codes, random_codes
 from quant.exchange.qdq import Target, qdq_model
 
 _CHECKED_PATCHES = 500
@@ -35,8 +35,8 @@ def qdq_locator(
     """The int8 QDQ file of ``integer`` in onnxruntime; the normalizer stays integer arithmetic on the host.
 
     target: see :mod:`quant.exchange.qdq`; device: "cpu", "cuda" or "tensorrt". Integer kernels are used where they give
-    the emulator's codes on hostile and random patches; where they do not (onnxruntime rounds float biases; processors
-    without VNNI may saturate), the file is executed as it is written, in float32, which is exact.
+    the emulator's codes on corner cases and random patches; where they do not (onnxruntime rounds float biases;
+    processors without VNNI may saturate), the file is executed as it is written, in float32, which is exact.
     """
     model = qdq_model(integer, target)
     threads = threads or torch.get_num_threads()
@@ -46,7 +46,7 @@ def qdq_locator(
     def located(codes: NDArray[np.integer]) -> NDArray[np.float32]:
         return opened.run(None, {"codes": codes[:, None].astype(np.uint8)})[0]
 
-    tried = [hostile_codes(integer.size, integer.input)]
+    tried = [corner_case_codes(integer.size, integer.input)]
     tried.append(random_codes(integer.size, integer.input, _CHECKED_PATCHES, np.random.default_rng(0)))
     codes = np.concatenate(tried)
     wanted = integer.output.values(emulate.run(integer, codes).outputs)

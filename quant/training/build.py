@@ -54,7 +54,7 @@ def trained_outputs(context: Context) -> Callable[[Codes], Codes]:
     """The trained network of the stage, in float64: input codes (n, window, window) to its output codes (n, 2)."""
     directory, cfg = context.run / "qat", context.cfg
     if cfg["qat"].network == "circuit":
-        net = compress.load_learned(directory, cfg["circuit"])
+        net = compress.load_mixed_precision(directory, cfg["circuit"])
         return lambda codes: exact_outputs(net, codes)
     quantized = qat.load_quantized(directory, float_network(context), cfg["quant"])
     return lambda codes: eval_exact(quantized, codes)

@@ -22,7 +22,7 @@ from braggnn_edge.training.optimize import optimize, position_loss
 from quant.contract import locator as locators
 from quant.contract.normalize import Normalizer
 from quant.training.export import export_qonnx
-from quant.training.initialize import start
+from quant.training.initialize import initialize
 from quant.training.plan import BitPlan
 from quant.training.qnet import QuantBraggNN, prune, sparsity, train_scales
 from quant.training.spec import QatSpec
@@ -54,7 +54,7 @@ def run(
     torch.manual_seed(seed)
     qnet = QuantBraggNN(float_net.spec, float_net.size, plan)
     sample = values_of(table.of(TRAIN).patches()[: spec.calibration], normalizer, plan)
-    start(qnet, float_net, sample, say)
+    initialize(qnet, float_net, sample, say)
     train_scales(qnet, spec.learn_scales)
 
     patches, offsets = (tensor.numpy() for tensor in held_out.centred())

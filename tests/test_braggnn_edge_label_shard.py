@@ -1,4 +1,4 @@
-"""One part of labelling: joint fits against the truth, what is left out of fits, flags; the table that parts go to."""
+"""One shard of labelling: joint fits against the truth, what is left out of fits, flags; the table they go to."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ import torch
 
 from braggnn_edge.fit.pseudo_voigt import PARAMETERS, render
 from braggnn_edge.frames.formats.braggnn import write_frames
-from braggnn_edge.label.shard import Task, label_part
+from braggnn_edge.label.shard import Task, label_shard
 from braggnn_edge.label.spec import DetectorSpec, PeakSpec, ScanSpec
 from braggnn_edge.peaks import table
 from braggnn_edge.peaks.table import PEAK, Flag, PeakTable
@@ -58,9 +58,9 @@ def rows_of(
             for name in TRUTH_DTYPE.names:
                 file[name] = spots[name]
         spec = ScanSpec(**options)
-    label_part(Task(0, spec, 0, 1, folder, folder, PeakSpec(), folder / "part.npz"))
-    with np.load(folder / "part.npz") as part:
-        return part["peaks"], part["crops"]
+    label_shard(Task(0, spec, 0, 1, folder, folder, PeakSpec(), folder / "shard.npz"))
+    with np.load(folder / "shard.npz") as shard:
+        return shard["peaks"], shard["crops"]
 
 
 def _saved(folder: Path, mask: np.ndarray | None) -> str:
@@ -192,15 +192,15 @@ def _random_table(count: int) -> PeakTable:
 
 
 @pytest.mark.parametrize("step", [1, 999, 1024, 2500])
-def test_the_table_does_not_depend_on_its_parts(tmp_path, step) -> None:
+def test_the_table_does_not_depend_on_its_shards(tmp_path, step) -> None:
     expected = _random_table(2500)
     table.save(expected, tmp_path / "whole.h5")
-    with table.writing(tmp_path / "parts.h5", ("a", "b"), 5, 1, np.uint16) as append:
+    with table.writing(tmp_path / "shards.h5", ("a", "b"), 5, 1, np.uint16) as append:
         for start in range(0, 2500, step):
             append(expected.peaks[start : start + step], expected.crops[start : start + step])
             append(expected.peaks[:0], expected.crops[:0])
-    assert (tmp_path / "parts.h5").read_bytes() == (tmp_path / "whole.h5").read_bytes()
-    found = table.load(tmp_path / "parts.h5")
+    assert (tmp_path / "shards.h5").read_bytes() == (tmp_path / "whole.h5").read_bytes()
+    found = table.load(tmp_path / "shards.h5")
     assert found.peaks.tobytes() == expected.peaks.tobytes()
     assert np.array_equal(found.crops, expected.crops)
     assert (found.scans, found.size, found.shift) == (("a", "b"), 5, 1)
