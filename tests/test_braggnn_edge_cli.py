@@ -119,6 +119,7 @@ def test_second_run_does_nothing_and_a_change_says_why(finished, capsys) -> None
     assert (finished / "runs/tiny/qat.old-1/locator.json").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_same_seed_gives_the_same_bytes(finished, tmp_path) -> None:
     (tmp_path / "tiny.toml").write_text(TINY)
     assert braggnn_edge("train", "--config", str(tmp_path / "tiny.toml"), folder=tmp_path) == 0
@@ -166,6 +167,7 @@ def test_provided_scenarios_are_valid(path, tmp_path) -> None:
         stages.check("qat", Context(cfg, path, tmp_path / "run", 1, print))
 
 
+@pytest.mark.slow
 def test_dead_network_fails_loudly(finished, tmp_path, capsys) -> None:
     (tmp_path / "tiny.toml").write_text(TINY.replace("learning_rate = 1e-2", "learning_rate = 1e-9"))
     assert braggnn_edge("train", "--config", str(tmp_path / "tiny.toml"), folder=tmp_path) == 2
@@ -197,6 +199,7 @@ def test_example_locates_peaks(finished) -> None:
     assert ((found[:, 1:] > 0) & (found[:, 1:] < 256)).all()
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one(finished, tmp_path) -> None:
     (tmp_path / "tiny.toml").write_text(TINY.replace("evaluate_every = 100", "evaluate_every = 5", 1))
     histories = []

@@ -100,6 +100,7 @@ def case(request) -> Case:
     return request.getfixturevalue(request.param)
 
 
+@pytest.mark.slow
 def test_every_code_of_every_layer_and_step_agrees(case, tmp_path):
     outputs, found = simulate(case.executable, case.network, case.codes, workers=1, chunk=60, out_dir=tmp_path)
     reference = emulate.run(case.network, case.codes)
@@ -123,6 +124,7 @@ def test_project_says_what_was_built(case):
     assert shapes == {"io_parallel": published, "io_stream": cheaper}[project.io_type]
 
 
+@pytest.mark.slow
 def test_a_stale_table_is_caught_at_its_step(stream, tmp_path):
     copy = tmp_path / "project"
     shutil.copytree(stream.project, copy)
