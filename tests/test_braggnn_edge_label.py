@@ -14,8 +14,10 @@ from braggnn_edge.frames.formats.braggnn import read_peaks
 from braggnn_edge.frames.scan import open_scan
 from braggnn_edge.label import acquisition, shards
 from braggnn_edge.label import labelling as label
-from braggnn_edge.label.spec import DetectorSpec, PeakSpec, ScanSpec, SplitSpec
+from braggnn_edge.label.spec import DetectorSpec, PeakSpec, ScanSpec, SplitSpec, check_scans
 from braggnn_edge.peaks import table
+from braggnn_edge.peaks.find import is_lone
+from braggnn_edge.peaks.splits import EXCLUDED, TEST, TRAIN
 from braggnn_edge.simulation.simulate import SimulationSpec
 
 SCAN = ScanSpec(
@@ -54,7 +56,7 @@ def test_labels_crops_and_truth_agree(data, tmp_path) -> None:
     assert (np.diff(found.peaks["frame"]) >= 0).all()
     patches = found.patches()
     assert (patches[:, 5, 5] == found.peaks["maximum"]).all()
-    found = found.where(table.trainable(found.peaks, lone=True))
+    found = found.where(is_lone(found.peaks))
     known = found.has("truth") & found.has("voigt")
     assert known.mean() > 0.95
     error = np.linalg.norm((found.offsets("voigt") - found.offsets("truth"))[known], axis=1)
@@ -72,7 +74,7 @@ def test_labels_and_frames_are_a_pair_in_the_upstream_layout(data, tmp_path) -> 
     assert len(pair.peaks) == len(converged)
     assert np.array_equal(pair.peaks["frame"], converged["frame"])
     assert np.array_equal(pair.peaks["row"], converged["voigt_row"].astype(np.float32))
-    assert pair.peaks["valid"][table.trainable(converged, lone=True)].mean() > 0.9
+    assert pair.peaks["valid"][is_lone(converged)].mean() > 0.9
 
 
 def interrupted(data: Path, out: Path, monkeypatch: pytest.MonkeyPatch, after: int) -> list[Path]:
@@ -134,12 +136,12 @@ def test_damaged_shard_that_was_whole_at_the_start_is_removed(data, tmp_path, mo
 
 def test_scan_for_one_part_needs_no_other(data, tmp_path) -> None:
     found = labelled(data, tmp_path / "out", use=("test",))
-    assert set(found.peaks["split"].tolist()) <= {table.TEST, table.EXCLUDED}
-    assert np.array_equal(found.peaks["split"] == table.TEST, table.trainable(found.peaks, lone=True))
+    assert set(found.peaks["split"].tolist()) <= {TEST, EXCLUDED}
+    assert np.array_equal(found.peaks["split"] == TEST, is_lone(found.peaks))
 
 
 def test_part_that_a_scan_feeds_must_have_peaks(data, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(label, "frame_splits", lambda frames, *_: np.full(frames, table.TRAIN, np.uint8))
+    monkeypatch.setattr(label, "frame_splits", lambda frames, *_: np.full(frames, TRAIN, np.uint8))
     with pytest.raises(UserError, match="no peak is in the validation part"):
         labelled(data, tmp_path / "out")
     assert not (tmp_path / "out/peaks.h5").exists()
@@ -166,10 +168,10 @@ def test_skipped_frames_are_counted_and_rows_that_are_not_alone_excluded(data, t
     found = labelled(data, tmp_path / "out", use=("test",))
     assert json.loads((tmp_path / "out/summary.json").read_text())["tiny"]["bad_frames"] == 2
     assert "  tiny: 2 bad frames skipped: 17, 20" in said
-    alone = table.trainable(found.peaks, lone=True)
+    alone = is_lone(found.peaks)
     assert not alone[found.peaks["maxima"] == 2].any()
     assert 0 < alone.sum() < len(alone) / 2
-    assert np.array_equal(found.peaks["split"] == table.EXCLUDED, ~alone)
+    assert np.array_equal(found.peaks["split"] == EXCLUDED, ~alone)
     assert len(read_peaks(tmp_path / "out/tiny_peaks.h5")) == found.peaks["voigt_converged"].sum()
 
 
@@ -187,7 +189,7 @@ def test_progress_is_a_few_lines(monkeypatch) -> None:
 
 def test_selection_by_residual_and_saturation(data, tmp_path) -> None:
     strict = labelled(data, tmp_path / "strict", max_residual=0.02, unsaturated=True)
-    used = strict.peaks[strict.peaks["split"] != table.EXCLUDED]
+    used = strict.peaks[strict.peaks["split"] != EXCLUDED]
     assert 0 < len(used) < len(strict.peaks)
     assert (used["voigt_residual"] < 0.02).all()
     assert not strict.peaks["saturated"].any()
@@ -231,3 +233,25 @@ def test_table_refuses_other_files(tmp_path) -> None:
 def test_senseless_scans_are_refused(changes, message) -> None:
     with pytest.raises(UserError, match=message):
         dataclasses.replace(SCAN, **changes)
+
+
+def test_saturated_peaks_are_in_the_table_but_not_used(data, tmp_path) -> None:
+    lower = dataclasses.replace(SCAN.simulate, saturation=2000)
+    scan = dataclasses.replace(SCAN, detector=dataclasses.replace(SCAN.detector, saturation=2000.0), simulate=lower)
+    (tmp_path / "out").mkdir()
+    label.run((scan,), PeakSpec(), SPLIT, 1, data, data, tmp_path / "out", 1, quiet)
+    found = table.load(tmp_path / "out/peaks.h5").peaks
+    assert found["saturated"].sum() > 5
+    assert (found["split"][found["saturated"]] == EXCLUDED).all()
+
+
+def test_a_detector_that_equals_the_defaults_is_given_all_the_same() -> None:
+    """It was taken for one that is left out, and replaced by the simulation's."""
+    given = ScanSpec("s", detector=DetectorSpec(gain=1.0, read_noise=1.0))
+    assert given.detector.read_noise == 1.0
+    with pytest.raises(UserError, match=r"read_noise = 1\.0 but simulate read_noise = 2\.0"):
+        check_scans((given,), training=False)
+    assert ScanSpec("s").detector == DetectorSpec(1.0, 2.0, 65535.0, 0.0)
+    assert ScanSpec("m", "hdf5", "a.h5").detector == DetectorSpec()
+    same = SimulationSpec(read_noise=1.0)
+    check_scans((ScanSpec("s", detector=DetectorSpec(saturation=65535.0), simulate=same),), training=False)

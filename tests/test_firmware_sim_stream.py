@@ -26,7 +26,7 @@ from quant.exchange.to_qonnx import qonnx_model
 OPTIMIZATION = "-O0"
 SIZE, CHANNELS, PARALLEL = 6, 4, 5
 POSITIONS, GROUPS = 16, 4  # of the block: 4 x 4 positions, 5 keys at a time
-KERNEL = Path(stream.__file__).parents[1] / "hls" / "templates" / "nnet_nonlocal.h"
+KERNEL = Path(__file__).parents[1] / "hls" / "templates" / "nnet_nonlocal.h"
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
 
 

@@ -27,6 +27,7 @@ class Config:
     seed: int
     sections: Mapping[str, Any]
     folder: Path
+    given: frozenset[str] = frozenset()  # the tables that the file holds
 
     def __getitem__(self, section: str) -> Any:
         return self.sections[section]
@@ -62,7 +63,9 @@ def load(path: Path, sections: Mapping[str, Any], renamed: Mapping[str, str] = t
         key: parse(kind, document.get(key, [] if typing.get_origin(kind) is tuple else {}), f"{path}: {key}")
         for key, kind in sections.items()
     }
-    return Config(name, seed, types.MappingProxyType(parsed), _folder(path, document))
+    return Config(
+        name, seed, types.MappingProxyType(parsed), _folder(path, document), frozenset(document) & set(sections)
+    )
 
 
 def folder_of(path: Path) -> Path:

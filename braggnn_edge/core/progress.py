@@ -41,10 +41,10 @@ class Progress:
         left = round(spent / shards * (self.total - self.done)) if shards else 0
         return (
             f"  labelled {self.done} of {self.total} shards, {self.peaks:,} peaks, "
-            f"{(self.peaks - self._first_peaks) / spent:,.0f} peaks/s, {_clock(left)} left"
+            f"{(self.peaks - self._first_peaks) / spent:,.0f} peaks/s, {clock(left)} left"
         )
 
 
-def _clock(seconds: int) -> str:
+def clock(seconds: int) -> str:
     hours, rest = divmod(seconds, 3600)
     return f"{hours}:{rest // 60:02d}:{rest % 60:02d}" if hours else f"{rest // 60}:{rest % 60:02d}"

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from braggnn_edge.core.errors import UserError
 from braggnn_edge.fit import kernel as fit_kernel
-from braggnn_edge.fit.cramer_rao import check_noise, inverse, public_covariance
+from braggnn_edge.fit.cramer_rao import check_noise, deviations, inverse, public_covariance
 from braggnn_edge.fit.initial import bounds, starts
 from braggnn_edge.fit.levenberg_marquardt import Noise
 from braggnn_edge.fit.pseudo_voigt import AMPLITUDE, BACKGROUND, COL, ETA, FWHM_MAJOR, FWHM_MINOR, ROW, TILT, quadrature
@@ -104,7 +104,7 @@ def fit_joint(
     return JointFit(
         parameters=parameters,
         covariance=covariance,
-        sigma=np.sqrt(np.diagonal(covariance, axis1=2, axis2=3)),
+        sigma=deviations(covariance),
         chi2=records.sums[:, 0],
         dof=dof,
         residual=np.sqrt(records.sums[:, 1] / np.maximum(used.sum(axis=(1, 2)), 1))

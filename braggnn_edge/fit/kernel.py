@@ -53,6 +53,8 @@ def solve(
             background they share.
         max_iterations: model evaluations a patch, over both passes (float32, then float64).
         threads: of this call. Results do not depend on it.
+
+    Raises MemoryError when memory is short.
     """
     count, height, width = data.shape
     parameters = start.shape[1]
@@ -68,6 +70,8 @@ def solve(
         low.ctypes.data, high.ctypes.data, start.ctypes.data, max_iterations, threads,
         *(array.ctypes.data for array in outputs), records.converged.ctypes.data,
     )  # fmt: skip
+    if failed == 2:
+        raise MemoryError(f"the compiled fit found no memory for patches of {height} x {width} px; use fewer --workers")
     if failed:
         raise ValueError(f"{parameters} parameters or order {order} are out of the kernel's range")
     records.finished = count

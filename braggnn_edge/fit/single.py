@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from braggnn_edge.core.errors import UserError
 from braggnn_edge.fit import kernel as fit_kernel
-from braggnn_edge.fit.cramer_rao import check_noise, inverse, public_covariance
+from braggnn_edge.fit.cramer_rao import check_noise, deviations, inverse, public_covariance
 from braggnn_edge.fit.initial import bounds, starts
 from braggnn_edge.fit.lanes import LANE_STEP, Queue, Records
 from braggnn_edge.fit.levenberg_marquardt import Noise, evaluate, propose
@@ -282,7 +282,7 @@ def _result(
     """Everything that follows from the solutions; ``used`` and ``below`` (n,) are numbers of pixels."""
     parameters = records.parameters
     covariance = public_covariance(inverse(records.information, records.frozen), parameters)
-    sigma = np.sqrt(np.diagonal(covariance, axis1=1, axis2=2))
+    sigma = deviations(covariance)
     dof = used + below - (~records.frozen).sum(axis=1)
     centre = np.array([shape[0] // 2, shape[1] // 2], dtype=np.float64)
     bounded = (parameters <= low) | (parameters >= high)

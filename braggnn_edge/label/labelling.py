@@ -27,6 +27,7 @@ from braggnn_edge.label.shard import Task
 from braggnn_edge.label.spec import PeakSpec, ScanSpec, SplitSpec
 from braggnn_edge.label.split import frame_splits
 from braggnn_edge.peaks import table
+from braggnn_edge.peaks.find import is_lone
 from braggnn_edge.peaks.splits import EXCLUDED, SPLITS
 
 #: Frames in one unit of work.
@@ -175,7 +176,7 @@ def _shards_of(
     for task in scan.tasks:
         rows, crops, bad = shards.load(task.shard)
         rows["split"] = scan.splits[rows["frame"]]
-        unfit = ~table.trainable(rows, spec.lone)
+        unfit = ~is_lone(rows) if spec.lone else np.zeros(len(rows), bool)
         if scan.spec.max_residual:
             unfit |= ~(rows["voigt_converged"] & (rows["voigt_residual"] < scan.spec.max_residual))
         rows["split"][unfit] = EXCLUDED

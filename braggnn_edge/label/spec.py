@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from braggnn_edge.core.config import refuse_unused
 from braggnn_edge.core.errors import UserError
@@ -12,6 +12,8 @@ from braggnn_edge.simulation.spec import SimulationSpec
 
 #: Smaller boxes than this hold too few pixels beside a peak, px.
 SMALLEST_BOX = 8
+#: A detector that is left out, until the scan's other keys say which one it is.
+_NOT_GIVEN: Any = None
 
 
 @dataclass(frozen=True)
@@ -62,15 +64,17 @@ class ScanSpec:
     max_residual: float = 0.0  # largest rms residual of the fit over its amplitude; 0: any
     unsaturated: bool = False  # leave saturated peaks out
     use: tuple[str, ...] = ("train", "validation", "test")  # parts that the scan feeds
-    detector: DetectorSpec = field(default_factory=DetectorSpec)  # table below
+    detector: DetectorSpec = _NOT_GIVEN  # table below
     simulate: SimulationSpec = field(default_factory=SimulationSpec)  # table below
 
     def __post_init__(self) -> None:
         made = self.simulate
-        if self.format == "simulated" and self.detector == DetectorSpec():
+        if self.detector is None and self.format == "simulated":
             zero_suppression = made.threshold + 0.5 if made.threshold else 0.0
             same = DetectorSpec(made.gain, made.read_noise, float(made.saturation), zero_suppression)
             object.__setattr__(self, "detector", same)
+        elif self.detector is None:
+            object.__setattr__(self, "detector", DetectorSpec())
         if self.format == "simulated":
             keys = ("dataset", "dark", "mask", "peaks", "negative", "overflow_value", "on_bad_frame")
             refuse_unused(self, keys, "on a simulated scan")
@@ -133,8 +137,8 @@ class PeakSpec:
 
     size: int = 11  # patch side, px, odd
     shift: int = 1  # px kept around a patch for shifts in training
-    # train and test on peaks with one maximum, and neither another component nor a bad pixel in the patch; the
-    # others are in the table, excluded
+    # train and test on unsaturated peaks with one maximum, and neither another component nor a bad pixel in the
+    # patch; the others are in the table, excluded
     lone: bool = True
 
     def __post_init__(self) -> None:

@@ -104,17 +104,6 @@ class PeakTable:
         return np.isfinite(self.peaks["truth_row"])
 
 
-def trainable(rows: NDArray[np.void], lone: bool) -> NDArray[np.bool_]:
-    """(n,) the rows of :data:`PEAK` that may go to training, validation and test; the others have split EXCLUDED.
-
-    With ``lone`` those of components with one maximum, and with neither another component nor a bad pixel in the
-    patch; without it, all.
-    """
-    if not lone:
-        return np.ones(len(rows), bool)
-    return (rows["maxima"] == 1) & (rows["neighbours"] == 0) & (rows["masked"] == 0)
-
-
 Append = Callable[[NDArray[np.void], NDArray[np.generic]], None]
 
 

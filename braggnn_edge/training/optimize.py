@@ -1,8 +1,6 @@
 """The training loop, shared by float training and quantization-aware training: resumable to the same weights."""
 
-import contextlib
 import math
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,9 @@ from torch import Tensor, nn
 
 from braggnn_edge.core.errors import UserError
 from braggnn_edge.core.rundir import written_aside
+from braggnn_edge.training.pace import Pace
 from braggnn_edge.training.spec import LoopSpec
+from braggnn_edge.training.team import ranks
 
 
 def position_loss(predicted: Tensor, offsets: Tensor, huber: float) -> Tensor:
@@ -44,7 +44,7 @@ def optimize(
     weights, bit for bit on the same machine and thread count. Under torchrun every rank must call this; gradients
     are averaged, rank 0 validates and writes. Returns the learning curve.
     """
-    rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    rank, world = ranks()
     optimizer = torch.optim.Adam(module.parameters(), lr=spec.learning_rate)
     state = _load(checkpoint)
     history: list[dict[str, float]] = []
@@ -55,6 +55,10 @@ def optimize(
         optimizer.load_state_dict(state["optimizer"])
         history, best, start = state["history"], state["best"], state["iteration"]
         say(f"  continues at iteration {start}")
+    say(
+        f"  at most {spec.max_iterations} iterations of {spec.batch} patches, {_plan(spec)}, on {_where(module, world)}"
+    )
+    pace = Pace(start, spec.max_iterations, say)
     wrapped = nn.parallel.DistributedDataParallel(module) if world > 1 else module
     running, count = 0.0, 0
     iteration = start
@@ -71,6 +75,7 @@ def optimize(
         running, count = running + float(value.detach()), count + 1
         iteration += 1
         if iteration % spec.evaluate_every and iteration < spec.max_iterations:
+            pace.step(iteration)
             continue
         module.eval()
         figures = _evaluated(evaluate, rank, world)
@@ -83,7 +88,9 @@ def optimize(
         if iteration >= settled and figures["score"] < best["score"]:
             copied = {key: item.detach().clone() for key, item in module.state_dict().items()}
             best = {"score": figures["score"], "iteration": iteration, "module": copied}
-        say(f"  iteration {iteration:6d}/{spec.max_iterations}  loss {history[-1]['loss']:.3e}  " + _line(figures))
+        line = f"  iteration {iteration:6d}/{spec.max_iterations}  loss {history[-1]['loss']:.3e}  {_line(figures)}"
+        say(f"{line}  {pace.rate(iteration)}" if len(history) == 1 else line)
+        pace.spoken()
         if rank == 0:
             everything = {
                 "module": module.state_dict(),
@@ -96,6 +103,16 @@ def optimize(
         module.load_state_dict(best["module"])
     module.eval()
     return history
+
+
+def _plan(spec: LoopSpec) -> str:
+    stops = f", stops after {spec.patience} without improvement" if spec.patience else ""
+    return f"a validation every {spec.evaluate_every}{stops}"
+
+
+def _where(module: nn.Module, world: int) -> str:
+    device = next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
+    return f"{device}, {world} processes" if world > 1 else str(device)
 
 
 def _stalled(spec: LoopSpec, history: list[dict[str, float]], best_at: int) -> bool:
@@ -124,16 +141,3 @@ def _load(checkpoint: Path) -> dict[str, Any] | None:
         raise UserError(
             f"checkpoint {checkpoint.name} is damaged ({error}); delete it to train from the start"
         ) from error
-
-
-@contextlib.contextmanager
-def process_group(device: str):
-    """Join the process group of torchrun when there is one (NCCL on GPUs, gloo on CPUs)."""
-    if "WORLD_SIZE" not in os.environ or int(os.environ["WORLD_SIZE"]) == 1:
-        yield
-        return
-    dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
-    try:
-        yield
-    finally:
-        dist.destroy_process_group()

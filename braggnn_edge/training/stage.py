@@ -1,7 +1,8 @@
 """Stages "train" and "compact": the full float BraggNN by the paper's recipe, the compact one for the firmware."""
 
+from braggnn_edge.core.config import Config
 from braggnn_edge.core.errors import UserError
-from braggnn_edge.core.stages import Context, Stage
+from braggnn_edge.core.stages import Context, Stage, resolve
 from braggnn_edge.label.spec import check_scans
 from braggnn_edge.training.spec import TrainSpec
 
@@ -25,6 +26,18 @@ def _check(context: Context, table: str) -> None:
     check_trainable(context)
     context.cfg[table].network.check_patch_size(context.cfg["peaks"].size)
     check_shift(context, table)
+    if context.cfg[table].initial:
+        resolve("braggnn_edge.training.train:check")(context, table)
+
+
+def float_networks(cfg: Config) -> tuple[str, ...]:
+    """The float networks that the command ``train`` makes: the full one, and the compact one where it is asked for.
+
+    It is asked for by a table ``[compact]``, or by one that says what is made of it, ``[qat]``; a configuration with
+    neither is for the float network alone.
+    """
+    wanted = cfg["qat"].network == "compact" and cfg.given & {"compact", "qat"}
+    return ("full", "compact") if wanted else ("full",)
 
 
 TRAIN = Stage(
@@ -36,7 +49,7 @@ TRAIN = Stage(
     needs=lambda cfg: ("label",),
     files="braggnn_edge.training.train:files_full",
     check=lambda context: _check(context, "full"),
-    also=lambda cfg: ("compact",) if cfg["qat"].network == "compact" else (),
+    also=lambda cfg: float_networks(cfg)[1:],
 )
 
 COMPACT = Stage(

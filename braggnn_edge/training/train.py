@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -28,6 +27,8 @@ from braggnn_edge.training.dataset import Batches, Peaks, min_max
 from braggnn_edge.training.model import BraggNN
 from braggnn_edge.training.optimize import optimize, position_loss
 from braggnn_edge.training.spec import NetworkSpec, TrainSpec
+from braggnn_edge.training.stage import float_networks
+from braggnn_edge.training.team import ranks, together
 
 #: A direction along which more than this share of the labels' variance is left in the errors counts as lost, on at
 #: least so many peaks.
@@ -72,20 +73,11 @@ def train_network(
     if spec.shift > table.shift:
         raise UserError(f"{name}: shift {spec.shift} exceeds the margin of {table.shift} px kept around the patches")
     torch.manual_seed(seed)
-    net = (
-        upstream.load_checkpoint(Path(spec.initial), spec.network)
-        if spec.initial
-        else BraggNN(spec.network, table.size)
-    )
-    if net.size != table.size:
-        raise UserError(
-            f"{name}: checkpoint {Path(spec.initial).name} is for patches of {net.size} px, those of this run have "
-            f"{table.size}; set size in [peaks] or leave out initial"
-        )
+    net = check_initial(spec, table.size, name) or BraggNN(spec.network, table.size)
     net = net.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in the stubs
     spec_batch = min(spec.loop.batch, len(train))
     batches = Batches(train, spec_batch, spec.shift, seed, spec.dihedral)
-    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    rank, world = ranks()
 
     def loss(module: nn.Module, iteration: int) -> Tensor:
         patches, offsets = batches(iteration, rank, world)
@@ -104,11 +96,30 @@ def train_network(
     say(
         f"{name}: {sum(p.numel() for p in net.parameters())} parameters, {len(train)} peaks, {len(validation)} held out"
     )
-    history = optimize(net, loss, evaluate, spec.loop, directory / f"{name}.checkpoint", say)
+    history = optimize(net, loss, evaluate, replace(spec.loop, batch=spec_batch), directory / f"{name}.checkpoint", say)
     check_learned(predict(net, patches, device), offsets, name)
     if rank == 0:
         upstream.save_checkpoint(net, directory / f"{name}.pt")
         write_json(directory / f"{name}.json", {"history": history, "spec": _describe(spec), "size": table.size})
+    return net
+
+
+def check_initial(spec: TrainSpec, size: int, name: str) -> BraggNN | None:
+    """The checkpoint that ``initial`` names, a path that can be opened; None where there is none.
+
+    Raises UserError when it is missing, is no checkpoint, or is of other layers or of other patches than ``size`` px.
+    """
+    if not spec.initial:
+        return None
+    path = Path(spec.initial)
+    if not path.is_file():
+        raise UserError(f"{name}: checkpoint {path} does not exist; correct initial, or leave it out")
+    net = upstream.load_checkpoint(path, spec.network)
+    if net.size != size:
+        raise UserError(
+            f"{name}: checkpoint {path.name} is for patches of {net.size} px, those of this run have {size}; set size "
+            "in [peaks] or leave out initial"
+        )
     return net
 
 
@@ -164,8 +175,8 @@ def run(table: PeakTable, name: str, spec: TrainSpec, seed: int, directory: Path
 
     Under torchrun the other processes follow through :func:`assist`.
     """
-    _share(name)
-    net = train_network(spec, table, seed, directory, name, say)
+    with together(name, choose_device()):
+        net = train_network(spec, table, seed, directory, name, say)
     patches, offsets = Peaks.of(table.of(VALIDATION), spec.labels).centred()
     check_directions(predict(net, patches.numpy(), choose_device()), offsets.numpy(), name)
     history = json.loads((directory / f"{name}.json").read_text())["history"]
@@ -173,28 +184,12 @@ def run(table: PeakTable, name: str, spec: TrainSpec, seed: int, directory: Path
     (directory / f"{name}.checkpoint").unlink(missing_ok=True)
 
 
-def assist(run_directory: Path, specs: dict[str, tuple[str, TrainSpec]], seed: int) -> None:
-    """The part of torchrun's processes beyond the first: compute gradients of the networks that it trains.
-
-    specs: network name to its stage and description.
-    """
-    while name := _share(""):
-        stage, spec = specs[name]
-        table = load_table(run_directory / "label" / "peaks.h5")
-        train_network(spec, table, seed, run_directory / f"{stage}.partial", name, lambda _: None)
-
-
-def dismiss() -> None:
-    """Let the processes in :func:`assist` end; called by the first process when it is done."""
-    _share("")
-
-
-def _share(name: str) -> str:
-    """The first process's ``name``, on every process."""
-    shared: list[Any] = [name]
-    if dist.is_initialized():
-        dist.broadcast_object_list(shared, src=0)
-    return shared[0]
+def assist(context: Context, name: str) -> None:
+    """In torchrun's processes beyond the first: compute gradients of the float network that it trains now."""
+    stage = {"full": "train", "compact": "compact"}[name]
+    table = load_table(context.run / "label" / "peaks.h5")
+    spec, directory = spec_of(context, name), context.run / f"{stage}.partial"
+    train_network(spec, table, context.cfg.seed, directory, name, lambda _: None)
 
 
 def spec_of(context: Context, name: str) -> TrainSpec:
@@ -203,9 +198,16 @@ def spec_of(context: Context, name: str) -> TrainSpec:
     return replace(spec, initial=str(resolve_path(spec.initial, context.cfg.folder))) if spec.initial else spec
 
 
+def check(context: Context, name: str) -> None:
+    """Refuse an initial checkpoint that does not fit, before hours are spent on labels."""
+    check_initial(spec_of(context, name), context.cfg["peaks"].size, name)
+
+
 def _work(context: Context, directory: Path, name: str) -> None:
     table = load_table(context.run / "label" / "peaks.h5")
     run(table, name, spec_of(context, name), context.cfg.seed, directory, context.say)
+    if name == "full" and "compact" not in float_networks(context.cfg):
+        context.say("  the compact network is not trained here: the configuration has no [compact] table")
 
 
 def _files(context: Context, name: str) -> tuple[Path, ...]:
