@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from builders import TINY_SCAN
 
 from braggnn_edge import cli
 from braggnn_edge.core import config, stages
@@ -16,27 +17,9 @@ from braggnn_edge.core.digests import sha256
 from braggnn_edge.core.stages import Context
 
 CONFIGS = Path(__file__).parent.parent / "configs"
-TINY = """
-name = "tiny"
-seed = 3
-[[scan]]
-name = "scan"
-threshold = 45.0
-detector = { gain = 1.0, read_noise = 2.0, saturation = 65535.0 }
-[scan.simulate]
-rows = 256
-cols = 256
-frames = 30
-reflections = 700
-heights = [500.0, 20000.0]
-rings = [60.0, 90.0, 115.0]
-window = 27
-[split]
-block = 5
-guard = 1
-validation = 0.2
-test = 0.2
-[full]
+TINY = (
+    TINY_SCAN
+    + """[full]
 network = { conv = [6, 4], dense = [8], attention = true }
 loop = { batch = 64, learning_rate = 5e-3, max_iterations = 300, evaluate_every = 100 }
 [compact]
@@ -56,6 +39,7 @@ vectors = 10
 patches = 300
 chunk = 100
 """
+)
 
 
 def braggnn_edge(*arguments: str, folder: Path) -> int:
@@ -135,6 +119,7 @@ def test_second_run_does_nothing_and_a_change_says_why(finished, capsys) -> None
     assert (finished / "runs/tiny/qat.old-1/locator.json").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_same_seed_gives_the_same_bytes(finished, tmp_path) -> None:
     (tmp_path / "tiny.toml").write_text(TINY)
     assert braggnn_edge("train", "--config", str(tmp_path / "tiny.toml"), folder=tmp_path) == 0
@@ -182,6 +167,7 @@ def test_provided_scenarios_are_valid(path, tmp_path) -> None:
         stages.check("qat", Context(cfg, path, tmp_path / "run", 1, print))
 
 
+@pytest.mark.slow
 def test_dead_network_fails_loudly(finished, tmp_path, capsys) -> None:
     (tmp_path / "tiny.toml").write_text(TINY.replace("learning_rate = 1e-2", "learning_rate = 1e-9"))
     assert braggnn_edge("train", "--config", str(tmp_path / "tiny.toml"), folder=tmp_path) == 2
@@ -213,6 +199,7 @@ def test_example_locates_peaks(finished) -> None:
     assert ((found[:, 1:] > 0) & (found[:, 1:] < 256)).all()
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one(finished, tmp_path) -> None:
     (tmp_path / "tiny.toml").write_text(TINY.replace("evaluate_every = 100", "evaluate_every = 5", 1))
     histories = []

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from builders import linear
 
 from braggnn_edge.core.errors import UserError
 from firmware_sim.forms import csim
@@ -18,19 +19,13 @@ from hls.project.layered import load_project, write_project
 from quant.contract import emulate
 from quant.contract.arithmetic import Format
 from quant.contract.attention import NonLocal, exp_table, reciprocal_table, size_block
-from quant.contract.network import Flatten, IntegerNetwork, Leaky, Linear, Requantize
+from quant.contract.network import Flatten, IntegerNetwork, Leaky, Requantize
 from quant.contract.normalize import Normalizer
 from quant.contract.sizing import size_accumulators
 from quant.exchange.to_qonnx import qonnx_model
 
 CHANNELS = (8, 4)
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
-
-
-def linear(rng: np.random.Generator, name: str, kind: str, shape: tuple[int, ...], frac: int) -> Linear:
-    weight = Format(5, 4, True)
-    codes = rng.integers(weight.low, weight.high, shape, endpoint=True)
-    return Linear(name, kind, codes, weight, rng.integers(-60, 60, shape[0]), Format(1, frac + weight.frac, True))
 
 
 def network(size: int, inner: int, pool: int) -> IntegerNetwork:
@@ -105,6 +100,7 @@ def case(request) -> Case:
     return request.getfixturevalue(request.param)
 
 
+@pytest.mark.slow
 def test_every_code_of_every_layer_and_step_agrees(case, tmp_path):
     outputs, found = simulate(case.executable, case.network, case.codes, workers=1, chunk=60, out_dir=tmp_path)
     reference = emulate.run(case.network, case.codes)
@@ -128,6 +124,7 @@ def test_project_says_what_was_built(case):
     assert shapes == {"io_parallel": published, "io_stream": cheaper}[project.io_type]
 
 
+@pytest.mark.slow
 def test_a_stale_table_is_caught_at_its_step(stream, tmp_path):
     copy = tmp_path / "project"
     shutil.copytree(stream.project, copy)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from builders import TINY_SCAN
 
 from braggnn_edge import cli
 from braggnn_edge.core import config, stages
@@ -25,26 +26,9 @@ from quant.contract.arithmetic import Format
 from quant.contract.locator import IntegerLocator
 from quant.exchange.locators import load_integer_locator
 
-TINY = """
-name = "tiny"
-seed = 3
-[[scan]]
-name = "scan"
-threshold = 45.0
-[scan.simulate]
-rows = 256
-cols = 256
-frames = 30
-reflections = 700
-heights = [500.0, 20000.0]
-rings = [60.0, 90.0, 115.0]
-window = 27
-[split]
-block = 5
-guard = 1
-validation = 0.2
-test = 0.2
-[full]
+TINY = (
+    TINY_SCAN
+    + """[full]
 network = { conv = [6, 4], dense = [16], attention = true }
 loop = { batch = 64, learning_rate = 5e-3, max_iterations = 300, evaluate_every = 100 }
 [qat]
@@ -71,6 +55,7 @@ windows = [5]
 float_loop = { batch = 32, max_iterations = 20, evaluate_every = 20 }
 loop = { batch = 32, max_iterations = 20, evaluate_every = 20 }
 """
+)
 
 
 def braggnn_edge(*arguments: str, folder: Path) -> int:

@@ -1,9 +1,11 @@
 """LeakyReLU of both kinds of slope, a shift and a multiplication, through QONNX, hls4ml and g++ to every code."""
 
+import functools
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import builders
 import numpy as np
 import onnx
 import pytest
@@ -13,7 +15,7 @@ from firmware_sim.forms.compare import simulate
 from hls.project.layered import write_project
 from quant.contract import emulate
 from quant.contract.arithmetic import Format, shift_round
-from quant.contract.network import Flatten, IntegerNetwork, Leaky, Linear, Requantize
+from quant.contract.network import Flatten, IntegerNetwork, Leaky, Requantize
 from quant.contract.normalize import Normalizer
 from quant.contract.sizing import size_accumulators
 from quant.contract.vectors import corner_case_codes, random_codes
@@ -26,10 +28,7 @@ SIZE = 5
 SLOPES = (("shift", 1, 3), ("product", 164, 14))
 
 
-def linear(rng: np.random.Generator, name: str, kind: str, shape: tuple[int, ...], frac: int) -> Linear:
-    weight = Format(5, 4, True)
-    codes = rng.integers(weight.low, weight.high, shape, endpoint=True)
-    return Linear(name, kind, codes, weight, rng.integers(-90, 90, shape[0]), Format(1, frac + weight.frac, True))
+linear = functools.partial(builders.linear, bias=90)
 
 
 def network() -> IntegerNetwork:
@@ -48,6 +47,7 @@ def network() -> IntegerNetwork:
     return size_accumulators(IntegerNetwork(SIZE, Format(8, 8, False), layers))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("io_type", ["io_parallel", "io_stream"])
 def test_every_code_of_both_slopes_agrees(io_type: str, tmp_path: Path) -> None:
     found = network()

@@ -8,12 +8,11 @@ import numpy as np
 import optuna
 import pytest
 import torch
+from builders import sloping_spots
 
 from braggnn_edge.core import config
 from braggnn_edge.core.errors import UserError
 from braggnn_edge.core.stages import tables
-from braggnn_edge.peaks.splits import TRAIN, VALIDATION
-from braggnn_edge.peaks.table import PEAK, PeakTable
 from braggnn_edge.training.spec import LoopSpec
 from firmware_sim.search import figures as search_figures
 from firmware_sim.search import pareto, point_file
@@ -36,20 +35,7 @@ SPEC = SearchSpec(
 CIRCUIT = CircuitSpec(FrontEndSpec(window=5), CircuitNetworkSpec(dense=(4,)))
 
 
-def spots(n: int = 400) -> PeakTable:
-    """Gaussians on a slope that leads their centroids astray, a quarter of them for validation."""
-    rng = np.random.default_rng(5)
-    centre = SIZE // 2 + rng.uniform(-0.5, 0.5, (n, 2))
-    grid = np.arange(SIZE)
-    rows, cols = (np.exp(-((grid[None] - centre[:, axis, None]) ** 2) / 2.0) for axis in (0, 1))
-    peaks = np.zeros(n, PEAK)
-    peaks["truth_row"], peaks["truth_col"] = (centre - SIZE // 2).T
-    peaks["split"] = np.where(np.arange(n) % 4 == 0, VALIDATION, TRAIN)
-    crops = np.round(900 * rows[:, :, None] * cols[:, None, :] + 20 * grid).astype(np.uint16)
-    return PeakTable(peaks, crops, ("scan",), SIZE, 0)
-
-
-TABLE = spots()
+TABLE = sloping_spots(400, SIZE)
 
 
 def test_dominance_by_hand() -> None:

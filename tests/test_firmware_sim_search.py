@@ -13,14 +13,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import optuna
 import pytest
 import torch
+from builders import sloping_spots
 
 from braggnn_edge.core.errors import UserError
-from braggnn_edge.peaks.splits import TRAIN, VALIDATION
-from braggnn_edge.peaks.table import PEAK, PeakTable
 from braggnn_edge.training.spec import LoopSpec
 from firmware_sim.search import pareto
 from firmware_sim.search import storage as search_storage
@@ -42,20 +40,7 @@ SPEC = SearchSpec(
 CIRCUIT = CircuitSpec(FrontEndSpec(window=5), CircuitNetworkSpec(dense=(4,)))
 
 
-def spots(n: int = 400) -> PeakTable:
-    """Gaussians on a slope that leads their centroids astray, a quarter of them for validation."""
-    rng = np.random.default_rng(5)
-    centre = SIZE // 2 + rng.uniform(-0.5, 0.5, (n, 2))
-    grid = np.arange(SIZE)
-    rows, cols = (np.exp(-((grid[None] - centre[:, axis, None]) ** 2) / 2.0) for axis in (0, 1))
-    peaks = np.zeros(n, PEAK)
-    peaks["truth_row"], peaks["truth_col"] = (centre - SIZE // 2).T
-    peaks["split"] = np.where(np.arange(n) % 4 == 0, VALIDATION, TRAIN)
-    crops = np.round(900 * rows[:, :, None] * cols[:, None, :] + 20 * grid).astype(np.uint16)
-    return PeakTable(peaks, crops, ("scan",), SIZE, 0)
-
-
-TABLE = spots()
+TABLE = sloping_spots(400, SIZE)
 
 
 def named(spec: SearchSpec = SPEC, seed: int = 1) -> dict:
@@ -252,6 +237,7 @@ def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
         time.sleep(0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["sqlite", "journal"])
 def test_two_processes_share_a_storage_and_one_is_killed(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: Callable[..., Any]
@@ -353,7 +339,7 @@ def test_another_space_other_peaks_and_another_seed_are_refused(finished, tmp_pa
     with pytest.raises(UserError, match="other values of seed"):
         search_storage.open_study(where, "search", named(seed=2))
     with pytest.raises(UserError, match="other values of the peaks"):
-        search_storage.open_study(where, "search", named() | {"data": peaks_digest(spots(401))})
+        search_storage.open_study(where, "search", named() | {"data": peaks_digest(sloping_spots(401, SIZE))})
     penalized = dataclasses.replace(CIRCUIT, lut_penalty=0.02)
     with pytest.raises(UserError, match=r"other values of \[circuit\] lut_penalty"):
         search_storage.open_study(where, "search", identity(SPEC, penalized, TABLE, None, 1))

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from builders import linear
 
 from braggnn_edge.core.errors import UserError
 from firmware_sim.stream import simulate as stream
@@ -16,7 +17,7 @@ from hls.project.layered import write_project
 from quant.contract import emulate
 from quant.contract.arithmetic import Format
 from quant.contract.attention import exp_table, reciprocal_table, size_block
-from quant.contract.network import Flatten, IntegerNetwork, Layer, Linear, Requantize
+from quant.contract.network import Flatten, IntegerNetwork, Layer, Requantize
 from quant.contract.normalize import Normalizer
 from quant.contract.sizing import size_accumulators
 from quant.contract.vectors import random_codes
@@ -27,12 +28,6 @@ SIZE, CHANNELS, PARALLEL = 6, 4, 5
 POSITIONS, GROUPS = 16, 4  # of the block: 4 x 4 positions, 5 keys at a time
 KERNEL = Path(__file__).parents[1] / "hls" / "templates" / "nnet_nonlocal.h"
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
-
-
-def linear(rng: np.random.Generator, name: str, kind: str, shape: tuple[int, ...], frac: int) -> Linear:
-    weight = Format(5, 4, True)
-    codes = rng.integers(weight.low, weight.high, shape, endpoint=True)
-    return Linear(name, kind, codes, weight, rng.integers(-60, 60, shape[0]), Format(1, frac + weight.frac, True))
 
 
 def block(rng: np.random.Generator, x: Format) -> Layer:

@@ -1,11 +1,13 @@
 """The stage "hls": reuse factors and strategies, further boards, hls4ml's board flow; what is refused."""
 
 import dataclasses
+import functools
 import json
 import shutil
 import subprocess
 from pathlib import Path
 
+import builders
 import numpy as np
 import onnx
 import pytest
@@ -23,7 +25,6 @@ from hls.project.targets import target
 from quant.contract import locator as locators
 from quant.contract.arithmetic import Format
 from quant.contract.attention import exp_table, reciprocal_table, size_block
-from quant.contract.layers import Linear
 from quant.contract.network import Flatten, IntegerNetwork, Requantize
 from quant.contract.normalize import Normalizer
 from quant.contract.sizing import size_accumulators
@@ -35,10 +36,7 @@ needs_compiler = pytest.mark.skipif(
 )
 
 
-def linear(rng: np.random.Generator, name: str, kind: str, shape: tuple[int, ...], frac: int) -> Linear:
-    weight = Format(4, 3, True)
-    codes = rng.integers(weight.low, weight.high, shape, endpoint=True)
-    return Linear(name, kind, codes, weight, rng.integers(-40, 40, shape[0]), Format(1, frac + weight.frac, True))
+linear = functools.partial(builders.linear, bits=4, bias=40)
 
 
 def network() -> IntegerNetwork:
@@ -105,6 +103,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @needs_compiler
 @pytest.mark.parametrize("name", CASES)
 def test_codes_are_the_same_whatever_the_reuse(exported, name, tmp_path):
@@ -234,6 +233,7 @@ def test_all_boards_are_checked_before_the_first_file(exported, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_board_flow_carries_every_code_through_its_axi_stream(stage, exported, tmp_path):
     shutil.copytree(stage / "boards/u280/io_stream-vivadoaccelerator", tmp_path / "io_stream")

@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from builders import spots
 
 from braggnn_edge.core.errors import UserError
 from braggnn_edge.evaluation.metrics import distances
-from braggnn_edge.peaks.splits import TRAIN, VALIDATION
-from braggnn_edge.peaks.table import PEAK, PeakTable
+from braggnn_edge.peaks.splits import VALIDATION
+from braggnn_edge.peaks.table import PeakTable
 from braggnn_edge.training.spec import LoopSpec
 from quant.contract import emulate
 from quant.contract import locator as locators
@@ -35,19 +36,14 @@ SPECS = {
 SHORT = LoopSpec(64, 3e-3, "one_cycle", max_iterations=200, evaluate_every=100, patience=0)
 
 
-def spots(n: int, size: int = 9, shift: int = 0) -> PeakTable:
-    """Gaussians of known centre and a height that varies a thousandfold, a quarter of them for validation."""
-    rng = np.random.default_rng(5)
-    side = size + 2 * shift
-    centre = side // 2 + rng.uniform(-0.5, 0.5, (n, 2))
-    grid = np.arange(side)
-    rows, cols = (np.exp(-((grid[None] - centre[:, axis, None]) ** 2) / 2.0) for axis in (0, 1))
-    peaks = np.zeros(n, PEAK)
-    peaks["truth_row"], peaks["truth_col"] = (centre - side // 2).T
-    peaks["split"] = np.where(np.arange(n) % 4 == 0, VALIDATION, TRAIN)
-    height = 30 * 10 ** rng.uniform(0, 3, n)
-    crops = rng.poisson(height[:, None, None] * rows[:, :, None] * cols[:, None, :] + 20.0)
-    return PeakTable(peaks, crops.astype(np.float64), ("scan",), size, shift)
+def uneven_spots(n: int, shift: int = 0) -> PeakTable:
+    """Spots whose height varies a thousandfold, with the noise of counts."""
+
+    def crops(rng: np.random.Generator, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
+        height = 30 * 10 ** rng.uniform(0, 3, n)
+        return rng.poisson(height[:, None, None] * rows * cols + 20.0).astype(np.float64)
+
+    return spots(n, 9, shift, crops=crops)
 
 
 def disturbed(spec: CircuitNetworkSpec, seed: int = 1) -> MixedPrecisionNetwork:
@@ -165,8 +161,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, CircuitSpec
     spec = CircuitSpec(
         front_end, CircuitNetworkSpec(dense=(8,)), SHORT, SHORT, sparsity=0.5, lut_budget=800, channel_sparsity=0.25
     )
-    compress.run(spots(1000), spec, None, 1, directory, lambda _: None)
-    return directory, spec, spots(1000)
+    compress.run(uneven_spots(1000), spec, None, 1, directory, lambda _: None)
+    return directory, spec, uneven_spots(1000)
 
 
 def test_stage_writes_a_circuit_that_is_better_than_its_centroid(trained) -> None:
@@ -193,7 +189,7 @@ def test_stage_files_are_one_network(trained) -> None:
 
 def test_interrupted_training_goes_on_to_the_same_circuit(tmp_path: Path) -> None:
     spec = CircuitSpec(FrontEndSpec(bits=5), CircuitNetworkSpec(dense=(4,)), SHORT, SHORT, lut_budget=500, sparsity=0.3)
-    table = spots(200)
+    table = uneven_spots(200)
     whole, _, _ = compress.fit(spec, table, None, 1, tmp_path, lambda _: None)
     (again := tmp_path / "again").mkdir()
 
@@ -209,7 +205,7 @@ def test_interrupted_training_goes_on_to_the_same_circuit(tmp_path: Path) -> Non
 
 
 def test_task_targets_are_what_the_centroid_leaves() -> None:
-    table = spots(120, shift=1)
+    table = uneven_spots(120, shift=1)
     task = Task(CircuitSpec(FrontEndSpec(bits=6), shift=1, loop=SHORT), table, 3, None)
     values, target = task.batch(0, rounded=False)
     codes = np.rint(values.numpy()[:, 0] * 64).astype(np.int64)
@@ -226,8 +222,11 @@ def test_wrong_tables_are_refused() -> None:
         (lambda: FrontEndSpec(normalizer="min_max", subtract=True), "subtracts the minimum anyway"),
         (lambda: FrontEndSpec(output_bits=4), "fraction bits, and at least 2 bits more"),
         (lambda: CircuitSpec(sparsity=1.0), "sparsity and channel_sparsity in"),
-        (lambda: Task(CircuitSpec(FrontEndSpec(window=11)), spots(8), 1, None), "does not fit patches of 9 px"),
-        (lambda: Task(CircuitSpec(shift=1), spots(8), 1, None), "exceeds the margin of 0 px"),
+        (
+            lambda: Task(CircuitSpec(FrontEndSpec(window=11)), uneven_spots(8), 1, None),
+            "does not fit patches of 9 px",
+        ),
+        (lambda: Task(CircuitSpec(shift=1), uneven_spots(8), 1, None), "exceeds the margin of 0 px"),
     ):
         with pytest.raises(UserError, match=message):
             made()
@@ -237,7 +236,7 @@ def test_wrong_tables_are_refused() -> None:
 def test_each_loop_of_a_circuit_has_its_own_batch(changed: str) -> None:
     loops = {"float_loop": LoopSpec(batch=32, max_iterations=5), "loop": LoopSpec(batch=32, max_iterations=5)}
     loops[changed] = LoopSpec(batch=48, max_iterations=5)
-    task = Task(CircuitSpec(**loops), spots(200), 1, None)
+    task = Task(CircuitSpec(**loops), uneven_spots(200), 1, None)
     sizes = {"float_loop": len(task.batch(0, rounded=False)[0]), "loop": len(task.batch(0, rounded=True)[0])}
     assert sizes == {name: 48 if name == changed else 32 for name in loops}
     assert not np.array_equal(task.batch(0, rounded=False)[1][:32], task.batch(0, rounded=True)[1][:32])

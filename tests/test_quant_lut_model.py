@@ -57,8 +57,8 @@ def test_prediction_from_the_features_counted_by_hand() -> None:
     """31 operations on digits and 26 bits of sums in the network, and the front end's features."""
     scale, operations, sums = lut_model.NETWORK
     network = math.exp(scale) * 31**operations * 26**sums
-    front = np.dot(lut_model.FRONT_END, (9 * 4 * 3, 9 * 8, 9 * 7, 9 * 10, 72))
-    assert lut_model.predicted_luts(by_hand()) == pytest.approx(network + front, rel=1e-12)  # a few roundings
+    front_end = np.dot(lut_model.FRONT_END, (9 * 4 * 3, 9 * 8, 9 * 7, 9 * 10, 72))
+    assert lut_model.predicted_luts(by_hand()) == pytest.approx(network + front_end, rel=1e-12)  # a few roundings
 
 
 def test_coefficients_are_those_of_the_committed_fit() -> None:

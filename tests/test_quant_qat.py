@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from builders import spots
 
 from braggnn_edge.core.errors import UserError
-from braggnn_edge.peaks.splits import TRAIN, VALIDATION
-from braggnn_edge.peaks.table import PEAK, PeakTable
+from braggnn_edge.peaks.table import PeakTable
 from braggnn_edge.training import train, upstream
 from braggnn_edge.training.model import BraggNN
 from braggnn_edge.training.spec import LoopSpec, NetworkSpec
@@ -28,19 +28,6 @@ torch.set_num_threads(1)
 SIZE = 9
 
 
-def spots(n: int) -> PeakTable:
-    """Gaussians of known centre, a quarter of them for validation."""
-    rng = np.random.default_rng(5)
-    side = SIZE + 2
-    centre = side // 2 + rng.uniform(-1.5, 1.5, (n, 2))
-    grid = np.arange(side)
-    rows, cols = (np.exp(-((grid[None] - centre[:, axis, None]) ** 2) / 2.0) for axis in (0, 1))
-    peaks = np.zeros(n, PEAK)
-    peaks["truth_row"], peaks["truth_col"] = (centre - side // 2).T
-    peaks["split"] = np.where(np.arange(n) % 4 == 0, VALIDATION, TRAIN)
-    return PeakTable(peaks, 1000 * rows[:, :, None] * cols[:, None, :], ("scan",), SIZE, 1)
-
-
 def learned(table: PeakTable) -> BraggNN:
     """A network that has seen the spots for a second."""
     torch.manual_seed(0)
@@ -56,7 +43,7 @@ def learned(table: PeakTable) -> BraggNN:
 
 
 def test_a_checkpoint_is_taken_as_it_is(tmp_path: Path) -> None:
-    table = spots(200)
+    table = spots(200, SIZE, 1, reach=1.5)
     net = learned(table)
     upstream.save_checkpoint(net, tmp_path / "given.pt")
     none = LoopSpec(max_iterations=0)
@@ -78,8 +65,9 @@ def test_a_lost_direction_is_refused() -> None:
     assert train.unexplained(np.zeros((10, 2)), offsets[:10]) == 0.0
 
 
+@pytest.mark.slow
 def test_stage_fine_tunes_a_network_with_attention(tmp_path: Path) -> None:
-    table = spots(200)
+    table = spots(200, SIZE, 1, reach=1.5)
     net = learned(table)
     loop = LoopSpec(batch=32, learning_rate=1e-3, max_iterations=6, evaluate_every=3, patience=0)
     plan = BitPlan(power_of_two_slope=True)
