@@ -223,13 +223,14 @@ def resolve_path(text: str, folder: Path) -> Path:
 def refuse_unused(table: Any, keys: tuple[str, ...], why: str) -> None:
     """Raise UserError where one of the keys differs from its default although it has no effect.
 
-    table: a dataclass, already made; why: ends the sentence "KEY = VALUE has no effect ...".
+    table: a dataclass, already made; why: ends the sentence "KEY = VALUE has no effect ..." (of a table no value).
     """
     for field in dataclasses.fields(table):
         value = getattr(table, field.name)
         default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
         if field.name in keys and value != default:
-            raise UserError(f"{field.name} = {_plain(value)} has no effect {why}; leave it out")
+            said = "" if dataclasses.is_dataclass(value) else f" = {value}"
+            raise UserError(f"{field.name}{said} has no effect {why}; leave it out")
 
 
 def without(table: Any, keys: tuple[str, ...]) -> dict[str, Any]:

@@ -75,6 +75,8 @@ class ScanSpec:
             object.__setattr__(self, "detector", same)
         elif self.detector is None:
             object.__setattr__(self, "detector", DetectorSpec())
+        if (self.format == "simulated") == bool(self.path):
+            raise UserError(f"scan {self.name!r}: a measured scan needs a path, a simulated one has none")
         if self.format == "simulated":
             keys = ("dataset", "dark", "mask", "peaks", "negative", "overflow_value", "on_bad_frame")
             refuse_unused(self, keys, "on a simulated scan")
@@ -82,8 +84,6 @@ class ScanSpec:
             refuse_unused(self, ("simulate",), "on a measured scan")
         if self.sigma:
             refuse_unused(self, ("threshold",), "beside sigma")
-        if (self.format == "simulated") == bool(self.path):
-            raise UserError(f"scan {self.name!r}: a measured scan needs a path, a simulated one has none")
         if not self.use or not set(self.use) <= set(SPLITS[:3]) or len(set(self.use)) != len(self.use):
             raise UserError(f"scan {self.name!r}: use {self.use} must name some of {', '.join(SPLITS[:3])}, each once")
         if not self.name or not all(c.isalnum() or c in "-_" for c in self.name):

@@ -46,7 +46,8 @@ class IntegerLocator:
     provenance: Mapping[str, Any] = field(default_factory=dict, compare=False)  # plain data; computes nothing
 
     def __post_init__(self) -> None:
-        if self.size % 2 == 0 or self.window % 2 == 0 or not 1 <= self.window <= self.size:
+        part = self.window != self.size  # of the patch; whole patches may have any size
+        if part and (self.size % 2 == 0 or self.window % 2 == 0 or not 1 <= self.window < self.size):
             raise UserError(f"locator: window {self.window} of patches of {self.size} px; expected odd, not larger")
         bits, expected = self.normalizer.bits, self.network.input
         if self.network.size != self.window or (expected.bits, expected.frac, expected.signed) != (bits, bits, False):
