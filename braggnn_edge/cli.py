@@ -4,16 +4,15 @@ Nothing is imported here that is slow to load: help and a misspelt key are answe
 """
 
 import argparse
-import errno
 import os
 import sys
 from collections.abc import Sequence
-from concurrent.futures import BrokenExecutor
 from pathlib import Path
 
 from braggnn_edge.core import config, stages
 from braggnn_edge.core.errors import UserError
 from braggnn_edge.core.machine import available_cores
+from braggnn_edge.core.outcome import exit_status
 from braggnn_edge.core.rundir import locked
 from braggnn_edge.core.stages import Context
 
@@ -67,8 +66,10 @@ def _run(arguments: argparse.Namespace) -> None:
         )
     cfg = config.load(arguments.config, stages.tables(), stages.RENAMED_TABLES)
     name = arguments.run or cfg.name
-    if name != Path(name).name or name.startswith("."):
-        raise UserError(f"run name {name!r} is not a folder name; use letters, digits, '-' and '_'")
+    if name != Path(name).name or name.startswith(".") or len(name.encode()) > config.LONGEST_NAME:
+        raise UserError(
+            f"run name {name!r} is not a folder name; use letters, digits, '-' and '_', at most {config.LONGEST_NAME}"
+        )
     run = arguments.runs / name
     context = Context(cfg, arguments.config, run, arguments.workers, _say, arguments.scheduler)
     stages.check(arguments.command, context)
@@ -102,31 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"braggnn-edge: error: {words[0]} is now part of {new}; use `braggnn-edge {new}`", file=sys.stderr)
         return 2
     arguments = _parser().parse_args(words)
-    try:
-        _run(arguments)
-    except UserError as error:
-        # Messages that quote a compiler or a library hold line breaks.
-        print(f"braggnn-edge: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except BrokenExecutor:
-        print(
-            "braggnn-edge: error: a worker process was killed, most likely for lack of memory; what is finished is "
-            "kept: run the same command again with fewer --workers",
-            file=sys.stderr,
-        )
-        return 2
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        print(
-            "braggnn-edge: error: the disk is full; what is finished is kept: make room and run the same command again",
-            file=sys.stderr,
-        )
-        return 2
-    except KeyboardInterrupt:
-        print("braggnn-edge: interrupted; run the same command again to continue", file=sys.stderr)
-        return 130
-    return 0
+    return exit_status(lambda: _run(arguments), "braggnn-edge")
 
 
 if __name__ == "__main__":

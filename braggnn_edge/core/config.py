@@ -22,6 +22,9 @@ from braggnn_edge.core.errors import UserError
 #: The type of a key that holds the path of a file: absolute ones are those of one machine, and no part of a result.
 FilePath = Annotated[str, "path of a file"]
 
+#: Longest name of a scan or a run, bytes: files are named after it, with more behind, and most systems take 255.
+LONGEST_NAME = 200
+
 _WORDS = {int: "integer", float: "number", str: "text", bool: "true or false"}
 
 
@@ -60,8 +63,11 @@ def load(path: Path, sections: Mapping[str, Any], renamed: Mapping[str, str] = t
         if key not in known:
             raise UserError(f"{path}: unknown key {key!r}; valid keys are {', '.join(known)}")
     name = parse(str, document.get("name", path.stem), f"{path}: name")
-    if not name or not all(c.isalnum() or c in "-_." for c in name) or name.startswith("."):
-        raise UserError(f"{path}: name {name!r} is not a folder name; use letters, digits, '-', '_' and '.'")
+    usable = name and all(c.isalnum() or c in "-_." for c in name) and not name.startswith(".")
+    if not usable or len(name.encode()) > LONGEST_NAME:
+        raise UserError(
+            f"{path}: name {name!r} is not a folder name; use letters, digits, '-', '_' and '.', at most {LONGEST_NAME}"
+        )
     seed = parse(int, document.get("seed", 1), f"{path}: seed")
     if not 0 <= seed < 2**32:
         raise UserError(f"{path}: seed {seed} is out of range; expected 0 to {2**32 - 1}")

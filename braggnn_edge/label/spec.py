@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-from braggnn_edge.core.config import FilePath, refuse_unused
+from braggnn_edge.core.config import LONGEST_NAME, FilePath, refuse_unused
 from braggnn_edge.core.errors import UserError
 from braggnn_edge.frames.spec import Meaning
 from braggnn_edge.peaks.splits import SPLITS
@@ -86,8 +86,11 @@ class ScanSpec:
             refuse_unused(self, ("threshold",), "beside sigma")
         if not self.use or not set(self.use) <= set(SPLITS[:3]) or len(set(self.use)) != len(self.use):
             raise UserError(f"scan {self.name!r}: use {self.use} must name some of {', '.join(SPLITS[:3])}, each once")
-        if not self.name or not all(c.isalnum() or c in "-_" for c in self.name):
-            raise UserError(f"scan name {self.name!r} is not a file name; use letters, digits, '-' and '_'")
+        usable = self.name and all(c.isalnum() or c in "-_" for c in self.name)
+        if not usable or len(self.name.encode()) > LONGEST_NAME:
+            raise UserError(
+                f"scan name {self.name!r} is not a file name; use letters, digits, '-' and '_', at most {LONGEST_NAME}"
+            )
         if self.min_area < 1 or self.max_residual < 0:
             raise UserError(f"scan {self.name!r}: min_area must be 1 or more, max_residual 0 or more")
         if self.background_box < 0 or 0 < self.background_box < SMALLEST_BOX:
