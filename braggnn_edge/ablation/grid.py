@@ -93,7 +93,7 @@ def train_member(
     network = dataclasses.replace(spec.network, attention=variant.attention)
     training = TrainSpec(network=network, loop=spec.loop, shift=variant.shift)
     try:
-        train_network(training, table, seed, directory, name, say)
+        train_network(training, table, seed, directory, name, say, trainings=1, directions=False)
     except UserError as error:
         if not _trained_through(checkpoint, spec.loop):
             raise

@@ -68,14 +68,18 @@ class BraggNN(nn.Module):
         """Type of the weights."""
         return next(self.parameters()).dtype
 
-    def forward(self, x: Tensor) -> Tensor:
+    def features(self, x: Tensor) -> Tensor:
+        """What the dense layers receive for patches (n, 1, size, size): (n, conv[-1] * side * side)."""
         x = self.cnn_layers[0](x)  # (n, conv[0], size-2, size-2)
         if self.spec.attention:
             x = self.nlb(x)  # before the activation, as published
-        x = self.cnn_layers[1:](x)  # (n, conv[-1], side, side)
+        return self.cnn_layers[1:](x).flatten(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.features(x)
         # Positions need more than bfloat16's 8 bits: under autocast the dense layers stay in float32.
         with torch.autocast(x.device.type, enabled=False):
-            return self.dense_layers(x.flatten(1).to(self.dtype))
+            return self.dense_layers(x.to(self.dtype))
 
 
 def pooled(x: Tensor, pool: int) -> Tensor:

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-from braggnn_edge.core.config import FilePath
+from braggnn_edge.core.config import FilePath, refuse_unused
 from braggnn_edge.core.errors import UserError
 
 PATCH_SIZES = tuple(range(9, 25, 2))
@@ -109,7 +109,7 @@ class TrainSpec:
 
     The network that goes to the firmware is the compact one, the full one with `qat.network = "full"`, or a circuit.
     The published head of 16, 8, 4 and 2 units can lose one of the two directions in training ([how
-    often](../explanation/ablation.md)).
+    often](../explanation/ablation.md)). Such a network is trained again from other initial weights, three times in all.
     """
 
     network: NetworkSpec = field(default_factory=NetworkSpec)  # table below
@@ -119,6 +119,9 @@ class TrainSpec:
     huber: float = 0.0  # corner of Huber's loss, px; 0: squared error
     precision: Literal["float32", "bfloat16"] = "float32"  # `"float32"`, or `"bfloat16"` for autocast
     initial: FilePath = ""  # checkpoint in the upstream form to start from
+    # biases of the dense layers at the start: `"published"`, which is 0, or `"linear"`, so that no unit is dead and the
+    # answer is the centre pixel
+    initialize: Literal["published", "linear"] = "published"
     # `"best"`: truth of simulated peaks, fit of measured ones; `"voigt"`: fit of all
     labels: Literal["best", "voigt"] = "best"
     seed: int = 0  # added to the run's for the initial weights and the batches of this network alone
@@ -126,6 +129,8 @@ class TrainSpec:
     def __post_init__(self) -> None:
         if min(self.shift, self.huber, self.seed) < 0:
             raise UserError(f"shift {self.shift}, huber {self.huber} and seed {self.seed} must be 0 or more")
+        if self.initial:
+            refuse_unused(self, ("initialize",), "beside initial")
 
 
 def cubic_rise(iteration: int, over: int) -> float:

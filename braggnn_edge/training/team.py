@@ -144,3 +144,11 @@ def _status(error: BaseException) -> int:
 def ranks() -> tuple[int, int]:
     """This process among those that train together now, and their number: (0, 1) without others."""
     return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+
+
+def agreed(text: str) -> str:
+    """The first process's ``text``, on every process of a process group."""
+    shared: list[str] = [text]
+    if dist.is_initialized():
+        dist.broadcast_object_list(shared, src=0)
+    return shared[0]
