@@ -2,7 +2,7 @@
 
     python benchmarks/smoke_seeds.py FOLDER
 
-runs configs/smoke.toml and configs/smoke_circuit.toml with seeds 0 to 9 in FOLDER and writes benchmarks/smoke_seeds.json
+runs configs/smoke.toml and configs/smoke_circuit.toml with seeds 0 to 9 in FOLDER, and writes smoke_seeds.json
 after each run. A run that is in the output is not made again; the folder of a finished run is removed.
 """
 
