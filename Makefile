@@ -1,30 +1,54 @@
 # Every stage of the chain as a target; `make` alone shows them.
 CFG ?= configs/demo.toml
 RUN ?=
-PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3.11)
+SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-STAGES := data label train qat circuit hls csim rtl rtlsim search pareto reference report
 RUN_OPTION = $(if $(RUN),--run $(RUN))
+
+# stages: written by `python -m braggnn_edge.listing`
+STAGES := data label train qat hls rtl csim reference report search pareto ablation
+define_data = simulate the simulated scans; check and describe the measured ones
+define_label = find peaks, fit pseudo-Voigts, cut patches, split
+define_train = train the full float BraggNN, and the compact network where it goes to the firmware
+define_qat = quantization-aware training of the firmware's network, layers or circuit
+define_hls = hls4ml projects with exact types, test bench and golden vectors
+define_rtl = RTL project of a circuit: pipelined core, stream interface, constraints, scripts, test bench
+define_csim = compare all forms code for code: quantized network, QONNX, C simulation; RTL and netlist of a circuit
+define_reference = firmware against float networks, labels and truth; every form of inference against float64
+define_report = report.json and report.html
+define_search = trials of circuits in a storage that many processes and machines may share
+define_pareto = the Pareto front of a search: picture, configuration and circuit of every point
+define_ablation = the full network with and without attention and random shifts, over several seeds
+# end of stages
+
+# The newest Python that the pinned packages have wheels for. The first that runs is taken; PYTHON=... names another.
+PYTHONS := python3.14 python3.13 python3.12 python3.11 python3 python
+SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))
+PYTHON ?= $(firstword $(foreach one,$(PYTHONS),$(if $(shell $(one) -c '$(SUPPORTED)' 2>/dev/null && echo yes),$(one))))
 
 # Waiting threads sleep: spinning ones slow the small networks several times when another program uses the cores.
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo $(STAGES) ablation test check docs clean
+.PHONY: help demo $(STAGES) test quick check docs clean
 
 help: ## show this help
 	@echo "BraggNN Edge: detector frames to a bit-exact FPGA firmware project"
 	@echo
-	@grep -hE '^[a-z$$(). A-Z]+:.*## ' $(MAKEFILE_LIST) | sed -e 's/$$(STAGES)/data label train qat circuit hls csim rtl rtlsim search pareto reference report/' \
-	  | awk -F ':.*## ' '{printf "  make %-80s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@echo
+	@echo "One stage of a scenario, after those that it needs:"
+	@$(foreach one,$(STAGES),printf '  make %-10s %s\n' '$(one)' "$(define_$(one))";)
 	@echo
 	@echo "  CFG=configs/NAME.toml  the scenario (now $(CFG)); RUN=name  the run's folder in runs/"
 
 $(READY): pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null \
-	  || { echo "Python 3.11 is needed; install it or name it: make PYTHON=/path/to/python3.11"; exit 2; }
+	@$(or $(PYTHON),false) -c '$(SUPPORTED)' 2>/dev/null || { echo "Python 3.11 to 3.14 is needed; found" \
+	  "$(or $(PYTHON),none of $(PYTHONS)). Install one, or name it: make PYTHON=/path/to/python3.13"; exit 2; }
+	@echo "environment: $$($(PYTHON) --version), in $(VENV)"
+	@cmp -s <($(BIN)/python --version 2>&1) <($(PYTHON) --version 2>&1) || rm -rf $(VENV)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --editable '.[test,dev]'
 	@touch $@
@@ -32,15 +56,16 @@ $(READY): pyproject.toml
 demo: $(READY) ## the whole chain on a small simulated scan, to runs/demo/report/report.html
 	$(BIN)/braggnn-edge report --config configs/demo.toml $(RUN_OPTION)
 
-$(STAGES): $(READY) ## one stage, after the ones it needs
+$(STAGES): $(READY)
 	$(BIN)/braggnn-edge $@ --config $(CFG) $(RUN_OPTION)
 
 ablation: CFG = configs/ablation.toml
-ablation: $(READY) ## the paper's ablations, about an hour on one core, to runs/ablation/ablation
-	$(BIN)/braggnn-edge ablation --config $(CFG) $(RUN_OPTION)
 
 test: $(READY) ## the test suite
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -q
+
+quick: $(READY) ## the test suite without the slow tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -q -m 'not slow'
 
 $(VENV)/.docs: $(READY)
 	$(BIN)/python -m pip install --quiet --editable '.[docs]'

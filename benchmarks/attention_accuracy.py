@@ -17,7 +17,8 @@ from attention_matrix import commit, versions
 from braggnn_edge.core.errors import UserError
 from braggnn_edge.core.rundir import write_json
 from braggnn_edge.evaluation.metrics import PERCENTILES, distances, summary
-from braggnn_edge.peaks.table import TEST, load
+from braggnn_edge.peaks.splits import TEST
+from braggnn_edge.peaks.table import load
 from braggnn_edge.training.train import load_network, predict
 from quant.contract import network
 from quant.exchange.locators import integer_locator
@@ -29,7 +30,7 @@ def measure(run: Path) -> dict[str, Any]:
     """One run: errors of both networks to truth and fit, and the distance between the two."""
     test = load(run / "label" / "peaks.h5").of(TEST)
     patches = test.patches()
-    path = run / "qat" / "integer.json"
+    path = run / "qat" / "locator.json"
     before = predict(load_network(run / "train", "full"), patches)
     after = integer_locator(network.load(path), network.load_normalizer(path)).locate(patches)
     found: dict[str, Any] = {"peaks": len(patches), "commit": commit()}

@@ -10,12 +10,13 @@ import torch
 from numpy.typing import NDArray
 
 from braggnn_edge.core import config
+from braggnn_edge.core.digests import sha256
 from braggnn_edge.core.errors import UserError
-from braggnn_edge.core.rundir import sha256
 from braggnn_edge.peaks import table
-from braggnn_edge.peaks.table import TEST, PeakTable
-from braggnn_edge.training.model import NetworkSpec
-from firmware_sim.verification.vectors import hostile_codes, hostile_counts
+from braggnn_edge.peaks.splits import TEST
+from braggnn_edge.peaks.table import PeakTable
+from braggnn_edge.training.spec import NetworkSpec
+from firmware_sim.verification.vectors import corner_case_codes, corner_case_counts
 from quant.contract import network
 from quant.contract.arithmetic import Codes
 from quant.contract.attention import NonLocal
@@ -49,15 +50,15 @@ def load_forms(run: Path) -> Forms:
         state = torch.load(qat / "quantized.pt", map_location="cpu", weights_only=True)
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{run.name}: no finished qat stage ({error!r}); run `braggnn-edge qat` first") from error
-    integer = network.load(qat / "integer.json")
+    integer = network.load(qat / "locator.json")
     plan = config.parse(BitPlan, settings, f"{run.name}: quant")
     quantized = QuantBraggNN(description(integer), integer.size, plan)
     quantized.load_state_dict(state)
-    files = "".join(sha256(qat / name) for name in ("quantized.pt", "model.onnx", "integer.json"))
+    files = "".join(sha256(qat / name) for name in ("quantized.pt", "model.onnx", "locator.json"))
     digest = hashlib.sha256(files.encode()).hexdigest()
     return Forms(
         run.name, table.load(run / "label" / "peaks.h5"), plan, quantized.eval(), integer,
-        network.load_normalizer(qat / "integer.json"), qat / "model.onnx", digest,
+        network.load_normalizer(qat / "locator.json"), qat / "model.onnx", digest,
     )  # fmt: skip
 
 
@@ -104,7 +105,7 @@ def simulated_patches(forms: Forms, wanted: int) -> NDArray[np.generic]:
     return found
 
 
-def matrix_codes(forms: Forms, measured: PeakTable, patches: int, hostile: int) -> tuple[Codes, dict[str, int]]:
+def matrix_codes(forms: Forms, measured: PeakTable, patches: int, corner_cases: int) -> tuple[Codes, dict[str, int]]:
     """Input codes of the matrix, and how many are of which kind."""
     rng = np.random.default_rng(SEED)
     real = measured.where(measured_rows(measured)).patches()
@@ -115,11 +116,11 @@ def matrix_codes(forms: Forms, measured: PeakTable, patches: int, hostile: int) 
         )
     to_codes = forms.normalizer.codes
     size = forms.integer.size
-    bad = [to_codes(hostile_counts(size, rng)), hostile_codes(size, forms.integer.input, rng, count=100)]
+    bad = [to_codes(corner_case_counts(size, rng)), corner_case_codes(size, forms.integer.input, rng, count=100)]
     everything = np.concatenate(bad)
     parts = {
         "simulated": to_codes(simulated_patches(forms, patches - patches // 2)),
         "measured": to_codes(real[spread(len(real), patches // 2)]),
-        "hostile": everything[spread(len(everything), hostile)],
+        "corner_cases": everything[spread(len(everything), corner_cases)],
     }
     return np.concatenate(list(parts.values())), {name: len(part) for name, part in parts.items()}

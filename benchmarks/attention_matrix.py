@@ -5,7 +5,7 @@
 
 For each run (its qat stage finished): the quantized network in float64, QONNX as executed by qonnx, and the C
 simulation of a project generated and compiled for every io type and parallelism, each against the integer emulator.
-Patches: half simulated peaks, the test split first; half measured ones; and hostile ones. On --traced of them, spread
+Patches: half simulated peaks, the test split first; half measured ones; and corner cases. On --traced of them, spread
 over all three kinds, every code of every layer and of every step inside the block is compared, on the others the
 result. Then one long run of simulated peaks alone: --long patches of --long-bits, io_stream.
 
@@ -32,14 +32,16 @@ from typing import Any
 import numpy as np
 from attention_forms import SEED, Forms, load_forms, matrix_codes, simulated_patches, spread
 
+from braggnn_edge.core.digests import sha256
 from braggnn_edge.core.errors import UserError
-from braggnn_edge.core.rundir import sha256, write_json
+from braggnn_edge.core.rundir import write_json
 from braggnn_edge.peaks import table
-from braggnn_edge.peaks.table import TEST
+from braggnn_edge.peaks.splits import TEST
 from firmware_sim.forms import csim
 from firmware_sim.forms.chunks import Progress, map_chunks
 from firmware_sim.forms.compare import Comparison, simulate
-from hls.project.layered import IO_TYPES, write_project
+from hls.project.layered import write_project
+from hls.project.spec import IO_TYPES
 from quant.contract import emulate
 from quant.contract.arithmetic import Codes
 from quant.exchange.execute import run_qonnx
@@ -110,7 +112,7 @@ def software_forms(forms: Forms, codes: Codes, work: Path, say: Callable[[str], 
 
 
 def hardware_form(
-    forms: Forms, codes: Codes, io: str, parallel: int, options: argparse.Namespace, work: Path,
+    forms: Forms, codes: Codes, io: str, keys_per_cycle: int, options: argparse.Namespace, work: Path,
     say: Callable[[str], None],
 ) -> dict[str, Any]:  # fmt: skip
     """One project generated, compiled and run; its codes against the emulator's."""
@@ -119,7 +121,7 @@ def hardware_form(
     if not (work / "project").exists():
         write_project(
             forms.qonnx, forms.integer, forms.normalizer, work / "project",
-            counts=forms.peaks.of(TEST).patches()[:20], io_type=io, parallel=parallel,
+            counts=forms.peaks.of(TEST).patches()[:20], io_type=io, keys_per_cycle=keys_per_cycle,
         )  # fmt: skip
     ledger.add("generate")
     executable = csim.build(work / "project", work / "build", optimization=f"-O{options.optimization}")
@@ -204,7 +206,7 @@ class Matrix:
         found = work(self.options.work / digest, lambda text: print(f"{name}: {text}", flush=True))
         made = head | {"identity": digest, "git_commit": commit()} | found
         # A cell of other patches or of another run makes way.
-        same = ("bits", "set", "form", "io", "parallel")
+        same = ("bits", "set", "form", "io", "keys_per_cycle")
         self.document["cells"] = [cell for cell in cells if any(cell.get(k) != made.get(k) for k in same)] + [made]
         write_json(self.path, self.document)
         print(f"{name}: {found['wrong']} patches differ", flush=True)
@@ -217,25 +219,31 @@ def run(options: argparse.Namespace) -> int:
     runs = {bits: load_forms(path) for bits, path in options.run}
     measured = table.load(options.measured / "label" / "peaks.h5" if options.measured.is_dir() else options.measured)
     sets = [
-        ("matrix", bits, *matrix_codes(forms, measured, options.patches, options.hostile), options.parallel, options.io)
+        (
+            "matrix",
+            bits,
+            *matrix_codes(forms, measured, options.patches, options.corner_cases),
+            options.keys_per_cycle,
+            options.io,
+        )
         for bits, forms in runs.items()
     ]
     if options.long and options.long_bits in runs:
         forms = runs[options.long_bits]
         codes = forms.normalizer.codes(simulated_patches(forms, options.long))
         sets.append(
-            ("long", options.long_bits, codes, {"simulated": len(codes)}, [options.long_parallel], ["io_stream"])
+            ("long", options.long_bits, codes, {"simulated": len(codes)}, [options.long_keys_per_cycle], ["io_stream"])
         )
-    for name, bits, codes, kinds, parallels, ios in sets:
+    for name, bits, codes, kinds, rates, ios in sets:
         forms = runs[bits]
         head = {"bits": bits, "set": name, "run": forms.name, "patches": kinds}
         identity = [forms.digest, hashlib.sha256(codes.tobytes()).hexdigest()]
         matrix.cell(head | {"form": "software"}, identity, partial(software_forms, forms, codes))
-        for parallel, io in itertools.product(parallels, ios):
+        for keys_per_cycle, io in itertools.product(rates, ios):
             matrix.cell(
-                head | {"form": "csim", "io": io, "parallel": parallel},
-                [*identity, kernel, io, parallel, options.traced, options.optimization],
-                partial(hardware_form, forms, codes, io, parallel, options),
+                head | {"form": "csim", "io": io, "keys_per_cycle": keys_per_cycle},
+                [*identity, kernel, io, keys_per_cycle, options.traced, options.optimization],
+                partial(hardware_form, forms, codes, io, keys_per_cycle, options),
             )
     cells = matrix.document["cells"]
     steps = sum(cell["every_step"]["wrong_codes"] for cell in cells if "every_step" in cell)
@@ -251,7 +259,9 @@ def markdown(cells: list[dict[str, Any]]) -> str:
         "|" + "---|" * 6,
     ]
     for cell in sorted(cells, key=lambda c: (c["set"] != "matrix", -c["bits"], c["form"] != "software")):
-        form = f"csim {cell['io']}, parallel {cell['parallel']}" if cell["form"] == "csim" else "quantized, QONNX"
+        form = "quantized, QONNX"
+        if cell["form"] == "csim":
+            form = f"csim {cell['io']}, keys per cycle {cell['keys_per_cycle']}"
         steps = cell.get("every_step", {"codes": "", "wrong_codes": ""})
         row = (cell["bits"], form, sum(cell["patches"].values()), sum(cell["wrong"].values()))
         lines.append("| " + " | ".join(map(str, (*row, steps["codes"], steps["wrong_codes"]))) + " |")
@@ -276,13 +286,13 @@ def main() -> int:
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "attention_matrix.json")
     parser.add_argument("--work", type=Path, required=True, help="folder for projects, programs and finished chunks")
     parser.add_argument("--patches", type=int, default=1000)
-    parser.add_argument("--hostile", type=int, default=100)
+    parser.add_argument("--corner-cases", type=int, default=100)
     parser.add_argument("--traced", type=int, default=1100, help="patches of which every step is compared")
     parser.add_argument("--io", type=lambda text: text.split(","), default=list(IO_TYPES))
-    parser.add_argument("--parallel", type=_integers, default=[1, 8, 32])
+    parser.add_argument("--keys-per-cycle", type=_integers, default=[1, 8, 32])
     parser.add_argument("--long", type=int, default=20_000, help="patches of the long run; 0: none")
     parser.add_argument("--long-bits", type=int, default=8)
-    parser.add_argument("--long-parallel", type=int, default=8)
+    parser.add_argument("--long-keys-per-cycle", type=int, default=8)
     parser.add_argument("--optimization", type=int, default=1, help="g++'s -O1; projects themselves say -O2")
     parser.add_argument("--processes", type=int, default=2)
     try:

@@ -39,7 +39,8 @@ from braggnn_edge.core.errors import UserError
 from braggnn_edge.core.rundir import write_json
 from braggnn_edge.evaluation.figures import BLUE, GREEN, INK, ORANGE, RED, drawn, log_ticks
 from braggnn_edge.evaluation.metrics import distances
-from braggnn_edge.peaks.table import TEST, PeakTable
+from braggnn_edge.peaks.splits import TEST
+from braggnn_edge.peaks.table import PeakTable
 from braggnn_edge.training.model import pooled
 from quant.contract.arithmetic import Codes, Format
 from quant.contract.tables import difference_frac, exp_table, leading_bits, reciprocal_table

@@ -28,7 +28,7 @@ SEARCHED = 3
 
 def measure(project: Path, build_dir: Path, patches: int, seeds: int, in_flight: int, workers: int) -> dict[str, Any]:
     """Simulate, compare, search; raises UserError if a schedule deadlocks or a code differs."""
-    net = network.load(project / "integer.json")
+    net = network.load(project / "locator.json")
     codes = random_codes(net.size, net.input, patches, np.random.default_rng(0))
     expected = emulate.run(net, codes).outputs
     seconds = {}
@@ -64,7 +64,7 @@ def measure(project: Path, build_dir: Path, patches: int, seeds: int, in_flight:
     return {
         "patches": patches,
         "size": net.size,
-        "parallel": program.project.parallel,
+        "keys_per_cycle": program.project.keys_per_cycle,
         "stalls": list(STALLS),
         "schedules": schedules,
         "in_flight": in_flight,

@@ -18,18 +18,18 @@ from braggnn_edge.evaluation.estimators import ESTIMATORS
 from braggnn_edge.evaluation.evaluate import reference_of
 from braggnn_edge.evaluation.metrics import summary
 from braggnn_edge.peaks import table
-from braggnn_edge.peaks.table import TEST
+from braggnn_edge.peaks.splits import TEST
 from hls.rtl.core import pipelined
-from hls.rtl.project import DEFAULT_LEVELS
+from hls.rtl.spec import DEFAULT_LEVELS
 from hls.rtl.synthesis import mapped_luts
 from hls.rtl.trace import PARTS, trace
-from quant.contract import circuit as circuits
+from quant.contract import locator as locators
 from quant.contract.lut_model import predicted_luts
 
 
 def row(run: Path) -> dict[str, Any]:
     """Everything of one run."""
-    made = circuits.load(run / "circuit/circuit.json")
+    made = locators.load(run / "qat/locator.json")
     test = table.load(run / "label/peaks.h5").of(TEST)
     kind = reference_of(test)
     test = test.where(test.has(kind))

@@ -89,7 +89,9 @@ def seconds(work: Callable[[], Any], best: float = np.inf) -> float:
     return min(best, time.process_time() - start)
 
 
-def compare(frames: list[np.ndarray], threshold: int, options: dict[str, float], floor: float | None) -> dict:
+def compare(
+    frames: list[np.ndarray], threshold: int, options: dict[str, float], zero_suppression: float | None
+) -> dict:
     """Times a frame, and their ratio; stops when the two do not find the same."""
     ours = theirs = fits = np.inf
     components = lone = 0
@@ -108,7 +110,7 @@ def compare(frames: list[np.ndarray], threshold: int, options: dict[str, float],
     for _ in range(REPEAT):
         ours = seconds(lambda: [arrays(frame, threshold, options) for frame in frames], ours)
         theirs = seconds(lambda: [loop(frame, threshold) for frame in frames], theirs)
-        fits = seconds(lambda: fit(stack, read_noise=2.0, floor=floor, threads=1), fits)
+        fits = seconds(lambda: fit(stack, read_noise=2.0, zero_suppression=zero_suppression, threads=1), fits)
     count = len(frames)
     return {
         "shape": list(frames[0].shape), "frames": count, "components_per_frame": round(components / count, 1),

@@ -3,8 +3,8 @@
     python benchmarks/fits.py --output benchmarks/fits.json          (needs the extra: pip install -e '.[benchmark]')
     python benchmarks/fits.py --device cuda --output fits_gpu.json   (ours alone, on a GPU)
 
-Isolated peaks of known truth, pixel-integrated at order 8, Poisson noise; every rival has the same cores and the same
-patches (a part of them, where it is slow), in one run, rounds interleaved. Rivals:
+Isolated peaks of known truth, pixel-integrated at order 8, Poisson noise; every baseline has the same cores and the
+same patches (a part of them, where it is slow), in one run, rounds interleaved. Baselines:
 
 scipy, 7 parameters    scipy.optimize.least_squares, default Jacobian and options, an untilted profile sampled at pixel
                        centres, unweighted: the plain fit of a notebook, and the cheapest to evaluate
@@ -17,7 +17,6 @@ import argparse
 import json
 import math
 import multiprocessing
-import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -28,6 +27,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
+from braggnn_edge.core.machine import available_cores
 from braggnn_edge.core.rundir import write_json
 from braggnn_edge.fit.cramer_rao import position_bound
 from braggnn_edge.fit.pseudo_voigt import PARAMETERS, pixel_means, quadrature, render
@@ -96,7 +96,7 @@ def ours(patches: Array, threads: int) -> Array:
 
 def midas_native(patches: Array, batch: int = 512) -> Array:
     """midas-peakfit's lm_solve on its own model, pixels as coordinates."""
-    from midas_peakfit import LMConfig, lm_solve  # noqa: PLC0415  # an optional rival
+    from midas_peakfit import LMConfig, lm_solve  # noqa: PLC0415  # an optional baseline
 
     out = []
     rows, cols = (torch.from_numpy(a.ravel()) for a in (ROW, COL))
@@ -172,7 +172,7 @@ def midas_generic(patches: Array, batch: int = 128) -> Array:
 
 
 def shared(function: Callable[[Array], Array], patches: Array, pool: ProcessPoolExecutor, processes: int) -> Array:
-    """``function`` on as many processes of one thread as there are cores: faster than threads for every rival."""
+    """``function`` on as many processes of one thread as there are cores: faster than threads for every baseline."""
     return np.concatenate(list(pool.map(function, np.array_split(patches, processes))))
 
 
@@ -203,19 +203,19 @@ def compare(arguments: argparse.Namespace) -> dict[str, object]:
     few, some = arguments.peaks // 50, arguments.peaks // 20
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(threads, context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        rivals: dict[str, tuple[Callable[[Array], Array], int]] = {
+        baselines: dict[str, tuple[Callable[[Array], Array], int]] = {
             "ours": (lambda p: ours(p, threads), len(patches)),
             "scipy, 7 parameters": (lambda p: shared(all_seven, p, pool, threads), few),
             "scipy, our model": (lambda p: shared(all_eight, p, pool, threads), few),
             "midas lm_solve": (lambda p: shared(midas_native, p, pool, threads), some),
             "midas lm_solve_generic": (lambda p: shared(midas_generic, p, pool, threads), some),
         }
-        rates: dict[str, list[float]] = {name: [] for name in rivals}
+        rates: dict[str, list[float]] = {name: [] for name in baselines}
         found: dict[str, Array] = {}
-        for function, _ in rivals.values():
+        for function, _ in baselines.values():
             function(patches[:64])  # processes started, libraries loaded, the kernel compiled
         for number in range(rounds):
-            for name, (function, count) in rivals.items():
+            for name, (function, count) in baselines.items():
                 began = time.perf_counter()
                 found[name] = function(patches[:count])
                 rates[name].append(count / (time.perf_counter() - began))
@@ -225,11 +225,11 @@ def compare(arguments: argparse.Namespace) -> dict[str, object]:
         name: {
             "fits_per_second": round(median[name], 1),
             "ours_is_faster_by": round(median["ours"] / median[name], 1),
-            "peaks": rivals[name][1],
+            "peaks": baselines[name][1],
             # Everybody's error on the peaks that everybody fitted.
             "error_px": errors(found[name][:few], truth[:few]),
         }
-        for name in rivals
+        for name in baselines
     }
 
 
@@ -303,7 +303,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peaks", type=int, default=100_000)
     parser.add_argument("--largest", type=int, default=10_000_000, help="of the scaling table (default: %(default)s)")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--threads", type=int, default=available_cores())
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--output", type=Path, required=True)

@@ -31,7 +31,8 @@ from braggnn_edge.core.errors import UserError
 from braggnn_edge.locate.fused import multiplications
 from braggnn_edge.locate.locator import Locator, float_locator
 from braggnn_edge.training import train
-from braggnn_edge.training.model import BraggNN, NetworkSpec
+from braggnn_edge.training.model import BraggNN
+from braggnn_edge.training.spec import NetworkSpec
 from quant.contract import network
 from quant.exchange.locators import integer_locator, qdq_locator
 from quant.exchange.qdq import TARGETS
@@ -95,10 +96,10 @@ def on_cpu(run: Path | None, threads: int, rounds: int) -> dict[str, Any]:
     """Rates and ratios of all forms on the CPU."""
     given = patches(POOL)
     nets = networks(run)
-    rivals = {}
+    baselines = {}
     for batch in EAGER_BATCHES:
-        rivals[batch] = float_locator(nets["full"], "eager")
-        rivals[batch].batch = batch
+        baselines[batch] = float_locator(nets["full"], "eager")
+        baselines[batch].batch = batch
     contenders: dict[str, tuple[Locator, dict[str, Any]]] = {}
     for name, net in nets.items():
         reference = float_locator(net, "torch", precision="float64").locate(given[:4096])
@@ -106,31 +107,31 @@ def on_cpu(run: Path | None, threads: int, rounds: int) -> dict[str, Any]:
             locator = float_locator(net, backend, precision=precision, threads=threads)
             entry = {"network": name, **described(locator, locator.locate(given[:4096]), reference)}
             contenders[f"{name} {backend} {precision}"] = (locator, entry)
-    if run is not None and (run / "qat/integer.json").exists():
-        integer = network.load(run / "qat/integer.json")
-        normalizer = network.load_normalizer(run / "qat/integer.json")
+    if run is not None and (run / "qat/locator.json").exists():
+        integer = network.load(run / "qat/locator.json")
+        normalizer = network.load_normalizer(run / "qat/locator.json")
         emulator = integer_locator(integer, normalizer)
         reference = emulator.locate(given[:4096])
         forms = [qdq_locator(integer, normalizer, target, threads=threads) for target in TARGETS]
         for locator in (emulator, *forms):
             entry = {"network": "integer", **described(locator, locator.locate(given[:4096]), reference)}
             contenders[f"integer {locator.name}"] = (locator, entry)
-    rival_rates: dict[int, list[float]] = {batch: [] for batch in EAGER_BATCHES}
+    baseline_rates: dict[int, list[float]] = {batch: [] for batch in EAGER_BATCHES}
     rates: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(rounds):
-        for batch, rival in rivals.items():
+        for batch, baseline in baselines.items():
             used = given[:2048]
-            rival_rates[batch].append(len(used) / timed(lambda r=rival, u=used: r.locate(u)))
+            baseline_rates[batch].append(len(used) / timed(lambda r=baseline, u=used: r.locate(u)))
         for name, (locator, entry) in contenders.items():
             used = given if entry["network"] == "compact" else given[:4096]
             rates[name].append(len(used) / timed(lambda c=locator, u=used: c.locate(u)))
-    medians = {batch: float(np.median(values)) for batch, values in rival_rates.items()}
+    medians = {batch: float(np.median(values)) for batch, values in baseline_rates.items()}
     best = max(medians, key=lambda batch: medians[batch])
     rows = []
     for name, (_, entry) in contenders.items():
         entry["patches_per_s"] = round(float(np.median(rates[name])))
         for key, batch in (("ratio_to_eager_best_batch", best), ("ratio_to_eager_batch_512", 512)):
-            ratios = np.array(rates[name]) / np.array(rival_rates[batch])
+            ratios = np.array(rates[name]) / np.array(baseline_rates[batch])
             entry[key] = round(float(np.median(ratios)), 2)
         rows.append(entry)
     return {
@@ -140,9 +141,9 @@ def on_cpu(run: Path | None, threads: int, rounds: int) -> dict[str, Any]:
         "eager_patches_per_s": {str(batch): round(value) for batch, value in medians.items()},
         "eager_best_batch": best,
         "multiplications": {
-            "published": multiplications(nets["full"].spec, 11, folded=False),
-            "published, multiplied out": multiplications(nets["full"].spec, 11, folded=True),
-            "compact": multiplications(nets["compact"].spec, 11, folded=True),
+            "published": multiplications(nets["full"].spec, 11, fused=False),
+            "published, multiplied out": multiplications(nets["full"].spec, 11, fused=True),
+            "compact": multiplications(nets["compact"].spec, 11, fused=True),
         },
         "forms": rows,
     }
@@ -195,7 +196,7 @@ def on_cuda(run: Path | None, peak_tflops: float, rounds: int) -> dict[str, Any]
     rows = []
     for name, net in nets.items():
         reference = float_locator(net, "torch", precision="float64").locate(host[:4096])
-        operations = 2 * multiplications(net.spec, net.size, folded=True) * len(host)
+        operations = 2 * multiplications(net.spec, net.size, fused=True) * len(host)
         limit = max((host.nbytes + 8 * len(host)) / bus, operations / (peak_tflops * 1e12))
         for precision in ("float32", "bfloat16", "float16"):
             for optimize in (False, True):

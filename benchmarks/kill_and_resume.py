@@ -19,8 +19,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = (
-    "label/peaks.h5", "train/full.pt", "compact/compact.pt", "qat/model.onnx", "qat/integer.json",
-    "hls/io_parallel/integer.json", "csim/predictions.npz", "csim/results.json",
+    "label/peaks.h5", "train/full.pt", "compact/compact.pt", "qat/model.onnx", "qat/locator.json",
+    "hls/io_parallel/locator.json", "csim/predictions.npz", "csim/results.json",
 )  # fmt: skip
 
 

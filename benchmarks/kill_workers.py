@@ -4,7 +4,7 @@
 
 One small scan is simulated and labelled serially. Then it is labelled again and again, every other time on a local
 cluster, every other time on a scheduler and workers that were started on their own. In each run a few victims get
-SIGKILL, each when a random number of parts is done: a worker process, the scheduler (of a local cluster that is the
+SIGKILL, each when a random number of shards is done: a worker process, the scheduler (of a local cluster that is the
 client), or the client. A dead scheduler is started again at once or after the client gave up, dead workers and clients
 are started again. At the end the sha256 of peaks.h5 and of every other file of the stage is compared with that of the
 serial run.
@@ -110,15 +110,15 @@ class Cluster:
 
 
 def done(run: Path) -> int:
-    return len(list(run.glob("label.partial/parts-*/[!.]*.npz")))
+    return len(list(run.glob("label.partial/shards-*/[!.]*.npz")))
 
 
-def one_run(folder: Path, number: int, parts: int, cluster: Cluster | None, rng: random.Random) -> dict:
+def one_run(folder: Path, number: int, shards: int, cluster: Cluster | None, rng: random.Random) -> dict:
     """Label to the end with one to three kills: what was killed when, how often the command was started, digests."""
     run = folder / f"run{number}"
     shutil.copytree(folder / "serial/data", run / "data")
     options = ("--workers", "2", "--scheduler", cluster.address if cluster else "")
-    moments = sorted(rng.randrange(1, parts - 1) for _ in range(rng.randint(1, 3)))
+    moments = sorted(rng.randrange(1, shards - 1) for _ in range(rng.randint(1, 3)))
     kinds = ["worker", "worker", "client"] + (["scheduler", "scheduler"] if cluster else [])
     plan = [(moment, rng.choice(kinds), rng.random() < 0.5) for moment in moments]
     kills: list[str] = []
@@ -151,7 +151,7 @@ def one_run(folder: Path, number: int, parts: int, cluster: Cluster | None, rng:
             else:
                 client.kill()
                 client.wait()
-            kills.append(f"{victim} at {plan.pop(0)[0]} of {parts} parts")
+            kills.append(f"{victim} at {plan.pop(0)[0]} of {shards} shards")
         time.sleep(0.05)
     return {
         "cluster": "scheduler and workers of their own" if cluster else "local",

@@ -6,7 +6,7 @@ Two measurements, each in processes of their own, with the address space of each
 
 - a scan of 512 frames of 2048 x 2048 (4 GiB as uint16; the file is small, most pixels are zero) is labelled by a local
   cluster of two workers;
-- 100 parts of 20,000 made-up peaks each are joined.
+- 100 shards of 20,000 made-up peaks each are joined.
 
 The figures are the largest resident sets (ru_maxrss) of the command and of its workers, in MiB, beside that of a
 process which only imports the program.
@@ -56,11 +56,9 @@ def mebibytes() -> dict[str, float]:
 def measure(what: str, folder: Path) -> dict:
     """What a child process does: one of the measurements, under the limit."""
     resource.setrlimit(resource.RLIMIT_AS, (LIMIT, LIMIT))
-    from braggnn_edge.label import shards as parts  # noqa: PLC0415
+    from braggnn_edge.label import shards  # noqa: PLC0415
     from braggnn_edge.label import stage as label  # noqa: PLC0415
-    from braggnn_edge.label.acquisition import ScanSpec  # noqa: PLC0415
-    from braggnn_edge.label.shard import PeakSpec  # noqa: PLC0415
-    from braggnn_edge.label.split import SplitSpec  # noqa: PLC0415
+    from braggnn_edge.label.spec import PeakSpec, ScanSpec, SplitSpec  # noqa: PLC0415
     from braggnn_edge.peaks.table import PEAK  # noqa: PLC0415
 
     out = folder / what
@@ -80,10 +78,10 @@ def measure(what: str, folder: Path) -> dict:
             rows = np.zeros(PEAKS, PEAK)
             rows["frame"], rows["maxima"], rows["voigt_converged"] = task.start, 1, True
             rows["voigt_row"] = rng.uniform(0, SIDE, PEAKS)
-            with task.part.open("wb") as stream:
+            with task.shard.open("wb") as stream:
                 np.savez(stream, peaks=rows, crops=rng.integers(0, 9, (PEAKS, 13, 13), np.uint16))
 
-        parts.label_part = made_up
+        shards.label_shard = made_up
         path = folder / "empty.h5"
         import h5py  # noqa: PLC0415
 

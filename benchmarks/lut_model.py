@@ -25,14 +25,13 @@ from braggnn_edge.core.errors import UserError
 from braggnn_edge.core.rundir import write_json
 from braggnn_edge.peaks import table
 from braggnn_edge.peaks.table import PeakTable
-from braggnn_edge.training.optimize import LoopSpec
+from braggnn_edge.training.spec import LoopSpec
 from hls.rtl.synthesis import mapped_luts
-from quant.contract import circuit as circuits
+from quant.contract import locator as locators
 from quant.contract import lut_model
-from quant.contract.circuit import Circuit
-from quant.training.circuit_spec import CircuitSpec, FrontSpec
+from quant.contract.locator import IntegerLocator
+from quant.training.circuit_spec import CircuitNetworkSpec, CircuitSpec, FrontEndSpec
 from quant.training.compress import fit
-from quant.training.mixed_precision import CircuitNetworkSpec
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -44,12 +43,12 @@ def drawn(rng: np.random.Generator) -> CircuitSpec:
     """A random circuit, trained briefly."""
     window = int(rng.choice([5, 7, 7]))
     bits = int(rng.integers(4, 9))
-    front = FrontSpec(
+    front_end = FrontEndSpec(
         window=window,
         bits=bits,
         count_bits=int(rng.choice([12, 14, 16])),
         centroid=str(rng.choice(["squared", "squared", "intensity", "none"])),  # type: ignore[arg-type]
-        drop=int(rng.integers(0, bits)),
+        discarded_bits=int(rng.integers(0, bits)),
     )
     dense = tuple(sorted((int(w) for w in rng.integers(4, 64, int(rng.integers(1, 4)))), reverse=True))
     network = CircuitNetworkSpec(
@@ -59,7 +58,7 @@ def drawn(rng: np.random.Generator) -> CircuitSpec:
         widths=str(rng.choice(["channel", "channel", "layer"])),  # type: ignore[arg-type]
     )
     return CircuitSpec(
-        front,
+        front_end,
         network,
         LoopSpec(256, 3e-3, "one_cycle", 300, 300, 0),
         LoopSpec(256, 1e-3, "one_cycle", 500, 500, 0),
@@ -68,9 +67,9 @@ def drawn(rng: np.random.Generator) -> CircuitSpec:
     )
 
 
-def entry(made: Circuit, **more: Any) -> dict[str, Any]:
+def entry(made: IntegerLocator, **more: Any) -> dict[str, Any]:
     """What the model knows of a circuit, and its look-up tables mapped: the network alone, and all."""
-    features = {"network": lut_model.network_features(made.network), "front": lut_model.front_features(made)}
+    features = {"network": lut_model.network_features(made.network), "front_end": lut_model.front_end_features(made)}
     mapped = {"network": mapped_luts(made, parts=("network",))["luts"], "all": mapped_luts(made)["luts"]}
     return {**more, "features": {key: [float(v) for v in value] for key, value in features.items()}, "luts": mapped}
 
@@ -78,18 +77,18 @@ def entry(made: Circuit, **more: Any) -> dict[str, Any]:
 def fitted(entries: list[dict[str, Any]]) -> dict[str, NDArray[np.float64]]:
     """Coefficients of the network by least squares of logarithms, of the rest by least squares, none below 0."""
     network = np.array([e["features"]["network"] for e in entries])
-    front = np.array([e["features"]["front"] for e in entries])
+    front_end = np.array([e["features"]["front_end"] for e in entries])
     luts = {key: np.array([e["luts"][key] for e in entries], dtype=float) for key in ("network", "all")}
     return {
         "network": np.linalg.lstsq(network, np.log(luts["network"]), rcond=None)[0],
-        "front": nnls(front, luts["all"] - luts["network"])[0],
+        "front_end": nnls(front_end, luts["all"] - luts["network"])[0],
     }
 
 
 def predicted(e: dict[str, Any], coefficients: dict[str, NDArray[np.float64]]) -> dict[str, float]:
     """Look-up tables by the model."""
     network = float(np.exp(np.dot(coefficients["network"], e["features"]["network"])))
-    return {"network": network, "all": network + float(np.dot(coefficients["front"], e["features"]["front"]))}
+    return {"network": network, "all": network + float(np.dot(coefficients["front_end"], e["features"]["front_end"]))}
 
 
 def evaluate(document: dict[str, Any]) -> None:
@@ -153,7 +152,7 @@ def run(peaks: PeakTable, wanted: int, seed: int, given: list[Path], output: Pat
     for path in given:
         name = path.parents[1].name if path.stem == "circuit" else path.stem  # that of its run
         if name not in have:
-            document["circuits"].append(entry(circuits.load(path), name=name, kind="given"))
+            document["circuits"].append(entry(locators.load(path), name=name, kind="given"))
     evaluate(document)
     write_json(output, document)
     draw(document, output.with_suffix(".png"))

@@ -20,8 +20,8 @@ from scipy import ndimage, optimize
 from braggnn_edge.evaluation.estimators import ESTIMATORS
 from braggnn_edge.evaluation.metrics import summary
 from braggnn_edge.peaks import table
-from quant.contract import circuit as circuits
 from quant.contract import emulate, network
+from quant.contract import locator as locators
 
 
 def plain_fit(patch: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
@@ -59,12 +59,12 @@ def main() -> int:
     kept = np.array([residual for _, residual in fits]) < 0.05
     estimates = {name: estimate(patches) for name, estimate in ESTIMATORS.items()}
     estimates["voigt (ours, tilted, censored)"] = chosen.offsets("voigt")
-    path = arguments.run / "qat/integer.json"
+    path = arguments.run / "qat/locator.json"
     if path.exists():
         integer, codes = network.load(path), network.load_normalizer(path).codes(patches)
         estimates["integer network (equal to csim)"] = integer.output.values(emulate.run(integer, codes).outputs)
     for run in arguments.circuit:
-        estimates[f"circuit of {run.name}"] = circuits.load(run / "circuit/circuit.json").locate(patches)
+        estimates[f"circuit of {run.name}"] = locators.load(run / "qat/locator.json").locate(patches)
     errors = {
         name: summary(offsets[kept], reference[kept], "plain 7-parameter fit") for name, offsets in estimates.items()
     }

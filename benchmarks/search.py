@@ -26,14 +26,14 @@ from braggnn_edge.core.errors import UserError
 from braggnn_edge.core.rundir import write_json
 from braggnn_edge.evaluation.figures import BLUE, GREEN, MUTED, ORANGE, PURPLE, drawn, log_ticks
 from braggnn_edge.peaks.table import load
-from braggnn_edge.training.optimize import LoopSpec
+from braggnn_edge.training.spec import LoopSpec
 from firmware_sim.search import figures as search_figures
 from firmware_sim.search import pareto
 from firmware_sim.search import storage as search_storage
 from firmware_sim.search import trials as search
-from firmware_sim.search.space import ORDERS, SearchSpec, peaks_digest
-from quant.training.circuit_spec import CircuitSpec
-from quant.training.mixed_precision import CircuitNetworkSpec
+from firmware_sim.search.space import ORDERS, peaks_digest
+from firmware_sim.search.spec import SearchSpec
+from quant.training.circuit_spec import CircuitNetworkSpec, CircuitSpec
 
 BUDGETS = (2500, 5000, 10_000)
 #: The hypervolume is taken from here up to the error of the squared centroid, over the logarithm of the tables.
@@ -48,9 +48,9 @@ FIRST = ((32, 16), "squared", 0.75)
 
 
 def by_hand(base: CircuitSpec, dense: tuple[int, ...], centroid: str, sparsity: float) -> CircuitSpec:
-    front = dataclasses.replace(base.front, window=7, centroid=centroid, bits=6)
+    front_end = dataclasses.replace(base.front_end, window=7, centroid=centroid, bits=6)
     network = CircuitNetworkSpec((), 3, dense, 6, 6, "fixed")
-    return dataclasses.replace(base, front=front, network=network, sparsity=sparsity)
+    return dataclasses.replace(base, front_end=front_end, network=network, sparsity=sparsity)
 
 
 def volume(values: np.ndarray, reference: float) -> float:

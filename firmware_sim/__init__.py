@@ -1,1 +1,1 @@
-"""Hardware project to evidence: vectors, C simulation and code-for-code comparison."""
+"""Verification of a hardware project: vectors, C simulation and code-for-code comparison."""

@@ -1,18 +1,27 @@
 """What several test modules share: random circuits and patches that look for trouble."""
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
+from braggnn_edge.core import config, rundir, stages
 from quant.contract.arithmetic import Codes, Format
 from quant.contract.block_shift import BlockShift
 from quant.contract.centroid import Centroid
-from quant.contract.circuit import Circuit
 from quant.contract.layers import Flatten, Linear, Requantize
+from quant.contract.locator import IntegerLocator
 from quant.contract.network import IntegerNetwork, Layer
 from quant.contract.normalize import Normalizer
-from quant.contract.sizing import sized
+from quant.contract.sizing import size_accumulators
+
+#: The same examples on every machine and at every run, as every seed in the tests is named.
+settings.register_profile("tests", derandomize=True, deadline=None, max_examples=60, database=None)
+settings.load_profile("tests")
 
 FRAC = 7
 
@@ -21,7 +30,7 @@ def _random_circuit(
     window: int = 3, normalizer: Normalizer | BlockShift | None = None, *,
     hidden: tuple[int, ...] = (4,), channels: int = 0, centroid: bool = True, activation: int = 5, output: int = 9,
     density: float = 0.7, seed: int = 0,
-) -> Circuit:  # fmt: skip
+) -> IntegerLocator:  # fmt: skip
     """A circuit with random weights of 4 bits: one 3 x 3 convolution if ``channels``, then dense layers to 2.
 
     activation and output are bits; few of them make the layers saturate.
@@ -49,12 +58,12 @@ def _random_circuit(
         to = Format(output - 1, FRAC, True) if last else Format(activation, activation - 2, False)
         layers.append(Requantize(f"{name}.act", "identity" if last else "relu", to))
         inputs, frac = outputs, to.frac
-    network = sized(IntegerNetwork(window, Format(bits, bits, False), tuple(layers)))
+    network = size_accumulators(IntegerNetwork(window, Format(bits, bits, False), tuple(layers)))
     base = Centroid.of_power(window, bits, 2, 2, index_bits=3, reciprocal_bits=7, numerator_bits=8, frac=FRAC)
-    return Circuit(window + 2, window, chosen, network, base if centroid else None, Format(output, FRAC, True))
+    return IntegerLocator(window + 2, window, chosen, network, base if centroid else None, Format(output, FRAC, True))
 
 
-def _detector_patches(circuit: Circuit, count: int, seed: int = 1) -> Codes:
+def _detector_patches(circuit: IntegerLocator, count: int, seed: int = 1) -> Codes:
     """Patches (n, size, size) of counts: empty, full, beyond the range, single pixels, then ``count`` random ones.
 
     A third of these uniform at every magnitude, a third sparse, a third single peaks on a background.
@@ -74,7 +83,7 @@ def _detector_patches(circuit: Circuit, count: int, seed: int = 1) -> Codes:
 
 
 @pytest.fixture(scope="session")
-def random_circuit() -> Callable[..., Circuit]:
+def random_circuit() -> Callable[..., IntegerLocator]:
     """A function that makes a circuit."""
     return _random_circuit
 
@@ -83,3 +92,58 @@ def random_circuit() -> Callable[..., Circuit]:
 def detector_patches() -> Callable[..., Codes]:
     """A function that makes patches for a circuit."""
     return _detector_patches
+
+
+Used = dict[str, set[str]]
+
+
+@contextmanager
+def _tables_used() -> Iterator[Used]:
+    """Which tables of the configuration the work of each stage looks at, while this holds."""
+    found: Used = {}
+    stage = [""]
+    item, execute = config.Config.__getitem__, rundir.execute
+
+    def recording(cfg: config.Config, table: str) -> object:
+        if stage[0]:
+            found[stage[0]].add(table)
+        return item(cfg, table)
+
+    def executing(run: Path, made: rundir.Stage, say: Callable[[str], None]) -> bool:
+        def work(directory: Path) -> None:
+            stage[0] = made.name
+            found[made.name] = set()
+            try:
+                made.work(directory)
+            finally:
+                stage[0] = ""
+
+        return execute(run, dataclasses.replace(made, work=work), say)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(config.Config, "__getitem__", recording)
+        patch.setattr(rundir, "execute", executing)
+        yield found
+
+
+def _undeclared(used: Used, cfg: config.Config) -> Used:
+    """Tables that a stage used though no change of them makes its result again: neither it reads them nor a need."""
+    found: Used = {}
+    for name, tables in used.items():
+        behind = stages.needed((name,), cfg)
+        known = {table for stage in behind for table in (stage.reads(cfg) if stage.reads else stage.tables)}
+        # The kind of the network, [qat] network, decides which stages and tables there are at all.
+        found[name] = tables - known - {"qat"}
+    return {name: tables for name, tables in found.items() if tables}
+
+
+@pytest.fixture(scope="session")
+def tables_used() -> Callable[[], AbstractContextManager[Used]]:
+    """A context that records which tables each stage uses."""
+    return _tables_used
+
+
+@pytest.fixture(scope="session")
+def undeclared() -> Callable[[Used, config.Config], Used]:
+    """A function that says which of the tables used a stage does not declare."""
+    return _undeclared

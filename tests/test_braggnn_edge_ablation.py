@@ -9,15 +9,15 @@ import pytest
 import torch
 
 from braggnn_edge.ablation import figures as ablation_figures
-from braggnn_edge.ablation import stage as ablation
+from braggnn_edge.ablation import grid as ablation
 from braggnn_edge.ablation.effects import paired_change
-from braggnn_edge.ablation.stage import AblationSpec, Variant
+from braggnn_edge.ablation.grid import Variant
+from braggnn_edge.ablation.spec import AblationSpec
 from braggnn_edge.core import config
 from braggnn_edge.core.errors import UserError
 from braggnn_edge.peaks.table import PEAK, PeakTable, save
 from braggnn_edge.training import train
-from braggnn_edge.training.model import NetworkSpec
-from braggnn_edge.training.optimize import LoopSpec
+from braggnn_edge.training.spec import LoopSpec, NetworkSpec
 
 LOOP = LoopSpec(64, 1e-2, "one_cycle", max_iterations=120, evaluate_every=20, patience=0)
 SPEC = AblationSpec(seeds=(1, 2, 3), shifts=(0, 1), without_attention=(1,), network=NetworkSpec((8,), (16,)), loop=LOOP)

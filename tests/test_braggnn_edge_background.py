@@ -5,7 +5,7 @@ import pytest
 
 from braggnn_edge.core.errors import UserError
 from braggnn_edge.frames import background
-from braggnn_edge.label.acquisition import DetectorSpec, ScanSpec
+from braggnn_edge.label.spec import DetectorSpec, ScanSpec
 
 RNG = np.random.default_rng(5)
 

@@ -10,16 +10,19 @@ import numpy as np
 import pytest
 import torch
 
-from braggnn_edge import chain, cli
-from braggnn_edge.core import config
+from braggnn_edge import cli
+from braggnn_edge.core import config, stages
 from braggnn_edge.core.errors import UserError
-from braggnn_edge.label.acquisition import DetectorSpec, ScanSpec, check_scans, external_files
+from braggnn_edge.core.stages import Context
+from braggnn_edge.label.acquisition import external_files
+from braggnn_edge.label.spec import DetectorSpec, ScanSpec, check_scans
 from braggnn_edge.peaks.table import PEAK, PeakTable
 from braggnn_edge.simulation.spec import SimulationSpec
-from braggnn_edge.training.model import BraggNN, NetworkSpec
-from braggnn_edge.training.train import TrainSpec, train_network
+from braggnn_edge.training.model import BraggNN
+from braggnn_edge.training.spec import NetworkSpec, TrainSpec
+from braggnn_edge.training.train import files_full, spec_of, train_network
 from braggnn_edge.training.upstream import load_checkpoint, save_checkpoint
-from firmware_sim.verification import evidence
+from firmware_sim.forms.projects import self_check
 
 MEASURED = """
 [[scan]]
@@ -103,10 +106,11 @@ def test_settings_that_fail_late_fail_at_once(
 
 def test_labelling_needs_no_networks(tmp_path: Path) -> None:
     (tmp_path / "scan.toml").write_text('[[scan]]\nname = "scan"\n[peaks]\nsize = 5\n')
-    cfg = config.load(tmp_path / "scan.toml", cli.SECTIONS)
-    cli.check("label", cfg)
+    cfg = config.load(tmp_path / "scan.toml", stages.tables())
+    context = Context(cfg, tmp_path / "scan.toml", tmp_path / "runs/scan", 1, print)
+    stages.check("label", context)
     with pytest.raises(UserError, match="patch size 5"):
-        cli.check("train", cfg)
+        stages.check("train", context)
 
 
 def test_runs_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -130,12 +134,12 @@ def test_files_of_dark_and_mask_are_found_behind_their_data_sets(tmp_path: Path)
     assert found == (tmp_path / "scan.h5", tmp_path / "dark.h5", tmp_path / "sub/mask.npy")
 
 
-def test_readme_scan_is_valid(tmp_path: Path) -> None:
-    text = (Path(__file__).parent.parent / "README.md").read_text()
+def test_scan_of_the_docs_is_valid(tmp_path: Path) -> None:
+    text = (Path(__file__).parent.parent / "docs/how_to/own_frames.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```toml\n(.*?)```", text, flags=re.S)
     assert blocks
-    (tmp_path / "readme.toml").write_text(blocks[0])
-    cfg = config.load(tmp_path / "readme.toml", cli.SECTIONS)
+    (tmp_path / "own.toml").write_text(blocks[0])
+    cfg = config.load(tmp_path / "own.toml", stages.tables())
     check_scans(cfg["scan"])
 
 
@@ -158,9 +162,11 @@ def test_initial_checkpoint_is_found_from_the_configuration_s_folder(
 ) -> None:
     monkeypatch.setenv("CHECKPOINTS", "kept")
     (tmp_path / "a.toml").write_text('[[scan]]\nname = "scan"\n[full]\ninitial = "$CHECKPOINTS/net.pt"\n')
-    cfg = config.load(tmp_path / "a.toml", cli.SECTIONS)
-    assert Path(chain.float_spec(cfg, "full").initial) == tmp_path / "kept/net.pt"
-    assert chain.float_spec(cfg, "compact") == cfg["compact"]
+    cfg = config.load(tmp_path / "a.toml", stages.tables())
+    context = Context(cfg, tmp_path / "a.toml", tmp_path / "runs/a", 1, print)
+    assert files_full(context) == (tmp_path / "kept/net.pt",)
+    assert Path(spec_of(context, "full").initial) == tmp_path / "kept/net.pt"
+    assert spec_of(context, "compact") == cfg["compact"]
 
 
 def test_checkpoint_of_another_patch_size_is_refused(tmp_path: Path) -> None:
@@ -203,7 +209,7 @@ def test_missing_make_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     (tmp_path / "project").mkdir()
     monkeypatch.setattr("shutil.which", lambda _: None)
     with pytest.raises(UserError, match="make is not on the PATH"):
-        evidence.self_check(tmp_path / "project", tmp_path / "copy")
+        self_check(tmp_path / "project", tmp_path / "copy")
 
 
 def test_detector_of_a_simulated_scan_is_the_one_that_makes_it() -> None:

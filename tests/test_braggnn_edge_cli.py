@@ -9,33 +9,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from builders import TINY_SCAN
 
 from braggnn_edge import cli
-from braggnn_edge.core import config
-from braggnn_edge.core.rundir import sha256
+from braggnn_edge.core import config, stages
+from braggnn_edge.core.digests import sha256
+from braggnn_edge.core.stages import Context
 
 CONFIGS = Path(__file__).parent.parent / "configs"
-TINY = """
-name = "tiny"
-seed = 3
-[[scan]]
-name = "scan"
-threshold = 45.0
-detector = { gain = 1.0, read_noise = 2.0, saturation = 65535.0 }
-[scan.simulate]
-rows = 256
-cols = 256
-frames = 30
-reflections = 700
-heights = [500.0, 20000.0]
-rings = [60.0, 90.0, 115.0]
-window = 27
-[split]
-block = 5
-guard = 1
-validation = 0.2
-test = 0.2
-[full]
+TINY = (
+    TINY_SCAN
+    + """[full]
 network = { conv = [6, 4], dense = [8], attention = true }
 loop = { batch = 64, learning_rate = 5e-3, max_iterations = 300, evaluate_every = 100 }
 [compact]
@@ -55,6 +39,7 @@ vectors = 10
 patches = 300
 chunk = 100
 """
+)
 
 
 def braggnn_edge(*arguments: str, folder: Path) -> int:
@@ -62,11 +47,25 @@ def braggnn_edge(*arguments: str, folder: Path) -> int:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory) -> Path:
+def chain(tmp_path_factory, tables_used) -> tuple[Path, dict[str, set[str]]]:
+    """The folder of a finished run, and the tables that each of its stages used."""
     folder = tmp_path_factory.mktemp("chain")
     (folder / "tiny.toml").write_text(TINY)
-    assert braggnn_edge("report", "--config", str(folder / "tiny.toml"), folder=folder) == 0
-    return folder
+    with tables_used() as used:
+        assert braggnn_edge("report", "--config", str(folder / "tiny.toml"), folder=folder) == 0
+    return folder, used
+
+
+@pytest.fixture(scope="module")
+def finished(chain) -> Path:
+    return chain[0]
+
+
+def test_no_stage_uses_a_table_that_it_does_not_declare(chain, undeclared) -> None:
+    folder, used = chain
+    assert used["qat"] >= {"quant", "qat"}
+    assert used["csim"] >= {"csim", "quant"}
+    assert undeclared(used, config.load(folder / "tiny.toml", stages.tables())) == {}
 
 
 def test_chain_ends_in_an_exact_report(finished) -> None:
@@ -107,7 +106,7 @@ def test_second_run_does_nothing_and_a_change_says_why(finished, capsys) -> None
     said = capsys.readouterr().out
     assert said.count("up to date") == 5
     assert "runs" not in said.replace("/runs/", "")
-    before = (finished / "runs/tiny/qat/integer.json").read_bytes()
+    before = (finished / "runs/tiny/qat/locator.json").read_bytes()
     changed = finished / "changed.toml"
     changed.write_text(TINY.replace("threshold = 45.0", "threshold = 46.0"))
     shutil.copytree(finished / "runs/tiny/data", finished / "runs/other/data")
@@ -117,9 +116,10 @@ def test_second_run_does_nothing_and_a_change_says_why(finished, capsys) -> None
     assert braggnn_edge("qat", "--config", str(changed), folder=finished) == 0
     said = capsys.readouterr().out
     assert "qat: runs again: configuration changed (quant)" in said
-    assert (finished / "runs/tiny/qat.old-1/integer.json").read_bytes() == before
+    assert (finished / "runs/tiny/qat.old-1/locator.json").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_same_seed_gives_the_same_bytes(finished, tmp_path) -> None:
     (tmp_path / "tiny.toml").write_text(TINY)
     assert braggnn_edge("train", "--config", str(tmp_path / "tiny.toml"), folder=tmp_path) == 0
@@ -160,13 +160,14 @@ def test_missing_configuration_and_odd_run_names_are_refused(tmp_path, capsys) -
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.toml")), ids=lambda path: path.stem)
-def test_provided_scenarios_are_valid(path) -> None:
-    cfg = config.load(path, cli.SECTIONS)
+def test_provided_scenarios_are_valid(path, tmp_path) -> None:
+    cfg = config.load(path, stages.tables())
     assert cfg.name == path.stem
     if any("train" in scan.use for scan in cfg["scan"]):  # a scenario may end with its labels
-        cli.check("circuit" if cfg["qat"].network == "circuit" else "qat", cfg)
+        stages.check("qat", Context(cfg, path, tmp_path / "run", 1, print))
 
 
+@pytest.mark.slow
 def test_dead_network_fails_loudly(finished, tmp_path, capsys) -> None:
     (tmp_path / "tiny.toml").write_text(TINY.replace("learning_rate = 1e-2", "learning_rate = 1e-9"))
     assert braggnn_edge("train", "--config", str(tmp_path / "tiny.toml"), folder=tmp_path) == 2
@@ -186,7 +187,7 @@ def test_example_locates_peaks(finished) -> None:
     command = [
         sys.executable,
         str(example),
-        str(run / "qat/integer.json"),
+        str(run / "qat/locator.json"),
         str(run / "data/scan.h5"),
         "--threshold",
         "45",
@@ -198,6 +199,7 @@ def test_example_locates_peaks(finished) -> None:
     assert ((found[:, 1:] > 0) & (found[:, 1:] < 256)).all()
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one(finished, tmp_path) -> None:
     (tmp_path / "tiny.toml").write_text(TINY.replace("evaluate_every = 100", "evaluate_every = 5", 1))
     histories = []

@@ -1,24 +1,9 @@
 """Shifts, reflections and batches: the label must follow the pixels."""
 
-import numpy as np
 import torch
+from builders import spots
 
-from braggnn_edge.peaks.table import PEAK, PeakTable
 from braggnn_edge.training.dataset import Batches, Peaks, min_max
-
-
-def spots(n: int, size: int = 11, shift: int = 2) -> PeakTable:
-    """Narrow Gaussians whose intensity-weighted centre is their true centre to better than 1e-3 px."""
-    rng = np.random.default_rng(5)
-    side = size + 2 * shift
-    centre = side // 2 + rng.uniform(-0.5, 0.5, (n, 2))
-    grid = np.arange(side)
-    rows = np.exp(-((grid[None] - centre[:, :1]) ** 2) / 1.0)
-    cols = np.exp(-((grid[None] - centre[:, 1:]) ** 2) / 1.0)
-    peaks = np.zeros(n, PEAK)
-    peaks["row"], peaks["col"] = 50, 70
-    peaks["truth_row"], peaks["truth_col"] = (50 + centre - side // 2)[:, 0], (70 + centre - side // 2)[:, 1]
-    return PeakTable(peaks, 1000 * rows[:, :, None] * cols[:, None, :], ("scan",), size, shift)
 
 
 def centroid(patches: torch.Tensor) -> torch.Tensor:
@@ -28,7 +13,7 @@ def centroid(patches: torch.Tensor) -> torch.Tensor:
 
 
 def test_label_follows_every_shift_and_reflection() -> None:
-    peaks = Peaks.of(spots(200), "truth")
+    peaks = Peaks.of(spots(200, 11, 2, variance=0.5, at=(50, 70)), "truth")
     for dihedral in (False, True):
         seen = set()
         for iteration in range(8):
@@ -41,7 +26,7 @@ def test_label_follows_every_shift_and_reflection() -> None:
 
 
 def test_batches_are_a_function_of_the_iteration_and_cover_an_epoch() -> None:
-    peaks = Peaks.of(spots(40), "truth")
+    peaks = Peaks.of(spots(40, 11, 2, variance=0.5, at=(50, 70)), "truth")
     batches = Batches(peaks, 10, 1, seed=1)
     again = Batches(peaks, 10, 1, seed=1)
     for iteration in (7, 0, 3):
@@ -53,7 +38,7 @@ def test_batches_are_a_function_of_the_iteration_and_cover_an_epoch() -> None:
 
 
 def test_ranks_share_a_batch() -> None:
-    batches = Batches(Peaks.of(spots(40), "truth"), 10, 1, seed=1)
+    batches = Batches(Peaks.of(spots(40, 11, 2, variance=0.5, at=(50, 70)), "truth"), 10, 1, seed=1)
     whole = batches(3)[0]
     parts = [batches(3, rank, 2)[0] for rank in range(2)]
     assert torch.equal(torch.cat(parts), torch.cat([whole[0::2], whole[1::2]]))

@@ -17,12 +17,10 @@ from distributed import Client, KilledWorker, LocalCluster
 
 from braggnn_edge.core.errors import UserError
 from braggnn_edge.frames.formats.braggnn import write_frames
-from braggnn_edge.label import distribute, environment
-from braggnn_edge.label import shards as parts
-from braggnn_edge.label import stage as label
-from braggnn_edge.label.acquisition import ScanSpec
-from braggnn_edge.label.shard import PeakSpec, Task
-from braggnn_edge.label.split import SplitSpec
+from braggnn_edge.label import distribute, environment, shards
+from braggnn_edge.label import labelling as label
+from braggnn_edge.label.shard import Task
+from braggnn_edge.label.spec import PeakSpec, ScanSpec, SplitSpec
 from braggnn_edge.peaks.table import load
 
 FRAMES = 160
@@ -65,7 +63,7 @@ def labelled(scan: ScanSpec, out: Path, workers: int = 1, scheduler: str = "") -
 
 
 def tasks(scan: ScanSpec, out: Path) -> list[Task]:
-    to = parts.folder(out)
+    to = shards.folder(out)
     return [Task(0, scan, i, i + 16, out, out, PeakSpec(), to / f"00-{i:06d}.npz") for i in range(0, FRAMES, 16)]
 
 
@@ -82,7 +80,7 @@ def test_killed_worker_loses_and_doubles_nothing(
     scan: ScanSpec, serial: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(label, "_CLUSTER_PAYS", -1.0)
-    original, killed = distribute.do_parts, []
+    original, killed = distribute.do_shards, []
 
     def with_a_murder(client: Client, tasks, done, say, *, local: bool) -> None:
         def then_kill(task: Task) -> None:
@@ -93,7 +91,7 @@ def test_killed_worker_loses_and_doubles_nothing(
 
         original(client, tasks, then_kill, say, local=local)
 
-    monkeypatch.setattr(distribute, "do_parts", with_a_murder)
+    monkeypatch.setattr(distribute, "do_shards", with_a_murder)
     assert labelled(scan, tmp_path, workers=2) == serial
     assert len(killed) == 2
     assert len(load(tmp_path / "peaks.h5").peaks) == 3 * FRAMES
@@ -106,21 +104,21 @@ def test_cluster_of_an_address_or_a_file_labels_the_same(
     assert labelled(scan, tmp_path / "out", scheduler=threads.scheduler_address) == serial
 
 
-def test_error_of_a_worker_arrives_and_finished_parts_stay(
+def test_error_of_a_worker_arrives_and_finished_shards_stay(
     scan: ScanSpec, serial: bytes, threads: LocalCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = parts.label_part
+    original = shards.label_shard
 
     def disk_fills_up(task: Task) -> None:
         if task.start == 96:
-            raise OSError(28, "No space left on device", str(task.part))
+            raise OSError(28, "No space left on device", str(task.shard))
         original(task)
 
-    monkeypatch.setattr(parts, "label_part", disk_fills_up)
+    monkeypatch.setattr(shards, "label_shard", disk_fills_up)
     with pytest.raises(OSError, match="No space left") as caught:
         labelled(scan, tmp_path, scheduler=threads.scheduler_address)
     assert caught.value.errno == 28
-    kept = {path: path.stat().st_mtime_ns for path in tmp_path.glob("parts-*/00-*.npz")}
+    kept = {path: path.stat().st_mtime_ns for path in tmp_path.glob("shards-*/00-*.npz")}
     assert not (tmp_path / "peaks.h5").exists()
     assert kept
     assert "00-000096.npz" not in {path.name for path in kept}
@@ -130,13 +128,13 @@ def test_error_of_a_worker_arrives_and_finished_parts_stay(
         again.append(task.start)
         original(task)
 
-    monkeypatch.setattr(parts, "label_part", counted)
+    monkeypatch.setattr(shards, "label_shard", counted)
     assert labelled(scan, tmp_path) == serial
     assert len(again) <= FRAMES // 16 - len(kept)
     assert 96 in again
 
 
-def test_part_that_kills_worker_after_worker_is_named(scan: ScanSpec, tmp_path: Path) -> None:
+def test_shard_that_kills_worker_after_worker_is_named(scan: ScanSpec, tmp_path: Path) -> None:
     task, killed = tasks(scan, tmp_path)[2], Counter()
     error = KilledWorker("key", None, 3)
     distribute._check_error(error, task, killed, "tcp://here")
@@ -187,7 +185,7 @@ def test_lost_scheduler_is_an_error_after_a_wait(
             distribute.connected(cluster.scheduler_address) as client,
             pytest.raises(UserError, match="was lost and did not come back within 2 s; what is finished is kept"),
         ):
-            distribute.do_parts(client, tasks(scan, tmp_path), lambda _: None, say, local=False)
+            distribute.do_shards(client, tasks(scan, tmp_path), lambda _: None, say, local=False)
     assert len(said) == 1
     assert "has no workers; waiting" in said[0]
 
@@ -202,10 +200,10 @@ def test_local_cluster_without_workers_gives_up(
         Client(cluster, set_as_default=False) as client,
         pytest.raises(
             UserError,
-            match=r"no worker of this machine is left; in hand were frames 0 to 15 of .* and 6 parts more",
+            match=r"no worker of this machine is left; in hand were frames 0 to 15 of .* and 6 shards more",
         ),
     ):
-        distribute.do_parts(client, tasks(scan, tmp_path), lambda _: None, quiet, local=True)
+        distribute.do_shards(client, tasks(scan, tmp_path), lambda _: None, quiet, local=True)
 
 
 def test_worker_in_another_environment_is_refused(scan: ScanSpec, tmp_path: Path) -> None:
@@ -218,42 +216,42 @@ def test_worker_in_another_environment_is_refused(scan: ScanSpec, tmp_path: Path
     with pytest.raises(UserError, match="sees other files of scan 'spots'"):
         environment.check(task, dataclasses.replace(wanted, files="other"))
     with pytest.raises(UserError, match="must be on a file system that all machines share"):
-        environment.check(dataclasses.replace(task, part=tmp_path / "elsewhere/00-000000.npz"), wanted)
+        environment.check(dataclasses.replace(task, shard=tmp_path / "elsewhere/00-000000.npz"), wanted)
 
 
 def test_straggler_of_an_earlier_run_leaves_nothing(scan: ScanSpec, tmp_path: Path) -> None:
     first = tasks(scan, tmp_path)[0]
-    parts.remove(tmp_path)
+    shards.remove(tmp_path)
     second = tasks(scan, tmp_path)[0]
     with pytest.raises(UserError, match="does not see"):
-        parts.make(first, environment.environment(first))
-    assert not list(second.part.parent.iterdir())
+        shards.make(first, environment.environment(first))
+    assert not list(second.shard.parent.iterdir())
 
 
-def test_two_workers_at_one_part_do_not_meet(scan: ScanSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    task, original, meeting = tasks(scan, tmp_path)[0], parts.label_part, threading.Barrier(2)
+def test_two_workers_at_one_shard_do_not_meet(scan: ScanSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    task, original, meeting = tasks(scan, tmp_path)[0], shards.label_shard, threading.Barrier(2)
     asides = []
 
     def together(task: Task) -> None:
-        asides.append(task.part)
+        asides.append(task.shard)
         meeting.wait(20)
         original(task)
 
-    monkeypatch.setattr(parts, "label_part", together)
+    monkeypatch.setattr(shards, "label_shard", together)
     wanted = environment.environment(task)
-    both = [threading.Thread(target=parts.make, args=(task, wanted)) for _ in range(2)]
+    both = [threading.Thread(target=shards.make, args=(task, wanted)) for _ in range(2)]
     for one in both:
         one.start()
     for one in both:
         one.join()
     assert len(set(asides)) == 2
-    assert [path.name for path in task.part.parent.iterdir()] == [task.part.name]
-    assert parts.head(task.part) == (48, np.dtype(np.uint16))
+    assert [path.name for path in task.shard.parent.iterdir()] == [task.shard.name]
+    assert shards.head(task.shard) == (48, np.dtype(np.uint16))
 
 
-def test_part_that_never_appears_here_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parts, "_VISIBLE", 0.0)
+def test_shard_that_never_appears_here_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shards, "_VISIBLE", 0.0)
     began = time.monotonic()
     with pytest.raises(UserError, match=r"00-000000\.npz was written by a worker and is not seen here"):
-        parts.finished(tmp_path / "00-000000.npz")
+        shards.finished(tmp_path / "00-000000.npz")
     assert time.monotonic() - began < 5 < math.inf

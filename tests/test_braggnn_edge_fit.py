@@ -144,18 +144,21 @@ def test_no_bias_at_low_counts():
     assert np.abs(score.mean(axis=0)).max() < 4 * 1.2 / math.sqrt(count)
 
 
-def test_zeros_below_a_floor_are_no_data():
-    count, floor = 800, 60.0
+def test_zeros_below_zero_suppression_are_no_data():
+    count, zero_suppression = 800, 60.0
     peaks = draw(count, 1000, 20, seed=7)
     data = measured(peaks, 8, read_noise=2.0)
-    data[data < floor] = 0.0
-    result = fit(data, read_noise=2.0, floor=floor)
-    score = scores(result, peaks, gain=1.0, read_noise=2.0, floor=floor)
+    data[data < zero_suppression] = 0.0
+    result = fit(data, read_noise=2.0, zero_suppression=zero_suppression)
+    score = scores(result, peaks, gain=1.0, read_noise=2.0, zero_suppression=zero_suppression)
     censored = math.sqrt((score**2).mean())
     # 1600 normals: 1.8 %, four of those; 4 % for the second order with this little data.
     assert abs(censored - 1) < 0.11
     naive = fit(data, read_noise=2.0)
-    assert math.sqrt((scores(naive, peaks, gain=1.0, read_noise=2.0, floor=floor) ** 2).mean()) > 1.1 * censored
+    assert (
+        math.sqrt((scores(naive, peaks, gain=1.0, read_noise=2.0, zero_suppression=zero_suppression) ** 2).mean())
+        > 1.1 * censored
+    )
 
 
 def test_saturated_and_invalid_pixels_are_left_out():
@@ -180,14 +183,16 @@ def test_saturated_and_invalid_pixels_are_left_out():
 def test_results_do_not_depend_on_the_batch():
     peaks = draw(150, 300, 5, seed=11)
     data = measured(peaks, 12, read_noise=1.0)
-    for floor in (None, 20.0):
-        stored = data if floor is None else np.where(data < floor, 0.0, data)
-        whole = fit(stored, read_noise=1.0, floor=floor, chunk=64)
-        assert same(whole, fit(stored, read_noise=1.0, floor=floor, chunk=150))
+    for zero_suppression in (None, 20.0):
+        stored = data if zero_suppression is None else np.where(data < zero_suppression, 0.0, data)
+        whole = fit(stored, read_noise=1.0, zero_suppression=zero_suppression, chunk=64)
+        assert same(whole, fit(stored, read_noise=1.0, zero_suppression=zero_suppression, chunk=150))
         for k in (0, 77):
-            assert same(whole.select(np.array([k])), fit(stored[k : k + 1], read_noise=1.0, floor=floor))
+            assert same(
+                whole.select(np.array([k])), fit(stored[k : k + 1], read_noise=1.0, zero_suppression=zero_suppression)
+            )
         order = np.random.default_rng(0).permutation(len(stored))
-        assert same(whole.select(order), fit(stored[order], read_noise=1.0, floor=floor))
+        assert same(whole.select(order), fit(stored[order], read_noise=1.0, zero_suppression=zero_suppression))
 
 
 def test_output_is_canonical_and_progress_counts():
@@ -207,8 +212,8 @@ def test_hostile_patches_end_and_are_flagged():
     hot[5, 5] = 1000.0
     ramp = np.add.outer(np.arange(SIZE), np.arange(SIZE)) * 100.0
     data = np.stack([np.zeros((SIZE, SIZE)), np.full((SIZE, SIZE), 65535.0), hot, -hot, ramp])
-    for floor in (None, 150.0):
-        result = fit(data, floor=floor, read_noise=1.0, max_iterations=40)
+    for zero_suppression in (None, 150.0):
+        result = fit(data, zero_suppression=zero_suppression, read_noise=1.0, max_iterations=40)
         for name in ("parameters", "covariance", "sigma", "chi2", "residual"):
             assert np.isfinite(getattr(result, name)).all(), name
         assert (result.iterations <= 40).all()
@@ -233,8 +238,8 @@ def test_fixed_parameters_stay():
     [
         ({"gain": 0.0}, "gain 0.0"),
         ({"read_noise": -1.0}, "read_noise -1.0"),
-        ({"floor": 0.0}, "floor 0.0"),
-        ({"floor": 100.0, "saturation": 50.0}, "saturation 50.0"),
+        ({"zero_suppression": 0.0}, "zero_suppression 0.0"),
+        ({"zero_suppression": 100.0, "saturation": 50.0}, "saturation 50.0"),
         ({"fixed": {"tilt": 0.0}}, "fixed parameter 'tilt'"),
         ({"fixed": {"eta": -1.0}}, "fixed eta = -1.0"),
         ({"valid": np.ones((3, 3), bool)}, "valid of shape"),
@@ -278,14 +283,14 @@ def test_bound_of_a_round_peak_is_the_limit_of_nearly_round_ones():
     np.testing.assert_allclose(bound[0], bound[1], rtol=0, atol=1e-6 * bound[0].max())
 
 
-def test_a_floor_or_saturation_raises_the_bound():
+def test_zero_suppression_or_saturation_raises_the_bound():
     peaks = torch.from_numpy(draw(10, 800, 10, seed=19))
     free = position_bound(peaks, SIZE, gain=1.0, read_noise=1.0)
-    for options in ({"floor": 50.0}, {"saturation": 500.0}):
+    for options in ({"zero_suppression": 50.0}, {"saturation": 500.0}):
         less = position_bound(peaks, SIZE, gain=1.0, read_noise=1.0, **options)
         assert (np.diagonal(less, axis1=1, axis2=2) > np.diagonal(free, axis1=1, axis2=2)).all()
-    # A floor far below the background censors nothing.
-    none = position_bound(peaks, SIZE, gain=1.0, read_noise=1.0, floor=-1e3)
+    # A zero-suppression level far below the background censors nothing.
+    none = position_bound(peaks, SIZE, gain=1.0, read_noise=1.0, zero_suppression=-1e3)
     np.testing.assert_allclose(none, free, rtol=1e-12)
     with pytest.raises(UserError, match="not positive everywhere"):
         position_bound(peaks - 20 * torch.eye(8)[7], SIZE, gain=1.0, read_noise=1.0)

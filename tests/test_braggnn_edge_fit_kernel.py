@@ -3,6 +3,9 @@
 import os
 import re
 import stat
+import subprocess
+import sys
+import warnings
 from dataclasses import fields
 from pathlib import Path
 
@@ -16,6 +19,7 @@ from braggnn_edge.core import compiler
 from braggnn_edge.core.errors import UserError
 from braggnn_edge.fit import kernel as fit_kernel
 from braggnn_edge.fit import single as fit_module
+from braggnn_edge.fit.cramer_rao import deviations, inverse, public_covariance
 from braggnn_edge.fit.pseudo_voigt import render
 from braggnn_edge.fit.single import FitResult, fit
 
@@ -46,7 +50,7 @@ def test_functions_against_scipy(wide: bool) -> None:
     x = given(np.concatenate([np.linspace(-0.999, 5.0, 20_001), np.geomspace(1e-12, 1e6), -np.geomspace(1e-12, 0.9)]))
     x = x[x != 0]
     assert np.abs(fit_kernel.function("log1p", x, wide) / np.log1p(x) - 1).max() < 4 * EPS[wide]
-    # From the smallest argument the fit makes, Phi(8), to pixels far above the floor.
+    # From the smallest argument the fit makes, Phi(8), to pixels far above the zero-suppression level.
     x = given(np.concatenate([np.linspace(-8 / np.sqrt(2), 20, 20_001), np.geomspace(20, 1e4)]))
     assert np.abs(fit_kernel.function("erfcx", x, wide) / special.erfcx(x) - 1).max() < 40 * EPS[wide]
 
@@ -66,14 +70,14 @@ def test_the_table_of_erfcx_is_the_one_that_its_comment_describes(terms: int) ->
     np.testing.assert_allclose(stored, chebyshev.chebinterpolate(scaled, terms - 1), rtol=0, atol=1e-14)
 
 
-@pytest.mark.parametrize(("floor", "saturation"), [(None, None), (60.0, None), (None, 3000.0)])
-def test_kernel_and_torch_end_in_the_same_minimum(floor: float | None, saturation: float | None) -> None:
+@pytest.mark.parametrize(("zero_suppression", "saturation"), [(None, None), (60.0, None), (None, 3000.0)])
+def test_kernel_and_torch_end_in_the_same_minimum(zero_suppression: float | None, saturation: float | None) -> None:
     data = scene(300, 1, low=100.0)
-    if floor:
-        data[data < floor] = 0.0
-    options = {"read_noise": 1.0, "floor": floor, "saturation": saturation}
+    if zero_suppression:
+        data[data < zero_suppression] = 0.0
+    options = {"read_noise": 1.0, "zero_suppression": zero_suppression, "saturation": saturation}
     ours, theirs = fit(data, engine="kernel", **options), fit(data, engine="torch", **options)
-    # Beside a floor of 60 the faintest have fewer pixels than parameters.
+    # Beside a zero-suppression level of 60 the faintest have fewer pixels than parameters.
     assert ours.converged.mean() > 0.97
     both = ours.converged & theirs.converged
     scale = np.maximum(ours.sigma[:, :2].max(axis=1), 1e-9)
@@ -166,3 +170,71 @@ def test_a_cache_that_cannot_be_written_is_replaced(tmp_path, monkeypatch) -> No
     source = Path(fit_kernel.__file__).parent / "kernel.cpp"
     assert compiler._cache() not in tmp_path.parents
     assert source.exists()
+
+
+_SHORT = """
+import resource, sys
+import numpy as np
+from braggnn_edge.fit.kernel import library
+from braggnn_edge.fit.levenberg_marquardt import Noise
+from braggnn_edge.fit import kernel
+library()
+size, threads = int(sys.argv[1]), int(sys.argv[2])
+data = np.full((2, size, size), 20.0)
+used, below = np.ones(data.shape, bool), np.zeros(data.shape, bool)
+start = np.tile([size / 2, size / 2, 5.0, 3.0, 2.0, 0.1, 0.5, 20.0], (2, 1))
+low, high = start - 0.1, start + 0.1
+pages = int(open("/proc/self/statm").read().split()[0])
+limit = pages * resource.getpagesize() + (48 << 20)
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+try:
+    kernel.solve(
+        data, used, below, noise=Noise(1.0, 4.0, None), order=3, low=low, high=high, start=start, max_iterations=3,
+        threads=threads,
+    )
+except MemoryError as error:
+    print("MemoryError:", error)
+else:
+    print("done")
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux: its address space is limited")
+@pytest.mark.parametrize(
+    ("size", "threads", "answer"),
+    [(900, 1, "MemoryError: the compiled fit found no memory for patches of 900 x 900 px"), (11, 200, "done")],
+)
+def test_no_exception_leaves_the_kernel_when_memory_is_short(size: int, threads: int, answer: str) -> None:
+    """std::bad_alloc of the vectors, and std::system_error of threads that cannot start; both ended the process."""
+    fit_kernel.library()
+    child = subprocess.run(
+        [sys.executable, "-c", _SHORT, str(size), str(threads)], capture_output=True, text=True, check=False
+    )
+    assert child.returncode == 0, child.stderr
+    assert child.stdout.startswith(answer)
+
+
+def test_fits_of_noise_warn_of_nothing() -> None:
+    """Components of a threshold just above the background: their covariance can be far from regular."""
+    rng = np.random.default_rng(0)
+    frame = rng.poisson(20, (256, 256)).astype(np.float64)
+    windows = np.lib.stride_tricks.sliding_window_view(frame, (11, 11))
+    row, col = rng.integers(0, 246, (2, 4000))
+    patches, usable = windows[row, col], rng.random((4000, 11, 11)) < rng.uniform(0.05, 1.0, (4000, 1, 1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = fit(patches, valid=usable, read_noise=2.0)
+    assert not np.isinf(found.covariance).any()
+
+
+def test_a_parameter_without_information_has_a_finite_variance() -> None:
+    information = np.eye(8)[None] * np.array([1.0, 1.0, 1.0, 1.0, 1.0, 1e-320, 1e-300, 1.0])
+    parameters = np.array([[5.0, 5.0, 100.0, 3.0, 2.0, 0.1, 0.5, 20.0]])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        covariance = public_covariance(inverse(information), parameters)
+        indefinite = deviations(np.diag([4.0, -1.0])[None])
+    assert np.isfinite(covariance).all()
+    assert np.sqrt(covariance[0, 5, 5]) == pytest.approx(np.pi / np.sqrt(12))
+    assert indefinite[0, 0] == 2
+    assert np.isnan(indefinite[0, 1])

@@ -25,7 +25,8 @@ from braggnn_edge.frames.formats import BadFrame
 from braggnn_edge.frames.formats.braggnn import write_frames
 from braggnn_edge.frames.formats.series import series
 from braggnn_edge.frames.scan import Scan, marks, open_scan
-from braggnn_edge.label.acquisition import ScanSpec, check_scans, external_files, open_spec
+from braggnn_edge.label.acquisition import external_files, open_spec
+from braggnn_edge.label.spec import ScanSpec, check_scans
 
 RNG = np.random.default_rng(11)
 FRAMES = RNG.integers(0, 60000, (4, 14, 9)).astype(np.uint16)
@@ -324,7 +325,7 @@ def test_eiger_master_file(tmp_path: Path, dtype: type) -> None:
     frames[:, 5] = np.iinfo(dtype).max
     master = eiger(tmp_path, frames, 3)
     mask = f"{master}:entry/instrument/detector/detectorSpecific/pixel_mask"
-    spec = ScanSpec("eiger", "hdf5", str(master), mask=mask, type_maximum="bad" if dtype is np.uint16 else "auto")
+    spec = ScanSpec("eiger", "hdf5", str(master), mask=mask, overflow_value="bad" if dtype is np.uint16 else "auto")
     files = [master, tmp_path / "scan_data_000001.h5", tmp_path / "scan_data_000002.h5"]
     assert external_files((spec,), tmp_path) == tuple(files)
     scan = open_spec(spec, tmp_path, tmp_path)

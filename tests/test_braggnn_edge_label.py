@@ -12,13 +12,12 @@ from braggnn_edge.core import progress
 from braggnn_edge.core.errors import UserError
 from braggnn_edge.frames.formats.braggnn import read_peaks
 from braggnn_edge.frames.scan import open_scan
-from braggnn_edge.label import acquisition
-from braggnn_edge.label import shards as parts
-from braggnn_edge.label import stage as label
-from braggnn_edge.label.acquisition import DetectorSpec, ScanSpec
-from braggnn_edge.label.shard import PeakSpec
-from braggnn_edge.label.split import SplitSpec
+from braggnn_edge.label import acquisition, shards
+from braggnn_edge.label import labelling as label
+from braggnn_edge.label.spec import DetectorSpec, PeakSpec, ScanSpec, SplitSpec, check_scans
 from braggnn_edge.peaks import table
+from braggnn_edge.peaks.find import is_lone
+from braggnn_edge.peaks.splits import EXCLUDED, TEST, TRAIN
 from braggnn_edge.simulation.simulate import SimulationSpec
 
 SCAN = ScanSpec(
@@ -57,7 +56,7 @@ def test_labels_crops_and_truth_agree(data, tmp_path) -> None:
     assert (np.diff(found.peaks["frame"]) >= 0).all()
     patches = found.patches()
     assert (patches[:, 5, 5] == found.peaks["maximum"]).all()
-    found = found.where(table.trainable(found.peaks, lone=True))
+    found = found.where(is_lone(found.peaks))
     known = found.has("truth") & found.has("voigt")
     assert known.mean() > 0.95
     error = np.linalg.norm((found.offsets("voigt") - found.offsets("truth"))[known], axis=1)
@@ -75,12 +74,12 @@ def test_labels_and_frames_are_a_pair_in_the_upstream_layout(data, tmp_path) -> 
     assert len(pair.peaks) == len(converged)
     assert np.array_equal(pair.peaks["frame"], converged["frame"])
     assert np.array_equal(pair.peaks["row"], converged["voigt_row"].astype(np.float32))
-    assert pair.peaks["valid"][table.trainable(converged, lone=True)].mean() > 0.9
+    assert pair.peaks["valid"][is_lone(converged)].mean() > 0.9
 
 
 def interrupted(data: Path, out: Path, monkeypatch: pytest.MonkeyPatch, after: int) -> list[Path]:
-    """The parts that a run leaves which is stopped when it has made some."""
-    original, made = parts.label_part, []
+    """The shards that a run leaves which is stopped when it has made some."""
+    original, made = shards.label_shard, []
 
     def stops(task) -> None:
         if len(made) == after:
@@ -89,11 +88,11 @@ def interrupted(data: Path, out: Path, monkeypatch: pytest.MonkeyPatch, after: i
         made.append(task.start)
 
     with monkeypatch.context() as patch:
-        patch.setattr(parts, "label_part", stops)
+        patch.setattr(shards, "label_shard", stops)
         with pytest.raises(KeyboardInterrupt):
             labelled(data, out)
     assert not (out / "peaks.h5").exists()
-    return sorted(out.glob("parts-*/*"))
+    return sorted(out.glob("shards-*/*"))
 
 
 def test_interrupted_run_goes_on_and_gives_the_same_bytes(data, tmp_path, monkeypatch) -> None:
@@ -104,9 +103,9 @@ def test_interrupted_run_goes_on_and_gives_the_same_bytes(data, tmp_path, monkey
     kept[0].write_bytes(kept[0].read_bytes()[:-100])
     kept[0].with_name(".00-000032.writing").write_bytes(b"half")
     before = kept[1].stat().st_mtime_ns
-    made, original = [], parts.label_part
-    monkeypatch.setattr(parts, "label_part", lambda task: (made.append(task.start), original(task)))
-    monkeypatch.setattr(parts, "remove", lambda _: None)
+    made, original = [], shards.label_shard
+    monkeypatch.setattr(shards, "label_shard", lambda task: (made.append(task.start), original(task)))
+    monkeypatch.setattr(shards, "remove", lambda _: None)
     labelled(data, tmp_path / "killed")
     assert made == [0, 32]
     assert kept[1].stat().st_mtime_ns == before
@@ -117,15 +116,15 @@ def test_interrupted_run_goes_on_and_gives_the_same_bytes(data, tmp_path, monkey
 def test_run_stopped_while_tidying_up_labels_nothing_again(data, tmp_path, monkeypatch) -> None:
     labelled(data, tmp_path / "out")
     before = (tmp_path / "out/peaks.h5").stat().st_mtime_ns
-    for name in ("parts-1", ".parts-2"):
+    for name in ("shards-1", ".shards-2"):
         (tmp_path / "out" / name).mkdir()
-    monkeypatch.setattr(parts, "label_part", None)
+    monkeypatch.setattr(shards, "label_shard", None)
     labelled(data, tmp_path / "out")
     assert (tmp_path / "out/peaks.h5").stat().st_mtime_ns == before
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"peaks.h5", "tiny_peaks.h5", "summary.json"}
 
 
-def test_damaged_part_that_was_whole_at_the_start_is_removed(data, tmp_path, monkeypatch) -> None:
+def test_damaged_shard_that_was_whole_at_the_start_is_removed(data, tmp_path, monkeypatch) -> None:
     kept = interrupted(data, tmp_path / "out", monkeypatch, 2)
     raw = bytearray(kept[1].read_bytes())
     raw[len(raw) // 3] ^= 1  # in the data of the first array, whose checksum no longer fits
@@ -137,12 +136,12 @@ def test_damaged_part_that_was_whole_at_the_start_is_removed(data, tmp_path, mon
 
 def test_scan_for_one_part_needs_no_other(data, tmp_path) -> None:
     found = labelled(data, tmp_path / "out", use=("test",))
-    assert set(found.peaks["split"].tolist()) <= {table.TEST, table.EXCLUDED}
-    assert np.array_equal(found.peaks["split"] == table.TEST, table.trainable(found.peaks, lone=True))
+    assert set(found.peaks["split"].tolist()) <= {TEST, EXCLUDED}
+    assert np.array_equal(found.peaks["split"] == TEST, is_lone(found.peaks))
 
 
 def test_part_that_a_scan_feeds_must_have_peaks(data, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(label, "frame_splits", lambda frames, *_: np.full(frames, table.TRAIN, np.uint8))
+    monkeypatch.setattr(label, "frame_splits", lambda frames, *_: np.full(frames, TRAIN, np.uint8))
     with pytest.raises(UserError, match="no peak is in the validation part"):
         labelled(data, tmp_path / "out")
     assert not (tmp_path / "out/peaks.h5").exists()
@@ -152,27 +151,27 @@ def test_part_that_a_scan_feeds_must_have_peaks(data, tmp_path, monkeypatch) -> 
 
 
 def test_skipped_frames_are_counted_and_rows_that_are_not_alone_excluded(data, tmp_path, monkeypatch) -> None:
-    original, said = parts.label_part, []
+    original, said = shards.label_shard, []
 
     def marks(task) -> None:
         original(task)
-        with np.load(task.part) as part:
-            arrays = dict(part)
+        with np.load(task.shard) as shard:
+            arrays = dict(shard)
         if task.start == 16:
             arrays["bad_frames"] = np.array([17, 20])
         arrays["peaks"]["maxima"][::2] = 2
-        with task.part.open("wb") as stream:
+        with task.shard.open("wb") as stream:
             np.savez(stream, **arrays)
 
-    monkeypatch.setattr(parts, "label_part", marks)
+    monkeypatch.setattr(shards, "label_shard", marks)
     monkeypatch.setattr(sys.modules[__name__], "quiet", said.append)
     found = labelled(data, tmp_path / "out", use=("test",))
     assert json.loads((tmp_path / "out/summary.json").read_text())["tiny"]["bad_frames"] == 2
     assert "  tiny: 2 bad frames skipped: 17, 20" in said
-    alone = table.trainable(found.peaks, lone=True)
+    alone = is_lone(found.peaks)
     assert not alone[found.peaks["maxima"] == 2].any()
     assert 0 < alone.sum() < len(alone) / 2
-    assert np.array_equal(found.peaks["split"] == table.EXCLUDED, ~alone)
+    assert np.array_equal(found.peaks["split"] == EXCLUDED, ~alone)
     assert len(read_peaks(tmp_path / "out/tiny_peaks.h5")) == found.peaks["voigt_converged"].sum()
 
 
@@ -184,13 +183,13 @@ def test_progress_is_a_few_lines(monkeypatch) -> None:
     for _ in range(60):
         shown.add(1500)
     assert len(said) == 6
-    assert said[0] == "  labelled 50 of 100 parts, 19,000 peaks, 1,500 peaks/s, 0:50 left"
-    assert said[-1] == "  labelled 100 of 100 parts, 94,000 peaks, 1,500 peaks/s, 0:00 left"
+    assert said[0] == "  labelled 50 of 100 shards, 19,000 peaks, 1,500 peaks/s, 0:50 left"
+    assert said[-1] == "  labelled 100 of 100 shards, 94,000 peaks, 1,500 peaks/s, 0:00 left"
 
 
 def test_selection_by_residual_and_saturation(data, tmp_path) -> None:
     strict = labelled(data, tmp_path / "strict", max_residual=0.02, unsaturated=True)
-    used = strict.peaks[strict.peaks["split"] != table.EXCLUDED]
+    used = strict.peaks[strict.peaks["split"] != EXCLUDED]
     assert 0 < len(used) < len(strict.peaks)
     assert (used["voigt_residual"] < 0.02).all()
     assert not strict.peaks["saturated"].any()
@@ -234,3 +233,25 @@ def test_table_refuses_other_files(tmp_path) -> None:
 def test_senseless_scans_are_refused(changes, message) -> None:
     with pytest.raises(UserError, match=message):
         dataclasses.replace(SCAN, **changes)
+
+
+def test_saturated_peaks_are_in_the_table_but_not_used(data, tmp_path) -> None:
+    lower = dataclasses.replace(SCAN.simulate, saturation=2000)
+    scan = dataclasses.replace(SCAN, detector=dataclasses.replace(SCAN.detector, saturation=2000.0), simulate=lower)
+    (tmp_path / "out").mkdir()
+    label.run((scan,), PeakSpec(), SPLIT, 1, data, data, tmp_path / "out", 1, quiet)
+    found = table.load(tmp_path / "out/peaks.h5").peaks
+    assert found["saturated"].sum() > 5
+    assert (found["split"][found["saturated"]] == EXCLUDED).all()
+
+
+def test_a_detector_that_equals_the_defaults_is_given_all_the_same() -> None:
+    """It was taken for one that is left out, and replaced by the simulation's."""
+    given = ScanSpec("s", detector=DetectorSpec(gain=1.0, read_noise=1.0))
+    assert given.detector.read_noise == 1.0
+    with pytest.raises(UserError, match=r"read_noise = 1\.0 but simulate read_noise = 2\.0"):
+        check_scans((given,), training=False)
+    assert ScanSpec("s").detector == DetectorSpec(1.0, 2.0, 65535.0, 0.0)
+    assert ScanSpec("m", "hdf5", "a.h5").detector == DetectorSpec()
+    same = SimulationSpec(read_noise=1.0)
+    check_scans((ScanSpec("s", detector=DetectorSpec(saturation=65535.0), simulate=same),), training=False)

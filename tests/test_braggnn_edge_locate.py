@@ -1,4 +1,4 @@
-"""The locators: every form against float64, hostile patches, bad input, streaming, and memory that runs short."""
+"""The locators: every form against float64, corner-case patches, bad input, streaming, and memory that runs short."""
 
 import contextlib
 import copy
@@ -16,9 +16,10 @@ from braggnn_edge.frames.scan import open_scan
 from braggnn_edge.locate import onnx_session as locate_onnx
 from braggnn_edge.locate.compiled import CompiledNetwork
 from braggnn_edge.locate.cuda import CudaPipeline
-from braggnn_edge.locate.fused import FoldedNetwork, multiplications
+from braggnn_edge.locate.fused import FusedNetwork, multiplications
 from braggnn_edge.locate.locator import Locator, bright_spots, float_locator, locate_frames
-from braggnn_edge.training.model import BraggNN, NetworkSpec
+from braggnn_edge.training.model import BraggNN
+from braggnn_edge.training.spec import NetworkSpec
 from braggnn_edge.training.train import located
 
 PUBLISHED = NetworkSpec()
@@ -52,7 +53,7 @@ def spots(count: int, size: int = 11) -> np.ndarray:
     return rng.poisson(spot + 20).astype(np.uint16)
 
 
-def hostile(size: int = 11) -> np.ndarray:
+def corner_cases(size: int = 11) -> np.ndarray:
     """Flat at 0, at 7 and at saturation; one hot pixel; negative; values to the limits of float32's precision."""
     row, col = np.indices((size, size))
     hot = np.where((row == 0) & (col == size - 1), 65535.0, 0.0)
@@ -85,7 +86,7 @@ def hostile(size: int = 11) -> np.ndarray:
 def test_every_form_is_near_the_published_network_in_float64(spec, size, backend, precision, most) -> None:
     net = network(spec, size)
     locator = float_locator(net, backend, precision=precision)
-    for patches in (spots(70, size), hostile(size)):
+    for patches in (spots(70, size), corner_cases(size)):
         wide = in_float64(net, patches)
         assert np.abs(float_locator(net, "torch", precision="float64").locate(patches) - wide).max() < 1e-11
         found = locator.locate(patches)
@@ -102,9 +103,9 @@ def test_multiplied_out_is_the_same_function() -> None:
         net.nlb.out_cnn.weight *= 20
         net.nlb.theta_layer.weight *= 5
     with torch.inference_mode():
-        folded = FoldedNetwork(net, "float64")(torch.from_numpy(patches)).numpy()
+        fused = FusedNetwork(net, "float64")(torch.from_numpy(patches)).numpy()
     exact = in_float64(net, patches)
-    assert np.abs(folded - exact).max() < 1e-11
+    assert np.abs(fused - exact).max() < 1e-11
     assert np.abs(CompiledNetwork(net)(patches.astype(np.float32)) - exact).max() < 5e-5
     with torch.no_grad():
         net.nlb.out_cnn.weight *= 0
@@ -123,16 +124,16 @@ def test_pooled_keys_are_computed_or_refused_by_form() -> None:
         with pytest.raises(UserError, match=r"attention_pool 3: .* choose the backend torch or eager"):
             float_locator(net, backend)
     every = 81 * 9 * 6 + 4 * 81 * 6 * 2 + 2 * 81 * 9 * 2 + 49 * 9 * 18 + 147 * 5 + 10
-    assert multiplications(POOLED, 11, folded=True) == multiplications(POOLED, 11, folded=False) == every
+    assert multiplications(POOLED, 11, fused=True) == multiplications(POOLED, 11, fused=False) == every
 
 
 def test_attention_for_a_gpu_is_that_for_a_cpu() -> None:
     net = network(ODD)
     windows = torch.from_numpy(spots(20)).double().unfold(1, 3, 1).unfold(2, 3, 1) / 800
     for precision, most in (("float64", 1e-12), ("float32", 1e-5), ("float16", 5e-3), ("bfloat16", 3e-2)):
-        folded = FoldedNetwork(net, precision)
-        given = windows.to(folded.wide)
-        assert (folded._fused(given) - folded._plain(given)).abs().max() < most
+        fused = FusedNetwork(net, precision)
+        given = windows.to(fused.wide)
+        assert (fused._fused(given) - fused._plain(given)).abs().max() < most
 
 
 def test_pieces_for_a_gpu_come_back_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,9 +155,9 @@ def test_pieces_for_a_gpu_come_back_in_order(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_multiplications_are_those_of_the_layers() -> None:
-    assert multiplications(PUBLISHED, 11, folded=False) == 2_094_252
-    assert multiplications(PUBLISHED, 11, folded=True) == 1_182_111
-    assert multiplications(SMALL, 9, folded=True) == 49 * 9 * 7 + 25 * 9 * 21 + 75 * 5 + 10
+    assert multiplications(PUBLISHED, 11, fused=False) == 2_094_252
+    assert multiplications(PUBLISHED, 11, fused=True) == 1_182_111
+    assert multiplications(SMALL, 9, fused=True) == 49 * 9 * 7 + 25 * 9 * 21 + 75 * 5 + 10
 
 
 def test_compiled_does_not_depend_on_batch_order_or_threads() -> None:

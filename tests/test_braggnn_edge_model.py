@@ -9,7 +9,8 @@ import torch
 
 from braggnn_edge.core.errors import UserError
 from braggnn_edge.training import upstream
-from braggnn_edge.training.model import PATCH_SIZES, BraggNN, NetworkSpec, NonLocalBlock
+from braggnn_edge.training.model import BraggNN, NonLocalBlock
+from braggnn_edge.training.spec import PATCH_SIZES, NetworkSpec
 from braggnn_edge.training.train import load_network
 
 PUBLISHED_NAMES = {

@@ -12,7 +12,7 @@ LAYER: dict[str, Any] = {
 COUNTED: dict[str, Any] = {
     "form": "hls4ml", "project": "boards/<u280>", "part": "xcu280", "io": "io_stream", "clock_mhz": 250.0,
     "source": "analytic", "interval_cycles": 427, "latency_cycles": 1250, "dsp": 7130, "dsp_available": 9024,
-    "memory_bits": 600_000, "parallel": 17, "layers": [LAYER],
+    "memory_bits": 600_000, "keys_per_cycle": 17, "layers": [LAYER],
 }  # fmt: skip
 REPORTED = {"form": "hls4ml", "project": "boards/<u280>", "source": "vendor_report", "dsp": 5000, "clock_mhz": 250.0,
             "interval_cycles": 440}  # fmt: skip

@@ -18,9 +18,10 @@ from braggnn_edge.core.errors import UserError
 from braggnn_edge.core.rundir import write_json
 from braggnn_edge.evaluation import evaluate
 from braggnn_edge.peaks import table
-from braggnn_edge.peaks.table import PEAK, TEST, PeakTable
+from braggnn_edge.peaks.splits import TEST
+from braggnn_edge.peaks.table import PEAK, PeakTable
+from braggnn_edge.report import build as report
 from braggnn_edge.report import page
-from braggnn_edge.report import stage as report
 from braggnn_edge.report.error_section import compared
 
 DOCS = Path(__file__).parents[1] / "docs" / "artifacts.md"
@@ -336,7 +337,7 @@ def test_every_name_is_escaped(tmp_path: Path) -> None:
         "bit_exact": {evil: {"patches": 1, "wrong": 0}},
         "layers": [{"name": evil}],
         "notes": evil,
-        "hostile": {"patches": evil},
+        "corner_cases": {"patches": evil},
     }
     info = INFO | {"name": evil, "notes": [evil], "split_by": evil, "versions": {evil: evil}}
     document = report.evaluate_run(data, {evil: offsets + 1}, results, {evil: 1.0}, info).document
@@ -438,11 +439,12 @@ def test_stage_collects_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     for index, name in enumerate(stages):
         (run / name).mkdir(parents=True)
         manifest = {"wall_seconds": index + 0.5, "python": "3.11.0", "packages": {"torch": "2"}, "git_commit": "abc+"}
+        manifest |= {"configuration": {}, "inputs": {}, "outputs": {}}
         write_json(run / name / "manifest.json", manifest)
     table.save(data, run / "label/peaks.h5")
     for name in ("compact/compact", "train/full", "qat/qat"):
         write_json(run / f"{name}.json", {"history": HISTORY})
-    write_json(run / "qat/integer.json", {"version": 1})
+    write_json(run / "qat/locator.json", {"version": 1})
     cfg = Config("tiny", 7, MappingProxyType({"report": report.ReportSpec(("Short.",))}), tmp_path)
     said: list[str] = []
     written: list[Any] = []

@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 
 from braggnn_edge.core import rundir
+from braggnn_edge.core.digests import sha256
 from braggnn_edge.core.errors import UserError
-from braggnn_edge.core.rundir import Stage, execute, locked, manifest_of, sha256, write_json, written_aside
+from braggnn_edge.core.files import written_aside
+from braggnn_edge.core.rundir import Stage, execute, locked, manifest_of, write_json
 
 
 class Bench:
@@ -130,13 +132,75 @@ def test_damaged_output_is_made_again(bench: Bench, damage: Callable[[Path], Any
     assert not bench.go()
 
 
-@pytest.mark.parametrize("content", ["", '{"stage": "a", "conf', "[]", "3", "{}", '{"configuration": 1}', "\udcff"])
+_DAMAGED = (
+    "",
+    '{"stage": "a", "conf',
+    "[]",
+    "3",
+    "{}",
+    '{"configuration": 1}',
+    "\udcff",
+    "[" * 100_000,
+    '{"configuration": {}, "inputs": {}, "outputs": {"result.txt": 1}, "packages": {}, "wall_seconds": 1}',
+    '{"configuration": {}, "inputs": {}, "outputs": {}, "packages": {}, "wall_seconds": "long"}',
+)
+
+
+@pytest.mark.parametrize("content", _DAMAGED)
 def test_damaged_manifest_is_made_again(bench: Bench, content: str) -> None:
     bench.go()
     (bench.run / "a/manifest.json").write_text(content, errors="surrogateescape")
     assert bench.go()
     assert "a: runs again: its manifest is damaged" in bench.said
     assert not bench.go()
+
+
+def test_manifest_that_is_a_folder_and_outputs_of_no_name_are_made_again(bench: Bench) -> None:
+    bench.go()
+    path = bench.run / "a/manifest.json"
+    written = json.loads(path.read_text())
+    for name in ("x" * 300, "a\0b", "sub"):
+        write_json(path, {**written, "outputs": {name: "0"}})
+        assert bench.go()
+        assert bench.said[-3] == f"a: runs again: its output {name} is missing or was changed"
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(UserError, match="not finished"):
+        manifest_of(bench.run, "a")
+    assert bench.go()
+    assert not bench.go()
+
+
+@pytest.mark.parametrize("content", [*_DAMAGED, '{"identity": {}}', None])
+@pytest.mark.parametrize("seconds", [None, "1", "x"])
+def test_damaged_mark_of_an_interrupted_run_starts_again(
+    bench: Bench, content: str | None, seconds: str | None
+) -> None:
+    with pytest.raises(RuntimeError):
+        execute(bench.run, Stage("a", (), {}, (), lambda out: _two_steps(out, True)), bench.said.append)
+    path = bench.run / "a.partial/started.json"
+    if content is None:
+        identity = json.loads(path.read_text())["identity"]
+        write_json(path, {"identity": identity} | ({} if seconds is None else {"seconds": seconds}))
+    else:
+        path.write_text(content, errors="surrogateescape")
+    execute(bench.run, Stage("a", (), {}, (), lambda out: _two_steps(out, False)), bench.said.append)
+    assert (bench.run / "a/first.txt").read_text() == "done by the last run"
+
+
+@pytest.mark.parametrize("content", [*_DAMAGED, '{"1 2 3 4": 5}'])
+def test_damaged_memory_of_digests_is_ignored(bench: Bench, content: str) -> None:
+    bench.go()
+    (bench.run / ".digests.json").write_text(content, errors="surrogateescape")
+    assert not bench.go()
+
+
+@pytest.mark.parametrize("content", _DAMAGED)
+def test_damaged_manifest_of_an_earlier_stage_is_one_message(bench: Bench, content: str) -> None:
+    bench.go()
+    (bench.run / "a/manifest.json").write_text(content, errors="surrogateescape")
+    with pytest.raises(UserError, match="not finished; run `braggnn-edge a` first"):
+        bench.go("b", ("a",))
 
 
 def test_missing_earlier_stage_is_named(bench: Bench) -> None:

@@ -1,4 +1,4 @@
-"""Scans of every format: round trips, lazy reading, dark and mask, and hostile files."""
+"""Scans of every format: round trips, lazy reading, dark and mask, and corner-case files."""
 
 import os
 import tracemalloc

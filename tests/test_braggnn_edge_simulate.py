@@ -231,13 +231,13 @@ def test_detector_effects() -> None:
     assert truth["saturated"].any()
 
 
-def test_neighbour_distance_and_floor() -> None:
+def test_neighbour_distance_and_least_height() -> None:
     _, truth = _frame(SMALL)
     place = np.stack([truth["row"], truth["col"]], 1)
     distance = np.hypot(*(place[:, None] - place[None]).transpose(2, 0, 1))
     np.fill_diagonal(distance, np.inf)
     assert np.allclose(truth["neighbour"], distance.min(1), rtol=1e-6)
-    assert truth["amplitude"].min() >= SMALL.floor
+    assert truth["amplitude"].min() >= SMALL.least_height
     assert set(PARAMETERS) <= set(TRUTH_DTYPE.names or ())
 
 

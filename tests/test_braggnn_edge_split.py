@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from braggnn_edge.core.errors import UserError
-from braggnn_edge.label.split import SplitSpec, frame_splits
-from braggnn_edge.peaks.table import EXCLUDED, TEST, TRAIN, VALIDATION
+from braggnn_edge.label.spec import SplitSpec
+from braggnn_edge.label.split import frame_splits
+from braggnn_edge.peaks.splits import EXCLUDED, TEST, TRAIN, VALIDATION
 
 ALL = ("train", "validation", "test")
 

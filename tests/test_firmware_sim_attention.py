@@ -8,29 +8,24 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from builders import linear
 
 from braggnn_edge.core.errors import UserError
 from firmware_sim.forms import csim
 from firmware_sim.forms.compare import Comparison, points, simulate
-from firmware_sim.verification.vectors import hostile_codes
+from firmware_sim.verification.vectors import corner_case_codes
 from hls.project.attention import steps
 from hls.project.layered import load_project, write_project
 from quant.contract import emulate
 from quant.contract.arithmetic import Format
 from quant.contract.attention import NonLocal, exp_table, reciprocal_table, size_block
-from quant.contract.network import Flatten, IntegerNetwork, Leaky, Linear, Requantize
+from quant.contract.network import Flatten, IntegerNetwork, Leaky, Requantize
 from quant.contract.normalize import Normalizer
-from quant.contract.sizing import sized
+from quant.contract.sizing import size_accumulators
 from quant.exchange.to_qonnx import qonnx_model
 
 CHANNELS = (8, 4)
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
-
-
-def linear(rng: np.random.Generator, name: str, kind: str, shape: tuple[int, ...], frac: int) -> Linear:
-    weight = Format(5, 4, True)
-    codes = rng.integers(weight.low, weight.high, shape, endpoint=True)
-    return Linear(name, kind, codes, weight, rng.integers(-60, 60, shape[0]), Format(1, frac + weight.frac, True))
 
 
 def network(size: int, inner: int, pool: int) -> IntegerNetwork:
@@ -63,24 +58,26 @@ def network(size: int, inner: int, pool: int) -> IntegerNetwork:
             Requantize("out", "identity", Format(12, 5, True)),
         ),
     )
-    return sized(found)
+    return size_accumulators(found)
 
 
 class Case:
     """The network, its project and the compiled simulation."""
 
-    def __init__(self, directory: Path, io_type: str, parallel: int, size: int, inner: int, pool: int) -> None:
+    def __init__(self, directory: Path, io_type: str, keys_per_cycle: int, size: int, inner: int, pool: int) -> None:
         self.network = network(size, inner, pool)
         self.block = next(layer for layer in self.network.layers if isinstance(layer, NonLocal))
         self.qonnx, self.project = directory / "model.onnx", directory / "project"
-        self.codes = hostile_codes(size, self.network.input, np.random.default_rng(3), count=20)[-60:]
+        self.codes = corner_case_codes(size, self.network.input, np.random.default_rng(3), count=20)[-60:]
         onnx.save(qonnx_model(self.network), self.qonnx)
-        self.write(self.network, self.project, io_type, parallel)
+        self.write(self.network, self.project, io_type, keys_per_cycle)
         self.executable = csim.build(self.project, directory / "build", optimization="-O0")
 
-    def write(self, found: IntegerNetwork, project: Path, io_type: str, parallel: int) -> None:
+    def write(self, found: IntegerNetwork, project: Path, io_type: str, keys_per_cycle: int) -> None:
         counts = np.random.default_rng(1).poisson(300, (2, found.size, found.size))
-        write_project(self.qonnx, found, Normalizer(), project, counts=counts, io_type=io_type, parallel=parallel)
+        write_project(
+            self.qonnx, found, Normalizer(), project, counts=counts, io_type=io_type, keys_per_cycle=keys_per_cycle
+        )
 
     def simulate(self, executable: csim.Executable, out: Path) -> Comparison:
         return simulate(executable, self.network, self.codes, workers=1, chunk=60, out_dir=out)[1]
@@ -103,6 +100,7 @@ def case(request) -> Case:
     return request.getfixturevalue(request.param)
 
 
+@pytest.mark.slow
 def test_every_code_of_every_layer_and_step_agrees(case, tmp_path):
     outputs, found = simulate(case.executable, case.network, case.codes, workers=1, chunk=60, out_dir=tmp_path)
     reference = emulate.run(case.network, case.codes)
@@ -118,7 +116,7 @@ def test_every_code_of_every_layer_and_step_agrees(case, tmp_path):
 
 def test_project_says_what_was_built(case):
     project = load_project(case.project)
-    assert project.parallel == {"io_parallel": 32, "io_stream": 4}[project.io_type]
+    assert project.keys_per_cycle == {"io_parallel": 32, "io_stream": 4}[project.io_type]
     assert "#pragma HLS DATAFLOW" in (case.project / "firmware" / "braggnn.cpp").read_text()
     assert (case.project / "firmware" / "nnet_utils" / "nnet_nonlocal.h").exists()
     shapes = [layer.shape for layer in project.layers if layer.name in ("nlb.q", "nlb.k", "nlb.e", "nlb")]
@@ -126,6 +124,7 @@ def test_project_says_what_was_built(case):
     assert shapes == {"io_parallel": published, "io_stream": cheaper}[project.io_type]
 
 
+@pytest.mark.slow
 def test_a_stale_table_is_caught_at_its_step(stream, tmp_path):
     copy = tmp_path / "project"
     shutil.copytree(stream.project, copy)
@@ -156,6 +155,6 @@ def test_a_block_that_is_not_the_qonnx_files_is_refused(stream, tmp_path):
     ):
         with pytest.raises(UserError, match=message):
             stream.write(_changed(stream.network, **fields), tmp_path / "p", "io_stream", 1)
-    with pytest.raises(UserError, match="nlb: parallel 10 is impossible; expected 1 to 9"):
+    with pytest.raises(UserError, match="nlb: keys_per_cycle 10 is impossible; expected 1 to 9"):
         stream.write(stream.network, tmp_path / "p", "io_stream", 10)
     assert list(tmp_path.iterdir()) == []

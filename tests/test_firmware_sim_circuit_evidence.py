@@ -2,45 +2,39 @@
 
 import json
 import re
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from builders import TINY_SCAN
 
 from braggnn_edge import cli
-from braggnn_edge.peaks.table import TEST, load
-from firmware_sim.verification.circuit_evidence import RtlSimSpec, inputs
-from quant.contract import circuit as circuits
+from braggnn_edge.core import config, stages
+from braggnn_edge.core.errors import UserError
+from braggnn_edge.core.stages import Context
+from braggnn_edge.peaks.splits import TEST
+from braggnn_edge.peaks.table import load
+from firmware_sim.forms import form, rtlsim
+from firmware_sim.verification import verify
+from firmware_sim.verification.inputs import inputs
+from firmware_sim.verification.spec import CsimSpec
+from quant.contract import locator as locators
 from quant.contract.arithmetic import Format
-from quant.contract.circuit import Circuit
+from quant.contract.locator import IntegerLocator
 from quant.exchange.locators import load_integer_locator
 
-TINY = """
-name = "tiny"
-seed = 3
-[[scan]]
-name = "scan"
-threshold = 45.0
-[scan.simulate]
-rows = 256
-cols = 256
-frames = 30
-reflections = 700
-heights = [500.0, 20000.0]
-rings = [60.0, 90.0, 115.0]
-window = 27
-[split]
-block = 5
-guard = 1
-validation = 0.2
-test = 0.2
-[full]
+TINY = (
+    TINY_SCAN
+    + """[full]
 network = { conv = [6, 4], dense = [16], attention = true }
 loop = { batch = 64, learning_rate = 5e-3, max_iterations = 300, evaluate_every = 100 }
 [qat]
 network = "circuit"
 [circuit]
-front = { window = 5, bits = 5, count_bits = 14, drop = 4 }
+front_end = { window = 5, bits = 5, count_bits = 14, discarded_bits = 4 }
 network = { dense = [6], weight_bits = 4, activation_bits = 5 }
 float_loop = { batch = 64, max_iterations = 300, evaluate_every = 300 }
 loop = { batch = 64, max_iterations = 500, evaluate_every = 250 }
@@ -50,7 +44,7 @@ io_types = ["io_parallel"]
 vectors = 10
 [rtl]
 vectors = 10
-[rtlsim]
+[csim]
 patches = 2000
 netlist = 200
 software = 200
@@ -61,6 +55,7 @@ windows = [5]
 float_loop = { batch = 32, max_iterations = 20, evaluate_every = 20 }
 loop = { batch = 32, max_iterations = 20, evaluate_every = 20 }
 """
+)
 
 
 def braggnn_edge(*arguments: str, folder: Path) -> int:
@@ -69,12 +64,49 @@ def braggnn_edge(*arguments: str, folder: Path) -> int:
     )
 
 
+Used = dict[str, set[str]]
+
+
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def chain(
+    tmp_path_factory: pytest.TempPathFactory, tables_used: Callable[[], AbstractContextManager[Used]]
+) -> tuple[Path, Used]:
+    """The folder of a finished run, and the tables that each of its stages used."""
     folder = tmp_path_factory.mktemp("circuit")
     (folder / "tiny.toml").write_text(TINY)
-    assert braggnn_edge("report", folder=folder) == 0
-    return folder
+    with tables_used() as used:
+        assert braggnn_edge("report", folder=folder) == 0
+    return folder, used
+
+
+@pytest.fixture(scope="module")
+def finished(chain: tuple[Path, Used]) -> Path:
+    return chain[0]
+
+
+def test_no_stage_uses_a_table_that_it_does_not_declare(
+    chain: tuple[Path, Used], undeclared: Callable[[Used, config.Config], Used]
+) -> None:
+    folder, used = chain
+    assert "circuit" in used["qat"]
+    assert used["csim"] >= {"csim", "circuit"}
+    assert undeclared(used, config.load(folder / "tiny.toml", stages.tables())) == {}
+
+
+def test_a_wrong_code_of_the_rtl_is_found(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def spoilt(*arguments: Any, **settings: Any) -> rtlsim.RtlRun:
+        found = kept(*arguments, **settings)
+        found.outputs[17, 1] ^= 1
+        return found
+
+    kept = rtlsim.run
+    monkeypatch.setattr(rtlsim, "run", spoilt)
+    monkeypatch.setattr(form, "FORMS", tuple(one for one in form.FORMS if one.name == "rtl"))
+    path = finished / "tiny.toml"
+    context = Context(config.load(path, stages.tables()), path, finished / "runs/tiny", 1, lambda _: None)
+    message = r"forms differ: rtl:stalls/integer: 1 of \d+ patches; rtl:every clock/integer: 1 of \d+ patches$"
+    with pytest.raises(UserError, match=message):
+        verify.work(context, tmp_path)
 
 
 def test_every_form_is_the_integer_circuit(finished: Path) -> None:
@@ -122,26 +154,29 @@ def test_search_and_front_from_the_command_line(finished: Path, capsys: pytest.C
 
 
 def test_commands_of_networks_are_refused_for_circuits(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for command, remedy in (("qat", "make circuit"), ("csim", "make rtlsim"), ("reference", "make rtlsim")):
-        assert braggnn_edge(command, folder=finished) == 2
-        assert remedy in capsys.readouterr().err
+    assert braggnn_edge("reference", folder=finished) == 2
+    error = capsys.readouterr().err
+    assert "the network of this configuration is 'circuit'" in error
+    assert "make csim" in error
 
 
 def test_circuit_locates_as_any_other_form(finished: Path) -> None:
-    path = finished / "runs/tiny/circuit/circuit.json"
+    path = finished / "runs/tiny/qat/locator.json"
     patches = load(finished / "runs/tiny/label/peaks.h5").of(TEST).patches()
     found = load_integer_locator(path).locate(patches)
-    assert np.array_equal(found, circuits.load(path).locate(patches))
+    assert np.array_equal(found, locators.load(path).locate(patches))
 
 
 def test_patches_of_the_comparison(finished: Path) -> None:
-    circuit: Circuit = circuits.load(finished / "runs/tiny/circuit/circuit.json")
+    circuit: IntegerLocator = locators.load(finished / "runs/tiny/qat/locator.json")
     table = load(finished / "runs/tiny/label/peaks.h5")
-    counts, test, hostile = inputs(circuit, table, 5000, 1)
-    assert len(counts) == 5000 + hostile
-    assert np.array_equal(counts[:test], circuit.counts(table.of(TEST).patches()))
+    given = inputs(table, circuit, 5000, 1, unrolled=True)
+    counts = given.counts
+    assert len(counts) == len(given.codes) == 5000 + given.corner_cases
+    assert np.array_equal(given.codes, circuit.normalizer.codes(counts))
+    assert np.array_equal(counts[: given.test], circuit.counts(table.of(TEST).patches()))
     form = Format(14, 0, False)
     assert counts.min() == form.low
     assert counts.max() == form.high
     with pytest.raises(Exception, match="must be at least 1"):
-        RtlSimSpec(patches=0)
+        CsimSpec(patches=0)

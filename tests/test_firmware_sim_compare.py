@@ -1,11 +1,11 @@
-"""The comparison itself, on traces changed by hand; the hostile vectors."""
+"""The comparison itself, on traces changed by hand; the corner-case vectors."""
 
 import numpy as np
 import pytest
 
 from braggnn_edge.core.errors import UserError
 from firmware_sim.forms.compare import compare, merge
-from firmware_sim.verification.vectors import hostile_codes, hostile_counts
+from firmware_sim.verification.vectors import corner_case_codes, corner_case_counts
 from quant.contract import emulate
 from quant.contract.arithmetic import Format
 from quant.contract.network import Flatten, IntegerNetwork, Linear, Requantize
@@ -31,7 +31,7 @@ def _network() -> IntegerNetwork:
 @pytest.fixture
 def traces():
     network = _network()
-    codes = hostile_codes(5, INPUT, np.random.default_rng(0), count=20)
+    codes = corner_case_codes(5, INPUT, np.random.default_rng(0), count=20)
     result = emulate.run(network, codes, trace=True)
     kept = [t for t, layer in zip(result.trace, network.layers, strict=True) if layer.kind != "flatten"]
     return network, kept, result
@@ -97,7 +97,7 @@ def test_traces_of_another_network_are_refused(traces):
 
 def test_hostile_vectors_hold_what_they_promise():
     rng = np.random.default_rng(0)
-    counts = hostile_counts(5, rng)
+    counts = corner_case_counts(5, rng)
     assert counts.dtype == np.float64
     assert np.isfinite(counts).all()
     assert (counts == 0).all(axis=(1, 2)).any()
@@ -111,7 +111,7 @@ def test_hostile_vectors_hold_what_they_promise():
     codes = normalizer.codes(counts)
     assert codes.min() == 0
     assert codes.max() >= 254
-    np.testing.assert_array_equal(counts, hostile_counts(5, np.random.default_rng(0)))
-    codes = hostile_codes(5, INPUT, rng, count=10)
+    np.testing.assert_array_equal(counts, corner_case_counts(5, np.random.default_rng(0)))
+    codes = corner_case_codes(5, INPUT, rng, count=10)
     assert (codes.min(), codes.max()) == (0, 15)
     assert (codes == 15).all(axis=(1, 2)).any()

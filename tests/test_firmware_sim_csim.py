@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from braggnn_edge.core.errors import UserError
-from braggnn_edge.training.model import NetworkSpec
+from braggnn_edge.training.spec import NetworkSpec
 from firmware_sim.forms import csim
 from firmware_sim.forms.compare import Comparison, compare_normalizer, simulate
-from firmware_sim.verification.vectors import hostile_codes, hostile_counts
+from firmware_sim.verification.vectors import corner_case_codes, corner_case_counts
 from hls.project.layered import write_project
 from quant.contract import emulate
 from quant.contract.network import IntegerNetwork
@@ -45,8 +45,8 @@ class Case:
         self.network: IntegerNetwork = export_qonnx(qnet, directory / "model.onnx")
         self.normalizer = Normalizer()
         self.project = directory / "project"
-        self.counts = hostile_counts(SIZE, rng)
-        self.codes = hostile_codes(SIZE, self.network.input, rng, count=200)
+        self.counts = corner_case_counts(SIZE, rng)
+        self.codes = corner_case_codes(SIZE, self.network.input, rng, count=200)
         write_project(
             directory / "model.onnx", self.network, self.normalizer, self.project, counts=self.counts, io_type=io_type
         )

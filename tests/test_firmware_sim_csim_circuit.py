@@ -13,18 +13,18 @@ import pytest
 from braggnn_edge.core.errors import UserError
 from firmware_sim.forms import csim, csim_circuit
 from firmware_sim.forms.compare import Comparison
-from firmware_sim.verification.vectors import hostile_counts
+from firmware_sim.verification.vectors import corner_case_counts
 from hls.project.circuit import golden_counts, write_circuit_project
 from hls.project.layered import CXX_FLAGS
 from quant.contract import emulate
 from quant.contract.arithmetic import Codes, Format
 from quant.contract.block_shift import BlockShift
 from quant.contract.centroid import Centroid
-from quant.contract.circuit import Circuit
 from quant.contract.layers import Flatten, Linear, Requantize
+from quant.contract.locator import IntegerLocator
 from quant.contract.network import IntegerNetwork, Layer
 from quant.contract.normalize import Normalizer
-from quant.contract.sizing import sized
+from quant.contract.sizing import size_accumulators
 from quant.exchange.circuit_qonnx import export_network
 
 FRAC = 6
@@ -57,7 +57,7 @@ def network(window: int, hidden: tuple[int, ...], kernel: int = 0) -> IntegerNet
         ]
         inputs = outputs
     layers += [linear(rng, "last", (2, inputs), 4, frac), Requantize("last.act", "identity", Format(9, FRAC, True))]
-    return sized(IntegerNetwork(window, Format(4, 4, False), tuple(layers)))
+    return size_accumulators(IntegerNetwork(window, Format(4, 4, False), tuple(layers)))
 
 
 def centroid(window: int) -> Centroid:
@@ -65,9 +65,11 @@ def centroid(window: int) -> Centroid:
 
 
 CIRCUITS = {
-    "shift": Circuit(7, 5, BlockShift(4, 16), network(5, (6, 4)), centroid(5), OUTPUT),
-    "subtract-alone-stream": Circuit(5, 3, BlockShift(4, 12, True), network(3, (4,)), None, Format(5, FRAC, True)),
-    "min-max-convolution": Circuit(5, 5, Normalizer(4, 18), network(5, (4,), 3), centroid(5), OUTPUT),
+    "shift": IntegerLocator(7, 5, BlockShift(4, 16), network(5, (6, 4)), centroid(5), OUTPUT),
+    "subtract-alone-stream": IntegerLocator(
+        5, 3, BlockShift(4, 12, True), network(3, (4,)), None, Format(5, FRAC, True)
+    ),
+    "min-max-convolution": IntegerLocator(5, 5, Normalizer(4, 18), network(5, (4,), 3), centroid(5), OUTPUT),
 }
 
 
@@ -78,7 +80,7 @@ class Case:
         self.circuit = CIRCUITS[name]
         rng = np.random.default_rng(0)
         # All zero, saturated, single hot pixels, negative, beyond 16 bits and 18, fractional.
-        self.patches = hostile_counts(self.circuit.size, rng)
+        self.patches = corner_case_counts(self.circuit.size, rng)
         self.counts = np.concatenate([self.circuit.counts(self.patches), golden_counts(self.circuit, self.patches[:0])])
         export_network(self.circuit.network, directory / "model.onnx")
         self.project = directory / "project"
@@ -221,7 +223,7 @@ def test_other_circuits_and_counts_are_refused(built, tmp_path):
     case = built("shift")
     other = replace(case.circuit, output=Format(7, FRAC, True))
 
-    def run(circuit: Circuit, counts: np.ndarray) -> None:
+    def run(circuit: IntegerLocator, counts: np.ndarray) -> None:
         csim_circuit.run(case.executable, circuit, counts, workers=1, chunk=10, out_dir=tmp_path)
 
     with pytest.raises(UserError, match="not of this circuit"):

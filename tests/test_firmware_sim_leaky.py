@@ -1,9 +1,11 @@
 """LeakyReLU of both kinds of slope, a shift and a multiplication, through QONNX, hls4ml and g++ to every code."""
 
+import functools
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import builders
 import numpy as np
 import onnx
 import pytest
@@ -13,10 +15,10 @@ from firmware_sim.forms.compare import simulate
 from hls.project.layered import write_project
 from quant.contract import emulate
 from quant.contract.arithmetic import Format, shift_round
-from quant.contract.network import Flatten, IntegerNetwork, Leaky, Linear, Requantize
+from quant.contract.network import Flatten, IntegerNetwork, Leaky, Requantize
 from quant.contract.normalize import Normalizer
-from quant.contract.sizing import sized
-from quant.contract.vectors import hostile_codes, random_codes
+from quant.contract.sizing import size_accumulators
+from quant.contract.vectors import corner_case_codes, random_codes
 from quant.exchange.to_qonnx import qonnx_model
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
@@ -26,10 +28,7 @@ SIZE = 5
 SLOPES = (("shift", 1, 3), ("product", 164, 14))
 
 
-def linear(rng: np.random.Generator, name: str, kind: str, shape: tuple[int, ...], frac: int) -> Linear:
-    weight = Format(5, 4, True)
-    codes = rng.integers(weight.low, weight.high, shape, endpoint=True)
-    return Linear(name, kind, codes, weight, rng.integers(-90, 90, shape[0]), Format(1, frac + weight.frac, True))
+linear = functools.partial(builders.linear, bias=90)
 
 
 def network() -> IntegerNetwork:
@@ -45,9 +44,10 @@ def network() -> IntegerNetwork:
         linear(rng, "last", "dense", (2, 4), 9),
         Requantize("out", "identity", Format(16, 9, True)),
     )
-    return sized(IntegerNetwork(SIZE, Format(8, 8, False), layers))
+    return size_accumulators(IntegerNetwork(SIZE, Format(8, 8, False), layers))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("io_type", ["io_parallel", "io_stream"])
 def test_every_code_of_both_slopes_agrees(io_type: str, tmp_path: Path) -> None:
     found = network()
@@ -56,7 +56,7 @@ def test_every_code_of_both_slopes_agrees(io_type: str, tmp_path: Path) -> None:
     write_project(tmp_path / "model.onnx", found, Normalizer(), tmp_path / "project", counts=counts, io_type=io_type)
     executable = csim.build(tmp_path / "project", tmp_path / "build", optimization="-O0")
     codes = np.concatenate(
-        [hostile_codes(SIZE, found.input), random_codes(SIZE, found.input, 900, np.random.default_rng(2))]
+        [corner_case_codes(SIZE, found.input), random_codes(SIZE, found.input, 900, np.random.default_rng(2))]
     )
     _, compared = simulate(executable, found, codes, workers=1, chunk=len(codes), out_dir=tmp_path / "out")
     assert compared.exact, str(compared.first)

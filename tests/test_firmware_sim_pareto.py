@@ -8,21 +8,21 @@ import numpy as np
 import optuna
 import pytest
 import torch
+from builders import sloping_spots
 
-from braggnn_edge.cli import SECTIONS
 from braggnn_edge.core import config
 from braggnn_edge.core.errors import UserError
-from braggnn_edge.peaks.table import PEAK, TRAIN, VALIDATION, PeakTable
-from braggnn_edge.training.optimize import LoopSpec
+from braggnn_edge.core.stages import tables
+from braggnn_edge.training.spec import LoopSpec
 from firmware_sim.search import figures as search_figures
 from firmware_sim.search import pareto, point_file
 from firmware_sim.search import storage as search_storage
 from firmware_sim.search import trials as search
-from firmware_sim.search.space import SearchSpec, choose, identity, table_of
-from quant.contract import circuit as circuits
+from firmware_sim.search.space import choose, identity, table_of
+from firmware_sim.search.spec import SearchSpec
+from quant.contract import locator as locators
 from quant.training import compress
-from quant.training.circuit_spec import CircuitSpec, FrontSpec
-from quant.training.mixed_precision import CircuitNetworkSpec
+from quant.training.circuit_spec import CircuitNetworkSpec, CircuitSpec, FrontEndSpec
 
 torch.set_num_threads(1)
 ROOT = Path(__file__).parents[1]
@@ -30,25 +30,12 @@ SIZE = 9
 SHORT = LoopSpec(32, 3e-3, "one_cycle", max_iterations=20, evaluate_every=10, patience=0)
 SPEC = SearchSpec(
     trials=2, startup=2, float_loop=SHORT, loop=SHORT, windows=(5,), centroids=("intensity",), convolutions=(0, 0),
-    layers=(1, 1), units=(5, 8), widths=("channel", "layer"), pressed=(True,), lut_budget=(800, 3000),
+    layers=(1, 1), units=(5, 8), widths=("channel", "layer"), budgeted=(True,), lut_budget=(800, 3000),
 )  # fmt: skip
-CIRCUIT = CircuitSpec(FrontSpec(window=5), CircuitNetworkSpec(dense=(4,)))
+CIRCUIT = CircuitSpec(FrontEndSpec(window=5), CircuitNetworkSpec(dense=(4,)))
 
 
-def spots(n: int = 400) -> PeakTable:
-    """Gaussians on a slope that leads their centroids astray, a quarter of them for validation."""
-    rng = np.random.default_rng(5)
-    centre = SIZE // 2 + rng.uniform(-0.5, 0.5, (n, 2))
-    grid = np.arange(SIZE)
-    rows, cols = (np.exp(-((grid[None] - centre[:, axis, None]) ** 2) / 2.0) for axis in (0, 1))
-    peaks = np.zeros(n, PEAK)
-    peaks["truth_row"], peaks["truth_col"] = (centre - SIZE // 2).T
-    peaks["split"] = np.where(np.arange(n) % 4 == 0, VALIDATION, TRAIN)
-    crops = np.round(900 * rows[:, :, None] * cols[:, None, :] + 20 * grid).astype(np.uint16)
-    return PeakTable(peaks, crops, ("scan",), SIZE, 0)
-
-
-TABLE = spots()
+TABLE = sloping_spots(400, SIZE)
 
 
 def test_dominance_by_hand() -> None:
@@ -97,15 +84,15 @@ def test_every_circuit_survives_its_file(sampler: str, scenario: Path, tmp_path:
     study = optuna.create_study(directions=["minimize"] * 3)
     for number in range(12):
         trial = study.ask()
-        circuit = choose(trial, wide, dataclasses.replace(CIRCUIT, pressure=1e-5, teacher=0.1 + 0.2))
+        circuit = choose(trial, wide, dataclasses.replace(CIRCUIT, lut_penalty=1e-5, teacher=0.1 + 0.2))
         study.tell(trial, (number, 1, 1))
         path = tmp_path / "point.toml"
         point_file.write(path, scenario, "scene", 5, circuit, ("A comment.",))
-        found = config.load(path, SECTIONS)
+        found = config.load(path, tables())
         assert found["circuit"] == circuit
         assert (found.name, found.seed) == ("scene", 5)
         assert found.folder == scenario.parent  # where relative paths of the scenario start from
-        assert found["scan"] == config.load(scenario, SECTIONS)["scan"]
+        assert found["scan"] == config.load(scenario, tables())["scan"]
 
 
 @pytest.fixture(scope="module")
@@ -142,23 +129,23 @@ def test_stage_writes_the_front(run: str, scenario: Path, tmp_path: Path) -> Non
     assert 0 < document["references_px"]["centre_of_mass_squared"] < 1
     assert said[-1] == f"pareto: {len(points)} points of {len(finished)} finished trials: beaten by no other one"
     for row in points:
-        spec = config.load(tmp_path / "configs" / f"{row['name']}.toml", SECTIONS)["circuit"]
+        spec = config.load(tmp_path / "configs" / f"{row['name']}.toml", tables())["circuit"]
         stored = tmp_path / "circuits" / f"{row['name']}.json"
         if row["trial"] == 3:
             assert spec == dataclasses.replace(CIRCUIT, sparsity=0.25)
             assert not stored.exists()
             assert "mapped_luts" not in row
         else:
-            assert circuits.load(stored).digest == row["digest"]
+            assert locators.load(stored).digest == row["digest"]
             assert row["mapped_luts"] == 5
 
 
 def test_a_points_configuration_trains_the_same_circuit(run: str, scenario: Path, tmp_path: Path) -> None:
     document = pareto.run(SPEC, CIRCUIT, TABLE, None, None, 1, run, scenario, "scene", tmp_path, lambda _: None)
     row = document["points"][0]
-    loaded = config.load(tmp_path / "configs" / f"{row['name']}.toml", SECTIONS)
+    loaded = config.load(tmp_path / "configs" / f"{row['name']}.toml", tables())
     compress.run(TABLE, loaded["circuit"], None, loaded.seed, tmp_path, lambda _: None)
-    assert circuits.load(tmp_path / "circuit.json").digest == row["digest"]
+    assert locators.load(tmp_path / "locator.json").digest == row["digest"]
     trained = json.loads((tmp_path / "circuit_training.json").read_text())["circuit"]
     assert trained == {"score": row["error"]} | {key: row[key] for key in ("p50", "p75", "p95")}
 

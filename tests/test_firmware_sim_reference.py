@@ -8,12 +8,14 @@ import pytest
 import torch
 
 from braggnn_edge.core.errors import UserError
-from braggnn_edge.peaks import table
+from braggnn_edge.peaks import splits, table
 from braggnn_edge.report.inference_section import reference_section
 from braggnn_edge.training import train, upstream
-from braggnn_edge.training.model import BraggNN, NetworkSpec
+from braggnn_edge.training.model import BraggNN
+from braggnn_edge.training.spec import NetworkSpec
 from firmware_sim.verification import reference
-from quant.contract import emulate, network
+from quant.contract import emulate
+from quant.contract import locator as locators
 from quant.contract.arithmetic import Format
 from quant.contract.network import Flatten, IntegerNetwork, Linear, Requantize
 from quant.contract.normalize import Normalizer
@@ -51,7 +53,7 @@ def peak_table() -> table.PeakTable:
     rng = np.random.default_rng(1)
     rows = np.zeros(2 * COUNT, table.PEAK)
     rows["row"], rows["col"] = 50, 70
-    rows["split"] = np.repeat([table.TEST, table.TRAIN], COUNT)
+    rows["split"] = np.repeat([splits.TEST, splits.TRAIN], COUNT)
     for name in ("voigt", "truth"):
         rows[f"{name}_row"], rows[f"{name}_col"] = (
             50 + rng.normal(0, 0.3, 2 * COUNT),
@@ -79,8 +81,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         upstream.save_checkpoint(BraggNN(spec, SIZE), folder / stage / f"{name}.pt")
         (folder / stage / f"{name}.json").write_text(json.dumps({"spec": train._describe(train.TrainSpec(spec))}))
     integer, normalizer = integer_network(), Normalizer()
-    network.save(integer, folder / "qat/integer.json", normalizer)
-    patches = peak_table().of(table.TEST).patches()
+    locators.save(locators.of_layers(integer, normalizer), folder / "qat/locator.json")
+    patches = peak_table().of(splits.TEST).patches()
     offsets = integer.output.values(emulate.run(integer, normalizer.codes(patches)).outputs)
     np.savez(folder / "csim/predictions.npz", **{"csim:io_parallel": offsets, "float": offsets + 9})
     return folder
@@ -96,7 +98,7 @@ def test_stage_compares_the_firmware_with_floats_labels_and_truth(run: Path, tmp
     assert {name: entry["n"] for name, entry in against.items()} == {
         "float": COUNT, "float_compact": COUNT, "voigt": COUNT - 5, "truth": COUNT - 7,
     }  # fmt: skip
-    test = peak_table().of(table.TEST)
+    test = peak_table().of(splits.TEST)
     with np.load(run / "csim/predictions.npz") as file:
         firmware = file["csim:io_parallel"]
     distance = np.linalg.norm(
@@ -146,6 +148,6 @@ def test_predictions_that_do_not_fit_are_refused(run: Path, tmp_path: Path) -> N
 def test_a_run_without_test_peaks_is_refused(run: Path, tmp_path: Path) -> None:
     (tmp_path / "label").mkdir()
     everything = peak_table()
-    table.save(everything.of(table.TRAIN), tmp_path / "label/peaks.h5")
+    table.save(everything.of(splits.TRAIN), tmp_path / "label/peaks.h5")
     with pytest.raises(UserError, match="no test peaks"):
         reference.run(tmp_path, ("train", "compact"), tmp_path, lambda _: None)

@@ -115,7 +115,7 @@ def test_signed_counts(simulated, random_circuit, detector_patches, tmp_path):
     circuit = random_circuit(normalizer=Normalizer(4, 10, 3), hidden=(2,))
     patches = detector_patches(circuit, 500)
     patches[::2] -= 300
-    write_rtl(circuit, tmp_path / "project", counts=patches[:3], effort=QUICK, levels=6.0)
+    write_rtl(circuit, tmp_path / "project", counts=patches[:3], effort=QUICK, logic_levels=6.0)
     found = rtlsim.run(rtlsim.build(tmp_path / "project", simulated[1] / "build"), circuit.counts(patches), seed=0)
     assert np.array_equal(found.outputs, circuit.run(circuit.codes(patches)))
 

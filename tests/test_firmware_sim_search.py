@@ -13,48 +13,34 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import optuna
 import pytest
 import torch
+from builders import sloping_spots
 
 from braggnn_edge.core.errors import UserError
-from braggnn_edge.peaks.table import PEAK, TRAIN, VALIDATION, PeakTable
-from braggnn_edge.training.optimize import LoopSpec
+from braggnn_edge.training.spec import LoopSpec
 from firmware_sim.search import pareto
 from firmware_sim.search import storage as search_storage
 from firmware_sim.search import trials as search
 from firmware_sim.search import watch as search_watch
 from firmware_sim.search.sampler import NumberedSampler
-from firmware_sim.search.space import SearchSpec, choose, circuit_of, identity, parameters, peaks_digest, table_of
-from quant.training.circuit_spec import CircuitSpec, FrontSpec
-from quant.training.mixed_precision import CircuitNetworkSpec
+from firmware_sim.search.space import choose, circuit_of, identity, parameters, peaks_digest, table_of
+from firmware_sim.search.spec import SearchSpec
+from quant.training.circuit_spec import CircuitNetworkSpec, CircuitSpec, FrontEndSpec
 
 torch.set_num_threads(1)
 SIZE = 9
 SHORT = LoopSpec(32, 3e-3, "one_cycle", max_iterations=20, evaluate_every=10, patience=0)
 SPEC = SearchSpec(
     trials=3, startup=2, float_loop=SHORT, loop=SHORT, windows=(3, 5), centroids=("intensity",), convolutions=(0, 0),
-    layers=(1, 2), units=(3, 5), widths=("channel", "layer"), pressed=(True,),
+    layers=(1, 2), units=(3, 5), widths=("channel", "layer"), budgeted=(True,),
     sparsity=(0.0, 0.3), channel_sparsity=(0.0, 0.2), lut_budget=(500, 2000),
 )  # fmt: skip
-CIRCUIT = CircuitSpec(FrontSpec(window=5), CircuitNetworkSpec(dense=(4,)))
+CIRCUIT = CircuitSpec(FrontEndSpec(window=5), CircuitNetworkSpec(dense=(4,)))
 
 
-def spots(n: int = 400) -> PeakTable:
-    """Gaussians on a slope that leads their centroids astray, a quarter of them for validation."""
-    rng = np.random.default_rng(5)
-    centre = SIZE // 2 + rng.uniform(-0.5, 0.5, (n, 2))
-    grid = np.arange(SIZE)
-    rows, cols = (np.exp(-((grid[None] - centre[:, axis, None]) ** 2) / 2.0) for axis in (0, 1))
-    peaks = np.zeros(n, PEAK)
-    peaks["truth_row"], peaks["truth_col"] = (centre - SIZE // 2).T
-    peaks["split"] = np.where(np.arange(n) % 4 == 0, VALIDATION, TRAIN)
-    crops = np.round(900 * rows[:, :, None] * cols[:, None, :] + 20 * grid).astype(np.uint16)
-    return PeakTable(peaks, crops, ("scan",), SIZE, 0)
-
-
-TABLE = spots()
+TABLE = sloping_spots(400, SIZE)
 
 
 def named(spec: SearchSpec = SPEC, seed: int = 1) -> dict:
@@ -87,7 +73,7 @@ def test_trials_hold_their_circuit_and_what_it_measures(finished) -> None:
         assert spec.loop == SHORT
         assert spec.network.dense == tuple(trial.params[f"units_{i + 1}"] for i in range(trial.params["layers"]))
         assert "units_2" in trial.params
-        assert (spec.front.window, spec.lut_budget) == (trial.params["window"], trial.params["lut_budget"])
+        assert (spec.front_end.window, spec.lut_budget) == (trial.params["window"], trial.params["lut_budget"])
         error, luts, latency = trial.values
         assert 0 < error < 0.5
         assert luts > 100
@@ -131,7 +117,7 @@ def test_two_studies_of_one_seed_choose_alike(sampler: str) -> None:
         for number in range(9):
             trial = study.ask()
             found.append(choose(trial, SearchSpec(), CIRCUIT))
-            study.tell(trial, (found[-1].front.window, found[-1].lut_budget, number % 3))
+            study.tell(trial, (found[-1].front_end.window, found[-1].lut_budget, number % 3))
         return found
 
     assert chosen(3) == chosen(3)
@@ -142,9 +128,9 @@ def test_two_studies_of_one_seed_choose_alike(sampler: str) -> None:
 @pytest.mark.parametrize("budget", [0, 900])
 def test_the_first_trial_is_the_circuit_itself_where_it_lies_in_the_space(budget: int, tmp_path: Path) -> None:
     network = CircuitNetworkSpec((), 3, (4,), 5, 6, "layer")
-    circuit = CircuitSpec(FrontSpec(window=5, centroid="intensity", bits=5), network, lut_budget=budget)
+    circuit = CircuitSpec(FrontEndSpec(window=5, centroid="intensity", bits=5), network, lut_budget=budget)
     expected = dataclasses.replace(circuit, float_loop=SHORT, loop=SHORT)
-    where, both = f"journal:{tmp_path / 'search.log'}", dataclasses.replace(SPEC, trials=1, pressed=(True, False))
+    where, both = f"journal:{tmp_path / 'search.log'}", dataclasses.replace(SPEC, trials=1, budgeted=(True, False))
     search.run(both, circuit, TABLE, None, 1, where, lambda _: None)
     (trial,) = search_storage.read_study(where, "search").get_trials()
     assert circuit_of(trial.user_attrs["circuit"], "trial") == expected
@@ -153,7 +139,7 @@ def test_the_first_trial_is_the_circuit_itself_where_it_lies_in_the_space(budget
         dataclasses.replace(circuit, lut_budget=499),
         dataclasses.replace(circuit, network=dataclasses.replace(network, dense=(4, 6))),
         dataclasses.replace(circuit, network=dataclasses.replace(network, conv=(3,))),
-        dataclasses.replace(circuit, front=dataclasses.replace(circuit.front, centroid="none")),
+        dataclasses.replace(circuit, front_end=dataclasses.replace(circuit.front_end, centroid="none")),
     ):
         assert parameters(both, outside) is None
 
@@ -251,6 +237,7 @@ def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
         time.sleep(0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["sqlite", "journal"])
 def test_two_processes_share_a_storage_and_one_is_killed(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: Callable[..., Any]
@@ -258,26 +245,34 @@ def test_two_processes_share_a_storage_and_one_is_killed(
     """One begins a trial and is killed with it, another works meanwhile and makes up for it."""
     path = tmp_path / "search.store"
     where = f"sqlite:///{path}" if kind == "sqlite" else f"journal:{path}"
-    monkeypatch.setattr(search_watch, "GRACE", 1.5)
+    monkeypatch.setattr(search_watch, "GRACE", 5.0)
     monkeypatch.setattr(search, "_POLL", 0.1)
     stuck = start(where, stuck=True)
 
-    def begun() -> bool:
+    def beats() -> int:
+        """Signs of life of the first trial; -1 before it has begun."""
         if not path.exists():
-            return False
+            return -1
         try:
-            return len(search_storage.read_study(where, "search").get_trials()) == 1
+            trials = search_storage.read_study(where, "search").get_trials()
         except UserError:
-            return False
+            return -1
+        return trials[0].user_attrs.get("alive", 0) if trials else -1
 
-    until(begun)
-    killer = threading.Timer(2.5, stuck.kill)
+    def kill() -> None:
+        until(lambda: beats() >= 5)
+        killed.set()
+        stuck.kill()
+
+    until(lambda: beats() >= 0)
+    killed = threading.Event()
+    killer = threading.Thread(target=kill)
     killer.start()
     study, said = searched(where)
+    assert killed.is_set()  # it was waited for as long as it lived
     killer.join()
     trials = study.get_trials()
     assert [trial.state.name for trial in trials] == ["FAIL", "COMPLETE", "COMPLETE", "COMPLETE"]
-    assert trials[0].user_attrs["alive"] >= 5  # it was waited for as long as it lived
     assert any("trial 0 is lost" in line for line in said)
 
 
@@ -344,10 +339,10 @@ def test_another_space_other_peaks_and_another_seed_are_refused(finished, tmp_pa
     with pytest.raises(UserError, match="other values of seed"):
         search_storage.open_study(where, "search", named(seed=2))
     with pytest.raises(UserError, match="other values of the peaks"):
-        search_storage.open_study(where, "search", named() | {"data": peaks_digest(spots(401))})
-    pressed = dataclasses.replace(CIRCUIT, pressure=0.02)
-    with pytest.raises(UserError, match=r"other values of \[circuit\] pressure"):
-        search_storage.open_study(where, "search", identity(SPEC, pressed, TABLE, None, 1))
+        search_storage.open_study(where, "search", named() | {"data": peaks_digest(sloping_spots(401, SIZE))})
+    penalized = dataclasses.replace(CIRCUIT, lut_penalty=0.02)
+    with pytest.raises(UserError, match=r"other values of \[circuit\] lut_penalty"):
+        search_storage.open_study(where, "search", identity(SPEC, penalized, TABLE, None, 1))
     elsewhere = dataclasses.replace(CIRCUIT, lut_budget=9, loop=LoopSpec(), network=CircuitNetworkSpec(dense=(2,)))
     assert identity(SPEC, elsewhere, TABLE, None, 1) == named()  # trials choose these
     assert sha256(path) == digest

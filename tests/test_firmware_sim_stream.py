@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from builders import linear
 
 from braggnn_edge.core.errors import UserError
 from firmware_sim.stream import simulate as stream
@@ -16,23 +17,17 @@ from hls.project.layered import write_project
 from quant.contract import emulate
 from quant.contract.arithmetic import Format
 from quant.contract.attention import exp_table, reciprocal_table, size_block
-from quant.contract.network import Flatten, IntegerNetwork, Layer, Linear, Requantize
+from quant.contract.network import Flatten, IntegerNetwork, Layer, Requantize
 from quant.contract.normalize import Normalizer
-from quant.contract.sizing import sized
+from quant.contract.sizing import size_accumulators
 from quant.contract.vectors import random_codes
 from quant.exchange.to_qonnx import qonnx_model
 
 OPTIMIZATION = "-O0"
 SIZE, CHANNELS, PARALLEL = 6, 4, 5
 POSITIONS, GROUPS = 16, 4  # of the block: 4 x 4 positions, 5 keys at a time
-KERNEL = Path(stream.__file__).parents[1] / "hls" / "templates" / "nnet_nonlocal.h"
+KERNEL = Path(__file__).parents[1] / "hls" / "templates" / "nnet_nonlocal.h"
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
-
-
-def linear(rng: np.random.Generator, name: str, kind: str, shape: tuple[int, ...], frac: int) -> Linear:
-    weight = Format(5, 4, True)
-    codes = rng.integers(weight.low, weight.high, shape, endpoint=True)
-    return Linear(name, kind, codes, weight, rng.integers(-60, 60, shape[0]), Format(1, frac + weight.frac, True))
 
 
 def block(rng: np.random.Generator, x: Format) -> Layer:
@@ -63,7 +58,7 @@ def network(attention: bool) -> IntegerNetwork:
         linear(rng, "dense", "dense", (2, 2 * (SIZE - 4) ** 2), 3),
         Requantize("out", "identity", Format(12, 5, True)),
     )
-    return sized(IntegerNetwork(SIZE, Format(8, 8, False), layers))
+    return size_accumulators(IntegerNetwork(SIZE, Format(8, 8, False), layers))
 
 
 class Case:
@@ -75,7 +70,7 @@ class Case:
         counts = np.random.default_rng(1).poisson(300, (2, SIZE, SIZE))
         write_project(
             directory / "model.onnx", found, Normalizer(), directory / "project", counts=counts, io_type="io_stream",
-            parallel=PARALLEL,
+            keys_per_cycle=PARALLEL,
         )  # fmt: skip
         self.project, self.build_dir = directory / "project", directory / "build"
         self.program = stream.build(self.project, self.build_dir, optimization=OPTIMIZATION)

@@ -1,29 +1,33 @@
 """The stage "hls": reuse factors and strategies, further boards, hls4ml's board flow; what is refused."""
 
 import dataclasses
+import functools
 import json
 import shutil
 import subprocess
 from pathlib import Path
 
+import builders
 import numpy as np
 import onnx
 import pytest
 
 from braggnn_edge.core.errors import UserError
-from braggnn_edge.peaks.table import PEAK, TEST, PeakTable
+from braggnn_edge.peaks.splits import TEST
+from braggnn_edge.peaks.table import PEAK, PeakTable
 from hls.project import build
-from hls.project.accelerator import ACCELERATOR, check_accelerator
-from hls.project.build import BoardSpec, HlsSpec, differences
+from hls.project.accelerator import check_accelerator
+from hls.project.build import differences
 from hls.project.layered import CXX_FLAGS, load_project, write_project
 from hls.project.reuse import check_reuse, spread
+from hls.project.spec import ACCELERATOR, BoardSpec, HlsSpec
 from hls.project.targets import target
+from quant.contract import locator as locators
 from quant.contract.arithmetic import Format
 from quant.contract.attention import exp_table, reciprocal_table, size_block
-from quant.contract.layers import Linear
-from quant.contract.network import Flatten, IntegerNetwork, Requantize, save
+from quant.contract.network import Flatten, IntegerNetwork, Requantize
 from quant.contract.normalize import Normalizer
-from quant.contract.sizing import sized
+from quant.contract.sizing import size_accumulators
 from quant.exchange.to_qonnx import qonnx_model
 
 SIZE = 7
@@ -32,10 +36,7 @@ needs_compiler = pytest.mark.skipif(
 )
 
 
-def linear(rng: np.random.Generator, name: str, kind: str, shape: tuple[int, ...], frac: int) -> Linear:
-    weight = Format(4, 3, True)
-    codes = rng.integers(weight.low, weight.high, shape, endpoint=True)
-    return Linear(name, kind, codes, weight, rng.integers(-40, 40, shape[0]), Format(1, frac + weight.frac, True))
+linear = functools.partial(builders.linear, bits=4, bias=40)
 
 
 def network() -> IntegerNetwork:
@@ -67,7 +68,7 @@ def network() -> IntegerNetwork:
             Requantize("out", "identity", Format(10, 4, True)),
         ),
     )
-    return sized(found)
+    return size_accumulators(found)
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +76,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, IntegerNet
     path = tmp_path_factory.mktemp("qat") / "model.onnx"
     found = network()
     onnx.save(qonnx_model(found), path)
-    save(found, path.with_name("integer.json"), Normalizer())
+    locators.save(locators.of_layers(found, Normalizer()), path.with_name("locator.json"))
     return path, found
 
 
@@ -85,7 +86,7 @@ def write(exported: tuple[Path, IntegerNetwork], directory: Path, **settings) ->
 
 
 def own_test(project: Path) -> str:
-    """The project's own test bench, on its golden vectors, the hostile ones among them."""
+    """The project's own test bench, on its golden vectors, the corner cases among them."""
     flags = f"CXXFLAGS=-O0 {' '.join(CXX_FLAGS)}"
     made = subprocess.run(
         ["make", "-s", "-C", str(project), "test", flags], capture_output=True, text=True, check=False
@@ -102,11 +103,12 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @needs_compiler
 @pytest.mark.parametrize("name", CASES)
 def test_codes_are_the_same_whatever_the_reuse(exported, name, tmp_path):
     io_type, strategy, reuse = CASES[name]
-    write(exported, tmp_path / "p", io_type=io_type, strategy=strategy, reuse=reuse, parallel=4)
+    write(exported, tmp_path / "p", io_type=io_type, strategy=strategy, reuse=reuse, keys_per_cycle=4)
     assert load_project(tmp_path / "p").reuse == reuse
     parameters = (tmp_path / "p" / "firmware" / "parameters.h").read_text()
     for factor in reuse:
@@ -127,7 +129,7 @@ def test_dense_layers_alone_are_one_pipeline_as_slow_as_the_slowest(tmp_path):
         linear(rng, "dense1", "dense", (2, 3), 2),
         Requantize("out", "identity", Format(10, 4, True)),
     )
-    found = sized(IntegerNetwork(3, Format(8, 8, False), layers))
+    found = size_accumulators(IntegerNetwork(3, Format(8, 8, False), layers))
     onnx.save(qonnx_model(found), tmp_path / "model.onnx")
     counts = rng.poisson(300, (2, 3, 3))
     write_project(tmp_path / "model.onnx", found, Normalizer(), tmp_path / "p", counts=counts, reuse=(5, 3))
@@ -173,9 +175,9 @@ def peak_table() -> PeakTable:
 
 #: The U280 takes the sources as they are, the U250 has its own plan.
 SPEC = HlsSpec(
-    io_types=("io_stream",), target="zcu102", reuse=(4, 7, 10, 3), parallel=4, vectors=3,
+    io_types=("io_stream",), target="zcu102", reuse=(4, 7, 10, 3), keys_per_cycle=4, vectors=3,
     boards=(
-        BoardSpec("u280", clock_mhz=250.0), BoardSpec("u250", reuse=2, parallel=7),
+        BoardSpec("u280", clock_mhz=250.0), BoardSpec("u250", reuse=2, keys_per_cycle=7),
         BoardSpec("u280", ACCELERATOR, strategy="Resource", reuse=(9, 6, 54, 4)),
     ),
 )  # fmt: skip
@@ -193,9 +195,9 @@ def test_one_project_a_board_and_only_the_first_is_simulated(stage):
     first, u280, u250 = (
         load_project(stage / name) for name in ("io_stream", "boards/u280/io_stream", "boards/u250/io_stream")
     )
-    assert (first.target, first.clock_mhz, first.reuse, first.parallel) == ("zcu102", 200.0, (4, 7, 10, 3), 4)
+    assert (first.target, first.clock_mhz, first.reuse, first.keys_per_cycle) == ("zcu102", 200.0, (4, 7, 10, 3), 4)
     assert (u280.part, u280.clock_mhz, u280.reuse) == ("xcu280-fsvh2892-2L-e", 250.0, first.reuse)
-    assert (u250.target, u250.reuse, u250.parallel) == ("u250", (2, 2, 2, 2), 7)
+    assert (u250.target, u250.reuse, u250.keys_per_cycle) == ("u250", (2, 2, 2, 2), 7)
     flow = load_project(stage / "boards/u280/io_stream-vivadoaccelerator")
     assert (flow.backend, flow.strategy, flow.reuse) == (ACCELERATOR, "Resource", (9, 6, 54, 4))
     assert 'set part "xcu280-fsvh2892-2L-e"' in (stage / "boards/u280/io_stream/project.tcl").read_text()
@@ -231,10 +233,11 @@ def test_all_boards_are_checked_before_the_first_file(exported, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_board_flow_carries_every_code_through_its_axi_stream(stage, exported, tmp_path):
     shutil.copytree(stage / "boards/u280/io_stream-vivadoaccelerator", tmp_path / "io_stream")
-    write(exported, tmp_path / "io_parallel", backend=ACCELERATOR, reuse=(4, 7, 10, 3), parallel=4)
+    write(exported, tmp_path / "io_parallel", backend=ACCELERATOR, reuse=(4, 7, 10, 3), keys_per_cycle=4)
     for io_type, part in (("io_stream", "xcu280-fsvh2892-2L-e"), ("io_parallel", "xczu9eg-ffvb1156-2-e")):
         project = tmp_path / io_type
         assert f'set part "{part}"' in (project / "project.tcl").read_text()
@@ -312,7 +315,7 @@ def test_a_table_that_cannot_be_is_refused(settings, message):
     [
         ({"target": "abacus"}, "abacus"),
         ({"target": "u280", "flow": "x"}, "flow 'x'"),
-        ({"target": "u280", "parallel": -1}, "-1"),
+        ({"target": "u280", "keys_per_cycle": -1}, "-1"),
     ],
 )
 def test_a_board_that_cannot_be_is_refused(settings, message):

@@ -14,15 +14,15 @@ from braggnn_edge.core.errors import UserError
 from hls.project.circuit import golden_counts, write_circuit_project
 from hls.project.layered import load_project
 from hls.project.test_bench import centroid_headers, normalizer_headers
-from quant.contract import circuit as circuits
+from quant.contract import locator as locators
 from quant.contract.arithmetic import Format
 from quant.contract.block_shift import BlockShift
 from quant.contract.centroid import Centroid
-from quant.contract.circuit import Circuit
 from quant.contract.layers import Flatten, Linear, Requantize
+from quant.contract.locator import IntegerLocator
 from quant.contract.network import IntegerNetwork
 from quant.contract.normalize import Normalizer
-from quant.contract.sizing import sized
+from quant.contract.sizing import size_accumulators
 from quant.exchange.circuit_qonnx import export_network
 
 FRAC = 6
@@ -31,7 +31,7 @@ PATCHES = np.random.default_rng(1).poisson(300, (4, 5, 5))
 
 def network(window: int = 3, seed: int = 0) -> IntegerNetwork:
     rng = np.random.default_rng(seed)
-    return sized(
+    return size_accumulators(
         IntegerNetwork(
             window,
             Format(4, 4, False),
@@ -48,9 +48,9 @@ def network(window: int = 3, seed: int = 0) -> IntegerNetwork:
 
 
 @pytest.fixture(scope="module")
-def circuit() -> Circuit:
+def circuit() -> IntegerLocator:
     base = Centroid.of_power(3, 4, 2, index_bits=4, reciprocal_bits=7, numerator_bits=9, frac=FRAC)
-    return Circuit(5, 3, BlockShift(4, 16), network(), base, Format(8, FRAC, True))
+    return IntegerLocator(5, 3, BlockShift(4, 16), network(), base, Format(8, FRAC, True))
 
 
 @pytest.fixture(scope="module")
@@ -71,10 +71,10 @@ def test_project_is_complete_and_describes_itself(project, circuit):
     found = load_project(project)
     assert (found.circuit, found.top, found.name) == (circuit.digest, "braggnn_circuit", "braggnn")
     assert [layer.name for layer in found.layers] == ["dense.0", "dense.0.act", "dense.1"]
-    assert circuits.load(project / "circuit.json").digest == circuit.digest
+    assert locators.load(project / "locator.json").digest == circuit.digest
     assert {path.name for path in project.iterdir() if path.is_file()} == {
         "Makefile", "README.txt", "braggnn_bridge.cpp", "braggnn_circuit_test.cpp", "build_lib.sh", "build_opt.tcl",
-        "build_prj.tcl", "circuit.json", "project.json", "project.tcl", "vivado_synth.tcl",
+        "build_prj.tcl", "locator.json", "project.json", "project.tcl", "vivado_synth.tcl",
     }  # fmt: skip
     assert {path.name for path in (project / "firmware").glob("*.*")} >= {
         "braggnn.cpp", "braggnn_circuit.cpp", "braggnn_circuit.h", "normalize.h", "centroid.h", "centroid_tables.h"

@@ -21,7 +21,7 @@ from quant.contract.arithmetic import Format
 from quant.contract.attention import NonLocal, exp_table, reciprocal_table, size_block
 from quant.contract.network import Flatten, IntegerNetwork, Layer, Leaky, Linear, Requantize
 from quant.contract.normalize import Normalizer
-from quant.contract.sizing import sized
+from quant.contract.sizing import size_accumulators
 from quant.exchange.to_qonnx import qonnx_model
 
 U280 = "xcu280-fsvh2892-2L-e"
@@ -64,7 +64,7 @@ def small() -> IntegerNetwork:
         linear("dense", "dense", (2, 2), 3),
         Requantize("result", "identity", Format(12, 5, True)),
     )
-    return sized(IntegerNetwork(5, Format(8, 8, False), layers))
+    return size_accumulators(IntegerNetwork(5, Format(8, 8, False), layers))
 
 
 def flat() -> IntegerNetwork:
@@ -74,7 +74,7 @@ def flat() -> IntegerNetwork:
         Flatten("flatten"), linear("dense", "dense", (2, 36), 3),
         Requantize("result", "identity", Format(12, 5, True)),
     )  # fmt: skip
-    return sized(IntegerNetwork(5, Format(8, 8, False), layers))
+    return size_accumulators(IntegerNetwork(5, Format(8, 8, False), layers))
 
 
 def published() -> IntegerNetwork:
@@ -93,7 +93,7 @@ def published() -> IntegerNetwork:
     for index, (inputs, outputs) in enumerate(pairwise(widths)):
         layers += [linear(f"dense{index}", "dense", (outputs, inputs), 3, 77, 8), act(f"act{index + 3}")]
     layers += [linear("dense4", "dense", (2, 2), 3, 77, 8), Requantize("result", "identity", Format(12, 5, True))]
-    return sized(IntegerNetwork(11, Format(8, 8, False), tuple(layers)))
+    return size_accumulators(IntegerNetwork(11, Format(8, 8, False), tuple(layers)))
 
 
 def rows(cost: NetworkCost) -> dict[str, LayerCost]:
@@ -177,7 +177,7 @@ def test_pooled_keys_are_fewer_groups_and_a_row_of_open_windows():
 
 
 def test_whole_network_counted_by_hand():
-    cost = network_cost(small(), io_type="io_stream", reuse=(2, 1, 1), parallel=4)
+    cost = network_cost(small(), io_type="io_stream", reuse=(2, 1, 1), keys_per_cycle=4)
     # conv0: 25 * 2 + 8; x: 9 + 1; block: 41; act0: 9 + 4, a product a channel; conv1: 9 + (3 + 6 + 1); act1: 1 + 1;
     # dense: 1 + 1 + (3 + 2 + 1); result: 1 + 1
     expected = {"conv0": 58, "x": 10, "nlb": 41, "act0": 13, "conv1": 19, "act1": 2, "dense": 8, "result": 2}
@@ -192,7 +192,7 @@ def test_whole_network_counted_by_hand():
 
 
 def test_arrays_are_passed_on_whole():
-    cost = network_cost(small(), io_type="io_parallel", reuse=(2, 1, 1), parallel=4)
+    cost = network_cost(small(), io_type="io_parallel", reuse=(2, 1, 1), keys_per_cycle=4)
     found = rows(cost)
     # conv0: 9 positions * 2 + 8; act0: all 36 values at once
     assert (found["conv0"].interval, found["act0"].multiplier_count) == (26, 36)
@@ -201,14 +201,14 @@ def test_arrays_are_passed_on_whole():
 
 
 @pytest.mark.parametrize("io_type", ["io_stream", "io_parallel"])
-@pytest.mark.parametrize(("side", "pool", "parallel"), [(3, 1, 1), (3, 1, 4), (3, 1, 9), (6, 2, 2), (4, 1, 6)])
-def test_block_keeps_the_interval_and_the_latency_of_its_formula(io_type, side, pool, parallel):
+@pytest.mark.parametrize(("side", "pool", "keys_per_cycle"), [(3, 1, 1), (3, 1, 4), (3, 1, 9), (6, 2, 2), (4, 1, 6)])
+def test_block_keeps_the_interval_and_the_latency_of_its_formula(io_type, side, pool, keys_per_cycle):
     """Its four processes with the FIFOs of the kernel, cycle by cycle over nine patches."""
     found = block(side, 4, 2, pool)
-    cost = nonlocal_cost(found, parallel, io_type, "in", "out")
+    cost = nonlocal_cost(found, keys_per_cycle, io_type, "in", "out")
     fifos = {name: fifo for stream in cost.streams for name, fifo in stream.fifos.items()}
     ends = simulate(cost.processes, fifos, 9)["nlb.merge"]
-    groups = -(-found.keys // parallel)
+    groups = -(-found.keys // keys_per_cycle)
     # Keys first; then all rows; then the last row is weighed and merged.
     assert ends[0] == 2 * found.positions * groups + 2 * groups + cost.depth
     # Two buffers of keys and values: two intervals may differ, over four of them they may not.
@@ -229,7 +229,7 @@ def test_streams_below_their_least_depth_deadlock(name):
 
 @pytest.mark.parametrize("io_type", ["io_stream", "io_parallel"])
 def test_network_keeps_its_interval(io_type):
-    cost = network_cost(small(), io_type=io_type, reuse=(1, 2, 1), parallel=4)
+    cost = network_cost(small(), io_type=io_type, reuse=(1, 2, 1), keys_per_cycle=4)
     ends = simulate(cost.processes, cost.fifos, 9)["result"]
     assert -(-(ends[8] - ends[4]) // 4) == cost.interval_cycles == 41
 
@@ -237,7 +237,7 @@ def test_network_keeps_its_interval(io_type):
 def test_published_network_below_two_microseconds_on_a_u280():
     """At 250 MHz: 500 cycles. Of 9,024 DSP slices, each of its multipliers taking one."""
     network = published()
-    recommended = network_cost(network, io_type="io_stream", reuse=(3, 5, 8, 40, 16, 8, 4, 2), parallel=17)
+    recommended = network_cost(network, io_type="io_stream", reuse=(3, 5, 8, 40, 16, 8, 4, 2), keys_per_cycle=17)
     found = rows(recommended)
     # conv0 121 * 3 + 8, conv1 81 * 5 + 14, conv2 49 * 8 + 13
     assert [found[name].interval for name in ("conv0", "conv1", "conv2")] == [371, 419, 405]
@@ -254,7 +254,7 @@ def test_published_network_below_two_microseconds_on_a_u280():
 
     cheapest = plan(network, 499, "io_stream")
     assert cheapest.cost.interval_cycles < 500
-    assert cheapest.parallel == 17
+    assert cheapest.keys_per_cycle == 17
     assert cheapest.reuse[:3] == (4, 5, 9)  # 121 * 4 + 8, 81 * 5 + 14, 49 * 9 + 13
     assert cheapest.cost.multipliers < recommended.multipliers
 
@@ -290,12 +290,12 @@ def test_plan_says_what_cannot_be():
         ({"io_type": "io_serial"}, "no cycle model for io type 'io_serial'"),
         ({"reuse": (1, 2)}, "reuse has 2 entries, but the network has 3"),
         ({"reuse": 73}, "layer conv0: reuse factor 73 is more than its 36 products"),
-        ({"parallel": 10}, "layer nlb: parallel 10 is impossible; expected 1 to 9"),
+        ({"keys_per_cycle": 10}, "layer nlb: keys_per_cycle 10 is impossible; expected 1 to 9"),
     ],
 )
 def test_what_is_not_described_is_refused(changes, message):
     with pytest.raises(UserError, match=message):
-        network_cost(small(), **({"io_type": "io_stream", "parallel": 4} | changes))
+        network_cost(small(), **({"io_type": "io_stream", "keys_per_cycle": 4} | changes))
 
 
 def test_wide_products_take_several_slices():
@@ -313,9 +313,9 @@ def test_generated_source_is_what_was_counted(io_type, tmp_path):
     counts = np.random.default_rng(1).poisson(300, (2, 5, 5))
     write_project(
         tmp_path / "model.onnx", network, Normalizer(), tmp_path / "project", counts=counts, io_type=io_type,
-        reuse=reuse, parallel=4,
+        reuse=reuse, keys_per_cycle=4,
     )  # fmt: skip
-    cost = network_cost(network, io_type=io_type, reuse=reuse, parallel=4)
+    cost = network_cost(network, io_type=io_type, reuse=reuse, keys_per_cycle=4)
     (row,) = hardware_rows(tmp_path, network, print)
     assert (row["source"], row["io"], row["interval_cycles"]) == ("analytic", io_type, cost.interval_cycles)
     firmware = tmp_path / "project" / "firmware"
@@ -373,4 +373,4 @@ def test_cycles_of_two_processes_by_hand():
 
 def test_own_file_names_no_tool_run():
     """What the model says of itself: a reader must not take it for a synthesis."""
-    assert "nothing here is a synthesis result" in (Path(__file__).parents[1] / "hls" / "cost.py").read_text()
+    assert "nothing here is a synthesis result" in (Path(__file__).parents[1] / "hls/cost/network.py").read_text()

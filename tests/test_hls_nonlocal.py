@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from braggnn_edge.core.errors import UserError
-from hls.project.attention import Step, check_parallel, check_tables, config_struct, constants, steps, table_luts
+from hls.project.attention import Step, check_keys_per_cycle, check_tables, config_struct, constants, steps, table_luts
 from hls.project.targets import TARGETS
 from quant.contract.arithmetic import Format
 from quant.contract.attention import NonLocal, exp_table, nonlocal_codes, reciprocal_table, size_block
@@ -51,7 +51,7 @@ def block(
     return size_block("nlb", side * side, (x, x.low, x.high), parts, formats, tables, pool)
 
 
-def hostile(layer: NonLocal, side: int, n: int) -> np.ndarray:
+def corner_cases(layer: NonLocal, side: int, n: int) -> np.ndarray:
     """Input codes (n, C, side, side): the extremes, single pixels, two values only, and random."""
     rng = np.random.default_rng(5)
     to, shape = layer.input, (layer.theta.weight.shape[1], side, side)
@@ -67,7 +67,7 @@ def hostile(layer: NonLocal, side: int, n: int) -> np.ndarray:
 
 
 def compile_block(
-    directory: Path, layer: NonLocal, parallel: int, *flags: str, mutants: list[str] | None = None
+    directory: Path, layer: NonLocal, keys_per_cycle: int, *flags: str, mutants: list[str] | None = None
 ) -> Path:
     """The harness with this block compiled in; ``mutants`` are texts of kernels to run beside the kernel itself."""
     kernels = [f"mutant_{i}" for i in range(len(mutants or []))]
@@ -76,7 +76,7 @@ def compile_block(
         text.append(changed.replace("nonlocal", kernel).replace("NONLOCAL", kernel.upper()))
     text.append(f"#define KERNELS(_) {' '.join(f'_({name})' for name in ('nonlocal', *kernels))}")
     for io_type in ("io_parallel", "io_stream"):
-        text.append(config_struct(layer, parallel, f"config_{io_type}", io_type, "nlb"))
+        text.append(config_struct(layer, keys_per_cycle, f"config_{io_type}", io_type, "nlb"))
     for name, constant in constants(layer).items():
         values = ", ".join(f"{v!r}" for v in constant.format.values(constant.codes.ravel()).tolist())
         text.append(f"static const config_io_stream::{name}_t {name}[{constant.codes.size}] = {{{values}}};")
@@ -131,13 +131,16 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_every_step_on_both_interfaces(name, tmp_path):
-    side, channels, bits, widths, parallel = CASES[name]
+    side, channels, bits, widths, keys_per_cycle = CASES[name]
     layer = block(len(name), side, channels, bits, **widths)
-    codes = hostile(layer, side, 60)
+    codes = corner_cases(layer, side, 60)
     expected = nonlocal_codes(layer, codes)
-    found = run(compile_block(tmp_path, layer, parallel, *(SANITIZERS if name == "p8" else ("-O0",))), layer, codes)
+    found = run(
+        compile_block(tmp_path, layer, keys_per_cycle, *(SANITIZERS if name == "p8" else ("-O0",))), layer, codes
+    )
     z = expected.codes.reshape(len(codes), channels, -1).transpose(0, 2, 1)
     for io_type, traces in found.items():
         for step in steps(layer):
@@ -162,9 +165,10 @@ MUTATIONS = {
 }
 
 
+@pytest.mark.slow
 def test_each_mutation_shows_at_its_step(tmp_path):
     layer = block(1, 6, 4, 6, inner=4, pool=2)
-    codes = hostile(layer, 6, 30)
+    codes = corner_cases(layer, 6, 30)
     expected = nonlocal_codes(layer, codes)
     text = (TEMPLATES / "nnet_nonlocal.h").read_text()
     assert all(text.count(before) == 1 for _, before, _ in MUTATIONS.values())
@@ -181,10 +185,10 @@ def test_each_mutation_shows_at_its_step(tmp_path):
 def test_parallelism_beyond_the_keys_is_refused():
     layer = block(1, 3, 2, 6)
     pooled = block(1, 9, 2, 6, pool=3)
-    for parallel in (0, 10):
+    for keys_per_cycle in (0, 10):
         for refused in (layer, pooled):
-            with pytest.raises(UserError, match=f"nlb: parallel {parallel} .* 1 to 9"):
-                check_parallel(refused, parallel)
+            with pytest.raises(UserError, match=f"nlb: keys_per_cycle {keys_per_cycle} .* 1 to 9"):
+                check_keys_per_cycle(refused, keys_per_cycle)
     assert "@" not in config_struct(layer, 9, "config", "io_stream", "nlb")
 
 

@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 
 from braggnn_edge.core.errors import UserError
-from braggnn_edge.training.model import NetworkSpec
+from braggnn_edge.training.spec import NetworkSpec
 from hls.project.check import check, precision
 from hls.project.convert import channels_last, convert
 from hls.project.layered import load_project, write_project
 from hls.project.targets import TARGETS, target
 from hls.project.test_bench import golden, render
+from quant.contract import locator as locators
 from quant.contract.arithmetic import Format
-from quant.contract.network import IntegerNetwork, Linear, load, load_normalizer
+from quant.contract.network import IntegerNetwork, Linear
 from quant.contract.normalize import Normalizer
 from quant.contract.vectors import random_codes
 from quant.training.export import export_qonnx
@@ -72,11 +73,11 @@ def test_project_describes_itself(project, exported):
     assert [layer.name for layer in found.layers] == names
     assert [layer.shape for layer in found.layers][:4] == [(5, 5, 2), (5, 5, 2), (3, 3, 3), (3, 3, 3)]
     assert (found.input, found.output, found.part) == (network.input, network.output, TARGETS["zcu102"].part)
-    saved = load(project / "integer.json")
-    for layer, other in zip(network.layers, saved.layers, strict=True):
+    saved = locators.load(project / "locator.json")
+    for layer, other in zip(network.layers, saved.network.layers, strict=True):
         if isinstance(layer, Linear):
             np.testing.assert_array_equal(layer.weight, other.weight)
-    assert load_normalizer(project / "integer.json") == Normalizer()
+    assert saved.normalizer == Normalizer()
 
 
 def test_no_placeholder_and_no_path_is_left(project):

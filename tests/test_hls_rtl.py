@@ -9,7 +9,7 @@ from braggnn_edge.core.errors import UserError
 from hls.rtl import project as rtl
 from hls.rtl.cmvm import Effort
 from hls.rtl.project import RtlProject, load_rtl, packed, write_rtl
-from quant.contract.circuit import load
+from quant.contract.locator import load
 from quant.contract.normalize import Normalizer
 
 QUICK = Effort(trials=2)
@@ -34,10 +34,10 @@ def test_what_is_there(written):
     assert {
         "src/braggnn_rtl.v", "src/braggnn_rtl_core.v", "src/braggnn_rtl_core_stage0.v", "sim/test_bench.v",
         "sim/counts.hex", "sim/expected.hex", "constraints/braggnn_rtl.xdc", "constraints/braggnn_rtl.sdc",
-        "constraints/braggnn_rtl.lpf", "vivado.tcl", "quartus.tcl", "README.txt", "project.json", "circuit.json",
+        "constraints/braggnn_rtl.lpf", "vivado.tcl", "quartus.tcl", "README.txt", "project.json", "locator.json",
     } <= names  # fmt: skip
     assert load_rtl(directory) == project
-    assert load(directory / "circuit.json").digest == circuit.digest == project.digest
+    assert load(directory / "locator.json").digest == circuit.digest == project.digest
     assert project.latency_cycles == project.stages + 1
     assert project.places > project.stages  # or a patch a clock would have to wait
     assert f"src/braggnn_rtl_core_stage{project.stages - 1}.v" in names
@@ -90,8 +90,8 @@ def test_the_same_arguments_give_the_same_bytes(written, tmp_path):
 
 def test_fewer_levels_make_more_stages(written, tmp_path):
     circuit, patches, _, project = written
-    deeper = write_rtl(circuit, tmp_path / "deep", counts=patches, levels=1.0, effort=QUICK)
-    flatter = write_rtl(circuit, tmp_path / "flat", counts=patches, levels=100.0, effort=QUICK)
+    deeper = write_rtl(circuit, tmp_path / "deep", counts=patches, logic_levels=1.0, effort=QUICK)
+    flatter = write_rtl(circuit, tmp_path / "flat", counts=patches, logic_levels=100.0, effort=QUICK)
     assert deeper.stages > project.stages > flatter.stages == 1
     assert deeper.register_bits > flatter.register_bits == 9 * circuit.normalizer.count_bits
 
@@ -115,7 +115,7 @@ def test_vhdl(written, tmp_path, random_circuit, detector_patches):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"levels": 0.5}, "levels 0.5 is impossible"),
+        ({"logic_levels": 0.5}, "logic_levels 0.5 is impossible"),
         ({"clock_mhz": 0.0}, "clock of 0.0 MHz is impossible"),
         ({"counts": np.zeros((0, 5, 5))}, "no patches for the golden vectors"),
         ({"target_name": "pluto"}, "target 'pluto' is unknown"),

@@ -10,8 +10,8 @@ from quant.contract import emulate
 from quant.contract.arithmetic import Format
 from quant.contract.layers import Flatten, Linear, Requantize
 from quant.contract.network import IntegerNetwork, Layer, as_document
-from quant.contract.sizing import sized
-from quant.contract.vectors import hostile_codes, random_codes
+from quant.contract.sizing import size_accumulators
+from quant.contract.vectors import corner_case_codes, random_codes
 from quant.exchange.circuit_qonnx import export_network
 from quant.exchange.execute import run_qonnx
 from quant.exchange.from_qonnx import integer_network
@@ -39,13 +39,13 @@ def dense(window: int = 7, bits: int = 6, hidden: tuple[int, ...] = (32, 16), wi
     last = len(hidden)
     layers.append(linear(rng, f"dense.{last}", (2, inputs), 5, frac))
     layers.append(Requantize(f"dense.{last}.act", "identity", Format(12, 9, True)))
-    return sized(IntegerNetwork(window, Format(bits, bits, False), tuple(layers)))
+    return size_accumulators(IntegerNetwork(window, Format(bits, bits, False), tuple(layers)))
 
 
 def convolution(kernel: int, window: int = 5) -> IntegerNetwork:
     rng = np.random.default_rng(10 + kernel)
     side = window - kernel + 1
-    return sized(
+    return size_accumulators(
         IntegerNetwork(
             window,
             Format(4, 4, False),
@@ -79,7 +79,7 @@ def test_reads_back_and_executes_equal(network, tmp_path):
     assert as_document(integer_network(path)) == as_document(network)
     rng = np.random.default_rng(1)
     codes = np.concatenate(
-        [hostile_codes(network.size, network.input), random_codes(network.size, network.input, 90, rng)]
+        [corner_case_codes(network.size, network.input), random_codes(network.size, network.input, 90, rng)]
     )
     outputs = emulate.run(network, codes).outputs
     assert np.array_equal(run_qonnx(path, codes), outputs)

@@ -8,11 +8,12 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from braggnn_edge.training.model import BraggNN, NetworkSpec
+from braggnn_edge.training.model import BraggNN
+from braggnn_edge.training.spec import NetworkSpec
 from braggnn_edge.training.upstream import to_offset
 from quant.training import equalize
 from quant.training.equalize import _divide, equalized
-from quant.training.initialize import start
+from quant.training.initialize import initialize
 from quant.training.plan import BitPlan
 from quant.training.qnet import QuantBraggNN, calibrate, load_float
 
@@ -94,7 +95,7 @@ def test_quantization_gains_by_it():
     said: list[str] = []
     load_float(plain, net)
     calibrate(plain, x)
-    start(begun, net, x, said.append)
+    initialize(begun, net, x, said.append)
     with torch.no_grad():
         errors = [float((qnet.eval()(x) - answer).norm(dim=1).median()) for qnet in (plain, begun)]
     assert errors[1] < errors[0] / 5

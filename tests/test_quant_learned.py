@@ -6,20 +6,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from builders import spots
 
 from braggnn_edge.core.errors import UserError
 from braggnn_edge.evaluation.metrics import distances
-from braggnn_edge.peaks.table import PEAK, TRAIN, VALIDATION, PeakTable
-from braggnn_edge.training.optimize import LoopSpec
-from quant.contract import circuit as circuits
+from braggnn_edge.peaks.splits import VALIDATION
+from braggnn_edge.peaks.table import PeakTable
+from braggnn_edge.training.spec import LoopSpec
 from quant.contract import emulate
+from quant.contract import locator as locators
 from quant.contract.arithmetic import Format
 from quant.contract.layers import Linear
-from quant.contract.vectors import hostile_codes, random_codes
+from quant.contract.vectors import corner_case_codes, random_codes
 from quant.training import compress
-from quant.training.circuit_spec import CircuitSpec, FrontSpec
-from quant.training.compress import Task, load_learned, luts
-from quant.training.mixed_precision import CircuitNetworkSpec, LearnedNetwork, _Rounded, prune
+from quant.training.circuit_spec import CircuitNetworkSpec, CircuitSpec, FrontEndSpec
+from quant.training.compress import Task, load_mixed_precision, luts
+from quant.training.mixed_precision import MixedPrecisionNetwork, _Rounded, prune
 from quant.training.mixed_precision_integers import exact_outputs, integers, trimmed
 
 torch.set_num_threads(1)
@@ -34,26 +36,21 @@ SPECS = {
 SHORT = LoopSpec(64, 3e-3, "one_cycle", max_iterations=200, evaluate_every=100, patience=0)
 
 
-def spots(n: int, size: int = 9, shift: int = 0) -> PeakTable:
-    """Gaussians of known centre and a height that varies a thousandfold, a quarter of them for validation."""
-    rng = np.random.default_rng(5)
-    side = size + 2 * shift
-    centre = side // 2 + rng.uniform(-0.5, 0.5, (n, 2))
-    grid = np.arange(side)
-    rows, cols = (np.exp(-((grid[None] - centre[:, axis, None]) ** 2) / 2.0) for axis in (0, 1))
-    peaks = np.zeros(n, PEAK)
-    peaks["truth_row"], peaks["truth_col"] = (centre - side // 2).T
-    peaks["split"] = np.where(np.arange(n) % 4 == 0, VALIDATION, TRAIN)
-    height = 30 * 10 ** rng.uniform(0, 3, n)
-    crops = rng.poisson(height[:, None, None] * rows[:, :, None] * cols[:, None, :] + 20.0)
-    return PeakTable(peaks, crops.astype(np.float64), ("scan",), size, shift)
+def uneven_spots(n: int, shift: int = 0) -> PeakTable:
+    """Spots whose height varies a thousandfold, with the noise of counts."""
+
+    def crops(rng: np.random.Generator, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
+        height = 30 * 10 ** rng.uniform(0, 3, n)
+        return rng.poisson(height[:, None, None] * rows * cols + 20.0).astype(np.float64)
+
+    return spots(n, 9, shift, crops=crops)
 
 
-def disturbed(spec: CircuitNetworkSpec, seed: int = 1) -> LearnedNetwork:
+def disturbed(spec: CircuitNetworkSpec, seed: int = 1) -> MixedPrecisionNetwork:
     """A network with fractions, biases and masks that differ from channel to channel."""
     torch.manual_seed(seed)
-    net = LearnedNetwork(spec, 7, INPUT, OUTPUT)
-    net.start(torch.rand(200, 1, 7, 7))
+    net = MixedPrecisionNetwork(spec, 7, INPUT, OUTPUT)
+    net.initialize(torch.rand(200, 1, 7, 7))
     with torch.no_grad():
         for layer in net.stack:
             layer.fraction -= 0.3 * torch.rand_like(layer.fraction)
@@ -68,7 +65,7 @@ def disturbed(spec: CircuitNetworkSpec, seed: int = 1) -> LearnedNetwork:
 def test_integers_are_the_trained_network(name: str) -> None:
     net = disturbed(SPECS[name])
     made = integers(net)
-    codes = np.concatenate([hostile_codes(7, INPUT), random_codes(7, INPUT, 800, np.random.default_rng(0))])
+    codes = np.concatenate([corner_case_codes(7, INPUT), random_codes(7, INPUT, 800, np.random.default_rng(0))])
     found, expected = emulate.run(made, codes), exact_outputs(net, codes)
     assert np.array_equal(found.outputs, expected)
     assert len(np.unique(expected, axis=0)) > 15
@@ -123,7 +120,7 @@ def test_held_fractions_leave_room_for_the_largest() -> None:
 
 def test_cost_counted_by_hand() -> None:
     """Codes 1, 3 and 0 on inputs of 5 bits: 1 + 2 + 0 bits times 5."""
-    net = LearnedNetwork(CircuitNetworkSpec(dense=()), 3, INPUT, OUTPUT)
+    net = MixedPrecisionNetwork(CircuitNetworkSpec(dense=()), 3, INPUT, OUTPUT)
     with torch.no_grad():
         layer = net.stack[0]
         layer.weight.zero_()
@@ -137,13 +134,13 @@ def test_cost_counted_by_hand() -> None:
 
 def test_pruning_reaches_its_shares_and_frees_whole_channels() -> None:
     torch.manual_seed(0)
-    net = LearnedNetwork(CircuitNetworkSpec(dense=(16, 8)), 7, INPUT, OUTPUT)
+    net = MixedPrecisionNetwork(CircuitNetworkSpec(dense=(16, 8)), 7, INPUT, OUTPUT)
     prune(net, 0.75, 0.5)
     assert float(net.stack[0].mask.mean()) <= 0.25
     dead = ~net.stack[0].mask.any(dim=1)
     assert int(dead.sum()) >= 8
     assert not net.stack[1].mask[:, dead].any()
-    net.start(torch.rand(50, 1, 7, 7))
+    net.initialize(torch.rand(50, 1, 7, 7))
     widths = [len(layer.weight) for layer in integers(net).layers if isinstance(layer, Linear)]
     assert widths[0] <= 8
     assert widths[1] <= 4
@@ -160,17 +157,17 @@ def test_trimming_changes_no_output() -> None:
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, CircuitSpec, PeakTable]:
     directory = tmp_path_factory.mktemp("circuit")
-    front = FrontSpec(bits=5, centroid="squared", drop=3, output_bits=12, output_frac=8)
+    front_end = FrontEndSpec(bits=5, centroid="squared", discarded_bits=3, output_bits=12, output_frac=8)
     spec = CircuitSpec(
-        front, CircuitNetworkSpec(dense=(8,)), SHORT, SHORT, sparsity=0.5, lut_budget=800, channel_sparsity=0.25
+        front_end, CircuitNetworkSpec(dense=(8,)), SHORT, SHORT, sparsity=0.5, lut_budget=800, channel_sparsity=0.25
     )
-    compress.run(spots(1000), spec, None, 1, directory, lambda _: None)
-    return directory, spec, spots(1000)
+    compress.run(uneven_spots(1000), spec, None, 1, directory, lambda _: None)
+    return directory, spec, uneven_spots(1000)
 
 
 def test_stage_writes_a_circuit_that_is_better_than_its_centroid(trained) -> None:
     directory, spec, table = trained
-    made = circuits.load(directory / "circuit.json")
+    made = locators.load(directory / "locator.json")
     held = table.of(VALIDATION)
     error = distances(made.locate(held.patches()), held.offsets("truth")).mean()
     base = made.output.values(made.centroid.codes(made.codes(held.patches())))
@@ -178,21 +175,21 @@ def test_stage_writes_a_circuit_that_is_better_than_its_centroid(trained) -> Non
     described = json.loads((directory / "circuit_training.json").read_text())
     assert described["circuit"]["score"] == pytest.approx(error)
     assert described["history"][-1]["luts"] < 1.3 * spec.lut_budget
-    assert {"model.onnx", "learned.pt", "curves.png"} <= {path.name for path in directory.iterdir()}
+    assert {"model.onnx", "mixed_precision.pt", "curves.png"} <= {path.name for path in directory.iterdir()}
     assert not list(directory.glob("*.checkpoint"))
 
 
 def test_stage_files_are_one_network(trained) -> None:
     directory, spec, _ = trained
-    made = circuits.load(directory / "circuit.json")
+    made = locators.load(directory / "locator.json")
     codes = random_codes(7, made.network.input, 300, np.random.default_rng(0))
-    outputs = exact_outputs(load_learned(directory, spec), codes)
+    outputs = exact_outputs(load_mixed_precision(directory, spec), codes)
     assert np.array_equal(outputs, emulate.run(made.network, codes).outputs)
 
 
 def test_interrupted_training_goes_on_to_the_same_circuit(tmp_path: Path) -> None:
-    spec = CircuitSpec(FrontSpec(bits=5), CircuitNetworkSpec(dense=(4,)), SHORT, SHORT, lut_budget=500, sparsity=0.3)
-    table = spots(200)
+    spec = CircuitSpec(FrontEndSpec(bits=5), CircuitNetworkSpec(dense=(4,)), SHORT, SHORT, lut_budget=500, sparsity=0.3)
+    table = uneven_spots(200)
     whole, _, _ = compress.fit(spec, table, None, 1, tmp_path, lambda _: None)
     (again := tmp_path / "again").mkdir()
 
@@ -208,9 +205,9 @@ def test_interrupted_training_goes_on_to_the_same_circuit(tmp_path: Path) -> Non
 
 
 def test_task_targets_are_what_the_centroid_leaves() -> None:
-    table = spots(120, shift=1)
-    task = Task(CircuitSpec(FrontSpec(bits=6), shift=1, loop=SHORT), table, 3, None)
-    values, target = task.batch(0)
+    table = uneven_spots(120, shift=1)
+    task = Task(CircuitSpec(FrontEndSpec(bits=6), shift=1, loop=SHORT), table, 3, None)
+    values, target = task.batch(0, rounded=False)
     codes = np.rint(values.numpy()[:, 0] * 64).astype(np.int64)
     patches, offsets = task.batches(0)
     assert np.array_equal(codes, task.codes(patches))
@@ -219,14 +216,27 @@ def test_task_targets_are_what_the_centroid_leaves() -> None:
 
 def test_wrong_tables_are_refused() -> None:
     for made, message in (
-        (lambda: CircuitNetworkSpec(kernel=2), "kernel 2 must be odd"),
+        (lambda: CircuitNetworkSpec(conv=(2,), kernel=2), "kernel 2 must be odd"),
         (lambda: CircuitNetworkSpec(weight_bits=9), "expected 2 to 8 of each"),
         (lambda: CircuitSpec(network=CircuitNetworkSpec(conv=(2, 2, 2, 2))), "do not fit a window of 7 px"),
-        (lambda: FrontSpec(normalizer="min_max", subtract=True), "subtracts the minimum anyway"),
-        (lambda: FrontSpec(output_bits=4), "fraction bits, and at least 2 bits more"),
+        (lambda: FrontEndSpec(normalizer="min_max", subtract=True), "subtracts the minimum anyway"),
+        (lambda: FrontEndSpec(output_bits=4), "fraction bits, and at least 2 bits more"),
         (lambda: CircuitSpec(sparsity=1.0), "sparsity and channel_sparsity in"),
-        (lambda: Task(CircuitSpec(FrontSpec(window=11)), spots(8), 1, None), "does not fit patches of 9 px"),
-        (lambda: Task(CircuitSpec(shift=1), spots(8), 1, None), "exceeds the margin of 0 px"),
+        (
+            lambda: Task(CircuitSpec(FrontEndSpec(window=11)), uneven_spots(8), 1, None),
+            "does not fit patches of 9 px",
+        ),
+        (lambda: Task(CircuitSpec(shift=1), uneven_spots(8), 1, None), "exceeds the margin of 0 px"),
     ):
         with pytest.raises(UserError, match=message):
             made()
+
+
+@pytest.mark.parametrize("changed", ["float_loop", "loop"])
+def test_each_loop_of_a_circuit_has_its_own_batch(changed: str) -> None:
+    loops = {"float_loop": LoopSpec(batch=32, max_iterations=5), "loop": LoopSpec(batch=32, max_iterations=5)}
+    loops[changed] = LoopSpec(batch=48, max_iterations=5)
+    task = Task(CircuitSpec(**loops), uneven_spots(200), 1, None)
+    sizes = {"float_loop": len(task.batch(0, rounded=False)[0]), "loop": len(task.batch(0, rounded=True)[0])}
+    assert sizes == {name: 48 if name == changed else 32 for name in loops}
+    assert not np.array_equal(task.batch(0, rounded=False)[1][:32], task.batch(0, rounded=True)[1][:32])

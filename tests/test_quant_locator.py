@@ -9,11 +9,12 @@ import pytest
 from braggnn_edge.core.errors import UserError
 from braggnn_edge.locate.onnx_session import session
 from quant.contract import emulate
+from quant.contract import locator as locators
 from quant.contract.arithmetic import Format, linear_bounds
 from quant.contract.layers import Leaky
 from quant.contract.network import Flatten, IntegerNetwork, Linear, Requantize
 from quant.contract.normalize import Normalizer
-from quant.contract.vectors import hostile_codes, random_codes
+from quant.contract.vectors import corner_case_codes, random_codes
 from quant.exchange.locators import integer_locator, qdq_locator
 from quant.exchange.qdq import TARGETS, export_qdq, qdq_model
 
@@ -55,7 +56,7 @@ def integer_network(bits: int = 8, rounding: str = "floor", seed: int = 0, shift
 
 def codes(integer: IntegerNetwork) -> np.ndarray:
     rng = np.random.default_rng(1)
-    return np.concatenate([hostile_codes(SIZE, integer.input), random_codes(SIZE, integer.input, 4000, rng)])
+    return np.concatenate([corner_case_codes(SIZE, integer.input), random_codes(SIZE, integer.input, 4000, rng)])
 
 
 def wrong(integer: IntegerNetwork, target, fused: bool, given: np.ndarray) -> int:
@@ -119,7 +120,7 @@ def test_locators_agree_from_counts_on() -> None:
     rng = np.random.default_rng(3)
     counts = rng.poisson(10 ** rng.uniform(0, 4, (600, 1, 1)), (600, SIZE, SIZE)).astype(np.uint16)
     counts[:3] = np.array([0, 9, 65535])[:, None, None]
-    emulator = integer_locator(integer, normalizer)
+    emulator = integer_locator(locators.of_layers(integer, normalizer))
     expected = integer.output.values(emulate.run(integer, normalizer.codes(counts)).outputs)
     assert np.array_equal(emulator.locate(counts), expected)
     for target in TARGETS:

@@ -12,15 +12,15 @@ from quant.contract import lut_model
 from quant.contract.arithmetic import Format
 from quant.contract.block_shift import BlockShift
 from quant.contract.centroid import Centroid
-from quant.contract.circuit import Circuit
 from quant.contract.layers import Flatten, Linear, Requantize
+from quant.contract.locator import IntegerLocator
 from quant.contract.network import IntegerNetwork
-from quant.contract.sizing import sized
+from quant.contract.sizing import size_accumulators
 
 FITTED = Path(__file__).parents[1] / "benchmarks" / "lut_model.json"
 
 
-def by_hand() -> Circuit:
+def by_hand() -> IntegerLocator:
     """Two hidden units on a 3 x 3 window of 4-bit codes: weights 1, 3 and 4 in the first layer; 2 and -5 in the second.
 
     Largest first hidden code: (1 + 3) * 15 = 60 >> 1 = 30, 5 bits; second: 4 * 15 = 60 >> 1, 5 bits.
@@ -34,9 +34,9 @@ def by_hand() -> Circuit:
         Linear("dense.1", "dense", last, Format(4, 2, True), np.zeros(2, np.int64), Format(1, 7, True)),
         Requantize("dense.1.act", "identity", Format(9, 6, True)),
     )
-    network = sized(IntegerNetwork(3, Format(4, 4, False), layers))
+    network = size_accumulators(IntegerNetwork(3, Format(4, 4, False), layers))
     base = Centroid.of_power(3, 4, 2, 1, frac=6, index_bits=4, reciprocal_bits=8, numerator_bits=9)
-    return Circuit(5, 3, BlockShift(4, 8), network, base, Format(9, 6, True))
+    return IntegerLocator(5, 3, BlockShift(4, 8), network, base, Format(9, 6, True))
 
 
 def test_network_features_counted_by_hand() -> None:
@@ -49,19 +49,20 @@ def test_network_features_counted_by_hand() -> None:
 
 def test_front_features_counted_by_hand() -> None:
     """9 pixels of 4 bits among 8; weights up to 15**2 >> 1 = 112, 7 bits, one table; division 8 x 9."""
-    assert lut_model.front_features(by_hand()) == pytest.approx((9 * 4 * 3, 9 * 8, 9 * 7, 9 * 10, 72))
-    assert lut_model.front_features(replace(by_hand(), centroid=None))[2:] == (0, 0, 0)
+    assert lut_model.front_end_features(by_hand()) == pytest.approx((9 * 4 * 3, 9 * 8, 9 * 7, 9 * 10, 72))
+    assert lut_model.front_end_features(replace(by_hand(), centroid=None))[2:] == (0, 0, 0)
 
 
-def test_prediction_is_the_sum_of_its_parts() -> None:
-    made = by_hand()
-    front = np.dot(lut_model.FRONT, lut_model.front_features(made))
-    network = math.exp(np.dot(lut_model.NETWORK, lut_model.network_features(made.network)))
-    assert lut_model.predicted_luts(made) == pytest.approx(front + network)
+def test_prediction_from_the_features_counted_by_hand() -> None:
+    """31 operations on digits and 26 bits of sums in the network, and the front end's features."""
+    scale, operations, sums = lut_model.NETWORK
+    network = math.exp(scale) * 31**operations * 26**sums
+    front_end = np.dot(lut_model.FRONT_END, (9 * 4 * 3, 9 * 8, 9 * 7, 9 * 10, 72))
+    assert lut_model.predicted_luts(by_hand()) == pytest.approx(network + front_end, rel=1e-12)  # a few roundings
 
 
 def test_coefficients_are_those_of_the_committed_fit() -> None:
     document = json.loads(FITTED.read_text())
     assert pytest.approx(document["coefficients"]["network"], rel=1e-3) == list(lut_model.NETWORK)
-    assert pytest.approx(document["coefficients"]["front"], rel=1e-3, abs=1e-3) == list(lut_model.FRONT)
+    assert pytest.approx(document["coefficients"]["front_end"], rel=1e-3, abs=1e-3) == list(lut_model.FRONT_END)
     assert document["errors"]["unseen, all"]["worst"] < 0.15

@@ -4,24 +4,10 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from builders import min_max_by_steps
 
 from braggnn_edge.core.errors import UserError
 from quant.contract.normalize import Normalizer
-
-
-def codes_by_steps(n: Normalizer, patch: np.ndarray) -> list[int]:
-    """The documented steps in plain Python integers, one pixel at a time: a second, independent spelling."""
-    half = 1 << (n.count_bits - 1)
-    counts = [min(max(int(np.floor(v)), -half), half - 1) for v in patch.ravel().tolist()]
-    low = min(counts)
-    r = max(counts) - low
-    if r == 0:
-        return [0] * len(counts)
-    w, m, t = n.count_bits, n.bits + 4, n.table_bits
-    z = w - r.bit_length()
-    index = ((r << z) >> (w - 1 - t)) & ((1 << t) - 1)
-    entry = (1 << (t + m)) // ((1 << t) + index + 1)
-    return [((((c - low) << z) >> (w - m)) * entry) >> (2 * m - 1 - n.bits) for c in counts]
 
 
 @pytest.fixture
@@ -45,7 +31,7 @@ def patches() -> np.ndarray:
 
 @pytest.mark.parametrize("n", [Normalizer(), Normalizer(6, 16, 5), Normalizer(10, 24, 11), Normalizer(4, 8, 7)])
 def test_codes_equal_the_documented_steps(n: Normalizer, patches: np.ndarray) -> None:
-    expected = [codes_by_steps(n, p) for p in patches]
+    expected = [min_max_by_steps(n, p) for p in patches]
     assert n.codes(patches).reshape(len(patches), -1).tolist() == expected
 
 

@@ -6,37 +6,26 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from builders import spots
 
 from braggnn_edge.core.errors import UserError
-from braggnn_edge.peaks.table import PEAK, TRAIN, VALIDATION, PeakTable
+from braggnn_edge.peaks.table import PeakTable
 from braggnn_edge.training import train, upstream
-from braggnn_edge.training.model import BraggNN, NetworkSpec
-from braggnn_edge.training.optimize import LoopSpec
+from braggnn_edge.training.model import BraggNN
+from braggnn_edge.training.spec import LoopSpec, NetworkSpec
 from braggnn_edge.training.train import located
+from quant.contract import locator as locators
 from quant.contract.attention import NonLocal
 from quant.contract.emulate import run as emulate
-from quant.contract.network import load
 from quant.contract.vectors import random_codes
 from quant.exchange.execute import run_qonnx
 from quant.training.plan import BitPlan
-from quant.training.qat import QatSpec, load_quantized, run
+from quant.training.qat import load_quantized, run
 from quant.training.qnet import eval_exact
+from quant.training.spec import QatSpec
 
 torch.set_num_threads(1)
 SIZE = 9
-
-
-def spots(n: int) -> PeakTable:
-    """Gaussians of known centre, a quarter of them for validation."""
-    rng = np.random.default_rng(5)
-    side = SIZE + 2
-    centre = side // 2 + rng.uniform(-1.5, 1.5, (n, 2))
-    grid = np.arange(side)
-    rows, cols = (np.exp(-((grid[None] - centre[:, axis, None]) ** 2) / 2.0) for axis in (0, 1))
-    peaks = np.zeros(n, PEAK)
-    peaks["truth_row"], peaks["truth_col"] = (centre - side // 2).T
-    peaks["split"] = np.where(np.arange(n) % 4 == 0, VALIDATION, TRAIN)
-    return PeakTable(peaks, 1000 * rows[:, :, None] * cols[:, None, :], ("scan",), SIZE, 1)
 
 
 def learned(table: PeakTable) -> BraggNN:
@@ -54,7 +43,7 @@ def learned(table: PeakTable) -> BraggNN:
 
 
 def test_a_checkpoint_is_taken_as_it_is(tmp_path: Path) -> None:
-    table = spots(200)
+    table = spots(200, SIZE, 1, reach=1.5)
     net = learned(table)
     upstream.save_checkpoint(net, tmp_path / "given.pt")
     none = LoopSpec(max_iterations=0)
@@ -76,13 +65,14 @@ def test_a_lost_direction_is_refused() -> None:
     assert train.unexplained(np.zeros((10, 2)), offsets[:10]) == 0.0
 
 
+@pytest.mark.slow
 def test_stage_fine_tunes_a_network_with_attention(tmp_path: Path) -> None:
-    table = spots(200)
+    table = spots(200, SIZE, 1, reach=1.5)
     net = learned(table)
     loop = LoopSpec(batch=32, learning_rate=1e-3, max_iterations=6, evaluate_every=3, patience=0)
     plan = BitPlan(power_of_two_slope=True)
     run(table, QatSpec(loop=loop, shift=0, sparsity=0.2), plan, net, None, 1, tmp_path, lambda _: None)
-    network = load(tmp_path / "integer.json")
+    network = locators.load(tmp_path / "locator.json").network
     kinds = [layer.kind for layer in network.layers]
     assert kinds[:4] == ["conv2d", "identity", "nonlocal", "leaky"]
     block = next(layer for layer in network.layers if isinstance(layer, NonLocal))

@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from braggnn_edge.core.errors import UserError
-from braggnn_edge.training.model import BraggNN, NetworkSpec
+from braggnn_edge.training.model import BraggNN
+from braggnn_edge.training.spec import NetworkSpec
 from quant.contract.arithmetic import power_of_two_exponent
-from quant.contract.vectors import hostile_codes, random_codes
+from quant.contract.vectors import corner_case_codes, random_codes
 from quant.training import qnet as q
 from quant.training.plan import BitPlan
 
@@ -106,7 +107,7 @@ def test_pruning_keeps_zeros_through_training_and_state(net: q.QuantBraggNN, tmp
     again = q.QuantBraggNN(SPEC, 9, BitPlan())
     again.load_state_dict(torch.load(tmp_path / "net.pt", weights_only=True))
     codes = np.concatenate(
-        [hostile_codes(9, net.plan.input), random_codes(9, net.plan.input, 50, np.random.default_rng(9))]
+        [corner_case_codes(9, net.plan.input), random_codes(9, net.plan.input, 50, np.random.default_rng(9))]
     )
     assert (q.eval_exact(again, codes) == q.eval_exact(net, codes)).all()
     train(again, 5)

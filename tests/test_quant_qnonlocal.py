@@ -13,15 +13,18 @@ import torch
 from onnx import TensorProto, helper
 
 from braggnn_edge.core.errors import UserError
-from braggnn_edge.training.model import BraggNN, NetworkSpec, pooled
+from braggnn_edge.training.model import BraggNN, pooled
+from braggnn_edge.training.spec import NetworkSpec
 from quant.contract import attention, emulate
+from quant.contract import locator as locators
 from quant.contract.arithmetic import Codes
 from quant.contract.attention import NonLocal, nonlocal_codes
 from quant.contract.emulate import run
 from quant.contract.layers import Leaky
-from quant.contract.network import IntegerNetwork, load, save
+from quant.contract.network import IntegerNetwork
+from quant.contract.normalize import Normalizer
 from quant.contract.tables import exp_table
-from quant.contract.vectors import hostile_codes, random_codes
+from quant.contract.vectors import corner_case_codes, random_codes
 from quant.exchange.execute import run_qonnx
 from quant.exchange.from_qonnx import integer_network
 from quant.exchange.to_qonnx import qonnx_model
@@ -73,7 +76,7 @@ def network(bits: int, seed: int = 0, spec: NetworkSpec = SPEC, **others: object
 
 def inputs(seed: int, count: int = 100, size: int = SIZE) -> Codes:
     to = BitPlan().input
-    return np.concatenate([hostile_codes(size, to), random_codes(size, to, count, np.random.default_rng(seed))])
+    return np.concatenate([corner_case_codes(size, to), random_codes(size, to, count, np.random.default_rng(seed))])
 
 
 def block_of(found: IntegerNetwork) -> tuple[int, NonLocal]:
@@ -108,13 +111,14 @@ def test_three_forms_agree(bits: int, spec: NetworkSpec, slope: float, power: bo
     assert (inner.codes == result.trace[index]).all()
     assert len(np.unique(inner.trace["e"])) > 5
     own = integers(net)
-    save(own, tmp_path / "own.json")
-    save(exported, tmp_path / "read.json")
+    normalizer = Normalizer(net.plan.input_bits)
+    locators.save(locators.of_layers(own, normalizer), tmp_path / "own.json")
+    locators.save(locators.of_layers(exported, normalizer), tmp_path / "read.json")
     same = [
         (tmp_path / name).read_text().replace("conv.0.act_quant", "conv.0.act") for name in ("own.json", "read.json")
     ]
     assert same[0] == same[1]
-    assert (run(load(tmp_path / "read.json"), codes).outputs == reference).all()
+    assert (run(locators.load(tmp_path / "read.json").network, codes).outputs == reference).all()
     leaky = [(layer.slope_code, layer.slope_frac) for layer in exported.layers if isinstance(layer, Leaky)]
     assert leaky == [{0.01: (1, 7) if power else (164, 14), 0.125: (1, 3)}[slope]] * 3 if slope else not leaky
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import h5py
 
-from braggnn_edge.core.rundir import written_aside
+from braggnn_edge.core.files import written_aside
 
 #: Raises the error of the first write that failed, if one has: to be called between the parts of a long file.
 Check = Callable[[], None]
@@ -25,14 +25,10 @@ def writing_hdf5(path: Path, track_order: bool = False) -> Iterator[tuple[h5py.F
     A full disk (OSError) shows when ``check()`` is called, and at the latest at the end of the block. A block that
     writes part by part should call it after each part: what a full disk refuses is held in memory.
     """
-    with written_aside(path) as aside:
-        with _Disk(aside) as disk:
-            try:
-                with h5py.File(disk, "w", track_order=track_order) as file:
-                    yield file, disk.check
-                disk.check()
-            finally:
-                disk.forget()
+    with written_aside(path) as aside, _Disk(aside) as disk:
+        with h5py.File(disk, "w", track_order=track_order) as file:
+            yield file, disk.check
+        disk.check()
 
 
 class _Disk(io.RawIOBase):
@@ -48,10 +44,6 @@ class _Disk(io.RawIOBase):
         """Raise the error of the first write that failed."""
         if self._error is not None:
             raise self._error
-
-    def forget(self) -> None:
-        """Give the memory back."""
-        self._refused.clear()
 
     def readable(self) -> bool:
         return True
@@ -76,7 +68,7 @@ class _Disk(io.RawIOBase):
             self.check()
             self._file.seek(start)
             while done < len(block):  # a disk that fills up takes a part
-                done += self._file.write(block[done:]) or 0
+                done += _put(self._file, block[done:])
         except OSError as error:
             self._error = self._error or error
             self._refused.append((start + done, bytes(block[done:])))
@@ -114,3 +106,8 @@ class _Disk(io.RawIOBase):
     def close(self) -> None:
         self._file.close()
         super().close()
+
+
+def _put(file: io.FileIO, block: memoryview) -> int:
+    """Write as much of a block as the disk takes at once."""
+    return file.write(block) or 0

@@ -9,16 +9,16 @@ _REWRITE, _SILENCE = 0.2, 300.0
 
 
 class Progress:
-    """Counts parts and peaks. ``done``, ``peaks``: of an earlier run, which do not count for the rate."""
+    """Counts shards and peaks. ``done``, ``peaks``: of an earlier run, which do not count for the rate."""
 
     def __init__(self, total: int, say: Callable[[str], None], done: int = 0, peaks: int = 0) -> None:
         self.total, self.done, self.peaks = total, done, peaks
         self._say, self._first, self._first_peaks = say, done, peaks
         self._began = self._spoke = time.monotonic()
-        self._live = sys.stdout.isatty()
+        self._live = sys.stdout is not None and sys.stdout.isatty()
 
     def add(self, peaks: int) -> None:
-        """One more part with its number of peaks."""
+        """One more shard with its number of peaks."""
         self.done, self.peaks = self.done + 1, self.peaks + peaks
         now, last = time.monotonic(), self.done == self.total
         if self._live:
@@ -36,15 +36,15 @@ class Progress:
             sys.stdout.write("\n")
 
     def line(self, now: float) -> str:
-        """``labelled 12 of 40 parts, 15,230 peaks, 812 peaks/s, 0:42 left``"""
-        spent, parts = max(now - self._began, 1e-9), self.done - self._first
-        left = round(spent / parts * (self.total - self.done)) if parts else 0
+        """``labelled 12 of 40 shards, 15,230 peaks, 812 peaks/s, 0:42 left``"""
+        spent, shards = max(now - self._began, 1e-9), self.done - self._first
+        left = round(spent / shards * (self.total - self.done)) if shards else 0
         return (
-            f"  labelled {self.done} of {self.total} parts, {self.peaks:,} peaks, "
-            f"{(self.peaks - self._first_peaks) / spent:,.0f} peaks/s, {_clock(left)} left"
+            f"  labelled {self.done} of {self.total} shards, {self.peaks:,} peaks, "
+            f"{(self.peaks - self._first_peaks) / spent:,.0f} peaks/s, {clock(left)} left"
         )
 
 
-def _clock(seconds: int) -> str:
+def clock(seconds: int) -> str:
     hours, rest = divmod(seconds, 3600)
     return f"{hours}:{rest // 60:02d}:{rest % 60:02d}" if hours else f"{rest // 60}:{rest % 60:02d}"

@@ -7,12 +7,13 @@ that no longer fits its inputs is set aside as ``<stage>.old-<n>``.
 
 import contextlib
 import fcntl
-import hashlib
+import functools
 import importlib.metadata
 import json
+import math
 import os
 import platform
-import shutil
+import re
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -20,21 +21,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from braggnn_edge import __version__
+from braggnn_edge.core.digests import Digests, sha256
 from braggnn_edge.core.errors import UserError
-
-_PACKAGES = (
-    "torch",
-    "brevitas",
-    "qonnx",
-    "onnx",
-    "onnxruntime",
-    "hls4ml",
-    "numpy",
-    "scipy",
-    "h5py",
-    "fabio",
-    "distributed",
-)
+from braggnn_edge.core.files import written_aside
 
 
 @dataclass(frozen=True)
@@ -53,31 +43,6 @@ class Stage:
     work: Callable[[Path], None]
 
 
-def sha256(path: Path) -> str:
-    """Hex digest of a file, read in blocks."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-@contextlib.contextmanager
-def written_aside(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; rename it into place only when the block succeeds."""
-    aside = path.with_name(f".{path.name}.writing")
-    _remove(aside)  # what a killed process left
-    try:
-        yield aside
-        os.replace(aside, path)
-    finally:
-        _remove(aside)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
 def write_json(path: Path, document: Any) -> None:
     """Write JSON aside, then rename."""
     with written_aside(path) as aside:
@@ -86,13 +51,37 @@ def write_json(path: Path, document: Any) -> None:
 
 def manifest_of(run: Path, stage: str) -> dict[str, Any]:
     """The manifest of a finished stage; UserError when there is none."""
-    path = run / stage / "manifest.json"
     try:
-        return json.loads(path.read_text())
+        return _read_manifest(run / stage)
     except (OSError, ValueError) as error:
         raise UserError(
             f"stage {stage!r} of run {run.name!r} is not finished; run `braggnn-edge {stage}` first"
         ) from error
+
+
+#: What a manifest holds, and the type of what that holds.
+_PARTS = {"configuration": object, "inputs": str, "outputs": str, "packages": str}
+
+
+def _read_manifest(final: Path) -> dict[str, Any]:
+    """The manifest in the folder of a finished stage; OSError when it cannot be read, ValueError when it is damaged."""
+    found = _read_json(final / "manifest.json")
+    if not isinstance(found, dict):
+        raise ValueError("a manifest is a table")
+    for part, kind in _PARTS.items():
+        content = found.get(part)
+        if not isinstance(content, dict) or not all(isinstance(value, kind) for value in content.values()):
+            raise ValueError(f"{part!r} of a manifest is a table")
+    if not isinstance(found.get("wall_seconds"), int | float):
+        raise ValueError("the seconds of a manifest are a number")
+    return found
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError as error:  # a file of brackets
+        raise ValueError(f"{path}: too deep") from error
 
 
 @contextlib.contextmanager
@@ -116,8 +105,10 @@ def locked(run: Path) -> Iterator[None]:
 def execute(run: Path, stage: Stage, say: Callable[[str], None]) -> bool:
     """Bring one stage up to date; its ``needs`` must be finished. Returns whether it had to run.
 
-    The fingerprint is the configuration it depends on and the sha256 of everything it reads.
+    The fingerprint is the configuration it depends on, the sha256 of everything it reads, and the versions of the
+    project and of the packages that it is pinned to: results are exact with these and not proved with others.
     """
+    digests = Digests(run)
     inputs = {
         f"{need}/{name}": digest for need in stage.needs for name, digest in manifest_of(run, need)["outputs"].items()
     }
@@ -127,23 +118,23 @@ def execute(run: Path, stage: Stage, say: Callable[[str], None]) -> bool:
         number, key = 1, path.name
         while key in inputs:  # files of one name from different folders
             number, key = number + 1, f"{path.name} ({number + 1})"
-        inputs[key] = sha256(path)
-    identity = {"stage": stage.name, "configuration": stage.settings, "inputs": inputs}
+        inputs[key] = digests.of(path)
+    identity = {"stage": stage.name, "configuration": stage.settings, "inputs": inputs, "packages": versions()}
     identity = json.loads(json.dumps(identity))
     final, partial = run / stage.name, run / f"{stage.name}.partial"
-    reason = _why(final, identity)
+    reason = _why(final, identity, digests)
+    digests.save()
     if reason is None:
         say(f"{stage.name}: up to date")
         return False
-    resumed = _prepare(partial, identity, say)
-    say(f"{stage.name}: {'continues an interrupted run' if resumed else reason}")
+    spent = _prepare(partial, identity, say)
+    say(f"{stage.name}: {reason if spent is None else 'continues an interrupted run'}")
     commit = _git_commit()  # now: a checkout may move on during hours of training, the code at work does not
     started = time.monotonic()
-    spent = json.loads((partial / "started.json").read_text())["seconds"] if resumed else 0.0
     try:
         stage.work(partial)
     finally:
-        seconds = spent + time.monotonic() - started
+        seconds = (spent or 0.0) + time.monotonic() - started
         write_json(partial / "started.json", {"identity": identity, "seconds": seconds})
     outputs = {
         str(path.relative_to(partial)): sha256(path)
@@ -155,52 +146,62 @@ def execute(run: Path, stage: Stage, say: Callable[[str], None]) -> bool:
         "seed": stage.settings.get("seed"),
         "git_commit": commit,
         "python": platform.python_version(),
-        "packages": _versions(),
         "outputs": outputs,
         "wall_seconds": round(seconds, 3),
     }
     write_json(partial / "manifest.json", manifest)
     (partial / "started.json").unlink()
-    if final.exists():
+    if os.path.lexists(final):
         _set_aside(final, say)
     os.replace(partial, final)
     say(f"{stage.name}: done in {seconds:.1f} s")
     return True
 
 
-def _why(final: Path, identity: dict[str, Any]) -> str | None:
+def _why(final: Path, identity: dict[str, Any], digests: Digests) -> str | None:
     """None when the finished stage still fits; else the reason to run."""
     try:
-        manifest = json.loads((final / "manifest.json").read_text())
-        for part in ("configuration", "inputs", "outputs"):
-            manifest[part].items()
+        manifest = _read_manifest(final)
     except FileNotFoundError:
         return "runs for the first time"
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError):
         return "runs again: its manifest is damaged"
     for part in ("configuration", "inputs"):
         old, new = manifest[part], identity[part]
         changed = sorted(k for k in {*old, *new} if old.get(k) != new.get(k))
         if changed:
             return f"runs again: {part} changed ({', '.join(changed[:4])}{' ...' if len(changed) > 4 else ''})"
+    old, new = manifest["packages"], identity["packages"]
+    changed = [
+        f"{k} {old.get(k, 'unknown')} -> {new.get(k, 'none')}" for k in {**old, **new} if old.get(k) != new.get(k)
+    ]
+    if changed:
+        return f"runs again: packages changed ({', '.join(changed[:4])}{' ...' if len(changed) > 4 else ''})"
     for name, digest in manifest["outputs"].items():
-        path = final / name
-        if not path.is_file() or sha256(path) != digest:
+        try:
+            same = digests.of(final / name) == digest
+        except (OSError, ValueError):  # gone, no file, or no name of one
+            same = False
+        if not same:
             return f"runs again: its output {name} is missing or was changed"
     return None
 
 
-def _prepare(partial: Path, identity: dict[str, Any], say: Callable[[str], None]) -> bool:
-    """Make the working directory; True when it continues one of the same identity, others are set aside."""
+def _prepare(partial: Path, identity: dict[str, Any], say: Callable[[str], None]) -> float | None:
+    """Make the working directory; seconds already spent when it continues one of the same identity, else None.
+
+    Others are set aside.
+    """
     marker = partial / "started.json"
-    with contextlib.suppress(OSError, ValueError):
-        if json.loads(marker.read_text())["identity"] == identity:
-            return True
-    if partial.exists():
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+        found = _read_json(marker)
+        if found["identity"] == identity and math.isfinite(spent := found["seconds"]):
+            return float(spent)
+    if os.path.lexists(partial):
         _set_aside(partial, say)
     partial.mkdir(parents=True)
     write_json(marker, {"identity": identity, "seconds": 0.0})
-    return False
+    return None
 
 
 def _set_aside(final: Path, say: Callable[[str], None]) -> None:
@@ -222,9 +223,20 @@ def _git_commit() -> str | None:
     return head.stdout.strip() + ("+" if dirty.stdout.strip() else "")
 
 
-def _versions() -> dict[str, str]:
-    versions = {}
-    for name in _PACKAGES:
+@functools.cache
+def versions() -> dict[str, str]:
+    """Versions of the project and of all packages that it depends on, as they are installed; tests and docs left out.
+
+    Without an installation of the project, its own version alone.
+    """
+    found = {"braggnn-edge": __version__}
+    required: list[str] = []
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        required = importlib.metadata.requires("braggnn-edge") or []
+    for text in required:
+        name = re.split(r"[^\w.-]", text, maxsplit=1)[0]
+        if "extra ==" in text:
+            continue
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions[name] = importlib.metadata.version(name)
-    return versions
+            found[name] = importlib.metadata.version(name)
+    return found

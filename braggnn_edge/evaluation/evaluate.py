@@ -74,9 +74,9 @@ def losses(errors: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
     for name, entry in errors.items():
         if name in ESTIMATORS or name in ("voigt", "cramer_rao_bound"):
             continue
-        for rival in _CENTROIDS:
+        for baseline in _CENTROIDS:
             for key in PERCENTILES:
-                if entry[key] > errors[rival][key]:
-                    lost = {"estimator": name, "centroid": rival, "percentile": key}
-                    found.append({**lost, "px": entry[key], "centroid_px": errors[rival][key]})
+                if entry[key] > errors[baseline][key]:
+                    lost = {"estimator": name, "centroid": baseline, "percentile": key}
+                    found.append({**lost, "px": entry[key], "centroid_px": errors[baseline][key]})
     return found

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
-from braggnn_edge.core.rundir import written_aside
+from braggnn_edge.core.files import written_aside
 
 INK, MUTED, FAINT = "#222222", "#6b6b6b", "#d9d9d9"
 #: Okabe and Ito's palette, which colour-blind readers can tell apart; its yellow is too faint for lines.

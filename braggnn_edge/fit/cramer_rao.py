@@ -20,6 +20,8 @@ from braggnn_edge.fit.pseudo_voigt import FWHM_MAJOR, FWHM_MINOR, TILT, pixel_me
 Array = NDArray[np.float64]
 # The tilt of a round peak is unknown: its variance is at most that of a uniform angle over half a turn.
 TILT_SIGMA = math.pi / math.sqrt(12.0)
+#: The variance of what is not known: finite, and so are sums of a few and what an ellipse of some px makes of it.
+_HUGE = 1e300
 
 
 def check_noise(gain: float, read_noise: float) -> None:
@@ -39,7 +41,7 @@ def inverse(information: Array, frozen: NDArray[np.bool_] | None = None) -> Arra
     count, size = information.shape[:2]
     free = np.ones((count, size), bool) if frozen is None else ~frozen
     diagonal = np.where(free, np.diagonal(information, axis1=1, axis2=2), 1.0)
-    scale = 1.0 / np.sqrt(np.where(diagonal > 0, diagonal, 1.0))
+    scale = 1.0 / np.sqrt(np.where(diagonal > 1 / _HUGE, diagonal, 1.0))
     both = free[:, :, None] & free[:, None, :]
     identity = np.broadcast_to(np.eye(size), information.shape)
     work = np.where(both, information * (scale[:, :, None] * scale[:, None, :]), identity)
@@ -48,8 +50,20 @@ def inverse(information: Array, frozen: NDArray[np.bool_] | None = None) -> Arra
         pivot = work[:, k, :] / np.maximum(work[:, k, k], 1e-15)[:, None]
         work = work - work[:, :, k, None] * pivot[:, None, :]
         work[:, k, :] = pivot
-    result = work[:, :, size:] * (scale[:, :, None] * scale[:, None, :])
+    # What is hardly known at all would have an infinite variance.
+    with np.errstate(over="ignore"):
+        result = work[:, :, size:] * (scale[:, :, None] * scale[:, None, :])
+    result = np.clip(result, -_HUGE, _HUGE)
     return np.where(both, 0.5 * (result + result.transpose(0, 2, 1)), 0.0)
+
+
+def deviations(covariance: Array) -> Array:
+    """Standard deviations (..., k) of covariances (..., k, k); NaN where rounding has left a negative variance.
+
+    That happens where the data hardly tell two parameters apart, such as in a fit of noise.
+    """
+    variances = np.diagonal(covariance, axis1=-2, axis2=-1)
+    return np.sqrt(np.where(variances < 0, np.nan, variances))
 
 
 def public_covariance(local: Array, parameters: Array) -> Array:
@@ -61,8 +75,8 @@ def public_covariance(local: Array, parameters: Array) -> Array:
     factor[:, FWHM_MAJOR] = parameters[:, FWHM_MAJOR] / 2.0
     factor[:, FWHM_MINOR] = parameters[:, FWHM_MINOR] / 2.0
     spread = 2.0 * np.log(parameters[:, FWHM_MAJOR] / parameters[:, FWHM_MINOR])
-    deviation = np.sqrt(local[:, TILT, TILT])
-    factor[:, TILT] = 1.0 / np.maximum(spread, np.maximum(deviation / TILT_SIGMA, 1e-300))
+    deviation = deviations(local)[:, TILT]
+    factor[:, TILT] = 1.0 / np.maximum(spread, np.maximum(deviation / TILT_SIGMA, 1e-150))
     return local * (factor[:, :, None] * factor[:, None, :])
 
 
@@ -74,7 +88,7 @@ def parameter_bound(
     read_noise: float,
     order: int = 3,
     saturation: float | None = None,
-    floor: float | None = None,
+    zero_suppression: float | None = None,
 ) -> Array:
     """Covariance bound (n, 8, 8) of PARAMETERS; arguments and errors as :func:`position_bound`."""
     check_noise(gain, read_noise)
@@ -86,9 +100,9 @@ def parameter_bound(
             "the variance gain * mean + read_noise^2 is not positive everywhere; raise the background or the read noise"
         )
     weight = 1.0 / variance
-    if floor is not None:
-        # Information of a Gaussian censored from below (Amemiya 1973): a pixel below the floor still says so.
-        z = (floor - mean) / variance.sqrt()
+    if zero_suppression is not None:
+        # Information of a Gaussian censored from below (Amemiya 1973): a pixel below the level still says so.
+        z = (zero_suppression - mean) / variance.sqrt()
         density = torch.exp(-0.5 * z * z) / math.sqrt(2.0 * math.pi)
         below = 0.5 * torch.special.erfc(z * -math.sqrt(0.5))
         weight = weight * (1.0 - below + z * density + density * density / below.clamp_min(1e-300))
@@ -106,7 +120,7 @@ def position_bound(
     read_noise: float,
     order: int = 3,
     saturation: float | None = None,
-    floor: float | None = None,
+    zero_suppression: float | None = None,
 ) -> Array:
     """Covariance bound (n, 2, 2) of (row, col), px^2, with all eight parameters free.
 
@@ -117,12 +131,18 @@ def position_bound(
         read_noise: ADU rms.
         order: quadrature order of the pixel integration.
         saturation: pixels whose mean reaches it carry no information, as in the fit, which leaves them out.
-        floor: pixels below it are stored as zero; what the detector says of them is only that they are below.
+        zero_suppression: pixels below it are stored as zero; the detector says of them only that they are below.
 
     A round peak has no tilt, which costs its position nothing: the information is inverted in coordinates that stay
     regular there. Raises UserError for a bad gain, read noise or parameter.
     """
     bound = parameter_bound(
-        parameters, size, gain=gain, read_noise=read_noise, order=order, saturation=saturation, floor=floor
+        parameters,
+        size,
+        gain=gain,
+        read_noise=read_noise,
+        order=order,
+        saturation=saturation,
+        zero_suppression=zero_suppression,
     )
     return bound[:, :2, :2]

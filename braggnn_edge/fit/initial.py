@@ -54,10 +54,10 @@ def bounds(data: Array, keep: Mask, gain: float, read_noise: float, fixed: Mappi
     return low, high
 
 
-def starts(data: Array, keep: Mask, below: Mask, *, floor: float | None, low: Array, high: Array) -> Array:
-    """Start values (n, 8) for data (n, h, w), of which ``keep`` are measured and ``below`` under the floor.
+def starts(data: Array, keep: Mask, below: Mask, *, zero_suppression: float | None, low: Array, high: Array) -> Array:
+    """Start values (n, 8) for data (n, h, w), of which ``keep`` are measured and ``below`` suppressed to zero.
 
-    The background is the median of the border (a quarter of the floor if there is one), the position the
+    The background is the median of the border (a quarter of the level of zero suppression, if any), the position the
     centroid of the intensity above 20 % of the maximum, the area that above half of it, shape and tilt the
     second moments.
     """
@@ -69,8 +69,8 @@ def starts(data: Array, keep: Mask, below: Mask, *, floor: float | None, low: Ar
     number = np.isfinite(values).sum(axis=1)
     rows = np.arange(count)
     background = np.where(number > 0, values[rows, np.maximum(number - 1, 0) // 2], 0.0)
-    if floor is not None:
-        background = np.full(count, 0.25 * floor)
+    if zero_suppression is not None:
+        background = np.full(count, 0.25 * zero_suppression)
     # Saturated pixels, left out of the fit, still show where the peak is.
     flat = data.reshape(count, height * width)
     brightest = flat.argmax(axis=1)

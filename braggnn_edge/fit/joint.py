@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from braggnn_edge.core.errors import UserError
 from braggnn_edge.fit import kernel as fit_kernel
-from braggnn_edge.fit.cramer_rao import check_noise, inverse, public_covariance
+from braggnn_edge.fit.cramer_rao import check_noise, deviations, inverse, public_covariance
 from braggnn_edge.fit.initial import bounds, starts
 from braggnn_edge.fit.levenberg_marquardt import Noise
 from braggnn_edge.fit.pseudo_voigt import AMPLITUDE, BACKGROUND, COL, ETA, FWHM_MAJOR, FWHM_MINOR, ROW, TILT, quadrature
@@ -58,7 +58,7 @@ def fit_joint(
     gain: float = 1.0,
     read_noise: float = 0.0,
     saturation: float | None = None,
-    floor: float | None = None,
+    zero_suppression: float | None = None,
     valid: NDArray[np.bool_] | None = None,
     max_iterations: int = 200,
     threads: int | None = None,
@@ -76,18 +76,19 @@ def fit_joint(
     check_noise(gain, read_noise)
     quadrature(order)
     patches, maxima = np.asarray(patches), np.asarray(maxima, dtype=np.float64)
-    check_shapes(patches, valid, saturation, floor)
+    check_shapes(patches, valid, saturation, zero_suppression)
     count, height, width = patches.shape
     if maxima.ndim != 3 or maxima.shape[0] != count or maxima.shape[2] != 2 or not 1 <= maxima.shape[1] <= MAX_PEAKS:
         raise UserError(f"maxima of shape {maxima.shape}: expected ({count}, K, 2) with K from 1 to {MAX_PEAKS}")
     if not ((maxima >= 0) & (maxima <= (height - 1, width - 1))).all():
         raise UserError(f"maxima reach outside the patches of {height} x {width} px; give them in pixels of the patch")
-    data, used, below = classified(patches, valid, saturation, floor, (0, count))
+    data, used, below = classified(patches, valid, saturation, zero_suppression, (0, count))
     low, high = bounds(data, used, gain, read_noise, {})
-    single = starts(data, used, below, floor=floor, low=low, high=high)
+    single = starts(data, used, below, zero_suppression=zero_suppression, low=low, high=high)
     start, low, high = _spread(data, maxima, single, low, high)
     records = fit_kernel.solve(
-        data, used, below, noise=Noise(gain, read_noise**2, floor), order=order, low=low, high=high, start=start,
+        data, used, below, noise=Noise(gain, read_noise**2, zero_suppression), order=order, low=low, high=high,
+        start=start,
         max_iterations=max_iterations, threads=threads or torch.get_num_threads(),
     )  # fmt: skip
     if progress is not None:
@@ -103,7 +104,7 @@ def fit_joint(
     return JointFit(
         parameters=parameters,
         covariance=covariance,
-        sigma=np.sqrt(np.diagonal(covariance, axis1=2, axis2=3)),
+        sigma=deviations(covariance),
         chi2=records.sums[:, 0],
         dof=dof,
         residual=np.sqrt(records.sums[:, 1] / np.maximum(used.sum(axis=(1, 2)), 1))

@@ -521,7 +521,7 @@ void fit_blocks(const Work& work, const Quadrature& quadrature, std::atomic<std:
 extern "C" {
 
 // Fit ``count`` patches of K peaks each; arrays as in Work, quadrature nodes in (-0.5, 0.5). Returns 0, or 1 for K out
-// of 1 to 6 or an order out of 1 to 64.
+// of 1 to 6 or an order out of 1 to 64, or 2 when memory is short. No exception leaves it.
 int braggnn_fit(const double* data, const std::uint8_t* kind, std::int64_t count, int height, int width, int peaks,
                 double gain, double variance, double floor, int order, const double* nodes, const double* weights,
                 const double* low, const double* high, const double* start, int max_iterations, int threads, double* state,
@@ -534,21 +534,29 @@ int braggnn_fit(const double* data, const std::uint8_t* kind, std::int64_t count
     std::copy(nodes, nodes + order, quadrature.nodes);
     std::copy(weights, weights + order, quadrature.weights);
     std::atomic<std::int64_t> next{0};
+    std::atomic<int> failed{0};
     auto job = [&] {
-        switch (peaks) {
-            case 1: fit_blocks<1>(work, quadrature, next); break;
-            case 2: fit_blocks<2>(work, quadrature, next); break;
-            case 3: fit_blocks<3>(work, quadrature, next); break;
-            case 4: fit_blocks<4>(work, quadrature, next); break;
-            case 5: fit_blocks<5>(work, quadrature, next); break;
-            case 6: fit_blocks<6>(work, quadrature, next); break;
+        try {
+            switch (peaks) {
+                case 1: fit_blocks<1>(work, quadrature, next); break;
+                case 2: fit_blocks<2>(work, quadrature, next); break;
+                case 3: fit_blocks<3>(work, quadrature, next); break;
+                case 4: fit_blocks<4>(work, quadrature, next); break;
+                case 5: fit_blocks<5>(work, quadrature, next); break;
+                case 6: fit_blocks<6>(work, quadrature, next); break;
+            }
+        } catch (...) {  // of all that is called only the vectors throw
+            failed = 2;
         }
     };
     std::vector<std::thread> helpers;
-    for (int i = 1; i < threads; ++i) helpers.emplace_back(job);
+    try {
+        for (int i = 1; i < threads; ++i) helpers.emplace_back(job);
+    } catch (...) {  // fewer threads than asked for do the same work
+    }
     job();
     for (auto& helper : helpers) helper.join();
-    return 0;
+    return failed;
 }
 
 // For the tests: exp, log1p and erfcx of n values as the fit computes them, in float64 (wide = 1) or float32.

@@ -46,13 +46,15 @@ def solve(
     """Fit K peaks and one background to each patch, K from 1 to MAX_PEAKS.
 
     Args:
-        data, used, below: (n, h, w) counts, which pixels are data, which are known to be below the floor.
+        data, used, below: (n, h, w) counts, which pixels are data, which were suppressed to zero.
         noise: of the detector, in counts.
         order: quadrature order, 1 to 64.
         low, high, start: (n, 7 K + 1): row, col, amplitude, fwhm_major, fwhm_minor, tilt, eta of each peak, then the
             background they share.
         max_iterations: model evaluations a patch, over both passes (float32, then float64).
         threads: of this call. Results do not depend on it.
+
+    Raises MemoryError when memory is short.
     """
     count, height, width = data.shape
     parameters = start.shape[1]
@@ -64,10 +66,12 @@ def solve(
     outputs = (records.parameters, records.information, records.frozen, records.sums, records.iterations)
     failed = library().braggnn_fit(
         data.ctypes.data, kind.ctypes.data, count, height, width, (parameters - 1) // 7,
-        noise.gain, noise.variance, noise.floor or 0.0, order, nodes.ctypes.data, weights.ctypes.data,
+        noise.gain, noise.variance, noise.zero_suppression or 0.0, order, nodes.ctypes.data, weights.ctypes.data,
         low.ctypes.data, high.ctypes.data, start.ctypes.data, max_iterations, threads,
         *(array.ctypes.data for array in outputs), records.converged.ctypes.data,
     )  # fmt: skip
+    if failed == 2:
+        raise MemoryError(f"the compiled fit found no memory for patches of {height} x {width} px; use fewer --workers")
     if failed:
         raise ValueError(f"{parameters} parameters or order {order} are out of the kernel's range")
     records.finished = count

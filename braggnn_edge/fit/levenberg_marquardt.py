@@ -43,7 +43,7 @@ class Lanes:
     index: NDArray[np.int64]  # which patch; -1 for a vacant lane
     data: Tensor  # (p, lanes)
     used: Tensor  # (p, lanes) 1.0 where the pixel's value is data
-    below: Tensor  # (p, lanes) 1.0 where the pixel is known to be below the floor
+    below: Tensor  # (p, lanes) 1.0 where the pixel is known to be below the zero-suppression level
     low: Tensor  # (8, lanes)
     high: Tensor
     state: Tensor
@@ -69,11 +69,11 @@ class Lanes:
 
 @dataclass(frozen=True)
 class Noise:
-    """What scatters a pixel, in counts: gain a photon, read noise, and the floor below which zero was stored."""
+    """What scatters a pixel, in counts: gain a photon, read noise, and the level below which zero was stored."""
 
     gain: float
     variance: float  # of the read noise
-    floor: float | None
+    zero_suppression: float | None
 
     def cost_and_weights(self, lanes: Lanes, mean: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Half deviance (lanes,), score and weight (p, lanes), and the sums of FitResult (2, lanes)."""
@@ -91,16 +91,16 @@ class Noise:
         chi2 = score * difference
         squares = lanes.used * difference * difference
         terms = terms * lanes.used
-        if self.floor is not None:
-            sigma = math.sqrt(self.gain * self.floor + self.variance)
+        if self.zero_suppression is not None:
+            sigma = math.sqrt(self.gain * self.zero_suppression + self.variance)
             # Phi(8) is 1 in double precision; the scaled function would overflow further out.
-            z = ((self.floor - mean) / sigma).clamp_max(8.0)
+            z = ((self.zero_suppression - mean) / sigma).clamp_max(8.0)
             scaled = torch.special.erfcx(z * -math.sqrt(0.5))
             hazard = math.sqrt(2.0 / math.pi) / scaled
             terms = terms + lanes.below * (0.5 * z * z - torch.log(0.5 * scaled))
             score = score - lanes.below * hazard / sigma
             weight = weight + lanes.below * hazard * (hazard + z) / (sigma * sigma)
-            excess = lanes.below * (mean - self.floor).clamp_min(0.0)
+            excess = lanes.below * (mean - self.zero_suppression).clamp_min(0.0)
             chi2 = chi2 + excess * excess / variance
         return terms.sum(0), score, weight, torch.stack((chi2.sum(0), squares.sum(0)))
 

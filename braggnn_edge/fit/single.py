@@ -8,8 +8,8 @@ read_noise^2. The fit minimizes the deviance of the shifted Poisson law,
 whose gradient is that of chi-square with the variance taken from the model, sum (m - d) / v dm: unlike
 weights taken from the data it has no bias at low counts, and unlike re-weighting it has one merit function
 to descend (Laurence and Chromy, Nature Methods 7 (2010) 338). The Hessian is Fisher's, J^T diag(1 / v) J.
-A pixel below ``floor`` was stored as zero: it contributes -2 ln Phi((floor - m) / sigma), the probability
-of being below (Tobin 1958). Saturated pixels are left out.
+A pixel below ``zero_suppression`` was stored as zero: it contributes -2 ln Phi((z - m) / sigma) with z =
+zero_suppression, the probability of being below (Tobin 1958). Saturated pixels are left out.
 
 Each peak is fitted in float32 first, then in float64 from there, which alone decides what has converged.
 Peaks stream through a fixed number of lanes: a finished peak makes room for the next one. No lane looks at
@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from braggnn_edge.core.errors import UserError
 from braggnn_edge.fit import kernel as fit_kernel
-from braggnn_edge.fit.cramer_rao import check_noise, inverse, public_covariance
+from braggnn_edge.fit.cramer_rao import check_noise, deviations, inverse, public_covariance
 from braggnn_edge.fit.initial import bounds, starts
 from braggnn_edge.fit.lanes import LANE_STEP, Queue, Records
 from braggnn_edge.fit.levenberg_marquardt import Noise, evaluate, propose
@@ -46,9 +46,11 @@ class FitResult:
     offset: (n, 2) (row, col) in px from the centre pixel (h // 2, w // 2).
     covariance: (n, 8, 8) from Fisher's information at the solution; parameters at a bound or fixed count as known
         (zero rows). sigma: (n, 8), its square-rooted diagonal; that of the tilt is at most pi / sqrt(12).
-    chi2: sum of (d - m)^2 / v over the pixels used, one below the floor counting as d = min(m, floor); dof: their
+    chi2: sum of (d - m)^2 / v over the pixels used, one below z = zero_suppression counting as d = min(m, z); dof:
+    their
         number less the free parameters.
-    residual: root of the mean of (d - m)^2 over the pixels used as data (below the floor: not), divided by the
+    residual: root of the mean of (d - m)^2 over the pixels used as data (those suppressed to zero are not), divided by
+    the
         fitted amplitude. "Residual below 5 % of the peak" means residual < 0.05.
     iterations: model evaluations. converged: the last step was negligible and dof >= 0.
     at_bound: (n, 8), parameters that ended on a bound.
@@ -80,7 +82,7 @@ def fit(
     gain: float = 1.0,
     read_noise: float = 0.0,
     saturation: float | None = None,
-    floor: float | None = None,
+    zero_suppression: float | None = None,
     valid: NDArray[np.bool_] | None = None,
     fixed: Mapping[str, float] | None = None,
     max_iterations: int = 100,
@@ -98,7 +100,7 @@ def fit(
         gain: ADU per photon.
         read_noise: ADU rms.
         saturation: pixels at or above it are left out.
-        floor: pixels below it were stored as zero, and count as "below"; None takes zeros as data.
+        zero_suppression: pixels below it were stored as zero, and count as "below"; None takes zeros as data.
         valid: (h, w) or (n, h, w), False for pixels to leave out (they may hold anything).
         fixed: amplitude, eta or background to hold at a value, by name, e.g. {"background": 0.0}.
         max_iterations: model evaluations a peak.
@@ -123,17 +125,17 @@ def fit(
         raise UserError(f"engine {engine!r}: expected 'auto', 'kernel' or 'torch'")
     compiled = engine == "kernel" or (engine == "auto" and target.type == "cpu")
     patches = np.asarray(patches)
-    check_shapes(patches, valid, saturation, floor)
-    noise = Noise(gain, read_noise**2, floor)
+    check_shapes(patches, valid, saturation, zero_suppression)
+    noise = Noise(gain, read_noise**2, zero_suppression)
     lanes = chunk or (128 if target.type == "cpu" else 65_536)
     size = _BLOCK if compiled else _LARGE_BLOCK
 
     def one(first: int) -> FitResult:
         block = slice(first, first + size)
         mine = valid[block] if valid is not None and np.ndim(valid) == 3 else valid
-        data, used, below = classified(patches[block], mine, saturation, floor, (first, len(patches)))
+        data, used, below = classified(patches[block], mine, saturation, zero_suppression, (first, len(patches)))
         low, high = bounds(data, used, gain, read_noise, fixed or {})
-        start = starts(data, used, below, floor=floor, low=low, high=high)
+        start = starts(data, used, below, zero_suppression=zero_suppression, low=low, high=high)
         if compiled:
             records = fit_kernel.solve(
                 data, used, below, noise=noise, order=order, low=low, high=high, start=start,
@@ -220,27 +222,33 @@ def _joined(results: list[FitResult]) -> FitResult:
 
 
 def check_shapes(
-    patches: NDArray, valid: NDArray[np.bool_] | None, saturation: float | None, floor: float | None
+    patches: NDArray, valid: NDArray[np.bool_] | None, saturation: float | None, zero_suppression: float | None
 ) -> None:
-    """UserError unless patches and valid have shapes, and floor and saturation values, that a fit can take."""
+    """UserError unless patches and valid have shapes, and levels of zero suppression and saturation, for a fit."""
     if patches.ndim != 3 or min(patches.shape[1:]) < 3:
         raise UserError(f"patches of shape {patches.shape}: expected (n, h, w) with h and w of 3 or more")
     if valid is not None and np.shape(valid) not in (patches.shape, patches.shape[1:]):
         raise UserError(f"valid of shape {np.shape(valid)}: expected {patches.shape} or {patches.shape[1:]}")
-    if floor is not None and not floor > 0:
-        raise UserError(f"floor {floor}: expected ADU above 0, the threshold of the detector; None takes zeros as data")
-    if saturation is not None and not saturation > (floor or 0.0):
-        raise UserError(f"saturation {saturation}: expected ADU above the floor ({floor}); None if nothing saturates")
+    if zero_suppression is not None and not zero_suppression > 0:
+        raise UserError(
+            f"zero_suppression {zero_suppression}: expected ADU above 0, the threshold of the detector; "
+            "None takes zeros as data"
+        )
+    if saturation is not None and not saturation > (zero_suppression or 0.0):
+        raise UserError(
+            f"saturation {saturation}: expected ADU above zero_suppression ({zero_suppression}); "
+            "None if nothing saturates"
+        )
 
 
 def classified(
     patches: NDArray,
     valid: NDArray[np.bool_] | None,
     saturation: float | None,
-    floor: float | None,
+    zero_suppression: float | None,
     place: tuple[int, int],
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_]]:
-    """Data (n, h, w), which pixels are used as data, and which are known to be below the floor.
+    """Data (n, h, w), which pixels are used as data, and which are known to be below the zero-suppression level.
 
     place: number of the first patch, and of all, for the message.
     """
@@ -255,7 +263,7 @@ def classified(
             "valid=False"
         )
     data[~keep] = 0.0
-    below = keep & (data < floor) if floor is not None else np.zeros(data.shape, bool)
+    below = keep & (data < zero_suppression) if zero_suppression is not None else np.zeros(data.shape, bool)
     used = keep & ~below
     if saturation is not None:
         used &= data < saturation
@@ -274,7 +282,7 @@ def _result(
     """Everything that follows from the solutions; ``used`` and ``below`` (n,) are numbers of pixels."""
     parameters = records.parameters
     covariance = public_covariance(inverse(records.information, records.frozen), parameters)
-    sigma = np.sqrt(np.diagonal(covariance, axis1=1, axis2=2))
+    sigma = deviations(covariance)
     dof = used + below - (~records.frozen).sum(axis=1)
     centre = np.array([shape[0] // 2, shape[1] // 2], dtype=np.float64)
     bounded = (parameters <= low) | (parameters >= high)

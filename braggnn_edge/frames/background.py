@@ -107,7 +107,7 @@ def estimate(
     if poor.all():  # small frames, or hardly a good pixel: take what there is
         poor = (count == 0).reshape(level.shape)
     if poor.all():
-        raise UserError("a frame has no good pixel; check the mask and the options negative and type_maximum")
+        raise UserError("a frame has no good pixel; check the mask and the options negative and overflow_value")
     if poor.any():
         nearest = ndimage.distance_transform_edt(poor, return_distances=False, return_indices=True)
         level = level[tuple(nearest)]

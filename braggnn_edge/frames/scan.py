@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import h5py
 import numpy as np
@@ -12,9 +11,8 @@ from braggnn_edge.core.errors import UserError
 from braggnn_edge.frames.formats import BadFrame, FrameSource, check_file, images, open_source
 from braggnn_edge.frames.formats.braggnn import read_peaks
 from braggnn_edge.frames.formats.hdf5 import read_image
+from braggnn_edge.frames.spec import Meaning
 
-#: What a mark in the raw pixels means: a bad pixel, a measured value, or what is usual for the format.
-Meaning = Literal["auto", "bad", "data"]
 #: Called with the index of a frame that is left out, and the reason.
 OnBad = Callable[[int, str], None]
 
@@ -148,7 +146,7 @@ def open_scan(
     mask: str | Path | None = None,
     peaks: str | Path | None = None,
     negative: Meaning = "auto",
-    type_maximum: Meaning = "auto",
+    overflow_value: Meaning = "auto",
 ) -> Scan:
     """Open the scan ``path`` of a registered format (:data:`braggnn_edge.frames.formats.FORMATS`) without reading its
     frames.
@@ -156,13 +154,13 @@ def open_scan(
     name: of the scan in messages, by default the file's; dataset: path of the 3-D data set inside an HDF5 file; dark
     and mask: 2-D images, ``file.npy``, an image file, ``file.h5`` with one 2-D data set, or ``file.h5:data/set``; a
     mask is bool or 0 / 1, true where a pixel is bad, or a NeXus ``pixel_mask``, where every bit says why it is bad;
-    peaks: a peaks file of the BraggNN layout. negative, type_maximum: see :func:`marks`. Raises UserError for any
+    peaks: a peaks file of the BraggNN layout. negative, overflow_value: see :func:`marks`. Raises UserError for any
     file that does not fit.
     """
     path = Path(path)
     source = open_source(format, path, dataset)
     size = source.shape[1:]
-    negative_is_bad, maximum_is_bad = marks(format, source.dtype, negative, type_maximum)
+    negative_is_bad, maximum_is_bad = marks(format, source.dtype, negative, overflow_value)
     return Scan(
         path.stem if name is None else name,
         source,
@@ -174,7 +172,7 @@ def open_scan(
     )
 
 
-def marks(format: str, dtype: np.dtype, negative: Meaning, type_maximum: Meaning) -> tuple[bool, bool]:
+def marks(format: str, dtype: np.dtype, negative: Meaning, overflow_value: Meaning) -> tuple[bool, bool]:
     """Whether negative pixels, and those at the largest value of an unsigned type, are bad.
 
     "auto": negative pixels are bad in signed integers of image files (Pilatus: -1 in a gap, -2 dead); in floats and
@@ -182,7 +180,7 @@ def marks(format: str, dtype: np.dtype, negative: Meaning, type_maximum: Meaning
     (Eiger), where no pixel counts so far; in 8 and 16 bits it is a saturated pixel.
     """
     usual = format == "images" and dtype.kind == "i", dtype.kind == "u" and dtype.itemsize >= 4
-    asked = (negative, type_maximum)
+    asked = (negative, overflow_value)
     first, second = (u if a == "auto" else a == "bad" for a, u in zip(asked, usual, strict=True))
     return first, second
 

@@ -1,7 +1,7 @@
 """Units of labelling on a Dask cluster: one of this machine, or that of a scheduler's address.
 
-A part counts as done when its file is there, and it gets there by one rename, so that workers, scheduler and client may
-be killed at any moment: what is missing is done again, by whom and how often is of no consequence for the result.
+A shard counts as done when its file is there, and it gets there by one rename, so that workers, scheduler and client
+may be killed at any moment: what is missing is done again, by whom and how often is of no consequence for the result.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from distributed.security import Security
 from distributed.utils import silence_logging_cmgr
 
 from braggnn_edge.core.errors import UserError
-from braggnn_edge.label import shards as parts
+from braggnn_edge.label import shards
 from braggnn_edge.label.environment import environment
 from braggnn_edge.label.shard import Task
 
@@ -33,10 +33,10 @@ ANSWER = 30.0
 _LOOK, _RESTART = 10.0, 120.0
 #: Times that a local cluster is started when it fails to.
 _STARTS = 3
-#: A worker may die of another's part, or of a stranger's hand: Dask gives a part up after its fourth worker (its
+#: A worker may die of another's shard, or of a stranger's hand: Dask gives a shard up after its fourth worker (its
 #: setting allowed-failures), and it is given to Dask this often.
 _ROUNDS = 2
-#: Parts handed to the scheduler at a time, for every thread and at least.
+#: Shards handed to the scheduler at a time, for every thread and at least.
 _AHEAD, _AT_LEAST = 4, 64
 
 #: No log lines of Dask about workers and connections that come and go: that is expected here.
@@ -44,7 +44,7 @@ _SILENT = logging.CRITICAL + 1
 
 _LOCAL = {
     "distributed.scheduler.allowed-failures": 3,
-    "distributed.scheduler.worker-saturation": 1.0,  # the parts that a dead worker had in hand are blamed: one only
+    "distributed.scheduler.worker-saturation": 1.0,  # the shards that a dead worker had in hand are blamed: one only
     "distributed.scheduler.worker-ttl": None,  # a worker in a long fit sends no heartbeat; its nanny sees it die
     # A worker holds nothing but its frames: nothing to spill, and waiting frees no memory. It may be too large, though.
     "distributed.worker.memory.target": False,
@@ -122,7 +122,7 @@ async def _greet(address: str, security: Security) -> None:
     await comm.close()
 
 
-def do_parts(
+def do_shards(
     client: Client,
     tasks: Sequence[Task],
     done: Callable[[Task], None],
@@ -130,10 +130,10 @@ def do_parts(
     *,
     local: bool,
 ) -> None:
-    """Do all ``tasks`` on the cluster; ``done`` is called here with each whose part is there, in any order.
+    """Do all ``tasks`` on the cluster; ``done`` is called here with each whose shard is there, in any order.
 
     Bounded: few more than the workers can do are handed over, and nothing but errors comes back. Raises what a worker
-    raised; UserError when the scheduler is lost, when one part kills worker after worker, and when a cluster that is
+    raised; UserError when the scheduler is lost, when one shard kills worker after worker, and when a cluster that is
     ``local`` has no worker for long.
     """
     where = str(client.scheduler.address) if client.scheduler else "of this machine"
@@ -146,8 +146,8 @@ def do_parts(
     while waiting or running:
         while waiting and len(running) < watch.ahead:
             task = waiting.popleft()
-            key = f"label-{task.part.stem}-{uuid.uuid4().hex}"
-            future = client.submit(parts.make, task, wanted[task.scan], key=key, pure=False)
+            key = f"label-{task.shard.stem}-{uuid.uuid4().hex}"
+            future = client.submit(shards.make, task, wanted[task.scan], key=key, pure=False)
             running[key] = future, task
             future.add_done_callback(lambda future: ready.put(future.key))
         try:
@@ -163,7 +163,7 @@ def do_parts(
         watch.alive()
         future, task = running.pop(key)
         if future.status == "finished":
-            parts.finished(task.part)
+            shards.finished(task.shard)
             done(task)
         elif future.status == "error":
             _check_error(future.exception(), task, killed, where)
@@ -183,7 +183,7 @@ class _Watch:
         self.look()
 
     def alive(self) -> None:
-        """A part came back."""
+        """A shard came back."""
         self._alone_since = time.monotonic()
         if self._alone_since - self._looked > _LOOK:
             self.look()
@@ -201,7 +201,7 @@ class _Watch:
                 f"scheduler {self._where} no longer answers; what is finished is kept: start it again and run the same "
                 "command again"
             ) from error
-        except (OSError, RuntimeError, ValueError):  # the connection is lost: parts in hand will tell
+        except (OSError, RuntimeError, ValueError):  # the connection is lost: shards in hand will tell
             return True
         threads = found["total_threads"]
         self.ahead = max(_AT_LEAST, _AHEAD * threads)
@@ -217,14 +217,14 @@ class _Watch:
 
 def _named(tasks: list[Task], most: int = 4) -> str:
     first = [f"frames {task.start} to {task.stop - 1} of scan {task.spec.name!r}" for task in tasks[:most]]
-    return ", ".join(first) + (f" and {len(tasks) - most} parts more" if len(tasks) > most else "")
+    return ", ".join(first) + (f" and {len(tasks) - most} shards more" if len(tasks) > most else "")
 
 
 def _check_error(error: BaseException, task: Task, killed: Counter[Path], where: str) -> None:
-    """Return when the part is to be tried again, raise when not."""
+    """Return when the shard is to be tried again, raise when not."""
     if isinstance(error, KilledWorker):
-        killed[task.part] += 1
-        if killed[task.part] < _ROUNDS:
+        killed[task.shard] += 1
+        if killed[task.shard] < _ROUNDS:
             return
         raise UserError(
             f"{_named([task])} brought down worker after worker, most "

@@ -9,8 +9,9 @@ from functools import lru_cache
 from pathlib import Path
 
 from braggnn_edge.core.errors import UserError
-from braggnn_edge.label.acquisition import ScanSpec, external_files
+from braggnn_edge.label.acquisition import external_files
 from braggnn_edge.label.shard import Task
+from braggnn_edge.label.spec import ScanSpec
 
 #: Packages on whose versions the bits of a label may depend.
 _PACKAGES = ("torch", "numpy", "scipy", "h5py", "hdf5plugin")
@@ -27,15 +28,15 @@ class Environment:
 
 def environment(task: Task) -> Environment:
     """That of this process, for the scan of ``task``."""
-    return Environment(_versions(), _files(task.spec, task.data, task.folder, task.part.parent))
+    return Environment(_versions(), _files(task.spec, task.data, task.folder, task.shard.parent))
 
 
 def check(task: Task, wanted: Environment) -> None:
     """Refuse work in another environment: UserError names the machine and what differs."""
     host = socket.gethostname()
-    if not task.part.parent.is_dir():
+    if not task.shard.parent.is_dir():
         raise UserError(
-            f"worker on {host} does not see {task.part.parent}; the frames and the run directory must be on a file "
+            f"worker on {host} does not see {task.shard.parent}; the frames and the run directory must be on a file "
             "system that all machines share, under the same path"
         )
     here = environment(task)
@@ -63,8 +64,8 @@ def _versions() -> tuple[tuple[str, str], ...]:
 
 
 @lru_cache
-def _files(spec: ScanSpec, data: Path, folder: Path, run: Path) -> str:
-    """``run``: the folder of the parts, unique to a run, so that a worker that outlives it looks again for the next."""
+def _files(spec: ScanSpec, data: Path, folder: Path | None, run: Path) -> str:
+    """``run``: the folder of the shards, unique to a run, so a worker that outlives it looks again for the next."""
     paths = external_files((spec,), folder)
     if spec.format == "simulated":
         paths = (data / f"{spec.name}.h5", data / f"{spec.name}_truth.h5")

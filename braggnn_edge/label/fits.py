@@ -12,7 +12,7 @@ from scipy import ndimage
 from braggnn_edge.fit.joint import MAX_PEAKS, JointFit, fit_joint
 from braggnn_edge.fit.pseudo_voigt import PARAMETERS
 from braggnn_edge.fit.single import FitResult, fit
-from braggnn_edge.label.acquisition import DetectorSpec
+from braggnn_edge.label.spec import DetectorSpec
 from braggnn_edge.peaks.find import Detection, crops
 from braggnn_edge.peaks.table import Flag, mark
 
@@ -126,14 +126,14 @@ class Fits:
             patches, usable = np.concatenate(self._alone.patches), np.concatenate(self._alone.usable)
             single = fit(
                 patches, valid=None if usable.all() else usable, gain=detector.gain, read_noise=detector.read_noise,
-                saturation=detector.saturation or None, floor=detector.floor or None,
+                saturation=detector.saturation or None, zero_suppression=detector.zero_suppression or None,
             )  # fmt: skip
             _store(rows, self._alone, single)
         for _, work in sorted(self._joint.items()):
             patches, usable = np.concatenate(work.patches), np.concatenate(work.usable)
             result = fit_joint(
                 patches, np.concatenate(work.maxima), valid=usable, gain=detector.gain, read_noise=detector.read_noise,
-                saturation=detector.saturation or None, floor=detector.floor or None,
+                saturation=detector.saturation or None, zero_suppression=detector.zero_suppression or None,
             )  # fmt: skip
             _store(rows, work, result)
             fitted = np.concatenate(work.row).ravel()

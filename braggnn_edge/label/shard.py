@@ -1,4 +1,4 @@
-"""One unit of labelling: a run of frames of one scan to rows and crops of its peaks, in one part file."""
+"""One unit of labelling: a run of frames of one scan to rows and crops of its peaks, in one shard file."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,53 +6,33 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from braggnn_edge.core.errors import UserError
-from braggnn_edge.core.rundir import written_aside
+from braggnn_edge.core.files import written_aside
 from braggnn_edge.fit.joint import MAX_PEAKS
 from braggnn_edge.frames.background import threshold_of
-from braggnn_edge.label.acquisition import ScanSpec, open_spec
+from braggnn_edge.label.acquisition import open_spec
 from braggnn_edge.label.fits import Fits
+from braggnn_edge.label.spec import PeakSpec, ScanSpec
 from braggnn_edge.peaks import find as peaks
 from braggnn_edge.peaks.table import PEAK, Flag, mark
 from braggnn_edge.simulation import truth
 
 
 @dataclass(frozen=True)
-class PeakSpec:
-    """size: patch size, odd; shift: px kept around a patch for shifts in training.
-
-    lone: train, validate and test on lone peaks alone, those with one maximum in their component and neither another
-        component nor a bad pixel in their patch (:func:`table.trainable`). The others are in the table, fitted where
-        they can be, with the split "excluded".
-    """
-
-    size: int = 11
-    shift: int = 1
-    lone: bool = True
-
-    def __post_init__(self) -> None:
-        if self.size < 3 or self.size % 2 == 0:
-            raise UserError(f"patch size {self.size} is not usable; expected an odd number of at least 3")
-        if self.shift < 0:
-            raise UserError(f"shift {self.shift} is negative; expected 0 or more")
-
-
-@dataclass(frozen=True)
 class Task:
-    """One unit of work: frames [start, stop) of one scan, to one part file."""
+    """One unit of work: frames [start, stop) of one scan, to one shard file."""
 
     scan: int
     spec: ScanSpec
     start: int
     stop: int
     data: Path
-    folder: Path
+    folder: Path | None  # where the scan's paths start from; None: they are complete
     peaks: PeakSpec
-    part: Path
+    shard: Path
 
 
-def label_part(task: Task) -> None:
-    """Write the part file of a task: ``peaks`` (n,), ``crops`` (n, side, side), ``bad_frames``, indices left out.
+def label_shard(task: Task) -> None:
+    """Write the shard file of a task: ``peaks`` (n,), ``crops`` (n, side, side), ``bad_frames``, indices left out.
 
     Rows are in order of frame, row and col, their split is not set yet.
     """
@@ -90,7 +70,7 @@ def label_part(task: Task) -> None:
         spots = np.empty(0, truth.TRUTH_DTYPE) if known is None else truth.of_frame(known, index)
         truth.assign(
             peak, spots, size=size, gain=spec.detector.gain, read_noise=spec.detector.read_noise,
-            saturation=spec.detector.saturation or None, floor=spec.detector.floor or None,
+            saturation=spec.detector.saturation or None, zero_suppression=spec.detector.zero_suppression or None,
         )  # fmt: skip
         rows.append(peak)
         crops.append(peaks.crops(frame, peak["row"], peak["col"], side))
@@ -98,7 +78,7 @@ def label_part(task: Task) -> None:
     all_rows = np.concatenate(rows) if rows else np.zeros(0, PEAK)
     all_crops = np.concatenate(crops) if crops else np.zeros((0, side, side), scan.dtype)
     fits.fill(all_rows, spec.detector)
-    with written_aside(task.part) as aside, aside.open("wb") as stream:
+    with written_aside(task.shard) as aside, aside.open("wb") as stream:
         np.savez(stream, peaks=all_rows, crops=all_crops, bad_frames=np.array(bad, np.int64))
 
 

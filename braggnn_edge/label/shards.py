@@ -1,4 +1,4 @@
-"""Part files: what units of labelling leave in a folder of their own, until they are joined."""
+"""Shard files: what units of labelling leave in a folder of their own, until they are joined."""
 
 import os
 import shutil
@@ -16,59 +16,59 @@ from numpy.typing import NDArray
 
 from braggnn_edge.core.errors import UserError
 from braggnn_edge.label import environment
-from braggnn_edge.label.shard import Task, label_part
+from braggnn_edge.label.shard import Task, label_shard
 from braggnn_edge.peaks.table import PEAK
 
 #: Seconds within which a network file system shows the file that another machine wrote.
 _VISIBLE = 60.0
-#: What reading a damaged part raises, be the damage in the archive, in an array's header or in its data.
+#: What reading a damaged shard raises, be the damage in the archive, in an array's header or in its data.
 _DAMAGED = (zipfile.BadZipFile, zlib.error, tokenize.TokenError, SyntaxError, ValueError, KeyError, EOFError)
 
 
 def folder(directory: Path) -> Path:
-    """The folder of the parts in ``directory``, made when there is none.
+    """The folder of the shards in ``directory``, made when there is none.
 
-    Its name is drawn at random: a worker of an earlier run that is still at work on its last part finds no folder of
-    this name in the directory of another run, and cannot leave its part there.
+    Its name is drawn at random: a worker of an earlier run that is still at work on its last shard finds no folder of
+    this name in the directory of another run, and cannot leave its shard there.
     """
-    found = sorted(directory.glob("parts-*"))
+    found = sorted(directory.glob("shards-*"))
     if found:
         return found[0]
-    made = directory / f"parts-{uuid.uuid4().hex}"
+    made = directory / f"shards-{uuid.uuid4().hex}"
     made.mkdir()
     return made
 
 
 def remove(directory: Path) -> None:
-    """Remove the folder of the parts with all that killed workers left in it."""
-    for path in directory.glob("parts-*"):
+    """Remove the folder of the shards with all that killed workers left in it."""
+    for path in directory.glob("shards-*"):
         # Under another name first, so that a straggling worker does not write into what is being removed.
         gone = path.with_name(f".{path.name}")
         os.replace(path, gone)
-    for path in directory.glob(".parts-*"):
+    for path in directory.glob(".shards-*"):
         shutil.rmtree(path)
 
 
 def make(task: Task, wanted: environment.Environment) -> None:
-    """Make one part file, in this process; nothing when it is there. Workers of a cluster are sent this function.
+    """Make one shard file, in this process; nothing when it is there. Workers of a cluster are sent this function.
 
     Raises UserError when this process is not in the environment that is ``wanted``, and what labelling raises.
     """
     environment.check(task, wanted)
-    if head(task.part) is not None:
+    if head(task.shard) is not None:
         return
-    # Two workers may be at the same part when a scheduler took one of them for dead: each has a file of its own.
-    aside = task.part.with_name(f".{task.part.stem}.{uuid.uuid4().hex}.npz")
+    # Two workers may be at the same shard when a scheduler took one of them for dead: each has a file of its own.
+    aside = task.shard.with_name(f".{task.shard.stem}.{uuid.uuid4().hex}.npz")
     torch.set_num_threads(1)  # in every process, the serial one too: the same bits whatever the workers
     try:
-        label_part(replace(task, part=aside))
-        os.replace(aside, task.part)
+        label_shard(replace(task, shard=aside))
+        os.replace(aside, task.shard)
     finally:
         aside.unlink(missing_ok=True)
 
 
 def head(path: Path) -> tuple[int, np.dtype] | None:
-    """Number of peaks and type of the crops, without reading them; None for a file that is not a whole part."""
+    """Number of peaks and type of the crops, without reading them; None for a file that is not a whole shard."""
     try:
         with zipfile.ZipFile(path) as file:
             (rows, peaks), (count, crops) = (_shape(file, name) for name in ("peaks", "crops"))
@@ -88,12 +88,12 @@ def _shape(file: zipfile.ZipFile, name: str) -> tuple[int, np.dtype]:
 
 
 def finished(path: Path) -> int:
-    """Number of peaks of a part that a worker has written; UserError when it does not appear here."""
+    """Number of peaks of a shard that a worker has written; UserError when it does not appear here."""
     until = time.monotonic() + _VISIBLE
     while (found := head(path)) is None:
         if time.monotonic() > until:
             raise UserError(
-                f"part {path.name} was written by a worker and is not seen here; the run directory must be on a file "
+                f"shard {path.name} was written by a worker and is not seen here; the run directory must be on a file "
                 "system that all machines share"
             )
         time.sleep(0.5)
@@ -104,14 +104,14 @@ def finished(path: Path) -> int:
 def load(path: Path) -> tuple[NDArray[np.void], NDArray[np.generic], NDArray[np.int64]]:
     """Peaks (n,), crops (n, side, side) and the numbers of the bad frames that were skipped.
 
-    A part whose checksums do not fit is removed, so that the next run makes it again; UserError says so.
+    A shard whose checksums do not fit is removed, so that the next run makes it again; UserError says so.
     """
     try:
-        with np.load(path) as part:
-            bad = part["bad_frames"] if "bad_frames" in part else np.zeros(0, np.int64)
-            return part["peaks"], part["crops"], bad
+        with np.load(path) as shard:
+            bad = shard["bad_frames"] if "bad_frames" in shard else np.zeros(0, np.int64)
+            return shard["peaks"], shard["crops"], bad
     except _DAMAGED as error:
         path.unlink()
         raise UserError(
-            f"part {path.name} is damaged and was removed; run the same command again: it makes this part alone"
+            f"shard {path.name} is damaged and was removed; run the same command again: it makes this shard alone"
         ) from error

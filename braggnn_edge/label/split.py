@@ -1,34 +1,11 @@
 """Train, validation and test by blocks of frames, so that no reflection is in two of them."""
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
 from braggnn_edge.core.errors import UserError
-from braggnn_edge.peaks.table import EXCLUDED, SPLITS, TEST, TRAIN, VALIDATION
-
-
-@dataclass(frozen=True)
-class SplitSpec:
-    """block: frames (an omega block) that go to one part together; validation, test: shares of the blocks.
-
-    guard: frames on both sides of a border between two parts that are left out, since one reflection rocks through
-    several frames; it must be at least the rocking width.
-    """
-
-    block: int = 30
-    validation: float = 0.1
-    test: float = 0.2
-    guard: int = 2
-
-    def __post_init__(self) -> None:
-        if self.validation <= 0 or self.test < 0 or self.validation + self.test >= 1:
-            raise UserError(
-                f"split: validation {self.validation} and test {self.test} must be positive with a sum below 1"
-            )
-        if self.guard < 0 or self.block <= 2 * self.guard:
-            raise UserError(f"split: block of {self.block} frames must be longer than two guards of {self.guard}")
+from braggnn_edge.label.spec import SplitSpec
+from braggnn_edge.peaks.splits import EXCLUDED, SPLITS, TEST, TRAIN, VALIDATION
 
 
 def frame_splits(frames: int, spec: SplitSpec, use: tuple[str, ...], rng: np.random.Generator) -> NDArray[np.uint8]:

@@ -1,215 +1,32 @@
-"""Stage "label": frames to the peak table, by detection, crops, pseudo-Voigt fits, truth and splits.
+"""Stages "data" and "label": frames, simulated or measured, and the table of their peaks."""
 
-Work is cut into runs of frames, done by the workers of a Dask cluster; each leaves a part file, and the parts are
-joined in order of scan and frame. An interrupted stage goes on from the parts that are there, and the result depends
-neither on interruptions nor on the workers.
-"""
-
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from pathlib import Path
-
-import numpy as np
-import torch
-from numpy.typing import DTypeLike, NDArray
-
-from braggnn_edge.core.config import resolve_path
-from braggnn_edge.core.errors import UserError
-from braggnn_edge.core.progress import Progress
-from braggnn_edge.core.rundir import write_json
-from braggnn_edge.frames.formats.braggnn import PEAK_DTYPE, write_peaks
-from braggnn_edge.label import shards as parts
-from braggnn_edge.label.acquisition import ScanSpec, open_spec
-from braggnn_edge.label.environment import environment
-from braggnn_edge.label.shard import PeakSpec, Task
-from braggnn_edge.label.split import SplitSpec, frame_splits
-from braggnn_edge.peaks import table
-from braggnn_edge.peaks.table import EXCLUDED, SPLITS
-
-#: Frames in one unit of work.
-_RUN = 16
-#: Seconds of work left from which on a local cluster pays: it takes some 5 to 20 to start on two cores.
-_CLUSTER_PAYS = 20.0
+from braggnn_edge.core.stages import Context, Stage
+from braggnn_edge.label.spec import PeakSpec, ScanSpec, SplitSpec, check_scans
 
 
-@dataclass(frozen=True)
-class _Labelled:
-    """One scan: the split of every frame, and its tasks in order."""
-
-    spec: ScanSpec
-    splits: NDArray[np.uint8]
-    tasks: tuple[Task, ...]
+def _check(context: Context) -> None:
+    check_scans(context.cfg["scan"], training=False)
 
 
-def run(
-    scans: tuple[ScanSpec, ...],
-    spec: PeakSpec,
-    split: SplitSpec,
-    seed: int,
-    data: Path,
-    folder: Path,
-    directory: Path,
-    workers: int,
-    say: Callable[[str], None],
-    scheduler: str = "",
-) -> None:
-    """Write ``peaks.h5``, ``<scan>_peaks.h5`` and ``summary.json`` into ``directory``.
+DATA = Stage(
+    name="data",
+    help="simulate the simulated scans; check and describe the measured ones",
+    writes="frames of simulated scans with their truth, `scans.json`",
+    work="braggnn_edge.label.acquisition:work",
+    tables={"scan": tuple[ScanSpec, ...]},
+    files="braggnn_edge.label.acquisition:files",
+    settings="braggnn_edge.label.acquisition:settings",
+    check=_check,
+)
 
-    workers: processes on this machine; scheduler: address or scheduler file of a Dask cluster that does the work
-    instead (see :func:`distribute.connected`). Memory holds the parts in work, and 19 bytes a peak of one scan.
-
-    Raises UserError when no peak is found in a scan, and when none falls into a part that a scan is used for.
-    """
-    if (directory / "summary.json").exists():  # written last: an earlier run was stopped while it tidied up
-        parts.remove(directory)
-        return
-    to = parts.folder(directory.absolute())
-    labelled = [_plan(i, s, spec, split, seed, data.absolute(), folder.absolute(), to) for i, s in enumerate(scans)]
-    _label([task for scan in labelled for task in scan.tasks], workers, scheduler, say)
-    summary = _join(labelled, spec, directory, say)
-    write_json(directory / "summary.json", summary)
-    parts.remove(directory)
-
-
-def _plan(
-    index: int, scan: ScanSpec, spec: PeakSpec, split: SplitSpec, seed: int, data: Path, folder: Path, to: Path
-) -> _Labelled:
-    # Variables and ~ are expanded here: on another machine they may mean something else.
-    path, dark, mask, peaks = (
-        str(resolve_path(text, folder)) if text else "" for text in (scan.path, scan.dark, scan.mask, scan.peaks)
-    )
-    scan = replace(scan, path=path, dark=dark, mask=mask, peaks=peaks)
-    frames, rows, cols = open_spec(scan, data, folder).shape
-    if spec.size + 2 * spec.shift > min(rows, cols):
-        raise UserError(
-            f"scan {scan.name!r}: patches of {spec.size} px with a margin of {spec.shift} px do not fit in "
-            f"frames of {rows} x {cols}; choose a smaller patch size"
-        )
-    splits = frame_splits(frames, split, scan.use, np.random.default_rng((seed, 3, index)))
-    starts = range(0, frames, _RUN)
-    return _Labelled(scan, splits, tuple(
-        Task(index, scan, start, min(frames, start + _RUN), data, folder, spec, to / f"{index:02d}-{start:06d}.npz")
-        for start in starts
-    ))  # fmt: skip
-
-
-def _label(tasks: list[Task], workers: int, scheduler: str, say: Callable[[str], None]) -> None:
-    """Make the parts that are missing or damaged."""
-    waiting, peaks = [], 0
-    for task in tasks:
-        found = parts.head(task.part)
-        if found is None:
-            waiting.append(task)
-        else:
-            peaks += found[0]
-    progress = Progress(len(tasks), say, len(tasks) - len(waiting), peaks)
-    if progress.done:
-        say(f"  {progress.done} of {progress.total} parts were done before")
-
-    def done(task: Task) -> None:
-        progress.add(parts.finished(task.part))
-
-    try:
-        if not scheduler:
-            waiting = _serially(waiting, workers, done)
-        if waiting:
-            # Dask takes seconds to import.
-            from braggnn_edge.label import distribute  # noqa: PLC0415
-
-            with distribute.connected(scheduler) if scheduler else distribute.local_cluster(workers) as client:
-                distribute.do_parts(client, waiting, done, say, local=not scheduler)
-    finally:
-        progress.end()
-
-
-def _serially(tasks: list[Task], workers: int, done: Callable[[Task], None]) -> list[Task]:
-    """Do tasks in this process while that is quicker than to start a cluster; what is left to that."""
-    wanted = {task.scan: environment(task) for task in {task.scan: task for task in tasks}.values()}
-    threads, began = torch.get_num_threads(), time.monotonic()
-    try:
-        for number, task in enumerate(tasks):
-            left = len(tasks) - number
-            if workers > 1 and left > 1 and number and (time.monotonic() - began) / number * left > _CLUSTER_PAYS:
-                return tasks[number:]
-            parts.make(task, wanted[task.scan])
-            done(task)
-        return []
-    finally:
-        torch.set_num_threads(threads)
-
-
-def _join(labelled: list[_Labelled], spec: PeakSpec, directory: Path, say: Callable[[str], None]) -> dict[str, dict]:
-    """Join the parts, one in memory at a time, and give every row its split; the peaks of every scan and split."""
-    heads = [head for scan in labelled for task in scan.tasks if (head := parts.head(task.part))]
-    crops: DTypeLike = np.result_type(*{dtype for rows, dtype in heads if rows} or {np.dtype(np.uint16)})
-    summary: dict[str, dict] = {}
-    names = tuple(scan.spec.name for scan in labelled)
-    upstream: dict[str, list[NDArray[np.void]]] = {name: [] for name in names}
-    with table.writing(directory / "peaks.h5", names, spec.size, spec.shift, crops) as append:
-        for scan in labelled:
-            counts, bad = np.zeros(len(SPLITS), int), []
-            for rows, patches, skipped in _parts_of(scan, spec):
-                append(rows, patches)
-                counts += np.bincount(rows["split"], minlength=len(SPLITS))
-                upstream[scan.spec.name].append(_upstream_peaks(rows))
-                bad += skipped.tolist()
-            summary[scan.spec.name] = dict(zip(SPLITS, counts.tolist(), strict=True))
-            _check_found(scan.spec, counts)
-            say(f"  {scan.spec.name}: {counts.sum()} peaks; " + ", ".join(
-                f"{count} {name}" for name, count in summary[scan.spec.name].items()))  # fmt: skip
-            if bad:
-                summary[scan.spec.name]["bad_frames"] = len(bad)
-                say(f"  {scan.spec.name}: {len(bad)} bad frames skipped: {_listed(bad)}")
-        _check_splits(labelled, summary)
-    for name, peaks in upstream.items():
-        write_peaks(directory / f"{name}_peaks.h5", np.concatenate(peaks))
-    return summary
-
-
-def _parts_of(
-    scan: _Labelled, spec: PeakSpec
-) -> Iterator[tuple[NDArray[np.void], NDArray[np.generic], NDArray[np.int64]]]:
-    for task in scan.tasks:
-        rows, crops, bad = parts.load(task.part)
-        rows["split"] = scan.splits[rows["frame"]]
-        unfit = ~table.trainable(rows, spec.lone)
-        if scan.spec.max_residual:
-            unfit |= ~(rows["voigt_converged"] & (rows["voigt_residual"] < scan.spec.max_residual))
-        rows["split"][unfit] = EXCLUDED
-        yield rows, crops, bad
-
-
-def _check_found(scan: ScanSpec, counts: NDArray[np.int64]) -> None:
-    if not counts.any():
-        raise UserError(
-            f"scan {scan.name!r}: no peaks found above {scan.threshold} counts with at least {scan.min_area} pixels; "
-            "lower threshold or min_area"
-        )
-
-
-def _check_splits(labelled: list[_Labelled], summary: dict[str, dict]) -> None:
-    """Refuse a table that lacks a part which a scan is used for: training would find that out much later."""
-    for name in SPLITS[:3]:
-        if any(name in scan.spec.use for scan in labelled) and not any(counts[name] for counts in summary.values()):
-            raise UserError(
-                f"no peak is in the {name} part: {summary}; lower a threshold, raise the part's share in [split] or "
-                "allow larger residuals"
-            )
-
-
-def _listed(numbers: list[int], most: int = 12) -> str:
-    return ", ".join(map(str, numbers[:most])) + (", ..." if len(numbers) > most else "")
-
-
-def _upstream_peaks(rows: NDArray[np.void]) -> NDArray[np.void]:
-    """The converged fits as upstream's peaks file has them.
-
-    ``deviations``, of which upstream keeps 0 to below 1, is the distance in px of the fit from the brightest pixel.
-    """
-    mine = rows[rows["voigt_converged"]]
-    peak = np.zeros(len(mine), PEAK_DTYPE)
-    peak["frame"], peak["row"], peak["col"] = mine["frame"], mine["voigt_row"], mine["voigt_col"]
-    peak["npeaks"] = mine["maxima"]
-    peak["deviation"] = np.hypot(mine["voigt_row"] - mine["row"], mine["voigt_col"] - mine["col"])
-    return peak
+LABEL = Stage(
+    name="label",
+    help="find peaks, fit pseudo-Voigts, cut patches, split",
+    writes="`peaks.h5`: peaks, crops, pseudo-Voigt fits with covariance, truth, splits",
+    work="braggnn_edge.label.labelling:work",
+    tables={"peaks": PeakSpec, "split": SplitSpec},
+    reads=lambda cfg: ("scan", "peaks", "split"),
+    needs=lambda cfg: ("data",),
+    files="braggnn_edge.label.acquisition:files",  # it reads the measured frames again
+    check=_check,
+)

@@ -1,4 +1,4 @@
-// A trained position network on a CPU: min-max normalization, non-local block (multiplied out, see folded.py),
+// A trained position network on a CPU: min-max normalization, non-local block (multiplied out, see fused.py),
 // convolutions and dense layers in float32, one patch a vector lane.
 //
 // Sixteen patches go through the whole network together and stay in the second-level cache; weights are read as

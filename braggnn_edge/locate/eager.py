@@ -1,4 +1,4 @@
-"""The network as upstream executes it: one PyTorch operation a layer, float32; the rival of every speed figure."""
+"""The network as upstream executes it: one PyTorch operation a layer, float32; the baseline of every speed figure."""
 
 import copy
 

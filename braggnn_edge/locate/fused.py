@@ -21,13 +21,14 @@ from torch.nn import functional
 
 from braggnn_edge.core.errors import UserError
 from braggnn_edge.training.dataset import min_max
-from braggnn_edge.training.model import BraggNN, NetworkSpec
+from braggnn_edge.training.model import BraggNN
+from braggnn_edge.training.spec import NetworkSpec
 from braggnn_edge.training.upstream import fold_offset
 
 PRECISIONS = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-class FoldedNetwork(nn.Module):
+class FusedNetwork(nn.Module):
     """Patches (n, size, size) in counts to offsets (n, 2) (row, col) px from the centre pixel, of one trained network.
 
     precision: of the convolutions and, on a GPU, of the attention; the normalization, the softmax on a CPU and the
@@ -138,12 +139,12 @@ def multiplied_out(net: BraggNN) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return query.T, shift, torch.cat([c, c @ g @ out]).T, c0 + (c0 @ g + g0) @ out + out0
 
 
-def multiplications(spec: NetworkSpec, size: int, folded: bool) -> int:
-    """Multiplications a patch, without normalization and softmax: layer by layer, or multiplied out (``folded``)."""
+def multiplications(spec: NetworkSpec, size: int, fused: bool) -> int:
+    """Multiplications a patch, without normalization and softmax: layer by layer, or multiplied out (``fused``)."""
     side = size - 2
     channels, pixels = spec.conv[0], side * side
     count = pixels * 9 * channels
-    if spec.attention and folded and spec.attention_pool == 1:
+    if spec.attention and fused and spec.attention_pool == 1:
         count = pixels * 9 * 9 + 2 * pixels * pixels * 9 + pixels * 18 * channels
     elif spec.attention:
         count += 4 * pixels * channels * spec.inner + 2 * pixels * spec.keys(size) * spec.inner

@@ -23,7 +23,7 @@ from braggnn_edge.frames.scan import OnBad, Scan
 from braggnn_edge.locate.compiled import CompiledNetwork
 from braggnn_edge.locate.cuda import CudaPipeline
 from braggnn_edge.locate.eager import EagerNetwork
-from braggnn_edge.locate.fused import PRECISIONS, FoldedNetwork
+from braggnn_edge.locate.fused import PRECISIONS, FusedNetwork
 from braggnn_edge.locate.onnx_session import onnx_network
 from braggnn_edge.peaks import find as peaks
 from braggnn_edge.training.model import BraggNN
@@ -130,7 +130,7 @@ def float_locator(
     """A trained float network as a locator.
 
     backend: "compiled" (the C++ kernel: CPU, float32), "torch" (with all that is linear multiplied out), "onnxruntime",
-    or "eager" (torch, layer by layer as published, float32: the rival). precision: float64, float32, bfloat16 or
+    or "eager" (torch, layer by layer as published, float32: the baseline). precision: float64, float32, bfloat16 or
     float16 for torch, float32 or float16 for onnxruntime. device: "cpu", "cuda" or "cuda:1"; "tensorrt"
     besides for onnxruntime. threads: of the CPU (0: torch's number). optimize: torch.compile (torch alone; a minute).
     Raises UserError for a combination that there is not, naming those there are.
@@ -157,7 +157,7 @@ def _torch(net: BraggNN, precision: str, device: str, _: int, optimize: bool) ->
         raise UserError("torch sees no CUDA device; use device cpu, or install a CUDA build of torch")
     if not device.startswith(("cpu", "cuda")):
         raise UserError(f"torch has no device {device!r} here; expected cpu or cuda")
-    module = FoldedNetwork(net, precision).to(device).eval()
+    module = FusedNetwork(net, precision).to(device).eval()
     called: Any = torch.compile(module, dynamic=False) if optimize else module
     if device.startswith("cuda"):
         name = "torch.compile" if optimize else "torch"
@@ -178,7 +178,9 @@ def _torch(net: BraggNN, precision: str, device: str, _: int, optimize: bool) ->
 
 def _eager(net: BraggNN, precision: str, device: str, *_: Any) -> Locator:
     if precision != "float32" or device != "cpu":
-        raise UserError(f"the eager network is the float32 rival on the CPU, not {precision} on {device}; choose torch")
+        raise UserError(
+            f"the eager network is the float32 baseline on the CPU, not {precision} on {device}; choose torch"
+        )
     module = EagerNetwork(net).eval()
 
     def run(block: Patches) -> NDArray[np.floating]:

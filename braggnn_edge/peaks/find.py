@@ -117,9 +117,12 @@ def detect(
 
 
 def is_lone(peaks: np.ndarray) -> np.ndarray:
-    """(n,) the rule for labels: one maximum, no other component or bad pixel in the patch, unsaturated, crop fits."""
-    alone = (peaks["maxima"] == 1) & (peaks["neighbours"] == 0) & (peaks["masked"] == 0)
-    return alone & ~peaks["saturated"] & ~peaks["edge"]
+    """(n,) the rule for labels: one maximum, no other component or bad pixel in the patch, unsaturated, crop fits.
+
+    peaks: (n,) of :data:`MAXIMUM_DTYPE`, or rows of the peak table, all of whose crops fit.
+    """
+    alone = (peaks["maxima"] == 1) & (peaks["neighbours"] == 0) & (peaks["masked"] == 0) & ~peaks["saturated"]
+    return alone & ~peaks["edge"] if "edge" in (peaks.dtype.names or ()) else alone
 
 
 def crops(frame: np.ndarray, rows: np.ndarray, cols: np.ndarray, size: int) -> np.ndarray:

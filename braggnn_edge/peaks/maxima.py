@@ -76,16 +76,16 @@ def significant(
     ``tops`` (n,) are flat indices, by component ``of`` (n,) and descending value; ``first``, the brightest of each.
     """
     counts = first.copy()
-    rival = np.flatnonzero(first)  # of each component, the one that counts last
+    winner = np.flatnonzero(first)  # of each component, the one that counts last
     rest = np.flatnonzero(~first)
     for _ in range(_COMPARED):
-        low = _lowest_between(frame, valid, tops[rest], tops[rival[of[rest]]])
+        low = _lowest_between(frame, valid, tops[rest], tops[winner[of[rest]]])
         rest = rest[value[rest] - low > least[rest]]
         if not len(rest):
             break
         best = rest[np.r_[True, of[rest][1:] != of[rest][:-1]]]
         counts[best] = True
-        rival[of[best]] = best
+        winner[of[best]] = best
         crowd = np.bincount(of[rest])[of[rest]] > _CROWD
         counts[rest[crowd]] = True
         rest = rest[~counts[rest]]

@@ -13,9 +13,6 @@ from numpy.typing import DTypeLike, NDArray
 from braggnn_edge.core.errors import UserError
 from braggnn_edge.core.hdf5 import writing_hdf5
 
-TRAIN, VALIDATION, TEST, EXCLUDED = 0, 1, 2, 3
-SPLITS = ("train", "validation", "test", "excluded")
-
 
 class Flag(enum.IntFlag):
     """The bits of the column ``flags``."""
@@ -105,17 +102,6 @@ class PeakTable:
         if reference == "voigt":
             return self.peaks["voigt_converged"] & np.isfinite(self.peaks["voigt_row"])
         return np.isfinite(self.peaks["truth_row"])
-
-
-def trainable(rows: NDArray[np.void], lone: bool) -> NDArray[np.bool_]:
-    """(n,) the rows of :data:`PEAK` that may go to training, validation and test; the others have split EXCLUDED.
-
-    With ``lone`` those of components with one maximum, and with neither another component nor a bad pixel in the
-    patch; without it, all.
-    """
-    if not lone:
-        return np.ones(len(rows), bool)
-    return (rows["maxima"] == 1) & (rows["neighbours"] == 0) & (rows["masked"] == 0)
 
 
 Append = Callable[[NDArray[np.void], NDArray[np.generic]], None]

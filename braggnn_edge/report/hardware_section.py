@@ -11,7 +11,7 @@ _SOURCES = {
 }  # fmt: skip
 _FIGURES = {
     "source": "source of the figures", "project": "project", "part": "FPGA part", "io": "interface",
-    "parallel": "keys per cycle", "clock_mhz": "clock (MHz)",
+    "keys_per_cycle": "keys per cycle", "clock_mhz": "clock (MHz)",
     "estimated_clock_mhz": "clock that C synthesis expects (MHz)", "slack_ns": "slack (ns)",
     "latency_cycles": "latency (cycles)", "interval_cycles": "initiation interval (cycles)",
     "interval_us": "initiation interval (us)", "lut": "LUT", "ff": "FF", "dsp": "DSP", "bram": "BRAM (18 Kbit)",

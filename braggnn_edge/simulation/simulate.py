@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import h5py
 import numpy as np
 import torch
 from scipy.spatial import cKDTree
@@ -145,7 +144,7 @@ def expected_frame(
     position += spec.jitter * _stream(seed, _SPOTS, frame).standard_normal(position.shape)
     image = panel.background.copy()
     total = add_spots(image, spots, amplitude, position, spec.window)
-    kept = np.flatnonzero(_inside(spec, position) & (amplitude >= spec.floor))
+    kept = np.flatnonzero(_inside(spec, position) & (amplitude >= spec.least_height))
     truth = np.empty(len(kept), TRUTH_DTYPE)
     truth["frame"], truth["reflection"] = frame, index[kept]
     truth["row"], truth["col"] = position[kept].T

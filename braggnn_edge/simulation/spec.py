@@ -1,6 +1,8 @@
 """What a simulated far-field scan is made of: the table ``[scan.simulate]`` of a configuration."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -12,81 +14,55 @@ WINDOWS = (9, 15, 27, 63, 127)
 
 @dataclass(frozen=True)
 class SimulationSpec:
-    """What to simulate. Lengths in px and angles in degrees unless said; ranges are (low, high).
+    """What to simulate. Lengths are in px and angles in degrees unless a key says otherwise."""
 
-    rows, cols, frames: size of the scan. omega_step: rotation of a frame.
-    reflections: number drawn, companions not counted; about three frames of each are visible.
+    RENAMED: ClassVar[Mapping[str, str]] = {"floor": "least_height"}
 
-    centre: beam centre (row, col); empty for the middle of the panel.
-    rings: ring radii. Empty: they follow from lattice (cell edges in angstrom: one for a cubic, three for an
-        orthorhombic cell), centring ("P", "I" or "F"), wavelength (angstrom), distance and pixel (mm).
-    ring_strain: relative scatter of the radii.
-
-    heights: height above the background, in counts, of a reflection in a frame centred on it; log-uniform.
-    floor: a spot below this height in a frame has no row in the truth table (it is in the frame).
-    rocking: FWHM of the rocking curve, uniform.
-    jitter: standard deviation of a spot's position from frame to frame.
-    fwhm_median, fwhm_spread, fwhm_limits: log-normal FWHM of the minor axis, redrawn outside the limits.
-    aspect_spread: the axis ratio is exp |N(0, aspect_spread)|.
-    streaks, streak_aspect: share of spots whose axis ratio is uniform in streak_aspect instead.
-    along_ring: share of spots whose major axis lies along the ring within 10 degrees; others point anywhere.
-    eta: Lorentzian share, uniform.
-    neighbours, neighbour_distance, neighbour_ratio: share of reflections with a companion, its distance, and its
-        height relative to the reflection's (log-uniform).
-
-    background, background_slope: smooth background in counts, falling from (1 + slope) times it at the beam centre
-        to (1 - slope) times it at the far corner.
-    gain: counts per photon. read_noise: its standard deviation in counts.
-    saturation: largest count. threshold: counts up to this one become zero (0: none).
-    dead, hot: shares of such pixels; a hot one adds hot_level counts.
-    window: largest side in which a spot is rendered; a bright spot's Lorentzian tail ends there.
-    """
-
-    rows: int = 1024
-    cols: int = 1024
-    frames: int = 120
-    omega_step: float = 0.25
-    reflections: int = 9500
-    centre: tuple[float, ...] = ()
-    rings: tuple[float, ...] = ()
-    lattice: tuple[float, ...] = (3.905,)
-    centring: str = "P"
-    wavelength: float = 0.1729
-    distance: float = 560.0
-    pixel: float = 0.2
-    ring_strain: float = 0.005
-    heights: tuple[float, float] = (30.0, 50000.0)
-    floor: float = 10.0
-    rocking: tuple[float, float] = (0.15, 0.8)
-    jitter: float = 0.05
-    fwhm_median: float = 2.0
-    fwhm_spread: float = 0.35
-    fwhm_limits: tuple[float, float] = (1.0, 4.5)
-    aspect_spread: float = 0.25
-    streaks: float = 0.05
-    streak_aspect: tuple[float, float] = (2.0, 3.5)
-    along_ring: float = 0.5
-    eta: tuple[float, float] = (0.0, 1.0)
-    neighbours: float = 0.1
-    neighbour_distance: tuple[float, float] = (2.0, 8.0)
-    neighbour_ratio: tuple[float, float] = (0.1, 1.0)
-    background: float = 20.0
-    background_slope: float = 0.4
-    gain: float = 1.0
-    read_noise: float = 2.0
-    saturation: int = 65535
-    threshold: float = 0.0
-    dead: float = 1e-5
-    hot: float = 1e-5
-    hot_level: float = 2000.0
-    window: int = 63
+    rows: int = 1024  # of the panel
+    cols: int = 1024  # of the panel
+    frames: int = 120  # of the scan
+    omega_step: float = 0.25  # rotation of a frame, degrees
+    reflections: int = 9500  # number drawn, companions not counted
+    centre: tuple[float, ...] = ()  # beam centre (row, col), px; empty: the middle
+    rings: tuple[float, ...] = ()  # ring radii, px; empty: from the lattice
+    lattice: tuple[float, ...] = (3.905,)  # one cell edge (cubic) or three (orthorhombic), angstrom
+    centring: str = "P"  # `"P"`, `"I"` or `"F"`
+    wavelength: float = 0.1729  # angstrom
+    distance: float = 560.0  # mm
+    pixel: float = 0.2  # mm
+    ring_strain: float = 0.005  # relative scatter of the radii
+    heights: tuple[float, float] = (30.0, 50000.0)  # height in a centred frame, counts, log-uniform
+    least_height: float = 10.0  # a spot below this height has no truth in that frame
+    rocking: tuple[float, float] = (0.15, 0.8)  # FWHM of the rocking curve, degrees, uniform
+    jitter: float = 0.05  # scatter of a spot from frame to frame, px
+    fwhm_median: float = 2.0  # of the minor axis, px
+    fwhm_spread: float = 0.35  # log-normal width
+    fwhm_limits: tuple[float, float] = (1.0, 4.5)  # px
+    aspect_spread: float = 0.25  # axis ratio is exp of the absolute normal of this width
+    streaks: float = 0.05  # share of streaks
+    streak_aspect: tuple[float, float] = (2.0, 3.5)  # their axis ratio
+    along_ring: float = 0.5  # share of spots along their ring
+    eta: tuple[float, float] = (0.0, 1.0)  # Lorentzian share, uniform
+    neighbours: float = 0.1  # share of reflections with a companion
+    neighbour_distance: tuple[float, float] = (2.0, 8.0)  # px
+    neighbour_ratio: tuple[float, float] = (0.1, 1.0)  # its relative height, log-uniform
+    background: float = 20.0  # counts
+    background_slope: float = 0.4  # relative rise to the beam centre and fall to the far corner
+    gain: float = 1.0  # counts a photon
+    read_noise: float = 2.0  # counts
+    saturation: int = 65535  # largest count
+    threshold: float = 0.0  # counts up to this one become zero; 0: none
+    dead: float = 1e-5  # share of pixels
+    hot: float = 1e-5  # share of pixels
+    hot_level: float = 2000.0  # counts that a hot pixel adds
+    window: int = 63  # largest side of a rendered spot, px: 9, 15, 27, 63 or 127
 
     def __post_init__(self) -> None:
         for name in ("rows", "cols", "frames", "reflections"):
             self._require(name, getattr(self, name) >= 1, "at least 1")
         for name in ("omega_step", "wavelength", "distance", "pixel", "fwhm_median", "gain"):
             self._require(name, 0 < getattr(self, name) < np.inf, "a positive number")
-        for name in ("floor", "jitter", "fwhm_spread", "aspect_spread", "background", "read_noise"):
+        for name in ("least_height", "jitter", "fwhm_spread", "aspect_spread", "background", "read_noise"):
             self._require(name, 0 <= getattr(self, name) < np.inf, "a finite number of 0 or more")
         for name in ("streaks", "along_ring", "neighbours", "background_slope", "dead", "hot", "ring_strain"):
             self._require(name, 0 <= getattr(self, name) <= 1, "from 0 to 1")

@@ -74,7 +74,7 @@ def assign(
     gain: float,
     read_noise: float,
     saturation: float | None,
-    floor: float | None,
+    zero_suppression: float | None,
 ) -> None:
     """Fill truth_* and bound_* of one frame's rows of the peak table from the spots of that frame.
 
@@ -95,7 +95,12 @@ def assign(
     parameters[:, 0] -= peaks["row"][target] - size // 2
     parameters[:, 1] -= peaks["col"][target] - size // 2
     bound = cramer_rao.position_bound(
-        torch.from_numpy(parameters), size, gain=gain, read_noise=read_noise, saturation=saturation, floor=floor
+        torch.from_numpy(parameters),
+        size,
+        gain=gain,
+        read_noise=read_noise,
+        saturation=saturation,
+        zero_suppression=zero_suppression,
     )
     peaks["bound_var_row"][target] = bound[:, 0, 0]
     peaks["bound_cov_row_col"][target] = bound[:, 0, 1]

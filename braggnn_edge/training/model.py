@@ -4,76 +4,11 @@ Source of the architecture: Liu et al., "BraggNN: fast X-ray Bragg peak analysis
 IUCrJ 9 (2022) 104-113, and the layer names of its public implementation, so that checkpoints are interchangeable.
 """
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from braggnn_edge.core.errors import UserError
-
-PATCH_SIZES = tuple(range(9, 25, 2))
-
-
-@dataclass(frozen=True)
-class NetworkSpec:
-    """Description of a network.
-
-    conv: output channels of the 3 x 3 valid convolutions; dense: widths of the hidden dense layers (a last
-    layer of 2 outputs is always added); attention: non-local block after the first convolution; slope: negative
-    slope of every activation (0.01 in the paper, 0.0 is a plain ReLU). Two ways to make the block cheaper, reset where
-    there is none: attention_channels: inside it (0: half of the first convolution's, as published); attention_pool:
-    side of the square windows, side by side, whose maxima its keys and values are (1: every pixel, as published).
-    """
-
-    conv: tuple[int, ...] = (64, 32, 8)
-    dense: tuple[int, ...] = (16, 8, 4, 2)
-    attention: bool = True
-    slope: float = 0.01
-    attention_channels: int = 0
-    attention_pool: int = 1
-
-    def __post_init__(self) -> None:
-        if not self.conv or min((*self.conv, *self.dense)) < 1:
-            raise UserError(f"network: conv {self.conv} and dense {self.dense} need positive widths, at least one conv")
-        if self.attention_channels < 0 or self.attention_pool < 1:
-            raise UserError(
-                f"network: attention_channels {self.attention_channels} and attention_pool {self.attention_pool} are "
-                "out of range; expected at least 0 (half of the first convolution's) and at least 1 (every pixel)"
-            )
-        if self.attention and self.inner < 1:
-            raise UserError(
-                "network: attention needs at least 2 channels in the first convolution, or attention_channels"
-            )
-        # One network has one description.
-        if not self.attention or self.attention_channels == self.conv[0] // 2:
-            object.__setattr__(self, "attention_channels", 0)
-        if not self.attention:
-            object.__setattr__(self, "attention_pool", 1)
-
-    @property
-    def inner(self) -> int:
-        """Channels inside the non-local block."""
-        return self.attention_channels or self.conv[0] // 2
-
-    def keys(self, size: int) -> int:
-        """Keys of the non-local block for patches of a size that :meth:`check_patch_size` takes."""
-        return ((size - 2) // self.attention_pool) ** 2
-
-    def check_patch_size(self, size: int) -> None:
-        """Refuse a size that is even, too small for the valid convolutions, or no multiple of the block's windows."""
-        if size % 2 == 0 or size - 2 * len(self.conv) < 1:
-            raise UserError(
-                f"patch size {size} does not fit the network; expected an odd size of at least "
-                f"{2 * len(self.conv) + 1} (the published sizes are {PATCH_SIZES[0]} to {PATCH_SIZES[-1]})"
-            )
-        side = size - 2
-        if self.attention and side % self.attention_pool:
-            fitting = ", ".join(str(pool) for pool in range(1, side + 1) if side % pool == 0)
-            raise UserError(
-                f"network: attention_pool {self.attention_pool} does not divide the {side} x {side} positions of a "
-                f"patch of {size} px; expected one of {fitting}"
-            )
+from braggnn_edge.training.spec import NetworkSpec
 
 
 class NonLocalBlock(nn.Module):
@@ -133,14 +68,18 @@ class BraggNN(nn.Module):
         """Type of the weights."""
         return next(self.parameters()).dtype
 
-    def forward(self, x: Tensor) -> Tensor:
+    def features(self, x: Tensor) -> Tensor:
+        """What the dense layers receive for patches (n, 1, size, size): (n, conv[-1] * side * side)."""
         x = self.cnn_layers[0](x)  # (n, conv[0], size-2, size-2)
         if self.spec.attention:
             x = self.nlb(x)  # before the activation, as published
-        x = self.cnn_layers[1:](x)  # (n, conv[-1], side, side)
+        return self.cnn_layers[1:](x).flatten(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.features(x)
         # Positions need more than bfloat16's 8 bits: under autocast the dense layers stay in float32.
         with torch.autocast(x.device.type, enabled=False):
-            return self.dense_layers(x.flatten(1).to(self.dtype))
+            return self.dense_layers(x.to(self.dtype))
 
 
 def pooled(x: Tensor, pool: int) -> Tensor:

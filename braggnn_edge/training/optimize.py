@@ -1,19 +1,20 @@
 """The training loop, shared by float training and quantization-aware training: resumable to the same weights."""
 
-import contextlib
 import math
-import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from braggnn_edge.core.errors import UserError
-from braggnn_edge.core.rundir import written_aside
+from braggnn_edge.core.files import written_aside
+from braggnn_edge.training.pace import Pace
+from braggnn_edge.training.spec import LoopSpec
+from braggnn_edge.training.team import ranks
+from braggnn_edge.training.tensors import save_tensors
 
 
 def position_loss(predicted: Tensor, offsets: Tensor, huber: float) -> Tensor:
@@ -21,44 +22,6 @@ def position_loss(predicted: Tensor, offsets: Tensor, huber: float) -> Tensor:
     if huber:
         return nn.functional.huber_loss(predicted, offsets, delta=huber)
     return nn.functional.mse_loss(predicted, offsets)
-
-
-@dataclass(frozen=True)
-class LoopSpec:
-    """How long and how fast to train.
-
-    max_iterations: upper limit, 0 to take the network as it is begun; evaluate_every: iterations between validations
-    (and checkpoints); patience: validations without improvement before stopping early (0: never); learning_rate: of
-    Adam, the peak of it for "one_cycle" (5 % warm-up, cosine to 1 % of the peak); batch: patches an iteration, over all
-    devices.
-    """
-
-    batch: int = 512
-    learning_rate: float = 3e-4
-    schedule: Literal["constant", "one_cycle"] = "constant"
-    max_iterations: int = 80_000
-    evaluate_every: int = 500
-    patience: int = 20
-
-    def __post_init__(self) -> None:
-        if (
-            min(self.batch, self.evaluate_every) < 1
-            or min(self.max_iterations, self.patience) < 0
-            or self.learning_rate <= 0
-        ):
-            raise UserError(
-                "batch, evaluate_every and learning_rate must be positive, max_iterations and patience 0 or more"
-            )
-
-    def rate(self, iteration: int) -> float:
-        """Learning rate of one iteration: a pure function, so that a resumed run follows the same curve."""
-        if self.schedule == "constant":
-            return self.learning_rate
-        warm = max(1, self.max_iterations // 20)
-        if iteration < warm:
-            return self.learning_rate * (iteration + 1) / warm
-        progress = (iteration - warm) / max(1, self.max_iterations - warm)
-        return self.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
 Evaluation = Callable[[], Mapping[str, float]]
@@ -82,7 +45,7 @@ def optimize(
     weights, bit for bit on the same machine and thread count. Under torchrun every rank must call this; gradients
     are averaged, rank 0 validates and writes. Returns the learning curve.
     """
-    rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    rank, world = ranks()
     optimizer = torch.optim.Adam(module.parameters(), lr=spec.learning_rate)
     state = _load(checkpoint)
     history: list[dict[str, float]] = []
@@ -93,6 +56,10 @@ def optimize(
         optimizer.load_state_dict(state["optimizer"])
         history, best, start = state["history"], state["best"], state["iteration"]
         say(f"  continues at iteration {start}")
+    say(
+        f"  at most {spec.max_iterations} iterations of {spec.batch} patches, {_plan(spec)}, on {_where(module, world)}"
+    )
+    pace = Pace(start, spec.max_iterations, say)
     wrapped = nn.parallel.DistributedDataParallel(module) if world > 1 else module
     running, count = 0.0, 0
     iteration = start
@@ -109,6 +76,7 @@ def optimize(
         running, count = running + float(value.detach()), count + 1
         iteration += 1
         if iteration % spec.evaluate_every and iteration < spec.max_iterations:
+            pace.step(iteration)
             continue
         module.eval()
         figures = _evaluated(evaluate, rank, world)
@@ -121,7 +89,9 @@ def optimize(
         if iteration >= settled and figures["score"] < best["score"]:
             copied = {key: item.detach().clone() for key, item in module.state_dict().items()}
             best = {"score": figures["score"], "iteration": iteration, "module": copied}
-        say(f"  iteration {iteration:6d}/{spec.max_iterations}  loss {history[-1]['loss']:.3e}  " + _line(figures))
+        line = f"  iteration {iteration:6d}/{spec.max_iterations}  loss {history[-1]['loss']:.3e}  {_line(figures)}"
+        say(f"{line}  {pace.rate(iteration)}" if len(history) == 1 else line)
+        pace.spoken()
         if rank == 0:
             everything = {
                 "module": module.state_dict(),
@@ -129,11 +99,21 @@ def optimize(
                 "iteration": iteration,
             }
             with written_aside(checkpoint) as aside:
-                torch.save({**everything, "history": history, "best": best}, aside)
+                save_tensors({**everything, "history": history, "best": best}, aside)
     if best["module"] is not None:
         module.load_state_dict(best["module"])
     module.eval()
     return history
+
+
+def _plan(spec: LoopSpec) -> str:
+    stops = f", stops after {spec.patience} without improvement" if spec.patience else ""
+    return f"a validation every {spec.evaluate_every}{stops}"
+
+
+def _where(module: nn.Module, world: int) -> str:
+    device = next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
+    return f"{device}, {world} processes" if world > 1 else str(device)
 
 
 def _stalled(spec: LoopSpec, history: list[dict[str, float]], best_at: int) -> bool:
@@ -162,16 +142,3 @@ def _load(checkpoint: Path) -> dict[str, Any] | None:
         raise UserError(
             f"checkpoint {checkpoint.name} is damaged ({error}); delete it to train from the start"
         ) from error
-
-
-@contextlib.contextmanager
-def process_group(device: str):
-    """Join the process group of torchrun when there is one (NCCL on GPUs, gloo on CPUs)."""
-    if "WORLD_SIZE" not in os.environ or int(os.environ["WORLD_SIZE"]) == 1:
-        yield
-        return
-    dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
-    try:
-        yield
-    finally:
-        dist.destroy_process_group()

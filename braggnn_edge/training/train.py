@@ -3,57 +3,40 @@
 import json
 import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from braggnn_edge.core.config import resolve_path
 from braggnn_edge.core.errors import UserError
 from braggnn_edge.core.rundir import write_json
+from braggnn_edge.core.stages import Context
 from braggnn_edge.evaluation import figures
 from braggnn_edge.evaluation.metrics import distances, validation_figures
-from braggnn_edge.peaks.table import TRAIN, VALIDATION, PeakTable
+from braggnn_edge.peaks.splits import TRAIN, VALIDATION
+from braggnn_edge.peaks.table import PeakTable
 from braggnn_edge.peaks.table import load as load_table
 from braggnn_edge.training import upstream
 from braggnn_edge.training.dataset import Batches, Peaks, min_max
-from braggnn_edge.training.model import BraggNN, NetworkSpec
-from braggnn_edge.training.optimize import LoopSpec, optimize, position_loss
+from braggnn_edge.training.initialize import begin_linear
+from braggnn_edge.training.model import BraggNN
+from braggnn_edge.training.optimize import optimize, position_loss
+from braggnn_edge.training.spec import NetworkSpec, TrainSpec
+from braggnn_edge.training.stage import float_networks
+from braggnn_edge.training.team import agreed, ranks, together
 
 #: A direction along which more than this share of the labels' variance is left in the errors counts as lost, on at
 #: least so many peaks.
 _LOST, _FEW = 0.8, 50
 
-
-@dataclass(frozen=True)
-class TrainSpec:
-    """One float network and how it is trained.
-
-    shift: largest random shift in px (the paper's m); dihedral: random reflections and transpositions besides; huber:
-    corner in px of Huber's loss, which lets crowded peaks weigh less (0: the paper's squared error);
-    precision: "float32", or "bfloat16" for autocast on a GPU; initial: a checkpoint in the upstream form to start
-    from; labels: "best" (the truth of simulated peaks, the fit of measured ones) or "voigt" (the fit of all); seed:
-    added to the run's for the initial weights and the batches alone; loop: see LoopSpec, whose defaults with these are
-    the paper's recipe (Adam 3e-4, batch 512, MSE).
-    """
-
-    network: NetworkSpec = field(default_factory=NetworkSpec)
-    loop: LoopSpec = field(default_factory=LoopSpec)
-    shift: int = 1
-    dihedral: bool = False
-    huber: float = 0.0
-    precision: Literal["float32", "bfloat16"] = "float32"
-    initial: str = ""
-    labels: Literal["best", "voigt"] = "best"
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if min(self.shift, self.huber, self.seed) < 0:
-            raise UserError(f"shift {self.shift}, huber {self.huber} and seed {self.seed} must be 0 or more")
+#: Trainings that a network gets before it is refused, each from other initial weights.
+TRAININGS = 3
 
 
 def choose_device() -> str:
@@ -80,11 +63,20 @@ def located(net: nn.Module, patches: Tensor) -> Tensor:
 
 
 def train_network(
-    spec: TrainSpec, table: PeakTable, seed: int, directory: Path, name: str, say: Callable[[str], None]
+    spec: TrainSpec,
+    table: PeakTable,
+    seed: int,
+    directory: Path,
+    name: str,
+    say: Callable[[str], None],
+    trainings: int = TRAININGS,
+    directions: bool = True,
 ) -> BraggNN:
     """Train one network on the table's train split, validated on its validation split; write ``<name>.pt``.
 
-    Raises UserError when there is nothing to train on, or when the result is no better than the constant predictor.
+    A network that ends no better than the constant predictor, or (``directions``) follows the labels along one
+    direction only, is trained again from other initial weights, ``trainings`` times in all; the batches stay the same.
+    Raises UserError when there is nothing to train on, or when the last of these trainings ends so too.
     """
     device, seed = choose_device(), seed + spec.seed
     train, validation = (Peaks.of(table.of(part), spec.labels, device) for part in (TRAIN, VALIDATION))
@@ -93,44 +85,88 @@ def train_network(
             raise UserError(f"no {part} peaks with a {spec.labels} label; lower the thresholds or change the split")
     if spec.shift > table.shift:
         raise UserError(f"{name}: shift {spec.shift} exceeds the margin of {table.shift} px kept around the patches")
-    torch.manual_seed(seed)
-    net = (
-        upstream.load_checkpoint(Path(spec.initial), spec.network)
-        if spec.initial
-        else BraggNN(spec.network, table.size)
-    )
-    if net.size != table.size:
-        raise UserError(
-            f"{name}: checkpoint {Path(spec.initial).name} is for patches of {net.size} px, those of this run have "
-            f"{table.size}; set size in [peaks] or leave out initial"
-        )
-    net = net.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in the stubs
-    spec_batch = min(spec.loop.batch, len(train))
-    batches = Batches(train, spec_batch, spec.shift, seed, spec.dihedral)
-    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    loop = replace(spec.loop, batch=min(spec.loop.batch, len(train)))
+    batches = Batches(train, loop.batch, spec.shift, seed, spec.dihedral)
+    rank, world = ranks()
+    patches, offsets = (tensor.cpu().numpy() for tensor in validation.centred())
 
     def loss(module: nn.Module, iteration: int) -> Tensor:
-        patches, offsets = batches(iteration, rank, world)
-        images = min_max(patches)[:, None].contiguous(memory_format=torch.channels_last)
+        drawn, wanted = batches(iteration, rank, world)
+        images = min_max(drawn)[:, None].contiguous(memory_format=torch.channels_last)
         with torch.autocast(device.split(":")[0], torch.bfloat16, enabled=spec.precision == "bfloat16"):
             output = module(images)
         if spec.huber:
-            return position_loss(upstream.to_offset(output.float(), table.size), offsets, spec.huber)
-        return nn.functional.mse_loss(output.float(), upstream.from_offset(offsets, table.size))
+            return position_loss(upstream.to_offset(output.float(), table.size), wanted, spec.huber)
+        return nn.functional.mse_loss(output.float(), upstream.from_offset(wanted, table.size))
 
-    patches, offsets = (tensor.cpu().numpy() for tensor in validation.centred())
+    last = 1 if spec.initial or not spec.loop.max_iterations else trainings  # another training would end the same
+    for training in range(1, last + 1):
+        net = _initialized(spec, batches, table.size, seed, training, name).to(device)
+        net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in the stubs
+        if training == 1:
+            weights = sum(p.numel() for p in net.parameters())
+            say(f"{name}: {weights} parameters, {len(train)} peaks, {len(validation)} held out")
 
-    def evaluate() -> dict[str, float]:
-        return validation_figures(distances(predict(net, patches, device), offsets))
+        def evaluate(net: BraggNN = net) -> dict[str, float]:
+            return validation_figures(distances(predict(net, patches, device), offsets))
 
-    say(
-        f"{name}: {sum(p.numel() for p in net.parameters())} parameters, {len(train)} peaks, {len(validation)} held out"
-    )
-    history = optimize(net, loss, evaluate, spec.loop, directory / f"{name}.checkpoint", say)
-    check_learned(predict(net, patches, device), offsets, name)
+        history = optimize(net, loss, evaluate, loop, checkpoint_of(directory, name, training), say)
+        problem = agreed(_problem(predict(net, patches, device), offsets, name, directions))
+        if not problem:
+            break
+        if training == last:
+            raise UserError(problem + (f" ({last} trainings from other initial weights ended so)" if last > 1 else ""))
+        say(f"  {problem}\n  begins again from other initial weights: training {training + 1} of at most {last}")
     if rank == 0:
         upstream.save_checkpoint(net, directory / f"{name}.pt")
-        write_json(directory / f"{name}.json", {"history": history, "spec": _describe(spec), "size": table.size})
+        described = {"history": history, "spec": _describe(spec), "size": table.size, "training": training}
+        write_json(directory / f"{name}.json", described)
+    return net
+
+
+def checkpoint_of(directory: Path, name: str, training: int = 1) -> Path:
+    """Where one training of a network keeps its state: each has a file of its own, so that a killed stage goes on."""
+    return directory / (f"{name}.checkpoint" if training == 1 else f"{name}.{training}.checkpoint")
+
+
+def _initialized(spec: TrainSpec, batches: Batches, size: int, seed: int, training: int, name: str) -> BraggNN:
+    """The network as a training begins, on the CPU."""
+    if (given := check_initial(spec, size, name)) is not None:
+        return given
+    torch.manual_seed(seed if training == 1 else int(np.random.SeedSequence((seed, training)).generate_state(1)[0]))
+    net = BraggNN(spec.network, size)
+    if spec.initialize == "linear":
+        begin_linear(net, batches(0)[0].cpu())  # the whole batch, whatever this process's share of it
+    return net
+
+
+def _problem(predicted: NDArray[np.float64], offsets: NDArray[np.float64], name: str, directions: bool) -> str:
+    """Why answers (n, 2) px are refused; empty when they are not."""
+    try:
+        check_learned(predicted, offsets, name)
+        if directions:
+            check_directions(predicted, offsets, name)
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+def check_initial(spec: TrainSpec, size: int, name: str) -> BraggNN | None:
+    """The checkpoint that ``initial`` names, a path that can be opened; None where there is none.
+
+    Raises UserError when it is missing, is no checkpoint, or is of other layers or of other patches than ``size`` px.
+    """
+    if not spec.initial:
+        return None
+    path = Path(spec.initial)
+    if not path.is_file():
+        raise UserError(f"{name}: checkpoint {path} does not exist; correct initial, or leave it out")
+    net = upstream.load_checkpoint(path, spec.network)
+    if net.size != size:
+        raise UserError(
+            f"{name}: checkpoint {path.name} is for patches of {net.size} px, those of this run have {size}; set size "
+            "in [peaks] or leave out initial"
+        )
     return net
 
 
@@ -152,7 +188,7 @@ def check_directions(predicted: NDArray[np.float64], offsets: NDArray[np.float64
     if (lost := unexplained(predicted, offsets)) > _LOST:
         raise UserError(
             f"{name}: along one direction {lost:.0%} of the labels' variance is left in the errors: the network "
-            "answers a single number; set another seed in its table, or wider layers in dense"
+            'answers a single number; train longer, set initialize = "linear", or wider layers in dense'
         )
 
 
@@ -186,34 +222,45 @@ def run(table: PeakTable, name: str, spec: TrainSpec, seed: int, directory: Path
 
     Under torchrun the other processes follow through :func:`assist`.
     """
-    _share(name)
-    net = train_network(spec, table, seed, directory, name, say)
-    patches, offsets = Peaks.of(table.of(VALIDATION), spec.labels).centred()
-    check_directions(predict(net, patches.numpy(), choose_device()), offsets.numpy(), name)
+    with together(name, choose_device()):
+        train_network(spec, table, seed, directory, name, say)
     history = json.loads((directory / f"{name}.json").read_text())["history"]
     figures.learning_curves({name: history}, directory / "curves.png")
-    (directory / f"{name}.checkpoint").unlink(missing_ok=True)
+    for training in range(1, TRAININGS + 1):
+        checkpoint_of(directory, name, training).unlink(missing_ok=True)
 
 
-def assist(run_directory: Path, specs: dict[str, tuple[str, TrainSpec]], seed: int) -> None:
-    """The part of torchrun's processes beyond the first: compute gradients of the networks that it trains.
-
-    specs: network name to its stage and description.
-    """
-    while name := _share(""):
-        stage, spec = specs[name]
-        table = load_table(run_directory / "label" / "peaks.h5")
-        train_network(spec, table, seed, run_directory / f"{stage}.partial", name, lambda _: None)
+def assist(context: Context, name: str) -> None:
+    """In torchrun's processes beyond the first: compute gradients of the float network that it trains now."""
+    stage = {"full": "train", "compact": "compact"}[name]
+    table = load_table(context.run / "label" / "peaks.h5")
+    spec, directory = spec_of(context, name), context.run / f"{stage}.partial"
+    train_network(spec, table, context.cfg.seed, directory, name, lambda _: None)
 
 
-def dismiss() -> None:
-    """Let the processes in :func:`assist` end; called by the first process when it is done."""
-    _share("")
+def spec_of(context: Context, name: str) -> TrainSpec:
+    """The table of a float network, its initial checkpoint a path that can be opened."""
+    spec: TrainSpec = context.cfg[name]
+    return replace(spec, initial=str(resolve_path(spec.initial, context.cfg.folder))) if spec.initial else spec
 
 
-def _share(name: str) -> str:
-    """The first process's ``name``, on every process."""
-    shared: list[Any] = [name]
-    if dist.is_initialized():
-        dist.broadcast_object_list(shared, src=0)
-    return shared[0]
+def check(context: Context, name: str) -> None:
+    """Refuse an initial checkpoint that does not fit, before hours are spent on labels."""
+    check_initial(spec_of(context, name), context.cfg["peaks"].size, name)
+
+
+def _work(context: Context, directory: Path, name: str) -> None:
+    table = load_table(context.run / "label" / "peaks.h5")
+    run(table, name, spec_of(context, name), context.cfg.seed, directory, context.say)
+    if name == "full" and "compact" not in float_networks(context.cfg):
+        context.say("  the compact network is not trained here: the configuration has no [compact] table")
+
+
+def _files(context: Context, name: str) -> tuple[Path, ...]:
+    spec = spec_of(context, name)
+    return (Path(spec.initial),) if spec.initial else ()
+
+
+#: What the declarations of the two stages name.
+work_full, work_compact = (partial(_work, name=name) for name in ("full", "compact"))
+files_full, files_compact = (partial(_files, name=name) for name in ("full", "compact"))

@@ -13,7 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from braggnn_edge.core.errors import UserError
-from braggnn_edge.training.model import BraggNN, NetworkSpec
+from braggnn_edge.training.model import BraggNN
+from braggnn_edge.training.spec import NetworkSpec
+from braggnn_edge.training.tensors import save_tensors
 
 
 def to_offset(output: Tensor, size: int) -> Tensor:
@@ -95,4 +97,4 @@ def load_checkpoint(path: Path, spec: NetworkSpec | None = None) -> BraggNN:
 def save_checkpoint(net: BraggNN, path: Path) -> None:
     """Write the weights in the upstream form (contiguous float32 on the CPU)."""
     state = {k: v.detach().to("cpu", torch.float32).contiguous() for k, v in net.state_dict().items()}
-    torch.save(state, path)
+    save_tensors(state, path)

@@ -16,6 +16,7 @@ from hls.project.attention import steps
 from quant.contract import emulate
 from quant.contract.arithmetic import Codes
 from quant.contract.attention import NonLocal, nonlocal_codes
+from quant.contract.block_shift import BlockShift
 from quant.contract.network import Flatten, IntegerNetwork, Layer, Linear, Requantize
 from quant.contract.normalize import Normalizer
 
@@ -239,7 +240,9 @@ def network_key(network: IntegerNetwork) -> str:
     return json.dumps(plain, sort_keys=True)
 
 
-def compare_normalizer(executable: csim.Executable, normalizer: Normalizer, patches: NDArray[np.generic]) -> Comparison:
+def compare_normalizer(
+    executable: csim.Executable, normalizer: Normalizer | BlockShift, patches: NDArray[np.generic]
+) -> Comparison:
     """Compare the compiled normalizer with the integer normalizer on detector values (n, size, size)."""
     counts, saturations = normalizer.counts(patches)
     return compare_step("normalizer", normalizer.codes(patches), csim.normalize(executable, counts), saturations)

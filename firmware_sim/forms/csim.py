@@ -1,7 +1,5 @@
 """C simulation: an HLS project compiled with g++, and run on integer codes."""
 
-import hashlib
-import os
 import subprocess
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
@@ -15,8 +13,10 @@ from numpy.typing import NDArray
 from braggnn_edge.core.compiler import require_compiler
 from braggnn_edge.core.errors import UserError
 from firmware_sim.forms.chunks import Arrays, Progress, map_chunks
+from firmware_sim.forms.compiled import built, digest_of
 from hls.project.layered import CXX_FLAGS, OPTIMIZATION, Project, load_project
 from quant.contract.arithmetic import Codes
+from quant.contract.emulate import checked_codes
 
 _HERE = Path(__file__).parent
 
@@ -45,7 +45,6 @@ def build(project_dir: Path, build_dir: Path, compiler: str = "g++", optimizatio
     require_compiler(compiler)
     flags = (optimization, *CXX_FLAGS)
     key = _key(project_dir, compiler, flags)
-    final = build_dir / key[:16]
     programs = {
         "csim": ("firmware.o", "bridge.o", "driver.o"),
         "normalizer": ("normalizer.o",),
@@ -53,25 +52,20 @@ def build(project_dir: Path, build_dir: Path, compiler: str = "g++", optimizatio
     }
     if not project.circuit:
         del programs["circuit"]
-    circuit = final / "circuit" if project.circuit else None
-    found = Executable(final / "csim", final / "normalizer", project, key, circuit)
-    if all((final / program).exists() for program in programs):
-        return found
-    build_dir.mkdir(parents=True, exist_ok=True)
-    log = build_dir / "compile.log"
-    log.write_text("")
-    with tempfile.TemporaryDirectory(dir=build_dir, prefix=".compile-") as name:
-        aside = Path(name).resolve()
-        top = f"-DTOP={project.name}_double"
-        units = {
-            "firmware.o": [f"firmware/{project.name}.cpp"],
-            "bridge.o": [f"{project.name}_bridge.cpp"],
-            "driver.o": [top, str(_HERE / "csim_batch.cpp")],
-            "normalizer.o": ["-I.", str(_HERE / "csim_normalize.cpp")],
-        }
-        if project.circuit:
-            units["circuit.o"] = [f"firmware/{project.top}.cpp"]
-            units["circuit_driver.o"] = ["-I.", str(_HERE / "csim_circuit.cpp")]
+    top = f"-DTOP={project.name}_double"
+    units = {
+        "firmware.o": [f"firmware/{project.name}.cpp"],
+        "bridge.o": [f"{project.name}_bridge.cpp"],
+        "driver.o": [top, str(_HERE / "csim_batch.cpp")],
+        "normalizer.o": ["-I.", str(_HERE / "csim_normalize.cpp")],
+    }
+    if project.circuit:
+        units["circuit.o"] = [f"firmware/{project.top}.cpp"]
+        units["circuit_driver.o"] = ["-I.", str(_HERE / "csim_circuit.cpp")]
+
+    def make(aside: Path) -> None:
+        log = build_dir / "compile.log"
+        log.write_text("")
         compile_ = partial(_compile, compiler, project_dir, log)
         with ThreadPoolExecutor(2) as pool:
             jobs = [
@@ -80,12 +74,13 @@ def build(project_dir: Path, build_dir: Path, compiler: str = "g++", optimizatio
             ]
             for job in jobs:
                 job.result()
-        for program, parts in programs.items():
-            compile_([*(str(aside / part) for part in parts), "-o", str(aside / program)])
-        final.mkdir(exist_ok=True)
-        for program in programs:
-            os.replace(aside / program, final / program)
-    return found
+        for program, objects in programs.items():
+            compile_([*(str(aside / name) for name in objects), "-o", str(aside / program)])
+
+    final = built(build_dir, key, tuple(programs), make)
+    return Executable(
+        final / "csim", final / "normalizer", project, key, final / "circuit" if project.circuit else None
+    )
 
 
 def run(
@@ -137,12 +132,9 @@ def normalize(executable: Executable, counts: NDArray[np.integer]) -> Codes:
 
 def _key(project_dir: Path, compiler: str, flags: tuple[str, ...]) -> str:
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False).stdout
-    digest = hashlib.sha256(f"{version}\n{' '.join(flags)}\n".encode())
     sources = [*project_dir.glob("*.cpp"), *project_dir.glob("firmware/**/*"), *_HERE.glob("*.cpp")]
-    for path in sorted(path for path in sources if path.is_file()):
-        digest.update(f"{path.name} {path.stat().st_size}\n".encode() + path.read_bytes())
-    digest.update((project_dir / "project.json").read_bytes())
-    return digest.hexdigest()
+    files = sorted(path for path in sources if path.is_file())
+    return digest_of([*files, project_dir / "project.json"], version, " ".join(flags))
 
 
 def _compile(compiler: str, project_dir: Path, log: Path, arguments: list[str]) -> None:
@@ -159,20 +151,8 @@ def _compile(compiler: str, project_dir: Path, log: Path, arguments: list[str]) 
 
 
 def _checked(executable: Executable, codes: NDArray[np.integer]) -> NDArray[np.int32]:
-    project = executable.project
-    found = np.asarray(codes)
-    if found.ndim == 4 and found.shape[1] == 1:
-        found = found[:, 0]
-    if found.shape[1:] != (project.size, project.size) or found.dtype.kind not in "iu":
-        raise UserError(
-            f"codes are {found.dtype} of shape {found.shape}, expected integers (n, {project.size}, {project.size})"
-        )
-    if found.size and not project.input.low <= found.min() <= found.max() <= project.input.high:
-        raise UserError(
-            f"codes span {found.min()} to {found.max()}, expected {project.input.low} to {project.input.high}; "
-            "normalize detector counts first"
-        )
-    return np.ascontiguousarray(found, np.int32)
+    found = checked_codes(codes, executable.project.size, executable.project.input)
+    return np.ascontiguousarray(found[:, 0], np.int32)
 
 
 def _execute(executable: Executable, codes: NDArray[np.integer], layers: list[str]) -> tuple[Codes, Codes]:

@@ -12,8 +12,8 @@ from firmware_sim.forms import csim
 from firmware_sim.forms.chunks import Arrays, Progress, map_chunks
 from firmware_sim.forms.compare import Comparison, compare_chunks, compare_layers, compare_step
 from quant.contract import emulate
-from quant.contract.arithmetic import Codes
-from quant.contract.circuit import Circuit
+from quant.contract.arithmetic import Codes, checked
+from quant.contract.locator import IntegerLocator
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Simulated:
 
 
 def run(
-    executable: csim.Executable, circuit: Circuit, counts: NDArray[np.integer], *,
+    executable: csim.Executable, circuit: IntegerLocator, counts: NDArray[np.integer], *,
     workers: int, chunk: int, out_dir: Path, progress: Progress | None = None,
 ) -> Codes:  # fmt: skip
     """Offsets as codes (n, 2) of whole, saturated counts (n, window, window), in chunks like :func:`csim.run`.
@@ -49,7 +49,7 @@ def run(
     return np.concatenate([np.zeros((0, 2), np.int64), *(result["outputs"] for result in results)])
 
 
-def parts(executable: csim.Executable, circuit: Circuit, counts: NDArray[np.integer]) -> Simulated:
+def parts(executable: csim.Executable, circuit: IntegerLocator, counts: NDArray[np.integer]) -> Simulated:
     """Normalizer, centroid and whole circuit on counts (n, window, window), all patches at once."""
     checked = _checked(executable, circuit, counts)
     with tempfile.TemporaryDirectory() as name:
@@ -63,7 +63,7 @@ def parts(executable: csim.Executable, circuit: Circuit, counts: NDArray[np.inte
 
 
 def simulate(
-    executable: csim.Executable, circuit: Circuit, counts: NDArray[np.integer], *,
+    executable: csim.Executable, circuit: IntegerLocator, counts: NDArray[np.integer], *,
     workers: int, chunk: int, out_dir: Path, progress: Progress | None = None,
 ) -> tuple[Codes, Comparison]:  # fmt: skip
     """Like :func:`run`, and compare every part with the integer circuit: normalizer, centroid, each layer, sum.
@@ -82,7 +82,7 @@ def simulate(
 
 
 def compare_parts(
-    executable: csim.Executable, circuit: Circuit, counts: NDArray[np.integer], found: Simulated, start: int = 0
+    executable: csim.Executable, circuit: IntegerLocator, counts: NDArray[np.integer], found: Simulated, start: int = 0
 ) -> Comparison:
     """Compare what :func:`parts` found of counts (n, window, window), and the layers of the network, in their order."""
     codes = circuit.normalizer.codes(counts)
@@ -101,15 +101,8 @@ def compare_parts(
     return Comparison(len(counts), steps[-1].wrong, layers, first)
 
 
-def _checked(executable: csim.Executable, circuit: Circuit, counts: NDArray[np.integer]) -> NDArray[np.int64]:
+def _checked(executable: csim.Executable, circuit: IntegerLocator, counts: NDArray[np.integer]) -> NDArray[np.int64]:
     if executable.project.circuit != circuit.digest:
         raise UserError("the compiled project is not of this circuit; write its project and build it again")
-    found, window = np.asarray(counts), circuit.window
-    if found.shape[1:] != (window, window) or found.dtype.kind not in "iu":
-        raise UserError(f"counts are {found.dtype} of shape {found.shape}, expected integers (n, {window}, {window})")
-    low, high = circuit.normalizer.count_range
-    if found.size and not low <= found.min() <= found.max() <= high:
-        raise UserError(
-            f"counts span {found.min()} to {found.max()}, expected {low} to {high}; make them with Circuit.counts"
-        )
-    return np.ascontiguousarray(found, np.int64)
+    side, (low, high) = (circuit.window, circuit.window), circuit.normalizer.count_range
+    return np.ascontiguousarray(checked(counts, side, low, high, "counts", "make them by its ``counts``"), np.int64)

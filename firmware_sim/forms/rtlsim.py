@@ -1,7 +1,6 @@
 """RTL simulation: the Verilog of a project, or a netlist of it, compiled by Verilator and run cycle by cycle."""
 
 import contextlib
-import hashlib
 import json
 import os
 import shutil
@@ -15,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from braggnn_edge.core.errors import UserError
+from firmware_sim.forms.compiled import built, digest_of
 from hls.rtl.project import RtlProject, load_rtl
 from hls.tools import programs as tools
-from quant.contract.arithmetic import Codes
+from quant.contract.arithmetic import Codes, checked
 
 _DRIVER = Path(__file__).with_name("rtlsim_driver.cpp")
 
@@ -69,18 +69,10 @@ def build(project_dir: Path, build_dir: Path, netlist: list[Path] | None = None)
         raise UserError(f"{project_dir}: Verilator reads no {project.language}; write the project in Verilog")
     files = sorted(project_dir.glob("src/*.v")) if netlist is None else netlist
     make = (*tools.VERILATOR_MAKE, *(_OPTIMIZATION if netlist is None else _NETLIST_OPTIMIZATION))
-    digest = hashlib.sha256(_DRIVER.read_bytes() + project.name.encode())
-    for path in files:
-        digest.update(f"{path.name}\n".encode() + path.read_bytes())
-    final = build_dir / digest.hexdigest()[:16]
-    program = final / "simulation"
-    if program.exists():
-        return Simulator(program, project)
     tools.find(tools.VERILATOR)
-    build_dir.mkdir(parents=True, exist_ok=True)
-    log = (build_dir / "verilator.log").resolve()
-    with tempfile.TemporaryDirectory(dir=build_dir, prefix=".compile-") as name:
-        aside = Path(name).resolve()
+
+    def compile_(aside: Path) -> None:
+        log = (build_dir / "verilator.log").resolve()
         arguments = [
             *_VERILATOR, "--top-module", project.name, "--Mdir", str(aside),
             *(part for variable in make for part in ("-MAKEFLAGS", variable)),
@@ -97,21 +89,19 @@ def build(project_dir: Path, build_dir: Path, netlist: list[Path] | None = None)
                 shutil.copy(path, aside / "kept")
             with contextlib.suppress(OSError):  # another build was faster
                 os.replace(aside / "kept", kept)
-        final.mkdir(exist_ok=True)
-        os.replace(aside / "simulation", program)
-    return Simulator(program, project)
+
+    key = digest_of([_DRIVER, *files], project.name, " ".join((*_VERILATOR, *make)))
+    return Simulator(built(build_dir, key, ("simulation",), compile_) / "simulation", project)
 
 
 def _runtime(build_dir: Path) -> Path:
     """Where Verilator's own library is kept, compiled, for the next design: half the time of a small one."""
-    digest = hashlib.sha256()
-    for path in sorted(tools.verilator_include().glob("verilated*")):
-        digest.update(path.read_bytes())
-    return build_dir / f"runtime-{digest.hexdigest()[:16]}"
+    key = digest_of(sorted(tools.verilator_include().glob("verilated*")))
+    return build_dir / f"runtime-{key[:16]}"
 
 
 def run(simulator: Simulator, counts: NDArray[np.integer], *, seed: int, stalls: bool = True) -> RtlRun:
-    """Feed counts (n, window, window), as :meth:`quant.contract.circuit.Circuit.counts` gives them, to the design.
+    """Feed counts (n, window, window), as ``IntegerLocator.counts`` gives them, to the design.
 
     stalls: gaps between the patches and back-pressure on the results, drawn from ``seed``; without them the patches
     come one a clock. The first patch always runs alone. Raises UserError where the design gets stuck, gives too many
@@ -151,16 +141,6 @@ def unpacked(raw: NDArray[np.uint64], bits: int) -> Codes:
 
 
 def _checked(project: RtlProject, counts: NDArray[np.integer]) -> NDArray[np.integer]:
-    found = np.asarray(counts)
-    if found.shape[1:] != (project.window, project.window) or found.dtype.kind not in "iu":
-        raise UserError(
-            f"counts are {found.dtype} of shape {found.shape}, expected integers (n, {project.window}, "
-            f"{project.window})"
-        )
     high = 1 << (project.count_bits - project.count_signed)
-    low = -high if project.count_signed else 0
-    if found.size and not low <= found.min() <= found.max() < high:
-        raise UserError(
-            f"counts span {found.min()} to {found.max()}, expected {low} to {high - 1}; saturate them first"
-        )
-    return found
+    low, side = -high if project.count_signed else 0, (project.window, project.window)
+    return checked(counts, side, low, high - 1, "counts", "saturate them first")

@@ -16,18 +16,25 @@ from numpy.typing import ArrayLike, NDArray
 from optuna.trial import TrialState
 
 from braggnn_edge.core.errors import UserError
-from braggnn_edge.core.rundir import write_json, written_aside
+from braggnn_edge.core.files import written_aside
+from braggnn_edge.core.rundir import write_json
+from braggnn_edge.core.stages import Context
 from braggnn_edge.evaluation.metrics import distances
 from braggnn_edge.peaks.table import PeakTable
+from braggnn_edge.peaks.table import load as load_table
+from braggnn_edge.training import train
 from braggnn_edge.training.model import BraggNN
 from braggnn_edge.training.train import predict
 from firmware_sim.search import figures as search_figures
 from firmware_sim.search import point_file
 from firmware_sim.search import storage as search_storage
 from firmware_sim.search import trials as search
-from firmware_sim.search.space import MEASURE, SearchSpec, circuit_of, identity
-from quant.contract import circuit as circuits
-from quant.contract.circuit import Circuit
+from firmware_sim.search.space import MEASURE, circuit_of, identity
+from firmware_sim.search.spec import SearchSpec
+from hls.rtl.synthesis import mapped_luts
+from quant.contract import locator as locators
+from quant.contract.locator import IntegerLocator
+from quant.training.build import teacher
 from quant.training.circuit_spec import CircuitSpec
 
 
@@ -98,7 +105,7 @@ def run(
     name: str,
     directory: Path,
     say: Callable[[str], None],
-    mapped: Callable[[Circuit], int] | None = None,
+    mapped: Callable[[IntegerLocator], int] | None = None,
 ) -> dict[str, Any]:
     """Write ``pareto.json``, ``pareto.png``, and of each point ``configs/point_NN.toml``, ``circuits/point_NN.json``.
 
@@ -127,7 +134,7 @@ def run(
             with written_aside(path) as aside:
                 aside.write_text(point.made + "\n")
             if spec.map and mapped is not None:
-                row["mapped_luts"] = mapped(circuits.load(path))
+                row["mapped_luts"] = mapped(locators.load(path))
         rows.append(row)
         lines = (f"Trial {point.trial} of the study {spec.study!r}: {_sentence(row)}.", _AGAIN)
         point_file.write(directory / "configs" / f"{row['name']}.toml", scenario, name, seed, point.circuit, lines)
@@ -152,7 +159,7 @@ def run(
 
 
 #: The second line of every point's configuration.
-_AGAIN = "`braggnn-edge circuit --config` with this file trains it again; longer loops make it better."
+_AGAIN = "`braggnn-edge qat --config` with this file trains it again; longer loops make it better."
 
 
 def _row(point: Point) -> dict[str, Any]:
@@ -177,3 +184,23 @@ def _references(table: PeakTable, full: BraggNN | None) -> dict[str, float]:
     if full is not None:
         found["float"] = float(distances(predict(full, held.patches), held.offsets).mean())
     return found
+
+
+def work(context: Context, directory: Path) -> None:
+    """The stage: :func:`run` on the study of the configuration."""
+    cfg = context.cfg
+    run(
+        cfg["search"], cfg["circuit"], load_table(context.run / "label" / "peaks.h5"), teacher(context),
+        train.load_network(context.run / "train", "full"), cfg.seed, _storage(context), context.scenario,
+        context.run.name, directory, context.say, lambda circuit: mapped_luts(circuit)["luts"],
+    )  # fmt: skip
+
+
+def settings(context: Context, values: dict[str, Any]) -> dict[str, Any]:
+    """What the front depends on: the trials, not where they are kept, which may hold a password."""
+    chosen = {key: value for key, value in values["search"].items() if key != "storage"}
+    return values | {"search": chosen, "trials": fingerprint(context.cfg["search"], _storage(context))}
+
+
+def _storage(context: Context) -> str:
+    return search_storage.address(context.cfg["search"].storage, context.run, context.cfg.folder)

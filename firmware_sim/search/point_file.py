@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from braggnn_edge.core import config
-from braggnn_edge.core.rundir import written_aside
+from braggnn_edge.core.files import written_aside
 from quant.training.circuit_spec import CircuitSpec
 
 

@@ -4,17 +4,17 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from braggnn_edge.core import config
 from braggnn_edge.core.errors import UserError
-from braggnn_edge.peaks.table import TRAIN, VALIDATION, PeakTable
+from braggnn_edge.peaks.splits import TRAIN, VALIDATION
+from braggnn_edge.peaks.table import PeakTable
 from braggnn_edge.training.model import BraggNN
-from braggnn_edge.training.optimize import LoopSpec
-from quant.training.circuit_spec import CircuitSpec
+from firmware_sim.search.spec import SearchSpec
+from quant.training.circuit_spec import UNUSED_KEYS, CircuitNetworkSpec, CircuitSpec, FrontEndSpec
 
 #: Of what a study holds: raised when trials of before and after are no longer comparable.
 VERSION = 1
@@ -26,92 +26,10 @@ ORDERS = 4
 MEASURE = f"da4ml trace of the whole circuit, {ORDERS} orders, adders of three operands"
 
 
-@dataclass(frozen=True)
-class SearchSpec:
-    """How long to search, where trials are kept, and what they may choose from.
-
-    trials: that have a result or were refused, over all processes; storage: "" for ``search.db`` in the run directory,
-    a database URL, or "journal:PATH" (:mod:`firmware_sim.search.storage`); study: its name there; sampler: "tpe"
-    (tree-structured Parzen estimators), "nsga2" or "random"; seed: added to the run's for what is chosen, not for the
-    training; startup: trials drawn at random before "tpe" learns, and the size of a generation of "nsga2"; float_loop,
-    loop: of the training of a trial, in place of those of the circuit; limit: look-up tables above which a circuit is
-    not traced; map: whether Yosys maps the points of the front as well.
-
-    Choices, any of: windows (px), centroids, kernels (px), widths, pressed (into a budget of look-up tables, or not).
-    Ranges, from lowest to highest: convolutions, channels (of each), layers (hidden dense ones), units (of each),
-    input_bits, weight_bits, activation_bits, sparsity, channel_sparsity, lut_budget; equal ends fix a value. All else
-    is that of the circuit, which is itself the first trial where it lies in the space.
-    """
-
-    trials: int = 100
-    storage: str = ""
-    study: str = "search"
-    sampler: Literal["tpe", "nsga2", "random"] = "tpe"
-    seed: int = 0
-    startup: int = 6
-    float_loop: LoopSpec = field(
-        default_factory=lambda: LoopSpec(256, 3e-3, "one_cycle", max_iterations=1500, evaluate_every=1500, patience=0)
-    )
-    loop: LoopSpec = field(
-        default_factory=lambda: LoopSpec(256, 2e-3, "one_cycle", max_iterations=2500, evaluate_every=250, patience=0)
-    )
-    limit: int = 200_000
-    map: bool = False
-    windows: tuple[int, ...] = (7, 9)
-    centroids: tuple[Literal["squared", "intensity", "none"], ...] = ("squared", "intensity", "none")
-    kernels: tuple[int, ...] = (3,)
-    widths: tuple[Literal["channel", "layer", "fixed"], ...] = ("channel", "layer", "fixed")
-    pressed: tuple[bool, ...] = (True, False)
-    convolutions: tuple[int, int] = (0, 1)
-    channels: tuple[int, int] = (2, 6)
-    layers: tuple[int, int] = (1, 3)
-    units: tuple[int, int] = (6, 48)
-    input_bits: tuple[int, int] = (4, 8)
-    weight_bits: tuple[int, int] = (3, 8)
-    activation_bits: tuple[int, int] = (3, 8)
-    sparsity: tuple[float, float] = (0.0, 0.95)
-    channel_sparsity: tuple[float, float] = (0.0, 0.4)
-    lut_budget: tuple[int, int] = (600, 10_000)
-
-    def __post_init__(self) -> None:
-        if min(self.trials, self.startup - 1, self.limit, len(self.study)) < 1 or self.seed < 0:
-            raise UserError(
-                f"search: trials {self.trials} and limit {self.limit} must be positive, startup {self.startup} 2 or "
-                f"more, seed {self.seed} 0 or more, study {self.study!r} not empty"
-            )
-        for name in ("windows", "centroids", "kernels", "widths", "pressed"):
-            values = getattr(self, name)
-            if not values or len(set(values)) != len(values):
-                raise UserError(f"search: {name} {values} must be one or more different values")
-        if any(value < 1 or value % 2 == 0 for value in (*self.windows, *self.kernels)):
-            raise UserError(f"search: windows {self.windows} and kernels {self.kernels} must be odd numbers of px")
-        for name, (least, most) in _LIMITS.items():
-            low, high = getattr(self, name)
-            if not least <= low <= high <= most:
-                raise UserError(
-                    f"search: {name} [{low}, {high}] is not a range; expected lowest and highest, within {least} to "
-                    f"{most}"
-                )
-
-
-#: Lowest and highest ends of the ranges.
-_LIMITS: dict[str, tuple[float, float]] = {
-    "convolutions": (0, 6),
-    "channels": (1, 256),
-    "layers": (0, 6),
-    "units": (1, 512),
-    "input_bits": (2, 12),
-    "weight_bits": (2, 8),
-    "activation_bits": (2, 8),
-    "sparsity": (0.0, 0.99),
-    "channel_sparsity": (0.0, 0.99),
-    "lut_budget": (1, 10_000_000),
-}
-
 #: Keys of the circuit, and of its parts, that trials choose.
 _CHOSEN = {
     "": ("float_loop", "loop", "sparsity", "channel_sparsity", "lut_budget"),
-    "front": ("window", "centroid", "bits"),
+    "front_end": ("window", "centroid", "bits"),
     "network": ("conv", "kernel", "dense", "weight_bits", "activation_bits", "widths"),
 }
 #: Keys of :class:`SearchSpec` that leave old trials comparable when they change.
@@ -133,11 +51,14 @@ def choose(trial: Chooser, spec: SearchSpec, circuit: CircuitSpec) -> CircuitSpe
     together know no others. Sizes and budgets are drawn by their logarithm: one channel more counts for less where
     there are many.
     """
-    front = dataclasses.replace(
-        circuit.front,
-        window=trial.suggest_categorical("window", spec.windows),
-        centroid=trial.suggest_categorical("centroid", spec.centroids),
+    window = trial.suggest_categorical("window", spec.windows)
+    centroid = trial.suggest_categorical("centroid", spec.centroids)
+    front_end = dataclasses.replace(
+        circuit.front_end,
+        window=window,
+        centroid=centroid,
         bits=trial.suggest_int("input_bits", *spec.input_bits),
+        **config.without(FrontEndSpec, UNUSED_KEYS[centroid]),
     )
     convolutions = trial.suggest_int("convolutions", *spec.convolutions)
     layers = trial.suggest_int("layers", *spec.layers)
@@ -147,7 +68,7 @@ def choose(trial: Chooser, spec: SearchSpec, circuit: CircuitSpec) -> CircuitSpe
     network = dataclasses.replace(
         circuit.network,
         conv=tuple(channels[:convolutions]),
-        kernel=kernel if convolutions else circuit.network.kernel,
+        kernel=kernel if convolutions else CircuitNetworkSpec.kernel,
         dense=tuple(units[:layers]),
         weight_bits=trial.suggest_int("weight_bits", *spec.weight_bits),
         activation_bits=trial.suggest_int("activation_bits", *spec.activation_bits),
@@ -156,13 +77,13 @@ def choose(trial: Chooser, spec: SearchSpec, circuit: CircuitSpec) -> CircuitSpe
     budget = trial.suggest_int("lut_budget", *spec.lut_budget, log=True)
     return dataclasses.replace(
         circuit,
-        front=front,
+        front_end=front_end,
         network=network,
         float_loop=spec.float_loop,
         loop=spec.loop,
         sparsity=trial.suggest_float("sparsity", *spec.sparsity),
         channel_sparsity=trial.suggest_float("channel_sparsity", *spec.channel_sparsity),
-        lut_budget=budget if trial.suggest_categorical("pressed", spec.pressed) else 0,
+        lut_budget=budget if trial.suggest_categorical("budgeted", spec.budgeted) else 0,
     )
 
 
@@ -171,12 +92,12 @@ def parameters(spec: SearchSpec, circuit: CircuitSpec) -> dict[str, Any] | None:
 
     Parameters of what the circuit has not are those in the middle of their range.
     """
-    front, network = circuit.front, circuit.network
+    front_end, network = circuit.front_end, circuit.network
     wanted = {
-        "window": front.window, "centroid": front.centroid, "input_bits": front.bits,
+        "window": front_end.window, "centroid": front_end.centroid, "input_bits": front_end.bits,
         "convolutions": len(network.conv), "layers": len(network.dense), "kernel": network.kernel,
         "weight_bits": network.weight_bits, "activation_bits": network.activation_bits, "widths": network.widths,
-        "sparsity": circuit.sparsity, "channel_sparsity": circuit.channel_sparsity, "pressed": circuit.lut_budget > 0,
+        "sparsity": circuit.sparsity, "channel_sparsity": circuit.channel_sparsity, "budgeted": circuit.lut_budget > 0,
         **{f"channels_{i + 1}": value for i, value in enumerate(network.conv)},
         **{f"units_{i + 1}": value for i, value in enumerate(network.dense)},
     }  # fmt: skip
@@ -230,7 +151,7 @@ def identity(
     """What two trials must share to be compared: what is chosen from, all that is not chosen, peaks, teacher, seed."""
     space = {key: value for key, value in dataclasses.asdict(spec).items() if key not in _FREE}
     fixed = {key: value for key, value in table_of(circuit).items() if key not in _CHOSEN[""]}
-    for part in ("front", "network"):
+    for part in ("front_end", "network"):
         fixed[part] = {key: value for key, value in fixed[part].items() if key not in _CHOSEN[part]}
     return {
         "version": VERSION, "measure": MEASURE, "seed": seed, "data": peaks_digest(table),

@@ -5,7 +5,6 @@ search has written is refused, and stays as it is byte for byte.
 """
 
 import functools
-import os
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -48,10 +47,10 @@ def address(storage: str, run: Path, folder: Path) -> str:
         return f"journal:{config.resolve_path(rest, folder)}"
     if kind == "sqlite" and rest.startswith("///"):
         return f"sqlite:///{config.resolve_path(rest[3:], folder)}"
-    expanded = os.path.expandvars(storage)
-    if "://" not in expanded or "$" in expanded:
+    expanded = config.expand_variables(storage, "search: storage")
+    if "://" not in expanded:
         raise UserError(
-            f"search: storage {storage!r} is not understood (a variable that is not set?); expected 'journal:PATH', "
+            f"search: storage {storage!r} is not understood; expected 'journal:PATH', "
             "'sqlite:///PATH', 'postgresql://USER@HOST/NAME' or 'mysql+pymysql://USER@HOST/NAME'"
         )
     return expanded

@@ -20,20 +20,25 @@ from numpy.typing import NDArray
 from optuna.trial import FrozenTrial, TrialState
 
 from braggnn_edge.core.errors import UserError
+from braggnn_edge.core.stages import Context
 from braggnn_edge.evaluation.estimators import centre_of_mass_squared
 from braggnn_edge.evaluation.metrics import distances, validation_figures
-from braggnn_edge.peaks.table import VALIDATION, PeakTable
+from braggnn_edge.peaks.splits import VALIDATION
+from braggnn_edge.peaks.table import PeakTable
+from braggnn_edge.peaks.table import load as load_table
 from braggnn_edge.training import train
 from braggnn_edge.training.dataset import Peaks
 from braggnn_edge.training.model import BraggNN
 from firmware_sim.search import storage as search_storage
 from firmware_sim.search.sampler import NumberedSampler
-from firmware_sim.search.space import ORDERS, SearchSpec, choose, identity, parameters, table_of
+from firmware_sim.search.space import ORDERS, choose, identity, parameters, table_of
+from firmware_sim.search.spec import SearchSpec
 from firmware_sim.search.watch import Pace, Watch, alive
 from hls.rtl.cmvm import Effort
 from hls.rtl.trace import counted_luts, trace
-from quant.contract import circuit as circuits
-from quant.contract.circuit import Circuit
+from quant.contract import locator as locators
+from quant.contract.locator import IntegerLocator
+from quant.training.build import teacher
 from quant.training.circuit_spec import CircuitSpec
 from quant.training.compress import fit
 
@@ -69,7 +74,7 @@ def held_out(table: PeakTable) -> HeldOut:
     return HeldOut(patches, offsets.astype(np.float64), bar)
 
 
-def costs(circuit: Circuit, limit: int) -> tuple[float, float]:
+def costs(circuit: IntegerLocator, limit: int) -> tuple[float, float]:
     """Look-up tables and latency (additions one after the other) of the traced circuit: counted, not synthesized."""
     traced = trace(circuit, limit=limit, effort=Effort(ORDERS))
     return counted_luts(traced), float(max(traced.latency))
@@ -203,8 +208,8 @@ def measure(
     """
     with tempfile.TemporaryDirectory(prefix="search-") as folder:
         made, _, _ = fit(chosen, table, teacher, seed, Path(folder), lambda _: None)
-        path = Path(folder) / "circuit.json"
-        circuits.save(made, path)
+        path = Path(folder) / "locator.json"
+        locators.save(made, path)
         text = path.read_text().strip()
     answers = made.locate(held.patches)
     for checked in (train.check_learned, train.check_directions):
@@ -225,13 +230,13 @@ def measure(
 
 def described(spec: CircuitSpec) -> str:
     """A circuit in a few words: ``squared, 7 px, conv 4, dense 24-12, bits 6/5/5 channel``."""
-    net, front = spec.network, spec.front
-    centroid = "no centroid" if front.centroid == "none" else front.centroid
+    net, front_end = spec.network, spec.front_end
+    centroid = "no centroid" if front_end.centroid == "none" else front_end.centroid
     shape = [
         f"{kind} {'-'.join(map(str, sizes))}" for kind, sizes in (("conv", net.conv), ("dense", net.dense)) if sizes
     ]
-    bits = f"bits {front.bits}/{net.weight_bits}/{net.activation_bits} {net.widths}"
-    return ", ".join([centroid, f"{front.window} px", *shape, bits])
+    bits = f"bits {front_end.bits}/{net.weight_bits}/{net.activation_bits} {net.widths}"
+    return ", ".join([centroid, f"{front_end.window} px", *shape, bits])
 
 
 @contextlib.contextmanager
@@ -277,3 +282,13 @@ def _help(arguments: tuple[Any, ...], threads: int) -> None:
             _Work(spec, circuit, table, teacher, seed, where, held_out(table), named),
             lambda line: print(line, flush=True),
         )
+
+
+def work(context: Context) -> None:
+    """The command: :func:`run` on the peaks of the run directory, whose label stage is finished."""
+    cfg = context.cfg
+    table = load_table(context.run / "label" / "peaks.h5")
+    where = search_storage.address(cfg["search"].storage, context.run, cfg.folder)
+    run(cfg["search"], cfg["circuit"], table, teacher(context), cfg.seed, where, context.say, context.workers)
+    if not cfg["search"].storage:
+        context.say(f"finished: {context.run / 'search.db'}")

@@ -3,9 +3,7 @@
 docs/explanation/back_pressure.md says what is modelled, and why a network that ends in one schedule ends in all.
 """
 
-import hashlib
 import json
-import os
 import shutil
 import subprocess
 import tempfile
@@ -20,9 +18,11 @@ from numpy.typing import NDArray
 
 from braggnn_edge.core.compiler import require_compiler
 from braggnn_edge.core.errors import UserError
+from firmware_sim.forms.compiled import built, digest_of
 from firmware_sim.stream.result import STALLS, Channel, Deadlock, Outcome, Schedule, StreamResult, Wait
 from firmware_sim.stream.source import REGIONS, dataflow, ports
 from hls.project.layered import CXX_FLAGS, Project, load_project
+from quant.contract.arithmetic import checked
 
 #: Few patches are simulated: what compiles faster.
 OPTIMIZATION = "-O1"
@@ -64,12 +64,8 @@ def build(project_dir: Path, build_dir: Path, compiler: str = "g++", optimizatio
     require_compiler(compiler)
     flags = (optimization, *CXX_FLAGS)
     files = _sources(project_dir, project.name)
-    program = Program(build_dir / f"stream-{_key(project_dir, files, (compiler, *flags))}", project)
-    if program.path.exists():
-        return program
-    build_dir.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=build_dir, prefix=".stream-") as name:
-        aside = Path(name)
+
+    def make(aside: Path) -> None:
         shutil.copytree(project_dir / "firmware", aside / "firmware")
         for target, text in files.items():
             (aside / target).write_text(text)
@@ -81,8 +77,11 @@ def build(project_dir: Path, build_dir: Path, compiler: str = "g++", optimizatio
                 f"{project_dir}: {compiler} cannot compile the stream simulation; generate the project again:\n"
                 + "\n".join(lines[:3])
             )
-        os.replace(aside / "stream", program.path)
-    return program
+
+    version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False).stdout
+    firmware = sorted(path for path in (project_dir / "firmware").rglob("*") if path.is_file())
+    key = digest_of(firmware, version, str(flags), str(files))
+    return Program(built(build_dir, key, ("stream",), make) / "stream", project)
 
 
 def run(
@@ -90,11 +89,9 @@ def run(
 ) -> StreamResult:
     """Run input codes (n, size, size), patch after patch, once for each schedule, in ``workers`` processes."""
     size, to = program.project.size, program.project.input
-    data = np.asarray(codes)
-    if data.shape[1:] != (size, size) or data.dtype.kind not in "iu" or not len(data):
-        raise UserError(f"codes are {data.dtype} of shape {data.shape}, expected integers (n, {size}, {size}), n >= 1")
-    if data.min() < to.low or data.max() > to.high:
-        raise UserError(f"codes span {data.min()} to {data.max()}, expected {to.low} to {to.high}")
+    data = checked(codes, (size, size), to.low, to.high, "codes", "normalize detector counts first")
+    if not len(data):
+        raise UserError("there are no codes to simulate; give one patch or more")
     for schedule in schedules:
         if schedule.stall not in STALLS:
             raise UserError(f"stalls {schedule.stall!r} are unknown; expected one of {', '.join(STALLS)}")
@@ -157,14 +154,6 @@ def _sources(project_dir: Path, name: str) -> dict[str, str]:
         if path.exists():
             files[f"firmware/nnet_utils/{header}"] = dataflow(path.read_text(), function)
     return files | {target: (_HERE / header).read_text() for header, target in _HEADERS.items()}
-
-
-def _key(project_dir: Path, files: dict[str, str], flags: tuple[str, ...]) -> str:
-    version = subprocess.run([flags[0], "--version"], capture_output=True, text=True, check=False).stdout
-    digest = hashlib.sha256(f"{version} {flags} {files}".encode())
-    for path in sorted(path for path in (project_dir / "firmware").rglob("*") if path.is_file()):
-        digest.update(f"{path.name} {path.stat().st_size}\n".encode() + path.read_bytes())
-    return digest.hexdigest()[:16]
 
 
 def _execute(program: Program, source: Path, patches: int, schedules: Sequence[Schedule]) -> list[Outcome]:

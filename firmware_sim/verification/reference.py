@@ -14,17 +14,20 @@ from numpy.typing import NDArray
 
 from braggnn_edge.core.errors import UserError
 from braggnn_edge.core.rundir import write_json
+from braggnn_edge.core.stages import Context
 from braggnn_edge.evaluation.metrics import distances, summary
 from braggnn_edge.locate.locator import Locator, float_locator
-from braggnn_edge.peaks.table import TEST, PeakTable
+from braggnn_edge.peaks.splits import TEST
+from braggnn_edge.peaks.table import PeakTable
 from braggnn_edge.peaks.table import load as load_table
 from braggnn_edge.report.figures_reference import firmware_distances
 from braggnn_edge.training import train
 from braggnn_edge.training.model import BraggNN
-from quant.contract import network
+from quant.contract import locator as locators
 from quant.exchange.locators import integer_locator, qdq_locator
 from quant.exchange.qdq import TARGETS, export_qdq
-from quant.training import qat
+from quant.training.spec import FLOAT_NETWORKS
+from quant.training.stage import float_stages
 
 Offsets = NDArray[np.float64]
 
@@ -47,6 +50,11 @@ FORMS: tuple[tuple[str, str, str], ...] = (
 _TIMED = 2048
 
 
+def work(context: Context, directory: Path) -> None:
+    """The stage: :func:`run` with the float networks of the configuration."""
+    run(context.run, float_stages(context.cfg), directory, context.say)
+
+
 def run(run_directory: Path, stages: tuple[str, ...], directory: Path, say: Callable[[str], None]) -> None:
     """The stage: write ``reference.json`` and ``reference.png``, and the int8 files ``qdq_<target>.onnx``.
 
@@ -56,7 +64,7 @@ def run(run_directory: Path, stages: tuple[str, ...], directory: Path, say: Call
     test = load_table(run_directory / "label" / "peaks.h5").of(TEST)
     if not len(test.peaks):
         raise UserError("no test peaks to compare on; change the split or lower the threshold")
-    trained = {name: stage for name, (stage, _) in qat.FLOAT_NETWORKS.items() if stage in stages}
+    trained = {name: stage for name, (stage, _) in FLOAT_NETWORKS.items() if stage in stages}
     nets = {name: train.load_network(run_directory / stage, name) for name, stage in trained.items()}
     firmware = _predictions(run_directory / "csim" / "predictions.npz", len(test.peaks))
     patches = test.patches()
@@ -66,7 +74,7 @@ def run(run_directory: Path, stages: tuple[str, ...], directory: Path, say: Call
     absent: list[dict[str, str]] = []
     for name, net in nets.items():
         rows += _float_rows(name, net, patches, absent)
-    rows += _integer_rows(run_directory / "qat" / "integer.json", patches, absent, directory)
+    rows += _integer_rows(run_directory / "qat" / "locator.json", patches, absent, directory)
     eager = next(row["patches_per_s"] for row in rows if row["backend"] == "eager torch" and row["network"] == "full")
     for row in rows:
         row["ratio_to_eager"] = round(row["patches_per_s"] / eager, 2)
@@ -153,8 +161,9 @@ def _float_rows(
 def _integer_rows(
     path: Path, patches: NDArray[np.generic], absent: list[dict[str, str]], directory: Path
 ) -> list[dict[str, Any]]:
-    integer, normalizer = network.load(path), network.load_normalizer(path)
-    emulator = integer_locator(integer, normalizer)
+    loaded = locators.load(path)
+    integer, normalizer = loaded.network, loaded.normalizer
+    emulator = integer_locator(loaded)
     reference = emulator.locate(patches)
     rows = [_row("integer", emulator, patches, reference, "integer network")]
     for target in TARGETS:

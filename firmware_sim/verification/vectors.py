@@ -4,11 +4,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quant.contract.arithmetic import Codes, Format
-from quant.contract.vectors import hostile_codes as _patterns
+from quant.contract.vectors import corner_case_codes as _patterns
 from quant.contract.vectors import random_codes
 
 
-def hostile_counts(size: int, rng: np.random.Generator) -> NDArray[np.float64]:
+def corner_case_counts(size: int, rng: np.random.Generator) -> NDArray[np.float64]:
     """Detector values (n, size, size) that go through the normalizer: all zero, constant, saturated, one hot pixel
     at every position, dead pixels, checkerboards, gradients, negative and fractional values, tiny and huge ranges.
     """
@@ -31,8 +31,8 @@ def hostile_counts(size: int, rng: np.random.Generator) -> NDArray[np.float64]:
     return np.concatenate([np.stack(patches), *single, peaks, np.floor(clipped), -peaks, wild])
 
 
-def hostile_codes(size: int, to: Format, rng: np.random.Generator, count: int = 500) -> Codes:
-    """Input codes (n, size, size): the patterns of :func:`quant.contract.vectors.hostile_codes`, ``count`` random
+def corner_case_codes(size: int, to: Format, rng: np.random.Generator, count: int = 500) -> Codes:
+    """Input codes (n, size, size): the patterns of :func:`quant.contract.vectors.corner_case_codes`, ``count`` random
     patches over the full range, and ``count`` that are sparse or single peaks.
     """
     uniform = rng.integers(to.low, to.high, (count, size, size), endpoint=True)

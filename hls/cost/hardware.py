@@ -6,8 +6,8 @@ from typing import Any
 
 from braggnn_edge.core.errors import UserError
 from hls.cost.network import network_cost
-from hls.project.accelerator import ACCELERATOR
 from hls.project.layered import Project, load_project
+from hls.project.spec import ACCELERATOR
 from hls.project.targets import target
 from hls.tools.vendor_report import read_reports, report_files
 from quant.contract.network import IntegerNetwork
@@ -44,7 +44,11 @@ def analytic(project: Project, network: IntegerNetwork) -> dict[str, Any]:
     if project.backend == ACCELERATOR:
         raise UserError("the cycles of the board flow's AXI wrapper are not counted")
     cost = network_cost(
-        network, io_type=project.io_type, reuse=project.reuse, parallel=project.parallel, strategy=project.strategy
+        network,
+        io_type=project.io_type,
+        reuse=project.reuse,
+        keys_per_cycle=project.keys_per_cycle,
+        strategy=project.strategy,
     )
     return {
         "source": "analytic",
@@ -53,7 +57,7 @@ def analytic(project: Project, network: IntegerNetwork) -> dict[str, Any]:
         "dsp": cost.dsps(project.part),
         "dsp_available": target(project.target).dsps,
         "memory_bits": cost.memory_bits,
-        "parallel": project.parallel,
+        "keys_per_cycle": project.keys_per_cycle,
         "layers": [layer.row() for layer in cost.layers],
     }
 

@@ -82,7 +82,7 @@ def network_cost(
     *,
     io_type: str,
     reuse: int | Sequence[int] = 1,
-    parallel: int = 1,
+    keys_per_cycle: int = 1,
     strategy: str = "Latency",
 ) -> NetworkCost:
     """Count the project that :func:`hls.project.layered.write_project` writes with the same options.
@@ -110,7 +110,7 @@ def network_cost(
         if isinstance(layer, Linear):
             counted, at = _linear(layer, next(factors), at, sink)
         elif isinstance(layer, NonLocal):
-            counted = nonlocal_cost(layer, parallel, io_type, at.name, sink)
+            counted = nonlocal_cost(layer, keys_per_cycle, io_type, at.name, sink)
             at = at.after(sink, at.side, at.channels, layer.accumulator)
         elif isinstance(layer, Requantize):
             counted, at = _activation(layer, at, sink)

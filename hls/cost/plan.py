@@ -14,10 +14,10 @@ from quant.contract.network import IntegerNetwork, Linear
 
 @dataclass(frozen=True)
 class Plan:
-    """reuse: one factor for each convolution and dense layer; parallel: keys a cycle; cost: what it comes to."""
+    """reuse: one factor for each convolution and dense layer; keys_per_cycle: keys a cycle; cost: what it comes to."""
 
     reuse: tuple[int, ...]
-    parallel: int
+    keys_per_cycle: int
     cost: NetworkCost
 
 
@@ -28,8 +28,8 @@ def plan(network: IntegerNetwork, interval: int, io_type: str) -> Plan:
     least it can do, when the interval is too short.
     """
     blocks = [layer for layer in network.layers if isinstance(layer, NonLocal)]
-    parallel = max((_parallel(block, interval) for block in blocks), default=1)
-    least = network_cost(network, io_type=io_type, reuse=1, parallel=parallel)
+    keys_per_cycle = max((_keys_per_cycle(block, interval) for block in blocks), default=1)
+    least = network_cost(network, io_type=io_type, reuse=1, keys_per_cycle=keys_per_cycle)
     fastest = {layer.name: layer for layer in least.layers}
     reuse = []
     for layer in linear_layers(network):
@@ -38,19 +38,19 @@ def plan(network: IntegerNetwork, interval: int, io_type: str) -> Plan:
         steps = sum(step.cycles for process in row.processes for step in process.steps)
         passes = steps if layer.kind == "conv2d" else 1
         reuse.append(_reuse(layer, (interval - (row.interval - passes)) // passes))
-    found = network_cost(network, io_type=io_type, reuse=tuple(reuse), parallel=parallel)
+    found = network_cost(network, io_type=io_type, reuse=tuple(reuse), keys_per_cycle=keys_per_cycle)
     slow = max(found.layers, key=lambda layer: layer.interval)
     if slow.interval > interval:
         raise UserError(
             f"layer {slow.name} takes {slow.interval} cycles a patch, even without reuse; an interval of {interval} "
             "cycles is too short"
         )
-    return Plan(tuple(reuse), parallel, found)
+    return Plan(tuple(reuse), keys_per_cycle, found)
 
 
 def fastest(network: IntegerNetwork, dsps: int, io_type: str, part: str) -> Plan:
     """The plan with the shortest interval that needs no more than ``dsps`` DSP slices of ``part``."""
-    slowest = network_cost(network, io_type=io_type, reuse=1, parallel=1)
+    slowest = network_cost(network, io_type=io_type, reuse=1, keys_per_cycle=1)
     low = 1
     high = max(
         sum(step.cycles for process in layer.processes for step in process.steps) * (layer.multiplier_count + 1)
@@ -81,9 +81,9 @@ def _reuse(layer: Linear, most: int) -> int:
     return int(factors[np.argmin(multiplier_counts(layer, factors))])
 
 
-def _parallel(block: NonLocal, interval: int) -> int:
+def _keys_per_cycle(block: NonLocal, interval: int) -> int:
     """The fewest keys a cycle that keep the interval; all of them where none does."""
-    for parallel in range(1, block.keys):
-        if nonlocal_interval(block, parallel) <= interval:
-            return parallel
+    for keys_per_cycle in range(1, block.keys):
+        if nonlocal_interval(block, keys_per_cycle) <= interval:
+            return keys_per_cycle
     return block.keys

@@ -4,11 +4,9 @@ from pathlib import Path
 
 from braggnn_edge.core.errors import UserError
 from hls.project.reuse import linear_layers
+from hls.project.spec import ACCELERATOR
 from hls.project.targets import TARGETS, Target
 from quant.contract.network import IntegerNetwork
-
-#: The back end of hls4ml that writes it, for Vivado HLS.
-ACCELERATOR = "VivadoAccelerator"
 
 #: Elements beyond which Vivado HLS neither unrolls a loop nor splits an array (docs/reference/hls_backends.md).
 LIMIT = 4096

@@ -59,9 +59,9 @@ def constants(block: NonLocal) -> dict[str, Constant]:
     return found
 
 
-def sizes(block: NonLocal, parallel: int) -> dict[str, int]:
-    """The kernel's numbers by name. ``parallel``: keys handled in a cycle, 1 to the number of keys."""
-    check_parallel(block, parallel)
+def sizes(block: NonLocal, keys_per_cycle: int) -> dict[str, int]:
+    """The kernel's numbers by name. ``keys_per_cycle``: keys handled in a cycle, 1 to the number of keys."""
+    check_keys_per_cycle(block, keys_per_cycle)
     inner, channels = block.theta.weight.shape[:2]
     return {
         "positions": block.positions,
@@ -69,32 +69,33 @@ def sizes(block: NonLocal, parallel: int) -> dict[str, int]:
         "pool": block.pool,
         "channels": channels,
         "inner": inner,
-        "parallel": parallel,
+        "parallel": keys_per_cycle,
         "exp_entries": len(block.exp_table),
         "reciprocal_index_bits": block.index_bits,
     }
 
 
-def check_parallel(block: NonLocal, parallel: int) -> None:
+def check_keys_per_cycle(block: NonLocal, keys_per_cycle: int) -> None:
     """Refuse a parallelism that has no meaning."""
-    if not 1 <= parallel <= block.keys:
+    if not 1 <= keys_per_cycle <= block.keys:
         raise UserError(
-            f"layer {block.name}: parallel {parallel} is impossible; expected 1 to {block.keys}, the number of keys"
+            f"layer {block.name}: keys_per_cycle {keys_per_cycle} is impossible; "
+            f"expected 1 to {block.keys}, the number of keys"
         )
 
 
-def table_luts(block: NonLocal, parallel: int) -> int:
-    """Look-up tables of six inputs (64 bits each) for the block's tables: the exponential's in ``parallel`` copies."""
+def table_luts(block: NonLocal, keys_per_cycle: int) -> int:
+    """LUTs of six inputs (64 bits each) for the block's tables: the exponential's in ``keys_per_cycle`` copies."""
     exponential = -(-len(block.exp_table) // 64) * block.exponential.bits
-    return parallel * exponential + -(-len(block.reciprocal_table) // 64) * block.reciprocal.bits
+    return keys_per_cycle * exponential + -(-len(block.reciprocal_table) // 64) * block.reciprocal.bits
 
 
-def check_tables(block: NonLocal, parallel: int, target: Target) -> None:
+def check_tables(block: NonLocal, keys_per_cycle: int, target: Target) -> None:
     """Refuse tables that the target cannot hold."""
-    needed = table_luts(block, parallel)
+    needed = table_luts(block, keys_per_cycle)
     if needed > target.luts:
         raise UserError(
-            f"layer {block.name}: its tables of {len(block.exp_table)} exponentials, {parallel} copies, and "
+            f"layer {block.name}: its tables of {len(block.exp_table)} exponentials, {keys_per_cycle} copies, and "
             f"{len(block.reciprocal_table)} reciprocals need {needed} look-up tables, {target.name} has {target.luts}; "
             "use fewer bits for the difference or the reciprocal's index, or fewer keys in a cycle"
         )
@@ -120,12 +121,12 @@ def steps(block: NonLocal) -> tuple[Step, ...]:
     )
 
 
-def config_struct(block: NonLocal, parallel: int, config: str, io_type: str, name: str) -> str:
+def config_struct(block: NonLocal, keys_per_cycle: int, config: str, io_type: str, name: str) -> str:
     """The kernel's configuration as C++, its types spelled out: what hls4ml's template makes with named types."""
     requantizes = {True: ",AP_TRN,AP_SAT,0>", False: ">"}
     defined = {key: f"{to.ap_type[:-1]}{requantizes[rounds]}" for key, (to, rounds) in types(block).items()}
     defined |= {key: constant.format.ap_type for key, constant in constants(block).items()}
-    return render_config(config, io_type, name, sizes(block, parallel), defined)
+    return render_config(config, io_type, name, sizes(block, keys_per_cycle), defined)
 
 
 def render_config(config: str, io_type: str, name: str, numbers: dict[str, int], defined: dict[str, str]) -> str:

@@ -1,9 +1,7 @@
 """The HLS project of a whole circuit: hls4ml's network between our normalizer, centroid and saturated sum."""
 
 import json
-import os
 import re
-import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -12,23 +10,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from braggnn_edge.core.errors import UserError
-from hls.project.layered import BACKENDS, CXX_FLAGS, OPTIMIZATION, Project, write_project
+from braggnn_edge.core.files import written_aside
+from hls.project.layered import CXX_FLAGS, OPTIMIZATION, Project, write_project
+from hls.project.spec import BACKENDS
 from hls.project.targets import target
 from hls.project.test_bench import Golden, centroid_headers, render, test_bench_files
-from quant.contract import circuit as circuits
+from quant.contract import locator as locators
 from quant.contract.arithmetic import Codes, Format
 from quant.contract.block_shift import BlockShift
-from quant.contract.circuit import Circuit
-from quant.contract.vectors import hostile_codes
+from quant.contract.locator import IntegerLocator
+from quant.contract.vectors import corner_case_codes
 
 
 def write_circuit_project(
-    qonnx_path: Path, circuit: Circuit, directory: Path, *, patches: NDArray[np.generic], backend: str = "Vitis",
+    qonnx_path: Path, circuit: IntegerLocator, directory: Path, *, patches: NDArray[np.generic], backend: str = "Vitis",
     **options: Any,
 ) -> Project:  # fmt: skip
     """Write the HLS project of a circuit whose network is in the QONNX file (:mod:`quant.exchange.circuit_qonnx`).
 
-    patches (n, size, size) are detector values for the golden vectors; hostile counts are added to them.
+    patches (n, size, size) are detector values for the golden vectors; corner-case counts are added to them.
     options: those of :func:`hls.project.layered.write_project`, except its vectors and back ends with a shell of their
     own. The directory must not exist. It appears, complete, only when hls4ml's model was found to be the circuit's
     network; otherwise a UserError says what differs. The same arguments give the same bytes.
@@ -38,35 +38,30 @@ def write_circuit_project(
     if directory.exists():
         raise UserError(f"{directory} exists; remove it or choose another directory for the project")
     counts = golden_counts(circuit, patches)
-    aside = directory.with_name(f".{directory.name}.circuit")
-    shutil.rmtree(aside, ignore_errors=True)
-    try:
+    with written_aside(directory) as aside:
         made = write_project(
             qonnx_path, circuit.network, circuit.normalizer, aside, counts=counts, backend=backend, **options
         )
         project = replace(made, circuit=circuit.digest)
         for name, text in _files(circuit, project, counts, _style(aside, made)).items():
             (aside / name).write_text(text)
-        circuits.save(circuit, aside / "circuit.json")
+        locators.save(circuit, aside / "locator.json")
         _make_top(aside, project)
         # What write_project made of the network alone, and the circuit has instead.
-        for name in (f"{project.name}_test.cpp", "tb_data/codes_to_outputs.dat", "integer.json"):
+        for name in (f"{project.name}_test.cpp", "tb_data/codes_to_outputs.dat"):
             (aside / name).unlink()
-        os.replace(aside, directory)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
     return project
 
 
-def golden_counts(circuit: Circuit, patches: NDArray[np.generic]) -> Codes:
-    """Counts (n, window, window): those of patches (k, size, size), then hostile ones, up to the ends of the range."""
+def golden_counts(circuit: IntegerLocator, patches: NDArray[np.generic]) -> Codes:
+    """Counts (n, window, window): those of patches (k, size, size), then corner cases, up to the ends of the range."""
     low, high = circuit.normalizer.count_range
     signed = low < 0
     form = Format(high.bit_length() + signed, 0, signed)
-    return np.concatenate([circuit.counts(patches), hostile_codes(circuit.window, form)])
+    return np.concatenate([circuit.counts(patches), corner_case_codes(circuit.window, form)])
 
 
-def _files(circuit: Circuit, project: Project, counts: Codes, style: str) -> dict[str, str]:
+def _files(circuit: IntegerLocator, project: Project, counts: Codes, style: str) -> dict[str, str]:
     """Everything around the network, by path."""
     base, output, top = circuit.centroid, circuit.output, project.top
     codes = circuit.normalizer.codes(counts)
@@ -90,7 +85,7 @@ def _files(circuit: Circuit, project: Project, counts: Codes, style: str) -> dic
     }
 
 
-def _readme(circuit: Circuit, project: Project, counts: int) -> str:
+def _readme(circuit: IntegerLocator, project: Project, counts: int) -> str:
     normalizer, base = circuit.normalizer, circuit.centroid
     signed = not isinstance(normalizer, BlockShift)
     values = {

@@ -140,7 +140,7 @@ def _paired(model: ModelWrapper, network: IntegerNetwork, operators: tuple[str, 
 
 
 def _configuration(
-    model: ModelWrapper, network: IntegerNetwork, strategy: str, reuse: tuple[int, ...], parallel: int
+    model: ModelWrapper, network: IntegerNetwork, strategy: str, reuse: tuple[int, ...], keys_per_cycle: int
 ) -> dict[str, Any]:
     """hls4ml's configuration by layer name: explicit types of inputs and linear layers, the rest from the QONNX."""
     layers: dict[str, Any] = {}
@@ -149,7 +149,7 @@ def _configuration(
     for node, leaky in _paired(model, network, ("LeakyRelu",), Leaky):
         layers[node.name]["Precision"]["param"] = precision(slope_format(leaky.slope_code, leaky.slope_frac))
     for node, _ in _paired(model, network, (NON_LOCAL,), NonLocal):
-        layers[node.name] = {"Precision": prescribed_types(node), "Parallel": parallel, "Trace": True}
+        layers[node.name] = {"Precision": prescribed_types(node), "Parallel": keys_per_cycle, "Trace": True}
     for (node, layer), factor in zip(_paired(model, network, ("Conv", DENSE), Linear), reuse, strict=True):
         accumulator = precision(layer.accumulator)
         layers[node.name] = {
@@ -178,12 +178,12 @@ def _configuration(
 def convert(
     model: ModelWrapper, network: IntegerNetwork, directory: Path, *,
     name: str, io_type: str, backend: str, part: str, clock_ns: float, strategy: str, reuse: tuple[int, ...],
-    parallel: int = 1, board: str = "",
+    keys_per_cycle: int = 1, board: str = "",
 ) -> Any:  # fmt: skip
     """An hls4ml ``ModelGraph`` of the channels-last ``model``; :func:`hls.project.check.check` it. Nothing is written.
 
-    reuse: one factor for each convolution and dense layer, in order. parallel: keys of a non-local block handled in a
-    cycle. board: of the back end VivadoAccelerator, hls4ml's name.
+    reuse: one factor for each convolution and dense layer, in order. keys_per_cycle: keys of a non-local block handled
+    in a cycle. board: of the back end VivadoAccelerator, hls4ml's name.
     """
     converters = hls4ml().converters
     log = io.StringIO()
@@ -192,7 +192,7 @@ def convert(
             warnings.simplefilter("ignore")
             graph = converters.convert_from_onnx_model(
                 model, output_dir=str(directory), project_name=name, backend=backend, io_type=io_type, part=part,
-                clock_period=clock_ns, hls_config=_configuration(model, network, strategy, reuse, parallel),
+                clock_period=clock_ns, hls_config=_configuration(model, network, strategy, reuse, keys_per_cycle),
                 **({"board": board} if board else {"write_weights_txt": False}),
             )  # fmt: skip
     except Exception as error:

@@ -3,8 +3,6 @@
 import contextlib
 import io
 import json
-import os
-import shutil
 import warnings
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -15,29 +13,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from braggnn_edge.core.errors import UserError
-from hls.project.accelerator import ACCELERATOR, check_accelerator, name_sources
-from hls.project.attention import check_parallel, check_tables
+from braggnn_edge.core.files import written_aside
+from hls.project.accelerator import check_accelerator, name_sources
+from hls.project.attention import check_keys_per_cycle, check_tables
 from hls.project.check import Traced, check
 from hls.project.convert import channels_last, convert
 from hls.project.extension import KERNEL
 from hls.project.reuse import check_reuse, spread
+from hls.project.spec import ACCELERATOR, check_options
 from hls.project.targets import DEFAULT_TARGET, target
 from hls.project.test_bench import golden, normalizer_headers, render, test_bench_files
+from quant.contract import locator as locators
 from quant.contract.arithmetic import Format
 from quant.contract.attention import NonLocal
 from quant.contract.block_shift import BlockShift
-from quant.contract.network import IntegerNetwork, Linear, save
+from quant.contract.network import IntegerNetwork, Linear
 from quant.contract.normalize import Normalizer
-from quant.contract.vectors import hostile_codes
+from quant.contract.vectors import corner_case_codes
 
 #: Name of hls4ml's function and of its source files.
 NAME = "braggnn"
-IO_TYPES = ("io_parallel", "io_stream")
-STRATEGIES = ("Latency", "Resource")
 
-#: Back ends whose project this module completes and whose simulation is proved; docs/reference/hls_backends.md has
-#: the others.
-BACKENDS = ("Vitis", "Vivado")
 
 #: How a generated project is compiled with g++, the one place that says so: C++11 as in the vendor's build script. The
 #: warnings switched off look at every weight's constructor call for use after free and the like, and with them on
@@ -73,7 +69,7 @@ class Project:
     layers: tuple[Traced, ...]
     hls4ml: str
     name: str = NAME
-    parallel: int = 0  # keys of a non-local block handled in a cycle; 0 without one
+    keys_per_cycle: int = 0  # keys of a non-local block handled in a cycle; 0 without one
     circuit: str = ""  # digest of the circuit around the network; empty for a network alone
 
     @property
@@ -96,64 +92,58 @@ def write_project(
     clock_mhz: float = 200.0,
     strategy: str = "Latency",
     reuse: int | tuple[int, ...] = 1,
-    parallel: int = 8,
+    keys_per_cycle: int = 8,
 ) -> Project:
     """Write the HLS project of a QONNX file and of the integer network derived from it.
 
     counts (n, size, size) are detector values for the golden vectors of the normalizer and of the network; codes
-    (k, size, size) are further input codes for the network, :func:`quant.contract.vectors.hostile_codes` if not given.
-    reuse: one factor for all convolutions and dense layers, or one for each, in order. parallel: keys of a non-local
-    block handled in a cycle, where there is one (docs/explanation/attention_hls.md).
+    (k, size, size) are further input codes for the network, :func:`quant.contract.vectors.corner_case_codes` if not
+    given. reuse: one factor for all convolutions and dense layers, or one for each, in order. keys_per_cycle: keys of a
+    non-local block handled in a cycle, where there is one (docs/explanation/attention_hls.md).
     The directory must not exist. It appears, complete, only when every type and weight in hls4ml's model was
     read back and found to be the integer network's; otherwise a UserError names the layer. The same arguments
     give the same bytes.
     """
     factors = check_project(
         network, io_type=io_type, backend=backend, target_name=target_name, clock_mhz=clock_mhz, strategy=strategy,
-        reuse=reuse, parallel=parallel,
+        reuse=reuse, keys_per_cycle=keys_per_cycle,
     )  # fmt: skip
     _check_arguments(network, normalizer, directory)
     chosen = target(target_name)
     attention = any(isinstance(layer, NonLocal) for layer in network.layers)
     vectors = golden(
-        network, normalizer, counts, hostile_codes(network.size, network.input) if codes is None else codes
+        network, normalizer, counts, corner_case_codes(network.size, network.input) if codes is None else codes
     )
-    aside = directory.with_name(f".{directory.name}.part")
-    shutil.rmtree(aside, ignore_errors=True)
-    graph = convert(
-        channels_last(qonnx_path), network, aside, name=NAME, io_type=io_type, backend=backend, part=chosen.part,
-        clock_ns=round(1000 / clock_mhz, 6), strategy=strategy, reuse=factors, parallel=parallel,
-        board=chosen.accelerator if backend == ACCELERATOR else "",
-    )  # fmt: skip
-    layers = check(graph, network, strategy, factors)
-    project = Project(
-        backend, io_type, chosen.name, chosen.part, clock_mhz, strategy, factors, network.size,
-        network.input, network.output, layers, version("hls4ml"), parallel=parallel if attention else 0,
-    )  # fmt: skip
-    files = {
-        **test_bench_files(NAME, "axi" if backend == ACCELERATOR else io_type, network, vectors),
-        **normalizer_headers(normalizer, network.size),
-        "Makefile": render(
-            "Makefile", {"CXX_FLAGS": " ".join((OPTIMIZATION, *CXX_FLAGS)), "NAME": NAME, "SOURCES": _sources(backend)}
-        ),
-        "README.txt": _readme(project, len(vectors.counts), len(vectors.codes)),
-        "project.json": json.dumps(asdict(project), indent=1) + "\n",
-    }
-    try:
+    with written_aside(directory) as aside:
+        graph = convert(
+            channels_last(qonnx_path), network, aside, name=NAME, io_type=io_type, backend=backend, part=chosen.part,
+            clock_ns=round(1000 / clock_mhz, 6), strategy=strategy, reuse=factors, keys_per_cycle=keys_per_cycle,
+            board=chosen.accelerator if backend == ACCELERATOR else "",
+        )  # fmt: skip
+        layers = check(graph, network, strategy, factors)
+        project = Project(
+            backend, io_type, chosen.name, chosen.part, clock_mhz, strategy, factors, network.size,
+            network.input, network.output, layers, version("hls4ml"), keys_per_cycle=keys_per_cycle if attention else 0,
+        )  # fmt: skip
+        flags = " ".join((OPTIMIZATION, *CXX_FLAGS))
+        files = {
+            **test_bench_files(NAME, "axi" if backend == ACCELERATOR else io_type, network, vectors),
+            **normalizer_headers(normalizer, network.size),
+            "Makefile": render("Makefile", {"CXX_FLAGS": flags, "NAME": NAME, "SOURCES": _sources(backend)}),
+            "README.txt": _readme(project, len(vectors.counts), len(vectors.codes)),
+            "project.json": json.dumps(asdict(project), indent=1) + "\n",
+        }
         with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
             warnings.simplefilter("ignore", ResourceWarning)  # hls4ml leaves its list of boards open
             graph.write()
         for name, text in files.items():
             (aside / name).write_text(text)
-        save(network, aside / "integer.json", normalizer)
+        locators.save(locators.of_layers(network, normalizer), aside / "locator.json")
         _make_reproducible(aside, graph)
         if backend == ACCELERATOR:
             name_sources(aside, NAME)
         if not attention:  # hls4ml copies every registered kernel
             (aside / "firmware" / "nnet_utils" / KERNEL.name).unlink(missing_ok=True)
-        os.replace(aside, directory)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
     return project
 
 
@@ -174,7 +164,7 @@ def load_project(directory: Path) -> Project:
 def check_project(
     network: IntegerNetwork, *,
     io_type: str, backend: str, target_name: str, clock_mhz: float, strategy: str, reuse: int | tuple[int, ...],
-    parallel: int,
+    keys_per_cycle: int,
 ) -> tuple[int, ...]:  # fmt: skip
     """Refuse a project of ``network`` that cannot be; returns the reuse factors, one a layer. Nothing is converted."""
     check_options(backend, io_type, clock_mhz, strategy, reuse)
@@ -182,29 +172,11 @@ def check_project(
     check_reuse(network, factors, strategy, io_type)
     for layer in network.layers:
         if isinstance(layer, NonLocal):
-            check_parallel(layer, parallel)
-            check_tables(layer, parallel, chosen)
+            check_keys_per_cycle(layer, keys_per_cycle)
+            check_tables(layer, keys_per_cycle, chosen)
     if backend == ACCELERATOR:
         check_accelerator(network, chosen, io_type, strategy, factors)
     return factors
-
-
-def check_options(backend: str, io_type: str, clock_mhz: float, strategy: str, reuse: int | tuple[int, ...]) -> None:
-    """Refuse what no project can be written for, before there is a network; see :func:`write_project`."""
-    if backend not in (*BACKENDS, ACCELERATOR):
-        raise UserError(
-            f"back end {backend!r} is not offered; expected {' or '.join(BACKENDS)} "
-            "(docs/reference/hls_backends.md says why)"
-        )
-    if io_type not in IO_TYPES:
-        raise UserError(f"io type {io_type!r} is unknown; expected one of {', '.join(IO_TYPES)}")
-    if strategy not in STRATEGIES:
-        raise UserError(f"strategy {strategy!r} is unknown; expected one of {', '.join(STRATEGIES)}")
-    if not clock_mhz > 0:
-        raise UserError(f"clock of {clock_mhz} MHz is impossible; expected a positive frequency")
-    for factor in (reuse,) if isinstance(reuse, int) else reuse:
-        if factor < 1:
-            raise UserError(f"reuse factor {factor} is impossible; expected 1 or more")
 
 
 def _check_arguments(network: IntegerNetwork, normalizer: Normalizer | BlockShift, directory: Path) -> None:

@@ -14,8 +14,7 @@ from da4ml.trace.pipeline import to_pipeline
 from da4ml.types import CombLogic, Pipeline, QInterval, minimal_kif
 
 from hls.rtl import ternary
-
-LANGUAGES = {"verilog": ".v", "vhdl": ".vhd"}
+from hls.rtl.spec import LANGUAGES
 
 #: An instance of a table in da4ml's Verilog and VHDL: input bits, output bits, file of its entries.
 _TABLES = {
@@ -29,12 +28,12 @@ _TABLES = {
 _LIBRARY = ("binop", "multiplier", "mux", "negative", "shift_adder")
 
 
-def pipelined(comb: CombLogic, levels: float) -> Pipeline:
-    """Operations cut into stages of at most ``levels`` adders or levels of tables each (hls/rtl/trace_ops.py).
+def pipelined(comb: CombLogic, logic_levels: float) -> Pipeline:
+    """Operations cut into stages of at most ``logic_levels`` adders or levels of tables each (hls/rtl/trace_ops.py).
 
     da4ml's second pass, which searches a smaller cutoff for the same number of stages, would reckon all delays anew.
     """
-    return to_pipeline(comb, levels, retiming=False)
+    return to_pipeline(comb, logic_levels, retiming=False)
 
 
 def bits_in(logic: CombLogic | Pipeline) -> int:

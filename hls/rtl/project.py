@@ -1,8 +1,6 @@
 """The RTL project of a circuit: pipelined core, stream interface, constraints, scripts, test bench, golden vectors."""
 
 import json
-import os
-import shutil
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -13,20 +11,19 @@ from da4ml.types import CombLogic, Pipeline, minimal_kif
 from numpy.typing import NDArray
 
 from braggnn_edge.core.errors import UserError
+from braggnn_edge.core.files import written_aside
 from hls.project.targets import DEFAULT_TARGET, target
 from hls.project.test_bench import render
 from hls.rtl.cmvm import Effort
-from hls.rtl.core import LANGUAGES, bits_in, bits_out, core_files, pipelined
-from hls.rtl.trace import LIMIT, trace
+from hls.rtl.core import bits_in, bits_out, core_files, pipelined
+from hls.rtl.spec import DEFAULT_LEVELS, LANGUAGES, LIMIT
+from hls.rtl.trace import trace
 from quant.contract.arithmetic import Codes, Format
 from quant.contract.block_shift import BlockShift
-from quant.contract.circuit import Circuit, save
+from quant.contract.locator import IntegerLocator, save
 
 #: Name of the top module and of its source file.
 NAME = "braggnn_rtl"
-
-#: Adders or levels of look-up tables between two registers, unless asked otherwise.
-DEFAULT_LEVELS = 3.0
 
 
 @dataclass(frozen=True)
@@ -39,7 +36,7 @@ class RtlProject:
 
     digest: str
     language: str
-    levels: float
+    logic_levels: float
     shallow: bool
     stages: int
     latency_cycles: int
@@ -58,39 +55,35 @@ class RtlProject:
 
 
 def write_rtl(
-    circuit: Circuit, directory: Path, *,
-    counts: NDArray[np.generic], language: str = "verilog", levels: float = DEFAULT_LEVELS, clock_mhz: float = 200.0,
+    circuit: IntegerLocator, directory: Path, *,
+    counts: NDArray[np.generic], language: str = "verilog", logic_levels: float = DEFAULT_LEVELS,
+    clock_mhz: float = 200.0,
     target_name: str = DEFAULT_TARGET, limit: int = LIMIT, effort: Effort | None = None,
 ) -> RtlProject:  # fmt: skip
     """Write the RTL project of ``circuit``; ``counts`` (n, size, size) are detector values for the golden vectors.
 
-    levels: adders or levels of tables between two registers, at least 1; fewer make more stages and a faster clock.
-    The directory must not exist; it appears, complete, at the end. The same arguments give the same bytes. Raises
-    UserError for a circuit that is too large or has no unrolled form, see :func:`hls.rtl.trace.trace`.
+    logic_levels: adders or levels of tables between two registers, at least 1; fewer make more stages and a faster
+    clock. The directory must not exist; it appears, complete, at the end. The same arguments give the same bytes.
+    Raises UserError for a circuit that is too large or has no unrolled form, see :func:`hls.rtl.trace.trace`.
     """
-    _check(language, levels, clock_mhz, counts, directory)
+    _check(language, logic_levels, clock_mhz, counts, directory)
     chosen = target(target_name)
     search = effort or Effort()
-    pipe = pipelined(trace(circuit, limit=limit, effort=search), levels)
+    pipe = pipelined(trace(circuit, limit=limit, effort=search), logic_levels)
     signed = not isinstance(circuit.normalizer, BlockShift)
     stages = len(pipe.solutions)
     project = RtlProject(
-        circuit.digest, language, levels, search.shallow, stages, stages + 1, 1, 1 << stages.bit_length(),
+        circuit.digest, language, logic_levels, search.shallow, stages, stages + 1, 1, 1 << stages.bit_length(),
         int(sum(bits_in(stage) for stage in pipe.solutions)), circuit.window, circuit.normalizer.count_bits, signed,
         circuit.output, chosen.name, chosen.part, clock_mhz, version("da4ml"),
     )  # fmt: skip
     files = _files(project, pipe, circuit, counts)
-    aside = directory.with_name(f".{directory.name}.part")
-    shutil.rmtree(aside, ignore_errors=True)
-    try:
+    with written_aside(directory) as aside:
         for name, text in files.items():
             path = aside / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
-        save(circuit, aside / "circuit.json")
-        os.replace(aside, directory)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        save(circuit, aside / "locator.json")
     return project
 
 
@@ -104,17 +97,19 @@ def load_rtl(directory: Path) -> RtlProject:
         raise UserError(f"{path}: not an RTL project ({error}); make it with `make rtl`") from error
 
 
-def sources(circuit: Circuit, levels: float = DEFAULT_LEVELS, effort: Effort | None = None) -> dict[str, str]:
+def sources(
+    circuit: IntegerLocator, logic_levels: float = DEFAULT_LEVELS, effort: Effort | None = None
+) -> dict[str, str]:
     """The Verilog sources alone by file name, for synthesis without a project; see :func:`write_rtl`."""
-    pipe = pipelined(trace(circuit, effort=effort), levels)
+    pipe = pipelined(trace(circuit, effort=effort), logic_levels)
     return _sources(pipe, circuit, "verilog")
 
 
-def _check(language: str, levels: float, clock_mhz: float, counts: NDArray[np.generic], directory: Path) -> None:
+def _check(language: str, logic_levels: float, clock_mhz: float, counts: NDArray[np.generic], directory: Path) -> None:
     if language not in LANGUAGES:
         raise UserError(f"language {language!r} is unknown; expected one of {', '.join(LANGUAGES)}")
-    if not levels >= 1:
-        raise UserError(f"levels {levels} is impossible; a stage holds at least 1 adder")
+    if not logic_levels >= 1:
+        raise UserError(f"logic_levels {logic_levels} is impossible; a stage holds at least 1 adder")
     if not clock_mhz > 0:
         raise UserError(f"clock of {clock_mhz} MHz is impossible; expected a positive frequency")
     if not len(counts):
@@ -123,7 +118,7 @@ def _check(language: str, levels: float, clock_mhz: float, counts: NDArray[np.ge
         raise UserError(f"{directory} exists; remove it or choose another directory for the project")
 
 
-def _files(project: RtlProject, pipe: Pipeline, circuit: Circuit, counts: NDArray[np.generic]) -> dict[str, str]:
+def _files(project: RtlProject, pipe: Pipeline, circuit: IntegerLocator, counts: NDArray[np.generic]) -> dict[str, str]:
     suffix = LANGUAGES[project.language]
     values = _values(pipe, circuit, project)
     codes, expected = circuit.counts(counts), circuit.run(circuit.codes(counts))
@@ -166,7 +161,7 @@ def packed(codes: Codes, bits: int, width: int) -> str:
     return "".join(lines)
 
 
-def _sources(pipe: Pipeline, circuit: Circuit, language: str) -> dict[str, str]:
+def _sources(pipe: Pipeline, circuit: IntegerLocator, language: str) -> dict[str, str]:
     values = _values(pipe, circuit, None)
     suffix = LANGUAGES[language]
     found = _found_verilog if language == "verilog" else _found_vhdl
@@ -174,7 +169,7 @@ def _sources(pipe: Pipeline, circuit: Circuit, language: str) -> dict[str, str]:
     return core_files(pipe, f"{NAME}_core", language) | {f"{NAME}{suffix}": render(f"rtl_top{suffix}", values)}
 
 
-def _values(pipe: Pipeline, circuit: Circuit, project: RtlProject | None) -> dict[str, Any]:
+def _values(pipe: Pipeline, circuit: IntegerLocator, project: RtlProject | None) -> dict[str, Any]:
     """What the templates ask for."""
     normalizer, stages = circuit.normalizer, len(pipe.solutions)
     width = circuit.window**2 * normalizer.count_bits
@@ -193,7 +188,7 @@ def _values(pipe: Pipeline, circuit: Circuit, project: RtlProject | None) -> dic
     if project is not None:
         values |= {
             "LANGUAGE": project.language, "SUFFIX": LANGUAGES[project.language], "DIGEST": project.digest,
-            "LEVELS": f"{project.levels:g}", "LATENCY": project.latency_cycles, "MHZ": f"{project.clock_mhz:g}",
+            "LEVELS": f"{project.logic_levels:g}", "LATENCY": project.latency_cycles, "MHZ": f"{project.clock_mhz:g}",
             "PERIOD": f"{1000 / project.clock_mhz:.3f}", "HALF": f"{500 / project.clock_mhz:.3f}",
             "PART": project.part, "DA4ML": project.da4ml,
         }  # fmt: skip

@@ -11,9 +11,10 @@ from hls.rtl import ternary
 from hls.rtl.cmvm import Effort
 from hls.rtl.core import core_files
 from hls.rtl.project import load_rtl
-from hls.rtl.trace import LIMIT, PARTS, trace
+from hls.rtl.spec import LIMIT
+from hls.rtl.trace import PARTS, trace
 from hls.tools import programs as tools
-from quant.contract.circuit import Circuit
+from quant.contract.locator import IntegerLocator
 
 #: Cells counted as what, for the reports.
 _LUTS = (*(f"LUT{n}" for n in range(1, 7)), "LUT6_2")
@@ -85,7 +86,7 @@ class Mapped:
 
 
 def mapped_luts(
-    circuit: Circuit, *, limit: int = LIMIT, effort: Effort | None = None, parts: tuple[str, ...] = PARTS
+    circuit: IntegerLocator, *, limit: int = LIMIT, effort: Effort | None = None, parts: tuple[str, ...] = PARTS
 ) -> dict[str, int]:
     """Look-up tables (``"luts"``) and other cells of the circuit's combinational core on UltraScale+.
 

@@ -1,4 +1,4 @@
-"""Circuit to combinational logic: every addition and look-up of one patch unrolled, traced with da4ml.
+"""IntegerLocator to combinational logic: every addition and look-up of one patch unrolled, traced with da4ml.
 
 What is traced is the circuit's whole arithmetic, from counts to output codes, in integers. :func:`estimate` says what
 it will cost before anything is traced.
@@ -13,17 +13,15 @@ from numpy.typing import NDArray
 
 from braggnn_edge.core.errors import UserError
 from hls.rtl.cmvm import Effort
+from hls.rtl.spec import LIMIT
 from hls.rtl.ternary import Sum, Term, pairs
 from hls.rtl.trace_ops import Variable, saturated
 from hls.rtl.trace_parts import centroid_codes, network_outputs, normalized, refusal
 from quant.contract.arithmetic import Codes
 from quant.contract.block_shift import BlockShift
-from quant.contract.circuit import Circuit
 from quant.contract.layers import Flatten, Leaky, Linear, Requantize
+from quant.contract.locator import IntegerLocator
 from quant.contract.lut_model import digits
-
-#: Circuits above this many look-up tables, by :func:`estimate`, are not traced.
-LIMIT = 200_000
 
 #: da4ml's code of an operation that chooses by a bit.
 _CHOICE = 6
@@ -33,7 +31,7 @@ PARTS = ("normalizer", "network", "centroid")
 
 
 def trace(
-    circuit: Circuit, *, limit: int = LIMIT, effort: Effort | None = None, parts: tuple[str, ...] = PARTS
+    circuit: IntegerLocator, *, limit: int = LIMIT, effort: Effort | None = None, parts: tuple[str, ...] = PARTS
 ) -> CombLogic:
     """The circuit as da4ml's operations: window**2 counts in, row order, to two output codes (row, col).
 
@@ -98,7 +96,7 @@ def predict(comb: CombLogic, counts: NDArray[np.integer]) -> Codes:
     return np.rint(found).astype(np.int64)
 
 
-def estimate(circuit: Circuit) -> int:
+def estimate(circuit: IntegerLocator) -> int:
     """Look-up tables of the unrolled circuit, roughly, from counts of digits alone; layers are checked as well.
 
     A sum costs its nonzero digits (canonical signed) times the width of what is added. Common digits are found and
@@ -126,7 +124,7 @@ def estimate(circuit: Circuit) -> int:
     return total
 
 
-def _normalizer_estimate(circuit: Circuit) -> int:
+def _normalizer_estimate(circuit: IntegerLocator) -> int:
     pixels, normalizer = circuit.window**2, circuit.normalizer
     width = normalizer.count_bits
     if isinstance(normalizer, BlockShift):

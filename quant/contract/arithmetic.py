@@ -53,7 +53,7 @@ class Format:
     def holding(low: int, high: int, frac: int) -> "Format":
         """The narrowest format at ``frac`` that holds every integer code of ``[low, high]``."""
         signed = low < 0
-        bits = max(int(high).bit_length(), int(~low).bit_length() if signed else 0) + (1 if signed else 0)
+        bits = max(int(max(high, 0)).bit_length(), int(~low).bit_length() if signed else 0) + (1 if signed else 0)
         return Format(max(bits, 1), frac, signed)
 
 
@@ -120,3 +120,20 @@ def linear_bounds(weight: Codes, bias: Codes, low: int, high: int) -> tuple[int,
     upper = positive * max(high, 0) + negative * min(low, 0) + np.maximum(bias, 0)
     lower = positive * min(low, 0) + negative * max(high, 0) + np.minimum(bias, 0)
     return min(int(lower.min()), 0), max(int(upper.max()), 0)
+
+
+def checked(
+    values: NDArray[np.generic], shape: tuple[int, ...], low: int, high: int, what: str, remedy: str
+) -> NDArray[np.integer]:
+    """Codes or counts (n, *shape) as they are; UserError for another shape, no integers, or values out of range.
+
+    what: they are called so in messages; remedy: how right ones are made.
+    """
+    found = np.asarray(values)
+    if found.shape[1:] != shape or found.dtype.kind not in "iu":
+        raise UserError(
+            f"{what} are {found.dtype} of shape {found.shape}, expected integers (n, {', '.join(map(str, shape))})"
+        )
+    if found.size and not low <= int(found.min()) <= int(found.max()) <= high:
+        raise UserError(f"{what} span {found.min()} to {found.max()}, expected {low} to {high}; {remedy}")
+    return found

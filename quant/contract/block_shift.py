@@ -64,5 +64,5 @@ class BlockShift:
         return (counts << (self.count_bits - length)) >> (self.count_bits - self.bits)
 
     def document(self) -> dict[str, Any]:
-        """As plain data for ``circuit.json``."""
+        """As plain data for ``locator.json``."""
         return {"kind": "block_shift", **asdict(self)}

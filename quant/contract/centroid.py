@@ -62,13 +62,15 @@ class Centroid:
             raise UserError(f"centroid: frac {self.frac} is out of range for these widths")
 
     @staticmethod
-    def of_power(window: int, bits: int, power: int, drop: int = 0, **widths: int) -> "Centroid":
-        """Weights ``code**power >> drop`` for codes of ``bits`` bits; power 1 or 2."""
+    def of_power(window: int, bits: int, power: int, discarded_bits: int = 0, **widths: int) -> "Centroid":
+        """Weights ``code**power >> discarded_bits`` for codes of ``bits`` bits; power 1 or 2."""
         if power not in (1, 2):
             raise UserError(f"centroid: power {power} is not offered; expected 1 (intensity) or 2 (its square)")
-        if not 0 <= drop < power * bits:
-            raise UserError(f"centroid: drop {drop} leaves no weight; expected 0 to {power * bits - 1}")
-        return Centroid(window, tuple(code**power >> drop for code in range(1 << bits)), **widths)
+        if not 0 <= discarded_bits < power * bits:
+            raise UserError(
+                f"centroid: discarded_bits {discarded_bits} leaves no weight; expected 0 to {power * bits - 1}"
+            )
+        return Centroid(window, tuple(code**power >> discarded_bits for code in range(1 << bits)), **widths)
 
     @property
     def bits(self) -> int:
@@ -117,7 +119,7 @@ class Centroid:
         return shift_round(t * self.table[i][:, None], self.result_shift)  # sums of 0 have moments of 0
 
     def document(self) -> dict[str, Any]:
-        """As plain data for ``circuit.json``, the tables included."""
+        """As plain data for ``locator.json``, the tables included."""
         fields = ("window", "weights", "index_bits", "reciprocal_bits", "numerator_bits", "frac")
         return {name: _plain(getattr(self, name)) for name in fields} | {"table": self.table.tolist()}
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from braggnn_edge.core.errors import UserError
-from quant.contract.arithmetic import Codes, Format, linear_bounds, requantize, shift_round
+from quant.contract.arithmetic import Codes, Format, checked, linear_bounds, requantize, shift_round
 from quant.contract.attention import NonLocal, nonlocal_codes
 from quant.contract.layers import Leaky, Linear, Requantize
 from quant.contract.network import IntegerNetwork
@@ -79,18 +79,10 @@ def checked_codes(codes: NDArray[np.integer], size: int, to: Format) -> Codes:
     Another shape, a dtype that is no integer, or a code beyond ``to`` is refused by a UserError.
     """
     found = np.asarray(codes)
-    if not np.issubdtype(found.dtype, np.integer):
-        raise UserError(f"input codes are {found.dtype}, expected integers; normalize detector counts first")
-    if found.ndim == 3:
-        found = found[:, None]
-    if found.shape[1:] != (1, size, size):
-        raise UserError(f"input codes have shape {found.shape}, expected (n, {size}, {size}) or (n, 1, {size}, {size})")
-    if found.size and (int(found.min()) < to.low or int(found.max()) > to.high):
-        raise UserError(
-            f"input codes span {found.min()} to {found.max()}, expected {to.low} to {to.high}; "
-            "normalize detector counts first"
-        )
-    return found.astype(np.int64)
+    if found.ndim == 4 and found.shape[1] == 1:
+        found = found[:, 0]
+    codes = checked(found, (size, size), to.low, to.high, "input codes", "normalize detector counts first")
+    return codes[:, None].astype(np.int64)
 
 
 def activate(layer: Requantize, x: Codes, frac: int) -> tuple[Codes, int]:

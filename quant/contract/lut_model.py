@@ -13,25 +13,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quant.contract.arithmetic import Codes, requantize
-from quant.contract.circuit import Circuit
 from quant.contract.layers import Linear, Requantize
+from quant.contract.locator import IntegerLocator
 from quant.contract.network import IntegerNetwork
 
 #: Of the network: log LUTs = sum of these times (1, log EBOPs, log bits of the sums).
 NETWORK = (-0.22241, 0.84103, 0.18434)
-#: Of normalizer and centroid: LUTs = sum of these times :func:`front_features`.
-FRONT = (0.68834, 0.44950, 0.99892, 0.86369, 3.7573)
+#: Of normalizer and centroid: LUTs = sum of these times :func:`front_end_features`.
+FRONT_END = (0.68834, 0.44950, 0.99892, 0.86369, 3.7573)
 #: Look-up tables an effective bit operation, for training, where both change from step to step.
 LUTS_PER_EBOP = 0.5
 
 
-def predicted_luts(circuit: Circuit) -> float:
+def predicted_luts(circuit: IntegerLocator) -> float:
     """Look-up tables of a circuit with a block-floating normalizer, by the model."""
     network = math.exp(sum(c * f for c, f in zip(NETWORK, network_features(circuit.network), strict=True)))
-    return network + sum(c * f for c, f in zip(FRONT, front_features(circuit), strict=True))
+    return network + sum(c * f for c, f in zip(FRONT_END, front_end_features(circuit), strict=True))
 
 
-def front_features(circuit: Circuit) -> tuple[float, ...]:
+def front_end_features(circuit: IntegerLocator) -> tuple[float, ...]:
     """What look-up tables of normalizer and centroid are taken to be linear in.
 
     Bits that the shifter chooses, bits that are searched for the leading one; entries of the centroid's weights beyond

@@ -1,8 +1,6 @@
-"""The integer network: an ordered list of layers in codes and shifts, and its file, ``integer.json``."""
+"""The integer network: an ordered list of layers in codes and shifts; its file is a locator's."""
 
-import json
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,9 +8,7 @@ import numpy as np
 from braggnn_edge.core.errors import UserError
 from quant.contract.arithmetic import Format
 from quant.contract.attention import NonLocal
-from quant.contract.block_shift import BlockShift
 from quant.contract.layers import Flatten, Leaky, Linear, Requantize
-from quant.contract.normalize import Normalizer
 
 __all__ = [
     "Flatten",
@@ -22,9 +18,6 @@ __all__ = [
     "Linear",
     "NonLocal",
     "Requantize",
-    "load",
-    "load_normalizer",
-    "save",
 ]
 
 
@@ -66,14 +59,6 @@ def _plain(value: Any) -> Any:
     return value.tolist() if isinstance(value, np.ndarray) else value
 
 
-def save(network: IntegerNetwork, path: Path, normalizer: Normalizer | BlockShift | None = None) -> None:
-    """Write ``integer.json``: the same bytes for the same network, and the normalizer with its table if given."""
-    document = {"version": 1, **as_document(network)}
-    if normalizer is not None:
-        document["normalizer"] = normalizer.document()
-    path.write_text(json.dumps(document, indent=None, separators=(",", ":")) + "\n")
-
-
 def as_document(network: IntegerNetwork) -> dict[str, Any]:
     """The network as plain data: ``size``, ``input``, ``layers``."""
     layers = [_plain(asdict(layer)) for layer in network.layers]
@@ -84,34 +69,6 @@ def from_document(document: dict[str, Any]) -> IntegerNetwork:
     """Read :func:`as_document`; KeyError, TypeError or ValueError for anything else."""
     layers = tuple(_layer(entry) for entry in document["layers"])
     return IntegerNetwork(int(document["size"]), Format(**document["input"]), layers)
-
-
-def load(path: Path) -> IntegerNetwork:
-    """Read ``integer.json``; a file of another kind or version, or an incomplete one, is refused."""
-    document = _document(path)
-    try:
-        return from_document(document)
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path}: damaged integer network ({error!r}); make it again with `make qat`") from error
-
-
-def load_normalizer(path: Path) -> Normalizer:
-    """Read the normalizer of ``integer.json``; a file without one is refused."""
-    document = _document(path)
-    if "normalizer" not in document:
-        raise UserError(f"{path}: holds no normalizer; make it again with `make qat`")
-    return Normalizer.from_document(document["normalizer"])
-
-
-def _document(path: Path) -> dict[str, Any]:
-    try:
-        document = json.loads(path.read_text())
-        version = document["version"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: not an integer network ({error}); make it with `make qat`") from error
-    if version != 1:
-        raise UserError(f"{path}: integer network version {version}, expected 1; make it again with `make qat`")
-    return document
 
 
 def _layer(entry: dict[str, Any]) -> Layer:

@@ -131,7 +131,7 @@ class Normalizer:
         return (t * self.table[index]) >> self.shift
 
     def document(self) -> dict[str, Any]:
-        """The normalizer as plain data for ``integer.json``, the table included."""
+        """The normalizer as plain data for ``locator.json``, the table included."""
         return {**asdict(self), "shift": self.shift, "table": self.table.tolist()}
 
     @staticmethod

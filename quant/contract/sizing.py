@@ -11,7 +11,7 @@ from quant.contract.layers import Linear, Requantize
 from quant.contract.network import IntegerNetwork, Layer
 
 
-def sized(network: IntegerNetwork) -> IntegerNetwork:
+def size_accumulators(network: IntegerNetwork) -> IntegerNetwork:
     """The network with each accumulator the narrowest that holds every sum of every possible input.
 
     Accumulators' fracs are kept, their bits replaced. The range of each layer's input follows from the one before it.

@@ -5,7 +5,7 @@ import numpy as np
 from quant.contract.arithmetic import Codes, Format
 
 
-def hostile_codes(size: int, to: Format) -> Codes:
+def corner_case_codes(size: int, to: Format) -> Codes:
     """Patches (n, size, size): all zero, all at each end of the format, one hot pixel at every position and its
     negative image, halves, stripes, checkerboards, ramps and a single saturated row or column.
     """

@@ -1,7 +1,7 @@
 """A circuit's network as a QONNX file, accepted only when the same network is read back and computes the same codes.
 
 The network alone: the normalizer before it and the centroid beside it are steps of the integer contract
-(docs/reference/numerics.md) that no QONNX operator stands for; ``circuit.json`` holds them.
+(docs/reference/numerics.md) that no QONNX operator stands for; ``locator.json`` holds them.
 """
 
 from pathlib import Path
@@ -9,7 +9,7 @@ from pathlib import Path
 import onnx
 
 from braggnn_edge.core.errors import UserError
-from braggnn_edge.core.rundir import written_aside
+from braggnn_edge.core.files import written_aside
 from quant.contract import emulate
 from quant.contract.network import IntegerNetwork, as_document
 from quant.exchange.execute import require_equal
@@ -21,9 +21,9 @@ def export_network(network: IntegerNetwork, path: Path) -> None:
     """Write ``network`` to ``path`` as QONNX; the same network gives the same bytes.
 
     The file is written only if onnx's checker accepts it, :func:`quant.exchange.from_qonnx.integer_network` reads an
-    equal network from it, and its execution by qonnx gives the emulator's codes on hostile and random inputs. Otherwise
-    a UserError names the layer (one that cannot be written, or whose sums float32 does not hold) and nothing is left
-    behind.
+    equal network from it, and its execution by qonnx gives the emulator's codes on corner cases and random inputs.
+    Otherwise a UserError names the layer (one that cannot be written, or whose sums float32 does not hold) and nothing
+    is left behind.
     """
     with written_aside(path) as aside:
         model = qonnx_model(network)
@@ -43,7 +43,9 @@ def require_same(network: IntegerNetwork, found: IntegerNetwork) -> None:
         for key, value in expected.items():
             if read.get(key) != value:
                 remedy = (
-                    "size it with quant.contract.sizing.sized" if key == "accumulator" else "QONNX has no form for it"
+                    "size it with quant.contract.sizing.size_accumulators"
+                    if key == "accumulator"
+                    else "QONNX has no form for it"
                 )
                 raise UserError(f"layer {expected['name']}: its {key} is read back as {read.get(key)}; {remedy}")
     raise UserError(

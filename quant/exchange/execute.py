@@ -16,7 +16,7 @@ from braggnn_edge.core.errors import UserError
 from quant.contract.arithmetic import Codes, Format, exact_codes
 from quant.contract.emulate import checked_codes, run
 from quant.contract.network import IntegerNetwork, Linear, NonLocal
-from quant.contract.vectors import hostile_codes, random_codes
+from quant.contract.vectors import corner_case_codes, random_codes
 from quant.exchange.from_qonnx import integer_network
 
 #: float32 holds every integer up to 2**24, so sums of codes below it are exact in any order.
@@ -29,12 +29,12 @@ def require_equal(
 ) -> None:
     """Raise a UserError unless the file ``aside`` and ``network``, read from it, compute the reference's output codes.
 
-    Compared on hostile and random input codes; ``reference`` takes them (n, size, size), ``name`` says what it is,
+    Compared on corner cases and random input codes; ``reference`` takes them (n, size, size), ``name`` says what it is,
     ``path`` what the file would have been called.
     """
     codes = np.concatenate(
         [
-            hostile_codes(network.size, network.input),
+            corner_case_codes(network.size, network.input),
             random_codes(network.size, network.input, _CHECKED_PATCHES, np.random.default_rng(0)),
         ]
     )

@@ -17,7 +17,7 @@ from braggnn_edge.core.errors import UserError
 from quant.contract.arithmetic import Format
 from quant.contract.layers import Leaky
 from quant.contract.network import Flatten, IntegerNetwork, Layer, Linear, Requantize
-from quant.contract.sizing import sized
+from quant.contract.sizing import size_accumulators
 from quant.exchange.from_qonnx_nonlocal import Graph, match_block, match_leaky
 from quant.exchange.qonnx_nodes import (
     QUANT_OPS,
@@ -71,7 +71,7 @@ def integer_network(path: Path) -> IntegerNetwork:
         raise UserError(f"{path}: the graph ends early; expected its end at a linear layer or a Quant")
     if chain.shape != (2,):
         raise UserError(f"{path}: output shape is {chain.shape}, expected (2,): the offset (row, col)")
-    return sized(IntegerNetwork(int(_input_shape(graph.input[0])[-1]), chain.input, tuple(chain.layers)))
+    return size_accumulators(IntegerNetwork(int(_input_shape(graph.input[0])[-1]), chain.input, tuple(chain.layers)))
 
 
 def _load(path: Path) -> onnx.ModelProto:

@@ -8,7 +8,7 @@ import torch
 from qonnx.core.modelwrapper import ModelWrapper
 from qonnx.util.cleanup import cleanup_model
 
-from braggnn_edge.core.rundir import written_aside
+from braggnn_edge.core.files import written_aside
 from quant.contract.network import IntegerNetwork
 from quant.exchange.execute import quiet, require_equal
 from quant.exchange.from_qonnx import integer_network
@@ -26,7 +26,7 @@ def export_qonnx(qnet: QuantBraggNN, path: Path) -> IntegerNetwork:
     """Write ``qnet`` to ``path`` as QONNX and return the integer network read back from it.
 
     The file is written only if onnx's checker accepts it, its graph is in the integer contract, and its execution by
-    qonnx and by the emulator equals ``qnet`` in float64, code for code, on random and hostile inputs; otherwise a
+    qonnx and by the emulator equals ``qnet`` in float64, code for code, on random inputs and corner cases; otherwise a
     UserError is raised and nothing left behind. The same weights give the same bytes.
     """
     with written_aside(path) as aside:

@@ -15,7 +15,7 @@ _COMPARED, _BATCH = 1024, 256
 
 
 @torch.no_grad()
-def start(qnet: QuantBraggNN, float_net: BraggNN, values: Tensor, say: Callable[[str], None]) -> None:
+def initialize(qnet: QuantBraggNN, float_net: BraggNN, values: Tensor, say: Callable[[str], None]) -> None:
     """Load the float network, calibrated on input values (n, 1, size, size), in the form that loses least.
 
     The float network as it is and its rewritings (:mod:`quant.training.equalize`) are quantized in turn; the one whose

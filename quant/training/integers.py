@@ -11,7 +11,7 @@ from quant.contract.arithmetic import Format, exact_codes, power_of_two_exponent
 from quant.contract.attention import NonLocal, size_block
 from quant.contract.layers import Flatten, Leaky, Linear, Requantize
 from quant.contract.network import IntegerNetwork, Layer
-from quant.contract.sizing import sized
+from quant.contract.sizing import size_accumulators
 from quant.training.qnet import QuantBraggNN, apply_masks, exact_copy
 from quant.training.qnonlocal import QuantNonLocal
 from quant.training.quantizers import QuantLeakyReLU, scale_of
@@ -39,7 +39,7 @@ def integers(qnet: QuantBraggNN) -> IntegerNetwork:
         after = _activation(f"{name}.act", act, width)
         layers.append(after)
         frac = after.output.frac
-    return sized(IntegerNetwork(exact.size, plan.input, tuple(layers)))
+    return size_accumulators(IntegerNetwork(exact.size, plan.input, tuple(layers)))
 
 
 def _frac(module: Any, name: str) -> int:

@@ -10,14 +10,14 @@ powers of two move into the weights that read the channel, and what is exported 
 import itertools
 import math
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from braggnn_edge.core.errors import UserError
 from quant.contract.arithmetic import Format
+from quant.training.circuit_spec import CircuitNetworkSpec
 
 #: Bits that a bias may have below the last bit of its channel's activation.
 GUARD = 2
@@ -32,43 +32,6 @@ _LN2 = math.log(2)
 
 #: A learned fraction beyond any that can be held.
 _WIDE = 8.0
-
-
-@dataclass(frozen=True)
-class CircuitNetworkSpec:
-    """The network of a circuit.
-
-    conv: channels of the convolutions (stride 1, no padding), which come first; kernel: their side, odd; dense: widths
-    of the hidden dense layers; 2 outputs follow. weight_bits, activation_bits: largest widths, from which learning
-    starts; widths: what has a width of its own, each "channel" or each "layer", or "fixed" for no learning.
-    """
-
-    conv: tuple[int, ...] = ()
-    kernel: int = 3
-    dense: tuple[int, ...] = (32, 16)
-    weight_bits: int = 6
-    activation_bits: int = 6
-    widths: Literal["channel", "layer", "fixed"] = "channel"
-
-    def __post_init__(self) -> None:
-        if min((*self.conv, *self.dense, 1)) < 1:
-            raise UserError(f"circuit network: conv {self.conv} and dense {self.dense} need positive widths")
-        if self.kernel < 1 or self.kernel % 2 == 0:
-            raise UserError(f"circuit network: kernel {self.kernel} must be odd")
-        if not 2 <= self.weight_bits <= 8 or not 2 <= self.activation_bits <= 8:
-            raise UserError(
-                f"circuit network: weight_bits {self.weight_bits} and activation_bits {self.activation_bits}; expected "
-                "2 to 8 of each"
-            )
-
-    def side(self, window: int) -> int:
-        """Side of the last convolution's result for a window, px; a window that is too small is refused."""
-        side = window - (self.kernel - 1) * len(self.conv)
-        if side < 1:
-            raise UserError(
-                f"circuit network: {len(self.conv)} convolutions of {self.kernel} px do not fit a window of {window} px"
-            )
-        return side
 
 
 class _Rounded(torch.autograd.Function):
@@ -97,7 +60,7 @@ class _Rounded(torch.autograd.Function):
         return grads[0] * passes, (-_LN2 * grads[0] * proportional).sum_to_size(ctx.shape), None, None, None, None
 
 
-class LearnedLayer(nn.Module):
+class MixedPrecisionLayer(nn.Module):
     """A convolution or dense layer, the rounding of its weights, and the activation after it.
 
     weight (outputs, inputs, ..); ``fraction`` and ``activation_fraction`` (outputs,), or (1,) for one width a layer, as
@@ -132,7 +95,7 @@ class LearnedLayer(nn.Module):
         """Bring the learned fractions back to where the largest weight and the largest activation seen still fit.
 
         Otherwise training may raise them until everything saturates. Those of a layer stay at most :data:`_SPREAD`
-        apart, which bounds the widths of the folded network.
+        apart, which bounds the widths of the fused network.
         """
         top = self.weight.flatten(1).abs().amax(1).clamp(min=2.0**-12)
         for raw, bits, largest in (
@@ -198,7 +161,7 @@ def _whole(fraction: Tensor) -> Tensor:
     return fraction + (fraction.round() - fraction).detach()
 
 
-class LearnedNetwork(nn.Module):
+class MixedPrecisionNetwork(nn.Module):
     """Input values (n, 1, window, window), codes * 2**-input bits, to (n, 2): (row, col) in px, a correction or all.
 
     ``quantized`` (False at first) chooses between the float network and its rounded form; both share the weights.
@@ -216,13 +179,13 @@ class LearnedNetwork(nn.Module):
         made += [nn.Linear(i, o) for i, o in itertools.pairwise(widths)]
         last = len(made) - 1
         self.layers = nn.ModuleList(
-            LearnedLayer(layer, spec, output if index == last else None) for index, layer in enumerate(made)
+            MixedPrecisionLayer(layer, spec, output if index == last else None) for index, layer in enumerate(made)
         )
 
     @property
-    def stack(self) -> list[LearnedLayer]:
+    def stack(self) -> list[MixedPrecisionLayer]:
         """The layers, in order."""
-        return cast(list[LearnedLayer], list(self.layers))
+        return cast(list[MixedPrecisionLayer], list(self.layers))
 
     def learn_widths(self, on: bool) -> None:
         """Whether training moves the fractions."""
@@ -255,7 +218,7 @@ class LearnedNetwork(nn.Module):
         return x, costs
 
     @torch.no_grad()
-    def start(self, x: Tensor) -> None:
+    def initialize(self, x: Tensor) -> None:
         """Turn rounding on, all fractions set from the float weights and the activations of input values x."""
         for layer in self.stack:
             x = layer(x if layer.convolution else x.flatten(1), None)
@@ -267,7 +230,7 @@ class LearnedNetwork(nn.Module):
 
 
 @torch.no_grad()
-def prune(net: LearnedNetwork, weights: float, channels: float) -> None:
+def prune(net: MixedPrecisionNetwork, weights: float, channels: float) -> None:
     """Mask a share of the weights of each layer (the smallest), and of the hidden dense channels (the weakest).
 
     A channel's strength is the norm of the weights that make it times that of those that read it. The last layer's

@@ -1,4 +1,4 @@
-"""A network of learned widths as an integer network: the channels' own fractions become one a layer, exactly."""
+"""A network of mixed precision as an integer network: the channels' own fractions become one a layer, exactly."""
 
 import copy
 import itertools
@@ -13,14 +13,14 @@ from quant.contract.arithmetic import Codes, Format, exact_codes
 from quant.contract.emulate import checked_codes
 from quant.contract.layers import Flatten, Linear, Requantize
 from quant.contract.network import IntegerNetwork, Layer
-from quant.contract.sizing import sized
-from quant.training.mixed_precision import GUARD, LearnedLayer, LearnedNetwork
+from quant.contract.sizing import size_accumulators
+from quant.training.mixed_precision import GUARD, MixedPrecisionLayer, MixedPrecisionNetwork
 
 #: Widest weight code that the folding may make; the emulator's sums stay exact far beyond.
 _MAX_WEIGHT_BITS = 24
 
 
-def integers(net: LearnedNetwork) -> IntegerNetwork:
+def integers(net: MixedPrecisionNetwork) -> IntegerNetwork:
     """Weights, biases and formats of ``net`` in codes, accumulators sized, channels that nothing reads left out.
 
     A channel c whose activation has its own fraction f[c] is carried at the layer's largest fraction F: its weights and
@@ -39,11 +39,11 @@ def integers(net: LearnedNetwork) -> IntegerNetwork:
         incoming, common = outgoing, int(outgoing.max())
         to = layer.output or Format(layer.activation_bits, common, signed=False)
         layers.append(Requantize(f"{name}.act", "identity" if layer.output else "relu", to))
-    return sized(trimmed(IntegerNetwork(net.window, net.input, tuple(layers))))
+    return size_accumulators(trimmed(IntegerNetwork(net.window, net.input, tuple(layers))))
 
 
 @torch.no_grad()
-def _linear(name: str, layer: LearnedLayer, incoming: Codes, common: int) -> tuple[Linear, Codes]:
+def _linear(name: str, layer: MixedPrecisionLayer, incoming: Codes, common: int) -> tuple[Linear, Codes]:
     use = copy.deepcopy(layer).double().rounded()
     weight, bias, fraction = (tensor.numpy() for tensor in (use.weight, use.bias, use.fraction))
     own = use.activation_fraction.numpy().astype(np.int64)
@@ -53,8 +53,8 @@ def _linear(name: str, layer: LearnedLayer, incoming: Codes, common: int) -> tup
     places = fraction.astype(np.int64) - (common - inputs) - spread.reshape(-1, *(1,) * (weight.ndim - 1))
     used = np.broadcast_to(places, weight.shape)[weight != 0]
     frac = max(int(used.max()) if used.size else 0, int(own.max()) + GUARD - common)
-    folded = np.ldexp(weight, common - inputs + spread.reshape(-1, *(1,) * (weight.ndim - 1)))
-    codes = exact_codes(folded, frac, f"{name}, weight")
+    fused = np.ldexp(weight, common - inputs + spread.reshape(-1, *(1,) * (weight.ndim - 1)))
+    codes = exact_codes(fused, frac, f"{name}, weight")
     form = Format.holding(min(int(codes.min()), -1), int(codes.max()), frac)
     if form.bits > _MAX_WEIGHT_BITS:
         raise UserError(
@@ -83,10 +83,10 @@ def trimmed(network: IntegerNetwork) -> IntegerNetwork:
 
 
 @torch.inference_mode()
-def exact_outputs(net: LearnedNetwork, codes: NDArray[np.integer]) -> Codes:
+def exact_outputs(net: MixedPrecisionNetwork, codes: NDArray[np.integer]) -> Codes:
     """Output codes (n, 2) of ``net`` itself in float64, for input codes (n, window, window): exact sums of products."""
     checked = checked_codes(codes, net.window, net.input)
-    exact = LearnedNetwork(net.spec, net.window, net.input, net.output).double()
+    exact = MixedPrecisionNetwork(net.spec, net.window, net.input, net.output).double()
     exact.load_state_dict(net.state_dict())
     exact.eval().quantized = True
     values = torch.from_numpy(net.input.values(checked))

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 
 from braggnn_edge.core.errors import UserError
-from braggnn_edge.training.model import NetworkSpec
+from braggnn_edge.training.spec import NetworkSpec
 from quant.contract.arithmetic import Codes, Format
 from quant.contract.tables import difference_frac, exp_table, reciprocal_table
 
@@ -23,25 +23,21 @@ _EXACT_SLOPES = {0.01: (164, 14)}
 
 @dataclass(frozen=True)
 class AttentionPlan:
-    """Bit widths of the non-local block; :mod:`quant.contract.attention` has the steps. All codes are signed but the
-    tables'.
+    """Bit widths of the non-local block, where the network has one. All codes are signed but those of the tables.
 
-    weight_bits: theta, phi, g and out. input_bits: the first convolution's result, which the residual carries too.
-    query_bits, key_bits, value_bits: what the dynamic products multiply. difference_bits: log2 of the number of entries
-    of the exponential's table. exponential_bits: of one entry. reciprocal_index_bits, reciprocal_bits: the same of the
-    reciprocal's table. mixed_bits: the weighted mean of the values.
+    The steps are those of the [integer contract](numerics.md#the-non-local-block).
     """
 
-    weight_bits: int = 8
-    input_bits: int = 8
-    query_bits: int = 8
-    key_bits: int = 8
-    value_bits: int = 8
-    difference_bits: int = 8
-    exponential_bits: int = 8
-    reciprocal_index_bits: int = 8
-    reciprocal_bits: int = 12
-    mixed_bits: int = 8
+    weight_bits: int = 8  # theta, phi, g and out
+    input_bits: int = 8  # result of the first convolution, which the residual carries too
+    query_bits: int = 8  # queries
+    key_bits: int = 8  # keys
+    value_bits: int = 8  # values
+    difference_bits: int = 8  # log2 of the entries of the exponential's table
+    exponential_bits: int = 8  # of one entry
+    reciprocal_index_bits: int = 8  # log2 of the entries of the reciprocal's table
+    reciprocal_bits: int = 12  # of one entry
+    mixed_bits: int = 8  # weighted mean of the values
 
     def __post_init__(self) -> None:
         for key in fields(self):
@@ -86,29 +82,16 @@ class AttentionPlan:
 
 @dataclass(frozen=True)
 class BitPlan:
-    """Bit widths of a network.
+    """Bit widths of a network of layers."""
 
-    input_bits: unsigned input codes, worth ``code * 2**-input_bits``.
-    weight_bits: signed weights, one number for all layers or one per layer: convolutions, hidden dense layers, last
-    dense layer.
-    activation_bits: activations after each ReLU (unsigned) or LeakyReLU (signed), one number or one per hidden layer
-    (as above, without the last dense layer).
-    output_bits, output_frac: the signed result, offsets in pixels; 16 and 11 mean +-16 px by 1/2048 px.
-    rounding: of activations and output; "floor" (ap_fixed's AP_TRN) is the only one that Brevitas, QONNX and
-    the hardware tools share without a difference at ties.
-    power_of_two_slope: round the network's negative slope to the nearest power of two, a shift; else it must be one, or
-    the paper's 0.01, which is carried as 164 / 2**14.
-    attention: the widths of the non-local block, for a network that has one.
-    """
-
-    input_bits: int = 8
-    weight_bits: int | tuple[int, ...] = 6
-    activation_bits: int | tuple[int, ...] = 8
-    output_bits: int = 16
-    output_frac: int = 11
-    rounding: str = "floor"
-    power_of_two_slope: bool = False
-    attention: AttentionPlan = field(default_factory=AttentionPlan)
+    input_bits: int = 8  # unsigned input codes
+    weight_bits: int | tuple[int, ...] = 6  # one number, or one a layer
+    activation_bits: int | tuple[int, ...] = 8  # one number, or one a hidden layer
+    output_bits: int = 16  # signed result
+    output_frac: int = 11  # fraction bits of the result, px
+    rounding: str = "floor"  # `"floor"` only
+    power_of_two_slope: bool = False  # round the negative slope to the nearest power of two
+    attention: AttentionPlan = field(default_factory=AttentionPlan)  # widths of the non-local block, table below
 
     def __post_init__(self) -> None:
         for name in ("weight_bits", "activation_bits"):

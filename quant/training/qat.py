@@ -1,9 +1,8 @@
 """Stage "qat": quantization-aware training of the firmware's network, and its export to QONNX and integers."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,62 +10,24 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from braggnn_edge.core.errors import UserError
-from braggnn_edge.core.rundir import write_json, written_aside
+from braggnn_edge.core.files import written_aside
+from braggnn_edge.core.rundir import write_json
 from braggnn_edge.evaluation import figures
 from braggnn_edge.evaluation.metrics import distances, validation_figures
-from braggnn_edge.peaks.table import TRAIN, VALIDATION, PeakTable
+from braggnn_edge.peaks.splits import TRAIN, VALIDATION
+from braggnn_edge.peaks.table import PeakTable
 from braggnn_edge.training import train
 from braggnn_edge.training.dataset import Batches, Peaks
 from braggnn_edge.training.model import BraggNN
-from braggnn_edge.training.optimize import LoopSpec, optimize, position_loss
-from quant.contract import network
+from braggnn_edge.training.optimize import optimize, position_loss
+from braggnn_edge.training.tensors import save_tensors
+from quant.contract import locator as locators
 from quant.contract.normalize import Normalizer
 from quant.training.export import export_qonnx
-from quant.training.initialize import start
+from quant.training.initialize import initialize
 from quant.training.plan import BitPlan
 from quant.training.qnet import QuantBraggNN, prune, sparsity, train_scales
-
-
-@dataclass(frozen=True)
-class QatSpec:
-    """Fine-tuning of the quantized network.
-
-    network: what goes to the firmware, the float network "compact" or "full" (then no compact one is trained), or the
-    "circuit" of its own stage, which takes the place of this one; teacher:
-    weight in [0, 1] of the full float network's answer in the target (0: labels only); sparsity: final fraction of
-    pruned weights in each layer, reached over the first half of the iterations on the cubic schedule of Zhu and Gupta
-    (arXiv:1710.01878); learn_scales: let the power-of-two exponents move in training; calibration: patches that set
-    the activation scales; shift, dihedral, huber, loop: as in float training.
-    """
-
-    network: Literal["compact", "full", "circuit"] = "compact"
-    loop: LoopSpec = field(
-        default_factory=lambda: LoopSpec(
-            learning_rate=1e-3, schedule="one_cycle", max_iterations=4000, evaluate_every=250, patience=0
-        )
-    )
-    shift: int = 1
-    dihedral: bool = False
-    huber: float = 0.0
-    teacher: float = 0.0
-    sparsity: float = 0.0
-    learn_scales: bool = False
-    calibration: int = 2048
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.teacher <= 1 or not 0 <= self.sparsity < 1 or self.calibration < 1:
-            raise UserError("qat: teacher must be in [0, 1], sparsity in [0, 1), calibration at least 1")
-        if self.shift < 0 or self.huber < 0:
-            raise UserError(f"qat: shift {self.shift} and huber {self.huber} must be 0 or more")
-
-    def pruned(self, iteration: int) -> float:
-        """Pruned fraction after ``iteration``."""
-        progress = min(1.0, iteration / max(1, self.loop.max_iterations // 2))
-        return self.sparsity * (1 - (1 - progress) ** 3)
-
-
-#: Stage and name of each float network.
-FLOAT_NETWORKS = {"full": ("train", "full"), "compact": ("compact", "compact")}
+from quant.training.spec import QatSpec
 
 #: Iterations between two steps of the pruning schedule.
 _PRUNE_EVERY = 50
@@ -81,8 +42,9 @@ def run(
     seed: int,
     directory: Path,
     say: Callable[[str], None],
+    provenance: Mapping[str, Any] | None = None,
 ) -> None:
-    """The stage: write ``quantized.pt``, ``model.onnx``, ``integer.json``, ``qat.json`` and ``curves.png``.
+    """The stage for layers: write ``quantized.pt``, ``model.onnx``, ``locator.json``, ``qat.json`` and ``curves.png``.
 
     float_net: the trained network that goes to the firmware; full: the teacher, needed when ``spec.teacher`` is not 0.
     Raises UserError for a float network that cannot be quantized, and when the result is no better than the constant.
@@ -94,7 +56,7 @@ def run(
     torch.manual_seed(seed)
     qnet = QuantBraggNN(float_net.spec, float_net.size, plan)
     sample = values_of(table.of(TRAIN).patches()[: spec.calibration], normalizer, plan)
-    start(qnet, float_net, sample, say)
+    initialize(qnet, float_net, sample, say)
     train_scales(qnet, spec.learn_scales)
 
     patches, offsets = (tensor.numpy() for tensor in held_out.centred())
@@ -125,7 +87,10 @@ def run(
     history = optimize(qnet, loss, evaluate, spec.loop, checkpoint, say, prune_step, settled)
     for check in (train.check_learned, train.check_directions):
         check(predicted(), offsets, "quantized network")
-    _write(qnet, normalizer, plan, directory)
+    integer = export_qonnx(qnet, directory / "model.onnx")
+    locators.save(locators.of_layers(integer, normalizer, provenance), directory / "locator.json")
+    with written_aside(directory / "quantized.pt") as aside:
+        save_tensors(qnet.state_dict(), aside)
     figures.learning_curves({"quantized": history}, directory / "curves.png")
     write_json(directory / "qat.json", {"history": history, "before": before, "sparsity": list(sparsity(qnet))})
     checkpoint.unlink(missing_ok=True)
@@ -144,11 +109,3 @@ def load_quantized(directory: Path, float_net: BraggNN, plan: BitPlan) -> QuantB
     except (OSError, RuntimeError) as error:
         raise UserError(f"quantized.pt of the qat stage cannot be read ({error}); run `braggnn-edge qat`") from error
     return qnet.eval()
-
-
-def _write(qnet: QuantBraggNN, normalizer: Normalizer, plan: BitPlan, directory: Path) -> None:
-    integer = export_qonnx(qnet, directory / "model.onnx")
-    with written_aside(directory / "integer.json") as aside:
-        network.save(integer, aside, normalizer)
-    with written_aside(directory / "quantized.pt") as aside:
-        torch.save(qnet.state_dict(), aside)

@@ -1,5 +1,6 @@
-"""One part of labelling: joint fits against the truth, what is left out of fits, flags; the table that parts go to."""
+"""One shard of labelling: joint fits against the truth, what is left out of fits, flags; the table they go to."""
 
+import dataclasses
 from pathlib import Path
 
 import h5py
@@ -9,9 +10,10 @@ import torch
 
 from braggnn_edge.fit.pseudo_voigt import PARAMETERS, render
 from braggnn_edge.frames.formats.braggnn import write_frames
-from braggnn_edge.label.acquisition import DetectorSpec, ScanSpec
-from braggnn_edge.label.shard import PeakSpec, Task, label_part
+from braggnn_edge.label.shard import Task, label_shard
+from braggnn_edge.label.spec import DetectorSpec, PeakSpec, ScanSpec
 from braggnn_edge.peaks import table
+from braggnn_edge.peaks.find import is_lone
 from braggnn_edge.peaks.table import PEAK, Flag, PeakTable
 from braggnn_edge.simulation.truth import RADIUS, TRUTH_DTYPE, spot_of
 
@@ -46,11 +48,15 @@ def frame_of(spots: np.ndarray, shape: tuple[int, int], seed: int = 0) -> np.nda
 
 
 def rows_of(
-    folder: Path, frame: np.ndarray, spots: np.ndarray | None, mask: np.ndarray | None = None
+    folder: Path,
+    frame: np.ndarray,
+    spots: np.ndarray | None,
+    mask: np.ndarray | None = None,
+    saturation: float = 0.0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Rows and crops that labelling makes of one frame."""
     write_frames(folder / "scan.h5", [frame], (1, *frame.shape), frame.dtype)
-    options = {"name": "scan", "threshold": 80.0, "detector": DETECTOR}
+    options = {"name": "scan", "threshold": 80.0, "detector": dataclasses.replace(DETECTOR, saturation=saturation)}
     if spots is None:
         spec = ScanSpec(format="braggnn", path=str(folder / "scan.h5"), mask=_saved(folder, mask), **options)
     else:
@@ -58,9 +64,9 @@ def rows_of(
             for name in TRUTH_DTYPE.names:
                 file[name] = spots[name]
         spec = ScanSpec(**options)
-    label_part(Task(0, spec, 0, 1, folder, folder, PeakSpec(), folder / "part.npz"))
-    with np.load(folder / "part.npz") as part:
-        return part["peaks"], part["crops"]
+    label_shard(Task(0, spec, 0, 1, folder, folder, PeakSpec(), folder / "shard.npz"))
+    with np.load(folder / "shard.npz") as shard:
+        return shard["peaks"], shard["crops"]
 
 
 def _saved(folder: Path, mask: np.ndarray | None) -> str:
@@ -100,8 +106,7 @@ def test_overlapping_peaks_are_fitted_jointly_at_the_bound(tmp_path) -> None:
     assert abs(np.median(rows["voigt_background"]) - BACKGROUND) < 1
     reduced = rows["voigt_chi2"] / rows["voigt_dof"]
     assert 0.9 < reduced.mean() < 1.1
-    assert not table.trainable(rows, lone=True).any()
-    assert table.trainable(rows, lone=False).all()
+    assert not is_lone(rows).any()
 
 
 def test_bad_pixels_and_neighbours_are_left_out_of_the_fit(tmp_path) -> None:
@@ -123,7 +128,7 @@ def test_bad_pixels_and_neighbours_are_left_out_of_the_fit(tmp_path) -> None:
     error = np.hypot(rows["voigt_row"] - spots["row"], rows["voigt_col"] - spots["col"])
     assert error.max() < 0.05
     assert rows["maximum"].max() < 4000  # the bad pixel is no maximum
-    assert table.trainable(rows, lone=True).tolist() == [True, False, False, False]
+    assert is_lone(rows).tolist() == [True, False, False, False]
 
 
 def test_joint_fits_leave_out_bad_pixels_and_neighbours(tmp_path) -> None:
@@ -192,15 +197,15 @@ def _random_table(count: int) -> PeakTable:
 
 
 @pytest.mark.parametrize("step", [1, 999, 1024, 2500])
-def test_the_table_does_not_depend_on_its_parts(tmp_path, step) -> None:
+def test_the_table_does_not_depend_on_its_shards(tmp_path, step) -> None:
     expected = _random_table(2500)
     table.save(expected, tmp_path / "whole.h5")
-    with table.writing(tmp_path / "parts.h5", ("a", "b"), 5, 1, np.uint16) as append:
+    with table.writing(tmp_path / "shards.h5", ("a", "b"), 5, 1, np.uint16) as append:
         for start in range(0, 2500, step):
             append(expected.peaks[start : start + step], expected.crops[start : start + step])
             append(expected.peaks[:0], expected.crops[:0])
-    assert (tmp_path / "parts.h5").read_bytes() == (tmp_path / "whole.h5").read_bytes()
-    found = table.load(tmp_path / "parts.h5")
+    assert (tmp_path / "shards.h5").read_bytes() == (tmp_path / "whole.h5").read_bytes()
+    found = table.load(tmp_path / "shards.h5")
     assert found.peaks.tobytes() == expected.peaks.tobytes()
     assert np.array_equal(found.crops, expected.crops)
     assert (found.scans, found.size, found.shift) == (("a", "b"), 5, 1)
@@ -247,4 +252,13 @@ def test_tables_of_the_first_version_are_read(tmp_path) -> None:
     assert (found["component"] == -1).all()
     assert (found["flags"] == 0).all()
     assert np.isnan(found["voigt_covariance"]).all()
-    assert table.trainable(found, lone=True).tolist() == ((found["maxima"] == 1) & (found["neighbours"] == 0)).tolist()
+    assert is_lone(found).tolist() == ((found["maxima"] == 1) & (found["neighbours"] == 0)).tolist()
+
+
+def test_a_saturated_peak_is_not_lone(tmp_path) -> None:
+    spots = spots_at([(20.2, 20.1), (20.2, 60.1)])
+    frame = frame_of(spots, (40, 90))
+    frame[20, 60], mask = 65534, np.zeros(frame.shape, bool)
+    rows, _ = rows_of(tmp_path, frame, None, mask, 60000.0)
+    assert rows["saturated"].tolist() == [False, True]
+    assert is_lone(rows).tolist() == [True, False]

@@ -3,7 +3,6 @@
 The documents' keys are described in docs/reference/artifacts.md; what was not measured is absent, never invented.
 """
 
-import importlib.metadata
 import json
 import math
 import platform
@@ -16,17 +15,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from braggnn_edge.core.config import Config, portable
+from braggnn_edge.core.config import Config
 from braggnn_edge.core.errors import UserError
-from braggnn_edge.core.rundir import manifest_of, write_json, written_aside
+from braggnn_edge.core.files import written_aside
+from braggnn_edge.core.rundir import manifest_of, versions, write_json
 from braggnn_edge.evaluation import figures
 from braggnn_edge.evaluation.evaluate import errors_of, estimates_without_network, is_clean, losses, reference_of
 from braggnn_edge.evaluation.metrics import distances
-from braggnn_edge.peaks.table import TEST, TRAIN, VALIDATION, PeakTable
+from braggnn_edge.peaks.splits import TEST, TRAIN, VALIDATION
+from braggnn_edge.peaks.table import PeakTable
 from braggnn_edge.peaks.table import load as load_table
 from braggnn_edge.report import page
 from braggnn_edge.report.distribution import error_distribution
 from braggnn_edge.report.gallery import Centres, gallery, summary_picture
+from braggnn_edge.report.spec import ReportSpec
 
 Offsets = NDArray[np.float64]
 
@@ -35,23 +37,12 @@ _COPIED: tuple[tuple[str, Any], ...] = (
     ("bit_exact", {}),
     ("layers", []),
     ("hardware", []),
-    ("hostile", None),
+    ("corner_cases", None),
     ("reference_inference", None),
 )
 #: Learning curves by the name of their file, where they are called otherwise.
 _CURVES = {"qat": "quantized", "circuit_training": "circuit"}
 _NETWORKS = ("float", "float_compact", "quantized")
-
-
-@dataclass(frozen=True)
-class ReportSpec:
-    """notes: lines that open the report, such as that a run was trained for a short time only.
-
-    float_beats_centroid: refuse to report a float BraggNN whose p95 is not below that of the centre of mass.
-    """
-
-    notes: tuple[str, ...] = ()
-    float_beats_centroid: bool = False
 
 
 def run(
@@ -65,20 +56,16 @@ def run(
 ) -> None:
     """The stage: collect what ``stages`` of ``run`` left and :func:`build` the report in ``directory``.
 
-    hardware: the report's rows of that name, before those that the comparison itself made. What was compared is read
-    from the csim stage, or for a circuit from the rtlsim stage, whichever is among ``stages``.
+    hardware: the report's rows of that name, before those that the comparison itself made.
     """
     table = load_table(run / "label/peaks.h5")
-    evidence = next(name for name in ("csim", "rtlsim") if name in stages)
     try:
-        results = json.loads((run / evidence / "results.json").read_text())
-        with np.load(run / evidence / "predictions.npz", allow_pickle=False) as file:
+        results = json.loads((run / "csim" / "results.json").read_text())
+        with np.load(run / "csim" / "predictions.npz", allow_pickle=False) as file:
             predictions = {name: file[name].astype(np.float64) for name in file.files}
     except (OSError, ValueError, KeyError) as error:
-        raise UserError(
-            f"results of the {evidence} stage cannot be read ({error}); run `braggnn-edge {evidence}`"
-        ) from error
-    results["hardware"] = hardware + (results.get("hardware", []) if evidence == "rtlsim" else [])
+        raise UserError(f"results of the csim stage cannot be read ({error}); run `braggnn-edge csim`") from error
+    results["hardware"] = hardware + results.get("hardware", [])
     if "reference" in stages:
         try:
             results["reference_inference"] = json.loads((run / "reference/reference.json").read_text())
@@ -89,7 +76,7 @@ def run(
                 f"results of the reference stage cannot be read ({error}); run `braggnn-edge reference`"
             ) from error
     manifests = {name: manifest_of(run, name) for name in stages}
-    last = manifests[evidence]
+    last = manifests["csim"]
     config = cfg.plain(tuple(cfg.sections))
     config.get("search", {}).pop("storage", None)  # no part of the result, and may hold a password
     info = {
@@ -119,7 +106,7 @@ def run(
 def _histories(run: Path, stages: tuple[str, ...]) -> dict[str, list[dict[str, float]]]:
     """The learning curves that the training stages wrote, by network."""
     found = {}
-    trained = [stage for stage in ("train", "compact", "qat", "circuit") if stage in stages]
+    trained = [stage for stage in ("train", "compact", "qat") if stage in stages]
     for path in (p for stage in trained for p in sorted((run / stage).glob("*.json"))):
         content = json.loads(path.read_text())
         if path.name != "manifest.json" and isinstance(content, dict) and "history" in content:
@@ -170,7 +157,7 @@ def evaluate_run(
     """The content of ``report.json``.
 
     table: the full peak table; predictions: form to offsets (n, 2) px for the rows of ``table.of(TEST)``; results: of
-    the csim stage (``bit_exact``, ``layers``, ``hardware``, and perhaps ``notes``, ``hostile``), perhaps with the
+    the csim stage (``bit_exact``, ``layers``, ``hardware``, and perhaps ``notes``, ``corner_cases``), perhaps with the
     reference stage's document as ``reference_inference``; seconds: wall time of each stage; info: ``name``, ``seed``,
     ``config`` (plain), and where known ``split_by``, ``notes``, ``versions``, ``git_commit``. Raises
     UserError when there is nothing to test on, or predictions do not fit the table.
@@ -206,10 +193,10 @@ def evaluate_run(
         if results.get(key, empty) is not None:
             document[key] = _known(results.get(key, empty))
     document["seconds"] = dict(seconds)
-    document["versions"] = info.get("versions") or _versions()
+    document["versions"] = info.get("versions") or {"python": platform.python_version(), **versions()}
     if info.get("git_commit"):
         document["git_commit"] = info["git_commit"]
-    document["configuration"] = portable(info["config"])
+    document["configuration"] = info["config"]
     return Evaluation(document, used, estimates, reference)
 
 
@@ -231,10 +218,10 @@ def _checked(name: str, given: NDArray[np.floating], count: int) -> Offsets:
 
 
 def _require_float(errors: Mapping[str, Mapping[str, Any]]) -> None:
-    got, rival = errors.get("float", {}).get("p95", math.inf), errors["centre_of_mass"]["p95"]
-    if not got < rival:
+    got, baseline = errors.get("float", {}).get("p95", math.inf), errors["centre_of_mass"]["p95"]
+    if not got < baseline:
         raise UserError(
-            f"the float BraggNN's p95 of {got:.3f} px is not below the centre of mass ({rival:.3f} px): "
+            f"the float BraggNN's p95 of {got:.3f} px is not below the centre of mass ({baseline:.3f} px): "
             "train it longer ([full.loop] max_iterations), or set float_beats_centroid = false in [report]"
         )
 
@@ -299,11 +286,6 @@ def _known(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [item for item in map(_known, value) if item is not None]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _versions() -> dict[str, str]:
-    names = ("torch", "brevitas", "qonnx", "onnx", "onnxruntime", "hls4ml", "numpy", "scipy", "matplotlib")
-    return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in names}
 
 
 def _write(evaluation: Evaluation, histories: Mapping[str, Sequence[Mapping[str, float]]], directory: Path) -> None:

@@ -1,0 +1,58 @@
+"""Stages "csim", "reference" and "report": every form compared code for code, and what the positions are worth."""
+
+from braggnn_edge.core.compiler import require_compiler
+from braggnn_edge.core.config import Config
+from braggnn_edge.core.stages import Context, Stage, require_network
+from braggnn_edge.report.spec import ReportSpec
+from firmware_sim.verification.spec import CsimSpec
+from quant.training.stage import float_stages
+
+
+def _is_circuit(cfg: Config) -> bool:
+    return cfg["qat"].network == "circuit"
+
+
+def _check(context: Context) -> None:
+    if not (context.run / "csim").exists():
+        require_compiler()  # now, not after hours of training
+
+
+def _needs(cfg: Config) -> tuple[str, ...]:
+    return ("label", *float_stages(cfg), "qat", "hls", *(("rtl",) if _is_circuit(cfg) else ()))
+
+
+CSIM = Stage(
+    name="csim",
+    help="compare all forms code for code: quantized network, QONNX, C simulation; RTL and netlist of a circuit",
+    writes="`predictions.npz`, `results.json`",
+    work="firmware_sim.verification.verify:work",
+    tables={"csim": CsimSpec},
+    reads=lambda cfg: ("csim", "circuit") if _is_circuit(cfg) else ("csim", "quant"),
+    needs=_needs,
+    check=_check,
+)
+
+REFERENCE = Stage(
+    name="reference",
+    help="firmware against float networks, labels and truth; every form of inference against float64",
+    writes="`reference.json`, `reference.png`, `qdq_<target>.onnx`",
+    work="firmware_sim.verification.reference:work",
+    needs=lambda cfg: ("label", *float_stages(cfg), "qat", "csim"),
+    check=lambda context: require_network(context, "reference", "layers", "use `make csim`, which compares a circuit"),
+)
+
+
+def _report_needs(cfg: Config) -> tuple[str, ...]:
+    last = () if _is_circuit(cfg) else ("reference",)
+    return ("data", *_needs(cfg), "csim", *last)
+
+
+REPORT = Stage(
+    name="report",
+    help="report.json and report.html",
+    writes="`report.json`, `report.html`, `report.png`",
+    work="firmware_sim.verification.report:work",
+    tables={"report": ReportSpec},
+    needs=_report_needs,
+    files="firmware_sim.verification.report:files",
+)

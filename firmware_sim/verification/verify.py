@@ -1,0 +1,104 @@
+"""Stage "csim": every form of the locator on the same patches, compared code for code, and the test set's positions.
+
+Every form is compared with the integers (:mod:`firmware_sim.forms.form` has the list). A single differing code fails
+the stage; what was found stays in its ``.partial`` folder.
+"""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from braggnn_edge.core.errors import UserError
+from braggnn_edge.core.files import written_aside
+from braggnn_edge.core.rundir import write_json
+from braggnn_edge.core.stages import Context
+from braggnn_edge.peaks.splits import TEST
+from braggnn_edge.peaks.table import load as load_table
+from braggnn_edge.training import train
+from firmware_sim.forms.compare import Comparison
+from firmware_sim.forms.form import Setting, answers
+from firmware_sim.verification.inputs import inputs
+from firmware_sim.verification.layers import layer_rows
+from quant.contract import emulate
+from quant.contract import locator as locators
+from quant.training.build import trained_outputs
+from quant.training.stage import float_stages
+
+
+def work(context: Context, directory: Path) -> None:
+    """The stage: write ``results.json`` and ``predictions.npz`` (positions of the test peaks, offsets (n, 2) px)."""
+    spec, run, say = context.cfg["csim"], context.run, context.say
+    unrolled = context.cfg["qat"].network == "circuit"
+    table = load_table(run / "label" / "peaks.h5")
+    locator = locators.load(run / "qat" / "locator.json")
+    given = inputs(table, locator, spec.patches, context.cfg.seed, unrolled)
+    say(f"  {len(given.codes)} patches, {given.test} of them test peaks, {given.corner_cases} corner cases")
+    emulated = emulate.run(locator.network, given.codes)
+    expected = locator.combined(given.codes, emulated.outputs)
+    setting = Setting(
+        locator, unrolled, given.counts, given.codes, trained_outputs(context), run, directory, spec.chunk,
+        spec.software, spec.netlist, context.workers, say,
+    )  # fmt: skip
+
+    test_patches = table.of(TEST).patches()
+    predictions = {"float": train.predict(train.load_network(run / "train", "full"), test_patches)}
+    if "compact" in float_stages(context.cfg):
+        predictions["float_compact"] = train.predict(train.load_network(run / "compact", "compact"), test_patches)
+    bit_exact: dict[str, dict[str, Any]] = {}
+    compared: dict[str, Comparison] = {}
+    hardware: dict[str, Any] = {}
+    for answer in answers(setting):
+        wrong = int((answer.outputs != expected[answer.rows]).any(axis=1).sum())
+        record(bit_exact, answer.name, len(answer.rows), max(wrong, answer.wrong), say)
+        for name, step in answer.steps.items():
+            record(bit_exact, name, step.patches, step.wrong, say)
+        if answer.comparison is not None:
+            compared[answer.name] = answer.comparison
+        if answer.shown:  # its first rows are the test peaks
+            predictions[answer.shown] = locator.output.values(answer.outputs[: given.test])
+        hardware |= answer.hardware or {}
+    results = {
+        "bit_exact": bit_exact,
+        "layers": layer_rows(locator.network, emulated, compared),
+        "hardware": [hardware] if hardware else [],
+        "corner_cases": {"patches": given.corner_cases},
+        "first_difference": {name: str(c.first) for name, c in compared.items() if c.first is not None},
+    }
+    conclude(directory, results, predictions, compared)
+
+
+def conclude(
+    directory: Path,
+    results: dict[str, Any],
+    predictions: dict[str, NDArray[np.float64]],
+    compared: dict[str, Comparison],
+) -> None:
+    """Write ``results.json`` and ``predictions.npz``; then refuse forms that differ, else remove what was compiled."""
+    with written_aside(directory / "predictions.npz") as aside, aside.open("wb") as stream:
+        np.savez_compressed(stream, **predictions)  # type: ignore[arg-type]
+    write_json(directory / "results.json", results)
+    require_equal_forms(results["bit_exact"], compared)
+    for scratch in ("build", "bench", "chunks"):
+        shutil.rmtree(directory / scratch, ignore_errors=True)
+
+
+def require_equal_forms(bit_exact: dict[str, dict[str, Any]], compared: dict[str, Comparison]) -> None:
+    """Raise UserError, with the first difference where one is known, if any form differs on any patch."""
+    failed = [
+        f"{name}: {entry['wrong']} of {entry['patches']} patches" for name, entry in bit_exact.items() if entry["wrong"]
+    ]
+    if failed:
+        first = "; ".join(str(c.first) for c in compared.values() if c.first is not None)
+        raise UserError(f"forms differ: {'; '.join(failed)}" + (f"; first at {first}" if first else ""))
+
+
+def record(
+    bit_exact: dict[str, dict[str, Any]], name: str, patches: int, wrong: int, say: Callable[[str], None]
+) -> None:
+    """Note, and say, how many of the patches differ from the integer form."""
+    bit_exact[f"{name}/integer"] = {"patches": patches, "wrong": wrong}
+    say(f"  {name}/integer: {wrong} wrong of {patches} patches")

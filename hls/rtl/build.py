@@ -1,0 +1,41 @@
+"""Stage "rtl": the RTL project of a circuit, in each language asked for."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from braggnn_edge.core.stages import Context
+from braggnn_edge.peaks.splits import TEST
+from braggnn_edge.peaks.table import PeakTable
+from braggnn_edge.peaks.table import load as load_table
+from hls.rtl.cmvm import Effort
+from hls.rtl.project import load_rtl, write_rtl
+from hls.rtl.spec import RtlSpec
+from quant.contract import locator as locators
+
+
+def work(context: Context, directory: Path) -> None:
+    """The stage: :func:`run` on the circuit and the test peaks of the run directory."""
+    table = load_table(context.run / "label" / "peaks.h5")
+    run(context.cfg["rtl"], table, context.run / "qat", directory, context.say)
+
+
+def run(spec: RtlSpec, table: PeakTable, source: Path, directory: Path, say: Callable[[str], None]) -> None:
+    """The stage: write ``verilog/`` and ``vhdl/``, those asked for. source: directory of the qat stage."""
+    circuit = locators.load(source / "locator.json")
+    patches = table.of(TEST).patches()
+    chosen = np.unique(np.linspace(0, len(patches) - 1, min(spec.vectors, len(patches))).astype(int))
+    for language in spec.languages:
+        if not (directory / language).exists():
+            write_rtl(
+                circuit, directory / language, counts=patches[chosen], language=language,
+                logic_levels=spec.logic_levels,
+                clock_mhz=spec.clock_mhz, target_name=spec.target, limit=spec.limit,
+                effort=Effort(shallow=spec.shallow),
+            )  # fmt: skip
+        made = load_rtl(directory / language)
+        say(
+            f"  {language}: {made.stages} stages, a patch every clock, {made.latency_cycles} clocks from patch to "
+            f"position, {made.latency_cycles / made.clock_mhz * 1e3:.0f} ns at the {made.clock_mhz:g} MHz asked for"
+        )

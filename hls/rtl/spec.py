@@ -1,0 +1,44 @@
+"""The table ``[rtl]``."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from braggnn_edge.core.errors import UserError
+from hls.project.targets import target
+
+LANGUAGES = {"verilog": ".v", "vhdl": ".vhd"}
+
+#: Adders or levels of look-up tables between two registers, unless asked otherwise.
+DEFAULT_LEVELS = 3.0
+
+#: Circuits above this many look-up tables, by :func:`estimate`, are not traced.
+LIMIT = 200_000
+
+
+@dataclass(frozen=True)
+class RtlSpec:
+    """The RTL projects of a circuit."""
+
+    RENAMED: ClassVar[Mapping[str, str]] = {"levels": "logic_levels"}
+
+    languages: tuple[str, ...] = ("verilog",)  # `"verilog"`, and `"vhdl"` after it if wanted
+    # adders or levels of look-up tables between two registers: the depth of the pipeline
+    logic_levels: float = DEFAULT_LEVELS
+    shallow: bool = False  # sums take the fewest levels of adders: less latency, some per cent more look-up tables
+    clock_mhz: float = 400.0  # what the constraints ask for
+    target: str = "u280"  # board, as in `[hls]`
+    limit: int = LIMIT  # look-up tables, estimated, above which nothing is unrolled
+    vectors: int = 200  # test peaks among the golden vectors
+
+    def __post_init__(self) -> None:
+        if not self.languages or self.languages[0] != "verilog" or not set(self.languages) <= set(LANGUAGES):
+            raise UserError(
+                f"rtl: languages {', '.join(self.languages) or 'none'}; expected verilog, which is simulated, and then "
+                f"any of {', '.join(LANGUAGES)}"
+            )
+        if len(set(self.languages)) != len(self.languages):
+            raise UserError("rtl: languages must name each language once")
+        if not self.logic_levels >= 1 or not self.clock_mhz > 0 or min(self.limit, self.vectors) < 1:
+            raise UserError("rtl: logic_levels, limit and vectors must be at least 1, clock_mhz positive")
+        target(self.target)
