@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from braggnn_edge.core.errors import UserError
-from braggnn_edge.core.files import written_aside
+from braggnn_edge.core.hdf5 import writing_hdf5
 
 
 class Flag(enum.IntFlag):
@@ -114,7 +114,7 @@ def writing(path: Path, scans: tuple[str, ...], size: int, shift: int, crop_dtyp
     rows (n,) of :data:`PEAK`, crops (n, size + 2 shift, size + 2 shift), cast to ``crop_dtype``. At most one chunk and
     one part are held in memory. The bytes depend on the rows and crops alone, not on how they were cut into parts.
     """
-    with written_aside(path) as aside, h5py.File(aside, "w", track_order=True) as file:
+    with writing_hdf5(path, track_order=True) as (file, check):
         file.attrs["scans"], file.attrs["size"], file.attrs["shift"] = list(scans), size, shift
         side = size + 2 * shift
         types = {"peaks": (PEAK, ()), "crops": (np.dtype(crop_dtype), (side, side))}
@@ -137,6 +137,7 @@ def writing(path: Path, scans: tuple[str, ...], size: int, shift: int, crop_dtyp
                 data[name].resize(start + count, axis=0)
                 data[name][start:] = rows[:count]
                 waiting[name] = rows[count:].copy()
+            check()
 
         def append(rows: NDArray[np.void], crops: NDArray[np.generic]) -> None:
             if rows.dtype != PEAK or crops.shape != (len(rows), side, side):

@@ -15,14 +15,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import h5py
 import numpy as np
 import torch
 from scipy.spatial import cKDTree
 from scipy.special import ndtr
 
 from braggnn_edge.core.errors import UserError
-from braggnn_edge.core.files import written_aside
+from braggnn_edge.core.hdf5 import writing_hdf5
 from braggnn_edge.fit.pseudo_voigt import PARAMETERS, render
 from braggnn_edge.frames.formats.braggnn import create_frames
 from braggnn_edge.simulation.spec import WINDOWS, SimulationSpec
@@ -249,18 +248,18 @@ def simulate(
     for path in (frames_path, truth_path):
         path.parent.mkdir(parents=True, exist_ok=True)
     truths = []
-    with written_aside(frames_path) as aside, written_aside(truth_path) as truth_aside:
-        with h5py.File(aside, "w") as file:
-            data = create_frames(file, (spec.frames, spec.rows, spec.cols), np.dtype(np.uint16))
-            for frame, (packed, truth) in enumerate(_frames(spec, seed, workers)):
-                data.id.write_direct_chunk((frame, 0, 0), packed)
-                truths.append(truth)
-                if progress is not None:
-                    progress(frame + 1, spec.frames)
+    with writing_hdf5(frames_path) as (file, check):
+        data = create_frames(file, (spec.frames, spec.rows, spec.cols), np.dtype(np.uint16))
+        for frame, (packed, truth) in enumerate(_frames(spec, seed, workers)):
+            data.id.write_direct_chunk((frame, 0, 0), packed)
+            check()
+            truths.append(truth)
+            if progress is not None:
+                progress(frame + 1, spec.frames)
         table = np.concatenate(truths)
-        with h5py.File(truth_aside, "w") as file:
+        with writing_hdf5(truth_path) as (truth_file, _):  # within, so that the frames appear last
             for name in TRUTH_DTYPE.names or ():
-                file.create_dataset(name, data=table[name], shuffle=True, compression="gzip", compression_opts=1)
+                truth_file.create_dataset(name, data=table[name], shuffle=True, compression="gzip", compression_opts=1)
     return len(table)
 
 

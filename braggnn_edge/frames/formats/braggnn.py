@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 
 from braggnn_edge.core.errors import UserError
-from braggnn_edge.core.files import written_aside
+from braggnn_edge.core.hdf5 import writing_hdf5
 from braggnn_edge.frames.formats import check_layout
 from braggnn_edge.frames.formats.hdf5 import Hdf5Frames, find_dataset, open_hdf5
 from braggnn_edge.frames.formats.hdf5 import files_of as files_of_dataset
@@ -77,7 +77,7 @@ def read_peaks(path: Path) -> np.ndarray:
 
 def write_peaks(path: Path, peaks: np.ndarray) -> None:
     """Write peaks (structured: frame, row, col, npeaks, deviation; others are ignored) as a peaks file."""
-    with written_aside(path) as aside, h5py.File(aside, "w") as file:
+    with writing_hdf5(path) as (file, _):
         for field, name in _COLUMNS.items():
             file.create_dataset(name, data=peaks[field].astype(PEAK_DTYPE[field], casting="same_kind"))
 
@@ -88,7 +88,7 @@ def write_frames(path: Path, frames: Iterable[np.ndarray], shape: tuple[int, int
     Raises UserError, and leaves no file, when the number or the shape of the frames is not ``shape``.
     """
     count, rows, cols = check_layout(str(path), shape, np.dtype(dtype))
-    with written_aside(path) as aside, h5py.File(aside, "w") as file:
+    with writing_hdf5(path) as (file, check):
         data = create_frames(file, (count, rows, cols), np.dtype(dtype))
         index = 0
         for frame in frames:
@@ -98,6 +98,7 @@ def write_frames(path: Path, frames: Iterable[np.ndarray], shape: tuple[int, int
                     f"{np.dtype(dtype)} ({rows}, {cols})"
                 )
             data[index] = frame
+            check()
             index += 1
         if index != count:
             raise UserError(f"{path}: {index} frames were given; expected {count}")
