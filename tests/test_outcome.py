@@ -1,6 +1,7 @@
 """How a command ends, whatever happens to its files, its memory and its output."""
 
 import errno
+import resource
 import subprocess
 import sys
 from concurrent.futures import BrokenExecutor
@@ -98,3 +99,17 @@ def test_closed_streams_keep_their_numbers(tmp_path: Path) -> None:
     command = f'exec 0<&- 1>&-; exec {sys.executable} -c "{program}" {tmp_path / "out"}'
     found = subprocess.run(["sh", "-c", command], capture_output=True, check=False, text=True)
     assert (found.returncode, found.stderr) == (0, "")
+
+
+def test_a_file_that_may_not_grow_ends_in_one_line(tmp_path: Path) -> None:
+    """HDF5 does not survive a write that fails: it took the process with it after the message, with status 139."""
+    (tmp_path / "c.toml").write_text(
+        'name = "c"\n[[scan]]\nname = "s"\n[scan.simulate]\nrows = 128\ncols = 128\nframes = 20\nrings = [40.0]\n'
+    )
+    arguments = ["data", "--config", str(tmp_path / "c.toml"), "--runs", str(tmp_path / "runs"), "--workers", "1"]
+    limit = (64 * 1024, 64 * 1024)
+    found = run(arguments, text=True, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit))
+    assert found.returncode == 2, found.stderr
+    assert "see `ulimit -f`" in found.stderr
+    assert found.stderr.count("\n") == 1
+    assert run(arguments, text=True).returncode == 0
