@@ -61,7 +61,7 @@ class _Disk(io.RawIOBase):
     def tell(self) -> int:
         return self._at
 
-    def write(self, data) -> int:  # type: ignore[no-untyped-def,override]
+    def write(self, data) -> int:
         block = memoryview(data).cast("B")
         start, done = self._at, 0
         try:
@@ -76,7 +76,7 @@ class _Disk(io.RawIOBase):
         self._end = max(self._end, self._at)
         return len(block)
 
-    def readinto(self, buffer) -> int:  # type: ignore[no-untyped-def,override]
+    def readinto(self, buffer) -> int:
         block = memoryview(buffer).cast("B")
         start, size = self._at, max(0, min(len(block), self._end - self._at))
         self._file.seek(start)
