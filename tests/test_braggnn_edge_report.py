@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from jinja2 import UndefinedError
 
-from braggnn_edge.core.config import Config
+from braggnn_edge.core.config import Config, shortened
 from braggnn_edge.core.errors import UserError
 from braggnn_edge.core.rundir import write_json
 from braggnn_edge.evaluation import evaluate
@@ -24,7 +24,7 @@ from braggnn_edge.report import build as report
 from braggnn_edge.report import page
 from braggnn_edge.report.error_section import compared
 
-DOCS = Path(__file__).parents[1] / "docs" / "artifacts.md"
+DOCS = Path(__file__).parents[1] / "docs" / "reference" / "artifacts.md"
 SIZE, SHIFT = 11, 1
 HISTORY = [{"iteration": i, "loss": 1 / i, "score": 2 / i, "p50": 1 / i, "p75": 2 / i, "p95": 4 / i} for i in (1, 2, 4)]
 RESULTS: dict[str, Any] = {
@@ -86,7 +86,13 @@ INFO: dict[str, Any] = {
     "notes": ["A short run."],
     "config": {
         "scan": [
-            {"name": "far", "format": "simulated", "threshold": 45.0, "min_area": 4, "path": "/secret/place/far.h5"}
+            {
+                "name": "far",
+                "format": "simulated",
+                "threshold": 45.0,
+                "min_area": 4,
+                "path": shortened("/secret/place/far.h5"),
+            }
         ],
         "peaks": {"lone": True},
         "split": {"block": 8, "guard": 1},
