@@ -402,7 +402,11 @@ def test_addresses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     where = search_storage.address("postgresql://me:$WORD@host/trials", run, folder)
     assert where == "postgresql://me:secret@host/trials"
     assert search_storage.shown(where) == "postgresql://me:***@host/trials"
-    for wrong in ("search.db", "postgresql://me:$UNSET_WORD@host/trials", "journal:", "sqlite:search.db"):
+    monkeypatch.setenv("WORD", "a$b")
+    assert search_storage.address("postgresql://me:$WORD@host/t", run, folder) == "postgresql://me:a$b@host/t"
+    with pytest.raises(UserError, match="uses an environment variable that is not set"):
+        search_storage.address("postgresql://me:$UNSET_WORD@host/trials", run, folder)
+    for wrong in ("search.db", "journal:", "sqlite:search.db"):
         with pytest.raises(UserError, match="is not understood"):
             search_storage.address(wrong, run, folder)
 
