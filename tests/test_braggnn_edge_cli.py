@@ -135,7 +135,11 @@ def test_same_seed_gives_the_same_bytes(finished, tmp_path) -> None:
         (TINY.replace("[compact]", "[kompact]"), "unknown key 'kompact'"),
         (TINY.replace("weight_bits = 5", "weight_bits = 1"), "weight_bits"),
         (TINY.replace("[split]", "[peaks]\nsize = 12\n[split]"), "patch size 12"),
-        (TINY.replace("threshold = 45.0", 'format = "hexrd"\npath = "absent.npz"'), "absent.npz does not exist"),
+        (
+            TINY.replace("threshold = 45.0", 'format = "hexrd"\npath = "absent.npz"'),
+            "simulate has no effect on a measured",
+        ),
+        ('[[scan]]\nname = "m"\nformat = "hexrd"\npath = "absent.npz"', "absent.npz does not exist"),
         ("name = 'x'", r"no \[\[scan\]\]"),
         ("][", "cannot be read as TOML"),
     ],

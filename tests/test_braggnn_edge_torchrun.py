@@ -75,4 +75,7 @@ def test_when_the_first_process_fails_the_second_ends_quietly(tmp_path: Path) ->
     assert failed.stderr.count("braggnn-edge: error: no frames today") == 1
     exits = [line for line in failed.stderr.splitlines() if "exitcode" in line]
     assert exits
-    assert all("exitcode  : 2" in line or "exitcode: 2" in line for line in exits), exits
+    # torchrun ends the other one with SIGTERM where it sees the first one's end before
+    codes = {line.replace(" ", "").partition("exitcode:")[2].split("(")[0].split(")")[0] for line in exits}
+    assert codes <= {"2", "-15"}, exits
+    assert "2" in codes, exits
