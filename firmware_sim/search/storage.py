@@ -158,7 +158,9 @@ def _opened(where: str, create: bool) -> BaseStorage:
     if kind == "journal":
         return _journal(Path(rest), where)
     _check_database(where)
-    options = {"connect_args": {"timeout": _TIMEOUT}} if kind == "sqlite" else {}
+    options: dict[str, Any] = {}
+    if kind == "sqlite":  # opening a file is cheap, and a connection that is kept would be left for the collector
+        options = {"connect_args": {"timeout": _TIMEOUT}, "poolclass": sqlalchemy.pool.NullPool}
     # Two processes that make the tables at once are in each other's way; the later one finds them made.
     return _patiently(
         lambda: RDBStorage(where, engine_kwargs=options),
@@ -246,7 +248,12 @@ def _is_ready(where: str) -> bool:
 @functools.cache
 def _schema() -> str:
     """The schema of this optuna's databases, asked of one in memory."""
-    return RDBStorage("sqlite://").get_head_version()
+    storage = RDBStorage("sqlite://")
+    try:
+        return storage.get_head_version()
+    finally:
+        storage.remove_session()
+        storage.engine.dispose()
 
 
 def _read_only(where: str) -> str:
