@@ -221,7 +221,7 @@ def test_errors_that_cannot_be_compared(with_it, without, message) -> None:
         ({"shift": 1}, "unknown key 'shift'"),
     ],
 )
-def test_hostile_configuration(table, message) -> None:
+def test_bad_configuration(table, message) -> None:
     with pytest.raises(UserError, match=message):
         config.parse(AblationSpec, table, "ablation")
 

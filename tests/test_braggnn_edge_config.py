@@ -158,7 +158,7 @@ def test_sections_cannot_be_changed(tmp_path: Path) -> None:
         ("a = " + "[" * 100_000, ["cannot be read as TOML"]),
     ],
 )
-def test_hostile_files(tmp_path: Path, text: str | bytes, parts: list[str]) -> None:
+def test_bad_files(tmp_path: Path, text: str | bytes, parts: list[str]) -> None:
     with pytest.raises(UserError) as caught:
         load(tmp_path, text)
     message = str(caught.value)

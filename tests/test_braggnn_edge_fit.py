@@ -207,7 +207,7 @@ def test_output_is_canonical_and_progress_counts():
     assert calls == sorted(calls)
 
 
-def test_hostile_patches_end_and_are_flagged():
+def test_corner_cases_end_and_are_flagged():
     hot = np.zeros((SIZE, SIZE))
     hot[5, 5] = 1000.0
     ramp = np.add.outer(np.arange(SIZE), np.arange(SIZE)) * 100.0

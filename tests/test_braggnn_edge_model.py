@@ -169,7 +169,7 @@ def test_descriptions_of_before_there_were_these_choices_are_read(tmp_path) -> N
         load_network(tmp_path, "full")
 
 
-def test_hostile_checkpoints_are_refused(tmp_path) -> None:
+def test_damaged_checkpoints_are_refused(tmp_path) -> None:
     path = tmp_path / "net.pth"
     with pytest.raises(UserError, match=r"net\.pth"):
         upstream.load_checkpoint(path)

@@ -249,7 +249,7 @@ def test_nothing_found() -> None:
         (np.zeros((20, 20), complex), {}, "expected real numbers"),
     ],
 )
-def test_hostile_input(frame: np.ndarray, options: dict, message: str) -> None:
+def test_bad_input(frame: np.ndarray, options: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
         detect(frame, **({"threshold": 1} | options))
 

@@ -251,7 +251,7 @@ def test_missing_data_set_lists_those_there_are(tmp_path: Path) -> None:
         ({"3_row": None}, "entry '3_row' is missing"),
     ],
 )
-def test_hostile_caches(tmp_path: Path, change: dict, message: str | None) -> None:
+def test_bad_caches(tmp_path: Path, change: dict, message: str | None) -> None:
     if "3_row" in change and change["3_row"] is not None:
         n = np.count_nonzero(FRAMES[3])
         change, message = {"3_row": np.full(n, 12, np.uint16)}, "frame 3: holds pixels outside"

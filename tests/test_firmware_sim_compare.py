@@ -95,7 +95,7 @@ def test_traces_of_another_network_are_refused(traces):
         compare(network, kept, [kept[0][:, :1], *kept[1:]])
 
 
-def test_hostile_vectors_hold_what_they_promise():
+def test_corner_cases_hold_what_they_promise():
     rng = np.random.default_rng(0)
     counts = corner_case_counts(5, rng)
     assert counts.dtype == np.float64

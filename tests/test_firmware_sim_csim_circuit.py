@@ -127,7 +127,7 @@ def test_every_part_of_every_patch_agrees(built, name, tmp_path):
 
 def test_parts_of_the_chain(built):
     case = built("shift")
-    found = csim_circuit.parts(case.executable, case.circuit, case.counts)
+    found = csim_circuit.steps(case.executable, case.circuit, case.counts)
     codes = case.circuit.normalizer.codes(case.counts)
     assert np.array_equal(found.codes, codes)
     assert np.array_equal(found.base, case.circuit.centroid.codes(codes))

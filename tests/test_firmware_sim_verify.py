@@ -134,7 +134,7 @@ def test_a_form_that_is_added_is_compared(context: Context, tmp_path: Path, monk
 def test_a_form_of_other_locators_is_left_out(
     context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    circuit = context.cfg["qat"].network == "circuit"
+    circuit = context.cfg["qat"].is_circuit
     registered(monkeypatch, one_code, circuits=not circuit, layers=circuit)
     verify.work(context, tmp_path)
     assert set(results(tmp_path)) == {"quantized/integer", "qonnx/integer"}

@@ -250,6 +250,8 @@ DAMAGE: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
     "layer without weights": (within("network/layers/1/weight", None), "not a locator file"),
     "weights that are text": (within("network/layers/1/weight", ["a"]), "not a locator file"),
     "ragged weights": (within("network/layers/1/weight", [[1], [1, 2]]), "not a locator file"),
+    "fractional weight": (within("network/layers/1/weight/0/0", 0.5), "expected integers"),
+    "fractional size": (within("size", 11.5), "expected an integer, got 11.5"),
     "weight of 100 bits": (within("network/layers/1/weight/0/0", 2**100), "not a locator file"),
     "centroid's table": (within("centroid/table/3", 12345), "reciprocals is not the one of its widths"),
     "output": (within("output/frac", 8), "fraction bits, the locator's 8"),

@@ -42,7 +42,7 @@ class LayerCount:
 
 @dataclass(frozen=True)
 class Mismatch:
-    """Where two forms part first: the first layer or step in order, its first patch, and the first code in it."""
+    """Where two forms differ first: the first layer or step in order, its first patch, and the first code in it."""
 
     layer: str
     patch: int
@@ -170,18 +170,18 @@ def _frac(layer: Layer) -> int:
     return layer.accumulator.frac
 
 
-def merge(parts: list[Comparison]) -> Comparison:
+def merge(comparisons: list[Comparison]) -> Comparison:
     """One comparison of all patches; the first mismatch is that of the earliest layer, then of the earliest patch."""
-    if not parts:
+    if not comparisons:
         raise UserError("there is nothing to compare: no patches")
     layers = []
-    for same in zip(*(part.layers for part in parts), strict=True):
+    for same in zip(*(one.layers for one in comparisons), strict=True):
         sums = {key: sum(getattr(c, key) for c in same) for key in ("elements", "wrong", "saturations", "overflows")}
         layers.append(replace(same[0], **sums))
     order = [layer.name for layer in layers]
-    firsts = [part.first for part in parts if part.first is not None]
+    firsts = [one.first for one in comparisons if one.first is not None]
     first = min(firsts, key=lambda m: (order.index(m.layer), m.patch), default=None)
-    return Comparison(sum(p.patches for p in parts), sum(p.wrong for p in parts), tuple(layers), first)
+    return Comparison(sum(p.patches for p in comparisons), sum(p.wrong for p in comparisons), tuple(layers), first)
 
 
 def simulate(
@@ -194,8 +194,8 @@ def simulate(
     :func:`firmware_sim.forms.csim.run`; no trace is kept.
     """
 
-    def work(start: int, part: NDArray[np.integer]) -> tuple[Codes, Comparison]:
-        return compare_layers(executable, network, part, start)
+    def work(start: int, some: NDArray[np.integer]) -> tuple[Codes, Comparison]:
+        return compare_layers(executable, network, some, start)
 
     data = np.asarray(codes, np.int32).reshape(-1, network.size, network.size)
     digest = f"simulate {executable.key} {network_key(network)}"
@@ -209,13 +209,13 @@ def compare_layers(
     # The steps of a block are some hundred thousand codes a patch at full size: few patches at a time.
     has_block = any(isinstance(layer, NonLocal) for layer in network.layers)
     step = _BLOCK_PATCHES if has_block else max(len(codes), 1)
-    outputs, parts = [], []
+    outputs, comparisons = [], []
     for at in range(0, len(codes), step):
-        part = codes[at : at + step]
-        found = csim.trace(executable, part)
+        some = codes[at : at + step]
+        found = csim.trace(executable, some)
         outputs.append(found[-1])
-        parts.append(compare(network, expected_traces(network, part), found, start + at))
-    return np.concatenate(outputs), merge(parts)
+        comparisons.append(compare(network, expected_traces(network, some), found, start + at))
+    return np.concatenate(outputs), merge(comparisons)
 
 
 def compare_chunks(
@@ -224,14 +224,14 @@ def compare_chunks(
 ) -> tuple[Codes, Comparison]:  # fmt: skip
     """:func:`firmware_sim.forms.chunks.map_chunks` of a ``work`` that simulates and compares; its results joined."""
 
-    def kept(start: int, part: NDArray[np.integer]) -> Arrays:
-        outputs, comparison = work(start, part)
+    def kept(start: int, some: NDArray[np.integer]) -> Arrays:
+        outputs, comparison = work(start, some)
         return {"outputs": outputs, "comparison": np.array(json.dumps(comparison.document()))}
 
     results = map_chunks(kept, data, key=key, chunk=chunk, workers=workers, out_dir=out_dir, progress=progress)
     outputs = np.concatenate([np.zeros((0, 2), np.int64), *(result["outputs"] for result in results)])
-    parts = [Comparison.from_document(json.loads(str(result["comparison"]))) for result in results]
-    return outputs, merge(parts)
+    comparisons = [Comparison.from_document(json.loads(str(result["comparison"]))) for result in results]
+    return outputs, merge(comparisons)
 
 
 def network_key(network: IntegerNetwork) -> str:

@@ -93,8 +93,8 @@ def run(
     """
     checked = _checked(executable, codes)
 
-    def work(_: int, part: NDArray[np.integer]) -> Arrays:
-        return {"outputs": _execute(executable, part, [])[0]}
+    def work(_: int, some: NDArray[np.integer]) -> Arrays:
+        return {"outputs": _execute(executable, some, [])[0]}
 
     results = map_chunks(
         work, checked, key=f"run {executable.key}", chunk=chunk, workers=workers, out_dir=out_dir, progress=progress
@@ -115,8 +115,8 @@ def trace(executable: Executable, codes: NDArray[np.integer]) -> list[Codes]:
     ]
     _, found = _execute(executable, checked, arguments)
     traces = []
-    for layer, part in zip(layers, np.split(found, np.cumsum(sizes)[:-1], axis=1), strict=True):
-        shaped = part.reshape(len(checked), *layer.shape)
+    for layer, values in zip(layers, np.split(found, np.cumsum(sizes)[:-1], axis=1), strict=True):
+        shaped = values.reshape(len(checked), *layer.shape)
         traces.append(np.ascontiguousarray(shaped.transpose(0, 3, 1, 2)) if shaped.ndim == 4 else shaped)
     return traces
 

@@ -1,4 +1,4 @@
-"""C simulation of a whole circuit: counts to offsets, compared with the integer circuit part by part."""
+"""C simulation of a whole circuit: counts to offsets, compared with the integer circuit step by step."""
 
 import tempfile
 from dataclasses import dataclass
@@ -39,8 +39,8 @@ def run(
     """
     checked = _checked(executable, circuit, counts)
 
-    def work(_: int, part: NDArray[np.integer]) -> Arrays:
-        return {"outputs": parts(executable, circuit, part).offsets}
+    def work(_: int, codes: NDArray[np.integer]) -> Arrays:
+        return {"outputs": steps(executable, circuit, codes).offsets}
 
     results = map_chunks(
         work, checked, key=f"circuit {executable.key}", chunk=chunk, workers=workers, out_dir=out_dir,
@@ -49,7 +49,7 @@ def run(
     return np.concatenate([np.zeros((0, 2), np.int64), *(result["outputs"] for result in results)])
 
 
-def parts(executable: csim.Executable, circuit: IntegerLocator, counts: NDArray[np.integer]) -> Simulated:
+def steps(executable: csim.Executable, circuit: IntegerLocator, counts: NDArray[np.integer]) -> Simulated:
     """Normalizer, centroid and whole circuit on counts (n, window, window), all patches at once."""
     checked = _checked(executable, circuit, counts)
     with tempfile.TemporaryDirectory() as name:
@@ -66,25 +66,25 @@ def simulate(
     executable: csim.Executable, circuit: IntegerLocator, counts: NDArray[np.integer], *,
     workers: int, chunk: int, out_dir: Path, progress: Progress | None = None,
 ) -> tuple[Codes, Comparison]:  # fmt: skip
-    """Like :func:`run`, and compare every part with the integer circuit: normalizer, centroid, each layer, sum.
+    """Like :func:`run`, and compare every step with the integer circuit: normalizer, centroid, each layer, sum.
 
     The network's layers are given the integer circuit's codes, so that a wrong normalizer is no wrong layer. ``sum``
     is what the whole circuit answers. ``wrong`` counts the patches with a wrong offset.
     """
     checked = _checked(executable, circuit, counts)
 
-    def work(start: int, part: NDArray[np.integer]) -> tuple[Codes, Comparison]:
-        found = parts(executable, circuit, part)
-        return found.offsets, compare_parts(executable, circuit, part, found, start)
+    def work(start: int, codes: NDArray[np.integer]) -> tuple[Codes, Comparison]:
+        found = steps(executable, circuit, codes)
+        return found.offsets, compare_steps(executable, circuit, codes, found, start)
 
     key = f"simulate circuit {executable.key} {circuit.digest}"
     return compare_chunks(work, checked, key=key, chunk=chunk, workers=workers, out_dir=out_dir, progress=progress)
 
 
-def compare_parts(
+def compare_steps(
     executable: csim.Executable, circuit: IntegerLocator, counts: NDArray[np.integer], found: Simulated, start: int = 0
 ) -> Comparison:
-    """Compare what :func:`parts` found of counts (n, window, window), and the layers of the network, in their order."""
+    """Compare what :func:`steps` found of counts (n, window, window), and the layers of the network, in their order."""
     codes = circuit.normalizer.codes(counts)
     outputs = emulate.run(circuit.network, codes).outputs
     base = np.zeros_like(outputs) if circuit.centroid is None else circuit.centroid.codes(codes)

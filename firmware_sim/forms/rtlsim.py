@@ -46,8 +46,9 @@ class RtlRun:
     """What a simulation saw.
 
     outputs: (n, 2) codes in the order in which they came. latency: clocks from the edge that took the first patch,
-    sent alone, to the edge that took its result. interval: clocks a patch, over all patches after the first; with
-    random gaps and stalls it includes them. waited, stalled: clocks in which a patch or a result had to wait.
+    sent alone, to the edge that took its result. interval: initiation interval, clocks a patch, over all patches after
+    the first; with random gaps and stalls it includes them. waited, stalled: clocks in which a patch or a
+    result had to wait.
     """
 
     outputs: Codes

@@ -8,17 +8,13 @@ from firmware_sim.verification.spec import CsimSpec
 from quant.training.stage import float_stages
 
 
-def _is_circuit(cfg: Config) -> bool:
-    return cfg["qat"].network == "circuit"
-
-
 def _check(context: Context) -> None:
     if not (context.run / "csim").exists():
         require_compiler()  # now, not after hours of training
 
 
 def _needs(cfg: Config) -> tuple[str, ...]:
-    return ("label", *float_stages(cfg), "qat", "hls", *(("rtl",) if _is_circuit(cfg) else ()))
+    return ("label", *float_stages(cfg), "qat", "hls", *(("rtl",) if cfg["qat"].is_circuit else ()))
 
 
 CSIM = Stage(
@@ -27,7 +23,7 @@ CSIM = Stage(
     writes="`predictions.npz`, `results.json`",
     work="firmware_sim.verification.verify:work",
     tables={"csim": CsimSpec},
-    reads=lambda cfg: ("csim", "circuit") if _is_circuit(cfg) else ("csim", "quant"),
+    reads=lambda cfg: ("csim", "circuit") if cfg["qat"].is_circuit else ("csim", "quant"),
     needs=_needs,
     check=_check,
 )
@@ -43,7 +39,7 @@ REFERENCE = Stage(
 
 
 def _report_needs(cfg: Config) -> tuple[str, ...]:
-    last = () if _is_circuit(cfg) else ("reference",)
+    last = () if cfg["qat"].is_circuit else ("reference",)
     return ("data", *_needs(cfg), "csim", *last)
 
 

@@ -1,4 +1,4 @@
-"""Hostile patches: what a comparison must hold on, as detector values and as input codes."""
+"""Corner cases: patches that a comparison must hold on, as detector values and as input codes."""
 
 import numpy as np
 from numpy.typing import NDArray

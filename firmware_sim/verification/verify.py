@@ -32,7 +32,7 @@ from quant.training.stage import float_stages
 def work(context: Context, directory: Path) -> None:
     """The stage: write ``results.json`` and ``predictions.npz`` (positions of the test peaks, offsets (n, 2) px)."""
     spec, run, say = context.cfg["csim"], context.run, context.say
-    unrolled = context.cfg["qat"].network == "circuit"
+    unrolled = context.cfg["qat"].is_circuit
     table = load_table(run / "label" / "peaks.h5")
     locator = locators.load(run / "qat" / "locator.json")
     given = inputs(table, locator, spec.patches, context.cfg.seed, unrolled)

@@ -1,4 +1,4 @@
-"""Reuse factors and parallelism for an interval, or for a number of DSP slices: a small search over the cost model."""
+"""Reuse factors and keys per cycle for an initiation interval, or for a number of DSP slices, by the cost model."""
 
 from dataclasses import dataclass
 
@@ -25,7 +25,7 @@ def plan(network: IntegerNetwork, interval: int, io_type: str) -> Plan:
     """The fewest multipliers with which no layer takes more than ``interval`` cycles a patch.
 
     Of equally many the smallest reuse factor, which costs the least latency. Raises UserError, naming the layer and the
-    least it can do, when the interval is too short.
+    least it can do, when the initiation interval is too short.
     """
     blocks = [layer for layer in network.layers if isinstance(layer, NonLocal)]
     keys_per_cycle = max((_keys_per_cycle(block, interval) for block in blocks), default=1)
@@ -49,7 +49,7 @@ def plan(network: IntegerNetwork, interval: int, io_type: str) -> Plan:
 
 
 def fastest(network: IntegerNetwork, dsps: int, io_type: str, part: str) -> Plan:
-    """The plan with the shortest interval that needs no more than ``dsps`` DSP slices of ``part``."""
+    """The plan with the shortest initiation interval that needs no more than ``dsps`` DSP slices of ``part``."""
     slowest = network_cost(network, io_type=io_type, reuse=1, keys_per_cycle=1)
     low = 1
     high = max(

@@ -40,7 +40,7 @@ def _planned(spec: HlsSpec) -> Iterator[tuple[str, str, Settings]]:
 def work(context: Context, directory: Path) -> None:
     """The stage: :func:`run` on the locator and the test peaks of the run directory."""
     cfg, table = context.cfg, load_table(context.run / "label" / "peaks.h5")
-    write = run_circuit if cfg["qat"].network == "circuit" else run
+    write = run_circuit if cfg["qat"].is_circuit else run
     write(cfg["hls"], table, context.run / "qat", directory, context.say)
 
 

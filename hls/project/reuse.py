@@ -32,8 +32,9 @@ def spread(reuse: int | Sequence[int], network: IntegerNetwork) -> tuple[int, ..
 def check_reuse(network: IntegerNetwork, factors: tuple[int, ...], strategy: str, io_type: str) -> None:
     """Refuse a factor that hls4ml would change silently, or for which it has no correct code.
 
-    Latency: any up to the layer's products, the pipeline's interval. Resource: those that cut the product's matrix into
-    equal blocks (hls4ml's own rule); a convolution of io_parallel not beyond its fan-in, as its source asserts.
+    Latency: any up to the layer's products, the pipeline's initiation interval. Resource: those that cut the product's
+    matrix into equal blocks (hls4ml's own rule); a convolution of io_parallel not beyond its
+    fan-in, as its source asserts.
     """
     for layer, factor in zip(linear_layers(network), factors, strict=True):
         outputs, inputs = len(layer.weight), prod(layer.weight.shape[1:])

@@ -159,8 +159,8 @@ def _read(document: dict[str, Any]) -> IntegerLocator:
     normalizer = BlockShift(**entry) if kind == "block_shift" else Normalizer.from_document(entry)
     base = document["centroid"]
     return IntegerLocator(
-        int(document["size"]),
-        int(document["window"]),
+        network.whole(document["size"]),
+        network.whole(document["window"]),
         normalizer,
         network.from_document(document["network"]),
         None if base is None else Centroid.from_document(base),

@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from braggnn_edge.core.errors import UserError
 from quant.contract.arithmetic import Format
@@ -68,7 +69,7 @@ def as_document(network: IntegerNetwork) -> dict[str, Any]:
 def from_document(document: dict[str, Any]) -> IntegerNetwork:
     """Read :func:`as_document`; KeyError, TypeError or ValueError for anything else."""
     layers = tuple(_layer(entry) for entry in document["layers"])
-    return IntegerNetwork(int(document["size"]), Format(**document["input"]), layers)
+    return IntegerNetwork(whole(document["size"]), Format(**document["input"]), layers)
 
 
 def _layer(entry: dict[str, Any]) -> Layer:
@@ -78,6 +79,20 @@ def _layer(entry: dict[str, Any]) -> Layer:
         if isinstance(value, dict):
             fields[key] = _layer(value) if "kind" in value else Format(**value)
         elif isinstance(value, list):
-            fields[key] = np.asarray(value, dtype=np.int64)
+            fields[key] = _integers(value)
     layer: Layer = _KINDS[fields["kind"]](**fields)
     return layer
+
+
+def whole(value: Any) -> int:
+    """An integer as it is read from a file; TypeError for a fraction, which would be cut."""
+    if type(value) is not int:
+        raise TypeError(f"expected an integer, got {value!r}")
+    return value
+
+
+def _integers(value: list[Any]) -> NDArray[np.int64]:
+    found = np.asarray(value)
+    if found.size and found.dtype.kind not in "iu":
+        raise TypeError(f"expected integers, got {found.dtype}")
+    return found.astype(np.int64)

@@ -21,7 +21,7 @@ def work(context: Context, directory: Path) -> None:
     """The stage: write ``locator.json``, ``model.onnx``, the trained network and its learning curves."""
     cfg, table = context.cfg, load_table(context.run / "label" / "peaks.h5")
     origin = provenance(context, table)
-    if cfg["qat"].network == "circuit":
+    if cfg["qat"].is_circuit:
         compress.run(table, cfg["circuit"], teacher(context), cfg.seed, directory, context.say, origin)
         return
     full = train.load_network(context.run / "train", "full") if cfg["qat"].teacher else None
@@ -32,7 +32,7 @@ def provenance(context: Context, table: PeakTable) -> dict[str, Any]:
     """What a locator file says of its origin: who made it, of which scans and patches, from which seed."""
     return {
         "made_by": f"braggnn-edge {__version__}",
-        "kind": "circuit" if context.cfg["qat"].network == "circuit" else "layers",
+        "kind": "circuit" if context.cfg["qat"].is_circuit else "layers",
         "scans": [scan.name for scan in context.cfg["scan"]],
         "patches": {"size": table.size, "centred_on": "brightest pixel"},
         "seed": context.cfg.seed,
@@ -53,7 +53,7 @@ def teacher(context: Context) -> BraggNN | None:
 def trained_outputs(context: Context) -> Callable[[Codes], Codes]:
     """The trained network of the stage, in float64: input codes (n, window, window) to its output codes (n, 2)."""
     directory, cfg = context.run / "qat", context.cfg
-    if cfg["qat"].network == "circuit":
+    if cfg["qat"].is_circuit:
         net = compress.load_mixed_precision(directory, cfg["circuit"])
         return lambda codes: exact_outputs(net, codes)
     quantized = qat.load_quantized(directory, float_network(context), cfg["quant"])

@@ -132,7 +132,7 @@ class CircuitSpec:
     sparsity: float = 0.0  # final share of masked weights a layer
     channel_sparsity: float = 0.0  # final share of masked channels of a hidden dense layer
     lut_budget: int = 0  # look-up tables of the network by the model, 0: no budget
-    lut_penalty: float = 0.01  # what the loss grows by for each doubling of the budget
+    lut_penalty: float = 0.01  # what the loss grows by for each doubling of the budget, this one or a search's
     seed: int = 0  # added to the run's
 
     def __post_init__(self) -> None:

@@ -34,6 +34,11 @@ class QatSpec:
         if self.shift < 0 or self.huber < 0:
             raise UserError(f"qat: shift {self.shift} and huber {self.huber} must be 0 or more")
 
+    @property
+    def is_circuit(self) -> bool:
+        """Whether the network is unrolled, as `[circuit]` says, and not one of layers."""
+        return self.network == "circuit"
+
     def pruned(self, iteration: int) -> float:
         """Pruned fraction after ``iteration``."""
         return self.sparsity * cubic_rise(iteration, self.loop.max_iterations // 2)

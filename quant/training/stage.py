@@ -9,17 +9,13 @@ from quant.training.plan import BitPlan
 from quant.training.spec import FLOAT_NETWORKS, QatSpec
 
 
-def _is_circuit(cfg: Config) -> bool:
-    return cfg["qat"].network == "circuit"
-
-
 def float_stages(cfg: Config) -> tuple[str, ...]:
     """The stages of the float networks beside the firmware's: the full one, the compact one where it goes there."""
     return ("train", "compact") if cfg["qat"].network == "compact" else ("train",)
 
 
 def _needs(cfg: Config) -> tuple[str, ...]:
-    if _is_circuit(cfg):
+    if cfg["qat"].is_circuit:
         return ("label", "train") if cfg["circuit"].teacher else ("label",)
     source, _ = FLOAT_NETWORKS[cfg["qat"].network]
     return tuple(dict.fromkeys(("label", source, *(("train",) if cfg["qat"].teacher else ()))))
@@ -29,7 +25,7 @@ def _check(context: Context) -> None:
     cfg = context.cfg
     check_trainable(context)
     size = cfg["peaks"].size
-    if _is_circuit(cfg):
+    if cfg["qat"].is_circuit:
         check_shift(context, "circuit")
         cfg["circuit"].check_patch_size(size)
         return
@@ -44,7 +40,7 @@ QAT = Stage(
     writes="`locator.json`: the locator in integers; `model.onnx`: its network as QONNX",
     work="quant.training.build:work",
     tables={"quant": BitPlan, "qat": QatSpec, "circuit": CircuitSpec},
-    reads=lambda cfg: ("circuit",) if _is_circuit(cfg) else ("quant", "qat"),
+    reads=lambda cfg: ("circuit",) if cfg["qat"].is_circuit else ("quant", "qat"),
     needs=_needs,
     check=_check,
 )
