@@ -239,6 +239,25 @@ def test_interrupted_stage_of_another_configuration_is_set_aside(bench: Bench) -
     execute(bench.run, Stage("a", (), {"x": 2}, (), lambda out: _two_steps(out, False)), said.append)
     assert (bench.run / "a/first.txt").read_text() == "done by the last run"
     assert (bench.run / "a.partial.old-1/first.txt").read_text() == "done by the failing run"
+    assert "a.partial: what an interrupted run of other inputs had made is kept as a.partial.old-1" in said
+
+
+def test_a_file_that_is_the_users_to_change_is_no_reason_to_run_again(bench: Bench) -> None:
+    def again() -> bool:
+        def work(out: Path) -> None:
+            (out / "sub").mkdir()
+            for name in ("steps.tcl", "sub/steps.tcl", "source.cpp"):
+                (out / name).write_text("made")
+
+        return execute(bench.run, Stage("a", (), {}, (), work, ("steps.tcl",)), bench.said.append)
+
+    assert again()
+    assert list(manifest_of(bench.run, "a")["outputs"]) == ["source.cpp"]
+    for name in ("steps.tcl", "sub/steps.tcl"):
+        (bench.run / "a" / name).write_text("changed")
+    assert not again()
+    (bench.run / "a/source.cpp").write_text("changed")
+    assert again()
 
 
 def test_failed_rerun_leaves_the_finished_result(bench: Bench) -> None:

@@ -180,6 +180,9 @@ def _parse_table(kind: Any, value: Any, where: str) -> Any:
         return kind(**{key: parse(hints[key], item, f"{where}.{key}") for key, item in value.items()})
     except UserError as error:
         message = str(error)
+        file, _, table = where.rpartition(": ")
+        if message.startswith((f"{table}: ", f"{table}.")):  # it names the table itself
+            message = f"{file}: {message}" if file else message
         raise UserError(message if message.startswith(where) else f"{where}: {message}") from error
 
 

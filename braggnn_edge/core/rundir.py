@@ -41,6 +41,7 @@ class Stage:
     settings: Mapping[str, Any]
     files: tuple[Path, ...]
     work: Callable[[Path], None]
+    editable: tuple[str, ...] = ()  # names of files that are the user's to change: no reason to run again
 
 
 def write_json(path: Path, document: Any) -> None:
@@ -122,7 +123,7 @@ def execute(run: Path, stage: Stage, say: Callable[[str], None]) -> bool:
     identity = {"stage": stage.name, "configuration": stage.settings, "inputs": inputs, "packages": versions()}
     identity = json.loads(json.dumps(identity))
     final, partial = run / stage.name, run / f"{stage.name}.partial"
-    reason = _why(final, identity, digests)
+    reason = _why(final, identity, digests, stage.editable)
     digests.save()
     if reason is None:
         say(f"{stage.name}: up to date")
@@ -139,7 +140,9 @@ def execute(run: Path, stage: Stage, say: Callable[[str], None]) -> bool:
     outputs = {
         str(path.relative_to(partial)): sha256(path)
         for path in sorted(partial.rglob("*"))
-        if path.is_file() and path not in (partial / "started.json", partial / "manifest.json")
+        if path.is_file()
+        and path not in (partial / "started.json", partial / "manifest.json")
+        and path.name not in stage.editable
     }
     manifest = {
         **identity,
@@ -158,7 +161,7 @@ def execute(run: Path, stage: Stage, say: Callable[[str], None]) -> bool:
     return True
 
 
-def _why(final: Path, identity: dict[str, Any], digests: Digests) -> str | None:
+def _why(final: Path, identity: dict[str, Any], digests: Digests, editable: tuple[str, ...]) -> str | None:
     """None when the finished stage still fits; else the reason to run."""
     try:
         manifest = _read_manifest(final)
@@ -178,6 +181,8 @@ def _why(final: Path, identity: dict[str, Any], digests: Digests) -> str | None:
     if changed:
         return f"runs again: packages changed ({', '.join(changed[:4])}{' ...' if len(changed) > 4 else ''})"
     for name, digest in manifest["outputs"].items():
+        if Path(name).name in editable:
+            continue
         try:
             same = digests.of(final / name) == digest
         except (OSError, ValueError):  # gone, no file, or no name of one
@@ -198,18 +203,18 @@ def _prepare(partial: Path, identity: dict[str, Any], say: Callable[[str], None]
         if found["identity"] == identity and math.isfinite(spent := found["seconds"]):
             return float(spent)
     if os.path.lexists(partial):
-        _set_aside(partial, say)
+        _set_aside(partial, say, "what an interrupted run of other inputs had made")
     partial.mkdir(parents=True)
     write_json(marker, {"identity": identity, "seconds": 0.0})
     return None
 
 
-def _set_aside(final: Path, say: Callable[[str], None]) -> None:
+def _set_aside(final: Path, say: Callable[[str], None], what: str = "the previous result") -> None:
     number = 1
     while (aside := final.with_name(f"{final.name}.old-{number}")).exists():
         number += 1
     os.replace(final, aside)
-    say(f"{final.name}: the previous result is kept as {aside.name}")
+    say(f"{final.name}: {what} is kept as {aside.name}")
 
 
 def _git_commit() -> str | None:

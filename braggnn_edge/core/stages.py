@@ -76,6 +76,7 @@ class Stage:
     settings: str = ""  # dotted name of ``settings(context, values)``: what of the tables it depends on, and what else
     check: Callable[[Context], None] = _accept  # refuses tables that do not fit each other, before any work
     also: Callable[[Config], tuple[str, ...]] = _nothing  # further stages that the command makes
+    editable: tuple[str, ...] = ()  # names of files in its folder that are the user's to change
     command: bool = True  # False: made by another stage's command
     folder: bool = True  # False: has no folder; works when the run directory is free again, so that others may join
 
@@ -151,6 +152,7 @@ def _bound(stage: Stage, context: Context) -> rundir.Stage:
         resolve(stage.settings)(context, values) if stage.settings else values,
         resolve(stage.files)(context) if stage.files else (),
         lambda directory: resolve(stage.work)(context, directory),
+        stage.editable,
     )
 
 

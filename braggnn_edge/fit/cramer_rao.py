@@ -46,12 +46,12 @@ def inverse(information: Array, frozen: NDArray[np.bool_] | None = None) -> Arra
     identity = np.broadcast_to(np.eye(size), information.shape)
     work = np.where(both, information * (scale[:, :, None] * scale[:, None, :]), identity)
     work = np.concatenate((work, identity), axis=2)
-    for k in range(size):
-        pivot = work[:, k, :] / np.maximum(work[:, k, k], 1e-15)[:, None]
-        work = work - work[:, :, k, None] * pivot[:, None, :]
-        work[:, k, :] = pivot
-    # What is hardly known at all would have an infinite variance.
-    with np.errstate(over="ignore"):
+    # What is hardly known at all, or not, has entries beyond float64; they are clipped or infinite below.
+    with np.errstate(over="ignore", invalid="ignore"):
+        for k in range(size):
+            pivot = work[:, k, :] / np.maximum(work[:, k, k], 1e-15)[:, None]
+            work = work - work[:, :, k, None] * pivot[:, None, :]
+            work[:, k, :] = pivot
         result = work[:, :, size:] * (scale[:, :, None] * scale[:, None, :])
     result = np.clip(result, -_HUGE, _HUGE)
     return np.where(both, 0.5 * (result + result.transpose(0, 2, 1)), 0.0)

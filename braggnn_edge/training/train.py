@@ -253,7 +253,12 @@ def _work(context: Context, directory: Path, name: str) -> None:
     table = load_table(context.run / "label" / "peaks.h5")
     run(table, name, spec_of(context, name), context.cfg.seed, directory, context.say)
     if name == "full" and "compact" not in float_networks(context.cfg):
-        context.say("  the compact network is not trained here: the configuration has no [compact] table")
+        why = (
+            f"the firmware's network is {context.cfg['qat'].network!r}"
+            if context.cfg.given & {"compact", "qat"}
+            else "the configuration has no [compact] table"
+        )
+        context.say(f"  the compact network is not trained here: {why}")
 
 
 def _files(context: Context, name: str) -> tuple[Path, ...]:

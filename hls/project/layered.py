@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import re
 import warnings
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -22,7 +23,7 @@ from hls.project.extension import KERNEL
 from hls.project.reuse import check_reuse, spread
 from hls.project.spec import ACCELERATOR, check_options
 from hls.project.targets import DEFAULT_TARGET, target
-from hls.project.test_bench import golden, normalizer_headers, render, test_bench_files
+from hls.project.test_bench import Golden, golden, normalizer_headers, render, test_bench_files
 from quant.contract import locator as locators
 from quant.contract.arithmetic import Format
 from quant.contract.attention import NonLocal
@@ -130,7 +131,6 @@ def write_project(
             **test_bench_files(NAME, "axi" if backend == ACCELERATOR else io_type, network, vectors),
             **normalizer_headers(normalizer, network.size),
             "Makefile": render("Makefile", {"CXX_FLAGS": flags, "NAME": NAME, "SOURCES": _sources(backend)}),
-            "README.txt": _readme(project, len(vectors.counts), len(vectors.codes)),
             "project.json": json.dumps(asdict(project), indent=1) + "\n",
         }
         with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
@@ -139,6 +139,7 @@ def write_project(
         for name, text in files.items():
             (aside / name).write_text(text)
         locators.save(locators.of_layers(network, normalizer), aside / "locator.json")
+        (aside / "README.txt").write_text(_readme(project, normalizer, vectors, ports(aside, project)))
         _make_reproducible(aside, graph)
         if backend == ACCELERATOR:
             name_sources(aside, NAME)
@@ -195,7 +196,23 @@ def _sources(backend: str) -> str:
     return f"firmware/{NAME}.cpp" + f" firmware/{NAME}_axi.cpp" * (backend == ACCELERATOR)
 
 
-def _readme(project: Project, counts: int, codes: int) -> str:
+def ports(directory: Path, project: Project) -> str:
+    """The arguments of the top function, which become ports, and their interface, as hls4ml has written them."""
+    text = (directory / "firmware" / f"{project.name}.h").read_text()
+    found = re.findall(r"(input_t|result_t)>?\s*&?\s*(\w+)", text[text.index(f"void {project.name}(") :])
+    names = dict(reversed(found))  # of each type the first
+    if project.backend == ACCELERATOR:
+        return f"those of {project.name}_axi: see firmware/{project.name}_axi.h"
+    how = (
+        "both AXI streams: a pixel a beat, both offsets in one beat, no TLAST"
+        if project.io_type == "io_stream"
+        else "both arrays of single values, each with a valid signal (ap_vld)"
+    )
+    return f"{names['input_t']} in, {names['result_t']} out; {how}"
+
+
+def _readme(project: Project, normalizer: Normalizer | BlockShift, vectors: Golden, ports: str) -> str:
+    signed = not isinstance(normalizer, BlockShift)
     return render(
         "README.txt",
         {
@@ -207,7 +224,8 @@ def _readme(project: Project, counts: int, codes: int) -> str:
             "OUTPUT_FRAC": project.output.frac, "PART": f"{project.part} ({target(project.target).board})",
             "CLOCK": f"{1000 / project.clock_mhz:g}", "STRATEGY": project.strategy,
             "REUSE": ", ".join(map(str, project.reuse)),
-            "HLS4ML": project.hls4ml, "COUNTS": counts, "CODES": codes,
+            "HLS4ML": project.hls4ml, "COUNTS": len(vectors.counts), "CODES": len(vectors.codes), "PORTS": ports,
+            "COUNT_TYPE": f"ap_{'' if signed else 'u'}int<{normalizer.count_bits}>",
         },
     )  # fmt: skip
 

@@ -31,7 +31,7 @@ from braggnn_edge.locate.onnx_session import session
 from firmware_sim.forms.csim import build as build_csim
 from firmware_sim.forms.csim import normalize as csim_normalize
 from firmware_sim.forms.csim import run as run_csim
-from firmware_sim.forms.csim_circuit import parts as run_csim_circuit
+from firmware_sim.forms.csim_circuit import steps as run_csim_circuit
 from firmware_sim.forms.rtlsim import build as build_rtlsim
 from firmware_sim.forms.rtlsim import run as run_rtlsim
 from firmware_sim.verification.vectors import corner_case_counts as corner_counts
