@@ -31,6 +31,10 @@ PYTHON ?= $(firstword $(foreach one,$(PYTHONS),$(if $(shell $(one) -c '$(SUPPORT
 # Waiting threads sleep: spinning ones slow the small networks several times when another program uses the cores.
 export OMP_WAIT_POLICY ?= PASSIVE
 
+ifeq ($(origin CONFIG),command line)
+$(error CONFIG=$(CONFIG) has no effect; the scenario is CFG=$(CONFIG))
+endif
+
 .DEFAULT_GOAL := help
 .PHONY: help demo $(STAGES) test quick check docs clean
 

@@ -1,6 +1,7 @@
 """Positions from frames with a trained network, frame by frame, whatever the length of the scan.
 
     python examples/locate_peaks.py runs/demo/qat/locator.json runs/demo/data/scan.h5 --threshold 45
+    python examples/locate_peaks.py NETWORK scan_0042.h5 --format hdf5 --dataset entry/data/data --threshold 120
 
 prints one line per peak: frame, row, col (px; the centre of pixel (0, 0) is (0.0, 0.0)). The network is the
 locator.json of a run, computed in the integers that equal the firmware, or full.pt or compact.pt of a stage, computed
@@ -8,10 +9,13 @@ in float32.
 """
 
 import argparse
+import os
+import sys
 from pathlib import Path
 
 from braggnn_edge.core.errors import UserError
-from braggnn_edge.frames.scan import open_scan
+from braggnn_edge.frames.formats import FORMATS
+from braggnn_edge.frames.scan import Scan, open_scan
 from braggnn_edge.locate.locator import Locator, bright_spots, float_locator, locate_frames
 from braggnn_edge.training.train import load_network
 from quant.exchange.locators import load_integer_locator
@@ -25,12 +29,10 @@ def open_locator(network: Path) -> Locator:
     return load_integer_locator(network)
 
 
-def locate(network: Path, frames: Path, threshold: float, frames_used: int) -> None:
-    """Find, cut and locate peaks; only the patches of a few frames are in memory at a time."""
-    locator = open_locator(network)
-    scan = open_scan("braggnn", frames)
+def locate(locator: Locator, scan: Scan, threshold: float, frames: int | None = None) -> None:
+    """Find, cut and locate the peaks of all frames, or of the first; a few frames' patches are in memory at a time."""
     find = bright_spots(threshold, locator.size)
-    for found in locate_frames(locator, scan, find, stop=min(frames_used, scan.shape[0])):
+    for found in locate_frames(locator, scan, find, stop=frames):
         for frame, (row, col) in zip(found.frame, found.position, strict=True):
             print(f"{frame:5d} {row:10.3f} {col:10.3f}")
 
@@ -41,12 +43,22 @@ def locate(network: Path, frames: Path, threshold: float, frames_used: int) -> N
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("network", type=Path, help="locator.json, full.pt or compact.pt of a stage")
-    parser.add_argument("frames", type=Path, help="frames in the BraggNN layout")
+    parser.add_argument("scan", help="the scan's file; of images a pattern in quotes")
     parser.add_argument("--threshold", type=float, required=True, help="counts above which a pixel belongs to a peak")
-    parser.add_argument("--frames-used", type=int, default=3, help="how many frames (default: %(default)s)")
+    parser.add_argument("--format", choices=FORMATS, default="braggnn", help="default: %(default)s")
+    parser.add_argument("--dataset", help="of the frames in an HDF5 file")
+    parser.add_argument("--dark", help="image that is subtracted")
+    parser.add_argument("--mask", help="image that is true where a pixel is bad")
+    parser.add_argument("--frames", type=int, help="how many frames, from the first on (default: all)")
     arguments = parser.parse_args()
     try:
-        locate(arguments.network, arguments.frames, arguments.threshold, arguments.frames_used)
+        locator = open_locator(arguments.network)
+        scan = open_scan(
+            arguments.format, arguments.scan, dataset=arguments.dataset, dark=arguments.dark, mask=arguments.mask
+        )
+        locate(locator, scan, arguments.threshold, arguments.frames)
+    except BrokenPipeError:  # the reader, such as head, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except UserError as error:
         parser.exit(2, f"{parser.prog}: error: {error}\n")
 

@@ -195,6 +195,8 @@ def test_example_locates_peaks(finished) -> None:
         str(run / "data/scan.h5"),
         "--threshold",
         "45",
+        "--frames",
+        "3",
     ]
     lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     found = np.array([[float(word) for word in line.split()] for line in lines])

@@ -146,16 +146,23 @@ def _join(labelled: list[_Labelled], spec: PeakSpec, directory: Path, say: Calla
     upstream: dict[str, list[NDArray[np.void]]] = {name: [] for name in names}
     with table.writing(directory / "peaks.h5", names, spec.size, spec.shift, crops) as append:
         for scan in labelled:
-            counts, bad = np.zeros(len(SPLITS), int), []
+            counts, unfitted, bad = np.zeros(len(SPLITS), int), [0, 0], []
             for rows, patches, skipped in _shards_of(scan, spec):
                 append(rows, patches)
                 counts += np.bincount(rows["split"], minlength=len(SPLITS))
+                crowded = (rows["flags"] & table.Flag.TOO_MANY_MAXIMA) != 0
+                unfitted[0] += int((~rows["voigt_converged"]).sum())
+                unfitted[1] += int(crowded.sum())
                 upstream[scan.spec.name].append(_upstream_peaks(rows))
                 bad += skipped.tolist()
             summary[scan.spec.name] = dict(zip(SPLITS, counts.tolist(), strict=True))
             _check_found(scan.spec, counts)
             say(f"  {scan.spec.name}: {counts.sum()} peaks; " + ", ".join(
                 f"{count} {name}" for name, count in summary[scan.spec.name].items()))  # fmt: skip
+            if unfitted[0]:
+                advice = _CROWDED if unfitted[1] > counts.sum() / 2 else ""
+                say(f"  {scan.spec.name}: {unfitted[0]} peaks have no converged fit, {unfitted[1]} of them because "
+                    f"their component has too many maxima{advice}")  # fmt: skip
             if bad:
                 summary[scan.spec.name]["bad_frames"] = len(bad)
                 say(f"  {scan.spec.name}: {len(bad)} bad frames skipped: {_listed(bad)}")
@@ -163,6 +170,10 @@ def _join(labelled: list[_Labelled], spec: PeakSpec, directory: Path, say: Calla
     for name, peaks in upstream.items():
         write_peaks(directory / f"{name}_peaks.h5", np.concatenate(peaks))
     return summary
+
+
+#: What is said when most peaks are in such components.
+_CROWDED = "; if this scan is not crowded, raise its threshold"
 
 
 def _shards_of(
