@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from braggnn_edge import __version__
 from braggnn_edge.core import config, stages
 from braggnn_edge.core.errors import UserError
 from braggnn_edge.core.machine import available_cores
@@ -32,6 +33,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Bragg peaks from detector frames to a bit-exact FPGA firmware project. Each command runs one "
         "stage, and those before it whose results are missing or out of date, in runs/<run>/.",
     )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="STAGE")
     for stage in stages.stages().values():
         if not stage.command:
@@ -56,6 +58,8 @@ def _parser() -> argparse.ArgumentParser:
             metavar="ADDRESS",
             help="tcp://host:port or scheduler file of a Dask cluster that labels (default: processes of this machine)",
         )
+        for option, about in stage.options.items():
+            command.add_argument(option, **about)
     return parser
 
 
@@ -71,7 +75,9 @@ def _run(arguments: argparse.Namespace) -> None:
             f"run name {name!r} is not a folder name; use letters, digits, '-' and '_', at most {config.LONGEST_NAME}"
         )
     run = arguments.runs / name
-    context = Context(cfg, arguments.config, run, arguments.workers, _say, arguments.scheduler)
+    wanted = {option.lstrip("-") for option in stages.stages()[arguments.command].options}
+    options = {name: getattr(arguments, name) for name in sorted(wanted)}
+    context = Context(cfg, arguments.config, run, arguments.workers, _say, arguments.scheduler, options)
     stages.check(arguments.command, context)
     if arguments.threads:
         stages.resolve("torch:set_num_threads")(arguments.threads)

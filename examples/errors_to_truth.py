@@ -10,7 +10,8 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-from locate_peaks import open_locator
+
+from braggnn_edge.locate.networks import open_network
 
 
 # --8<-- [start:errors]
@@ -26,7 +27,7 @@ def errors(network: Path, table: Path) -> dict[str, np.ndarray]:
     pixel = np.stack([peaks["row"], peaks["col"]], axis=1)
     truth = np.stack([peaks["truth_row"], peaks["truth_col"]], axis=1) - pixel
     fit = np.stack([peaks["voigt_row"], peaks["voigt_col"]], axis=1) - pixel
-    found = {"network": open_locator(network).locate(patches), "squared centroid": squared_centroid(patches)}
+    found = {"network": open_network(network).locate(patches), "squared centroid": squared_centroid(patches)}
     found["pseudo-Voigt fit"] = np.where(peaks["voigt_converged"][:, None], fit, np.nan)
     return {name: np.linalg.norm(offsets - truth, axis=1) for name, offsets in found.items()}
 

@@ -3,38 +3,31 @@
     python examples/locate_peaks.py runs/demo/qat/locator.json runs/demo/data/scan.h5 --threshold 45
     python examples/locate_peaks.py NETWORK scan_0042.h5 --format hdf5 --dataset entry/data/data --threshold 120
 
-prints one line per peak: frame, row, col (px; the centre of pixel (0, 0) is (0.0, 0.0)). The network is the
-locator.json of a run, computed in the integers that equal the firmware, or full.pt or compact.pt of a stage, computed
-in float32.
+prints one line per peak: frame, row, col (px; the centre of pixel (0, 0) is (0.0, 0.0)), and the standard deviations of
+both where the network knows them. The network is "universal", which ships with the project and needs no training; the
+locator.json of a run, computed in the integers that equal the firmware; or full.pt or compact.pt of a run, computed in
+float32.
 """
 
 import argparse
 import os
 import sys
-from pathlib import Path
 
 from braggnn_edge.core.errors import UserError
 from braggnn_edge.frames.formats import FORMATS
 from braggnn_edge.frames.scan import Scan, open_scan
-from braggnn_edge.locate.locator import Locator, bright_spots, float_locator, locate_frames
-from braggnn_edge.training.train import load_network
-from quant.exchange.locators import load_integer_locator
+from braggnn_edge.locate.locator import Locator, bright_spots, locate_frames
+from braggnn_edge.locate.networks import open_network
 
 
 # --8<-- [start:locate]
-def open_locator(network: Path) -> Locator:
-    """A trained network of a run as a locator: integers, or float32 for a .pt file."""
-    if network.suffix == ".pt":
-        return float_locator(load_network(network.parent, network.stem))
-    return load_integer_locator(network)
-
-
 def locate(locator: Locator, scan: Scan, threshold: float, frames: int | None = None) -> None:
     """Find, cut and locate the peaks of all frames, or of the first; a few frames' patches are in memory at a time."""
     find = bright_spots(threshold, locator.size)
     for found in locate_frames(locator, scan, find, stop=frames):
-        for frame, (row, col) in zip(found.frame, found.position, strict=True):
-            print(f"{frame:5d} {row:10.3f} {col:10.3f}")
+        sigma = [()] * len(found.frame) if found.sigma is None else found.sigma
+        for frame, position, deviation in zip(found.frame, found.position, sigma, strict=True):
+            print(f"{frame:5d}", *(f"{value:10.3f}" for value in (*position, *deviation)))
 
 
 # --8<-- [end:locate]
@@ -42,7 +35,7 @@ def locate(locator: Locator, scan: Scan, threshold: float, frames: int | None = 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("network", type=Path, help="locator.json, full.pt or compact.pt of a stage")
+    parser.add_argument("network", help='"universal", or a file: locator.json, full.pt or compact.pt of a run')
     parser.add_argument("scan", help="the scan's file; of images a pattern in quotes")
     parser.add_argument("--threshold", type=float, required=True, help="counts above which a pixel belongs to a peak")
     parser.add_argument("--format", choices=FORMATS, default="braggnn", help="default: %(default)s")
@@ -52,7 +45,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, help="how many frames, from the first on (default: all)")
     arguments = parser.parse_args()
     try:
-        locator = open_locator(arguments.network)
+        locator = open_network(arguments.network)
         scan = open_scan(
             arguments.format, arguments.scan, dataset=arguments.dataset, dark=arguments.dark, mask=arguments.mask
         )

@@ -67,4 +67,4 @@ def test_committed_page_is_up_to_date() -> None:
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.toml")), ids=lambda path: path.stem)
 def test_every_scenario_that_ships_can_be_read(path: Path) -> None:
-    assert config.load(path, tables())["scan"]
+    assert config.load(path, tables())["scan"] or path.stem == "universal"  # which draws its own patches

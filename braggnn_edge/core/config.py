@@ -6,6 +6,7 @@ A section may keep ``RENAMED``, a mapping of keys of old to their names: the err
 """
 
 import dataclasses
+import difflib
 import json
 import os
 import re
@@ -13,7 +14,7 @@ import sys
 import tomllib
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -62,7 +63,7 @@ def load(path: Path, sections: Mapping[str, Any], renamed: Mapping[str, str] = t
             new = renamed[key]
             raise UserError(f"{path}: table [{key}] is now part of [{new}]; move its keys there")
         if key not in known:
-            raise UserError(f"{path}: unknown key {key!r}; valid keys are {', '.join(known)}")
+            raise UserError(f"{path}: unknown key {key!r}{_meant(key, known)}; valid keys are {', '.join(known)}")
     name = parse(str, document.get("name", path.stem), f"{path}: name")
     usable = name and all(c.isalnum() or c in "-_." for c in name) and not name.startswith(".")
     if not usable or len(name.encode()) > LONGEST_NAME:
@@ -171,7 +172,7 @@ def _parse_table(kind: Any, value: Any, where: str) -> Any:
         if key not in fields and key in getattr(kind, "RENAMED", {}):
             raise UserError(f"{where}: the key {key!r} is now called {kind.RENAMED[key]!r}; rename it")
         if key not in fields:
-            raise UserError(f"{where}: unknown key {key!r}; valid keys are {', '.join(fields)}")
+            raise UserError(f"{where}: unknown key {key!r}{_meant(key, fields)}; valid keys are {', '.join(fields)}")
     for key, field in fields.items():
         required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if required and key not in value:
@@ -184,6 +185,12 @@ def _parse_table(kind: Any, value: Any, where: str) -> Any:
         if message.startswith((f"{table}: ", f"{table}.")):  # it names the table itself
             message = f"{file}: {message}" if file else message
         raise UserError(message if message.startswith(where) else f"{where}: {message}") from error
+
+
+def _meant(key: str, known: Iterable[str]) -> str:
+    """A question that offers the valid key most like a wrong one, where one is."""
+    found = difflib.get_close_matches(key, known, 1)
+    return f" (did you mean {found[0]!r}?)" if found else ""
 
 
 def _plain(value: Any) -> Any:

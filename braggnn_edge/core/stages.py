@@ -23,6 +23,8 @@ REGISTRY = (
     "braggnn_edge.label.stage:LABEL",
     "braggnn_edge.training.stage:TRAIN",
     "braggnn_edge.training.stage:COMPACT",
+    "braggnn_edge.universal.stage:UNIVERSAL",
+    "braggnn_edge.locate.stage:EVALUATE",
     "quant.training.stage:QAT",
     "hls.project.stage:HLS",
     "hls.rtl.stage:RTL",
@@ -48,6 +50,7 @@ class Context:
     workers: int  # parallel processes
     say: Callable[[str], None]  # prints a line for the user
     scheduler: str = ""  # of a Dask cluster that labels; empty: processes of this machine
+    options: Mapping[str, Any] = field(default_factory=dict)  # of this command alone, by name
 
 
 def _nothing(_: Any) -> tuple[str, ...]:
@@ -78,6 +81,7 @@ class Stage:
     also: Callable[[Config], tuple[str, ...]] = _nothing  # further stages that the command makes
     editable: tuple[str, ...] = ()  # names of files in its folder that are the user's to change
     command: bool = True  # False: made by another stage's command
+    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # of the command line, as argparse has them
     folder: bool = True  # False: has no folder; works when the run directory is free again, so that others may join
 
 

@@ -96,7 +96,9 @@ class Scan:
             except BadFrame as error:
                 message = f"scan {self.name!r}, frame {index}: {error}"
                 if on_bad is None:
-                    raise BadFrame(message) from error
+                    raise BadFrame(
+                        f'{message}; repair it, or leave such frames out with on_bad_frame = "skip"'
+                    ) from error
                 on_bad(index, message)
                 raw_frames = self.source.read(index + 1, stop)  # a generator that has raised is at its end
             else:

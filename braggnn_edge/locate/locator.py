@@ -40,8 +40,9 @@ class Locator:
     """One form of a network on one device.
 
     run: a block (m, size, size) of counts, C order, uint8, uint16, int16, int32 or float32 and finite, to offsets
-    (m, 2) px. name: of the form; precision and device: in words; batch: patches in a block, halved for good when the
-    device is out of memory, and never below ``least``.
+    (m, 2) px, or with ``sigma`` to (m, 4): these and the standard deviations of each, px. name: of the form; precision
+    and device: in words; batch: patches in a block, halved for good when the device is out of memory, and never below
+    ``least``.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Locator:
     device: str
     batch: int = 4096
     least: int = 16
+    sigma: bool = False
     retries: int = field(default=0, init=False)
 
     def locate(self, patches: Patches) -> Offsets:
@@ -59,6 +61,19 @@ class Locator:
         A flat patch is answered like any other (its normalized pixels are 0). Raises UserError for another shape, a
         type that is no real number, NaN or infinity, and when the device has no memory for ``least`` patches.
         """
+        return self._answers(patches)[:, :2]
+
+    def locate_with_sigma(self, patches: Patches) -> tuple[Offsets, Offsets]:
+        """:meth:`locate`, and the standard deviations (n, 2) px of the offsets as the network knows them.
+
+        Raises UserError for a network that does not know them, and as :meth:`locate` does.
+        """
+        if not self.sigma:
+            raise UserError(f"{self.name} knows no sigma; choose a network that does, such as the universal one")
+        found = self._answers(patches)
+        return found[:, :2], found[:, 2:]
+
+    def _answers(self, patches: Patches) -> Offsets:
         patches = np.asarray(patches)
         if patches.ndim != 3 or patches.shape[1:] != (self.size, self.size):
             raise UserError(
@@ -67,7 +82,7 @@ class Locator:
             )
         if patches.dtype.kind not in "iuf":
             raise UserError(f"patches are {patches.dtype}; expected integers or floats in detector counts")
-        offsets = np.empty((len(patches), 2))
+        offsets = np.empty((len(patches), 4 if self.sigma else 2))
         start = 0
         while start < len(patches):
             stop = min(start + self.batch, len(patches))
@@ -216,11 +231,15 @@ Find = Callable[[NDArray[Any], NDArray[np.bool_] | None], NDArray[np.int64]]
 
 @dataclass(frozen=True)
 class Located:
-    """Peaks of successive frames: frame (m,), pixel (m, 2) the brightest, position (m, 2) px in the frame."""
+    """Peaks of successive frames: frame (m,), pixel (m, 2) the brightest, position (m, 2) px in the frame.
+
+    sigma: (m, 2) standard deviations of the position, px, where the network knows them.
+    """
 
     frame: NDArray[np.int64]
     pixel: NDArray[np.int64]
     position: Offsets
+    sigma: Offsets | None = None
 
 
 def bright_spots(threshold: float, size: int, min_area: int = 4) -> Find:
@@ -267,5 +286,8 @@ def locate_frames(
 def _located(
     locator: Locator, frames: list[NDArray[np.int64]], pixels: list[NDArray[np.int64]], patches: list[Patches]
 ) -> Located:
-    pixel = np.concatenate(pixels)
-    return Located(np.concatenate(frames), pixel, pixel + locator.locate(np.concatenate(patches)))
+    pixel, found = np.concatenate(pixels), np.concatenate(patches)
+    if not locator.sigma:
+        return Located(np.concatenate(frames), pixel, pixel + locator.locate(found))
+    offsets, sigma = locator.locate_with_sigma(found)
+    return Located(np.concatenate(frames), pixel, pixel + offsets, sigma)

@@ -22,6 +22,8 @@ from braggnn_edge.core.rundir import manifest_of, versions, write_json
 from braggnn_edge.evaluation import figures
 from braggnn_edge.evaluation.evaluate import errors_of, estimates_without_network, is_clean, losses, reference_of
 from braggnn_edge.evaluation.metrics import distances
+from braggnn_edge.locate.networks import open_network
+from braggnn_edge.locate.stage import SHIPPED
 from braggnn_edge.peaks.splits import TEST, TRAIN, VALIDATION
 from braggnn_edge.peaks.table import PeakTable
 from braggnn_edge.peaks.table import load as load_table
@@ -42,7 +44,7 @@ _COPIED: tuple[tuple[str, Any], ...] = (
 )
 #: Learning curves by the name of their file, where they are called otherwise.
 _CURVES = {"qat": "quantized", "circuit_training": "circuit"}
-_NETWORKS = ("float", "float_compact", "quantized")
+_NETWORKS = (SHIPPED, "float", "float_compact", "quantized")
 
 
 def run(
@@ -65,6 +67,7 @@ def run(
             predictions = {name: file[name].astype(np.float64) for name in file.files}
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"results of the csim stage cannot be read ({error}); run `braggnn-edge csim`") from error
+    predictions |= _shipped(table.of(TEST))
     results["hardware"] = hardware + results.get("hardware", [])
     if "reference" in stages:
         try:
@@ -101,6 +104,15 @@ def run(
     for name, entry in document["errors_px"].items():
         say(f"  {name:24s} p50 {entry['p50']:.4f}  p75 {entry['p75']:.4f}  p95 {entry['p95']:.4f} px")
     say(f"  bit-exactness: {page.verdict(document['bit_exact'])}")
+
+
+def _shipped(test: PeakTable) -> dict[str, Offsets]:
+    """Offsets (n, 2) px of the network that ships; nothing where patches are smaller than its own."""
+    network = open_network(SHIPPED)
+    margin, odd = divmod(test.size - network.size, 2)
+    if margin < 0 or odd:
+        return {}
+    return {SHIPPED: network.locate(test.patches()[:, margin : test.size - margin, margin : test.size - margin])}
 
 
 def _histories(run: Path, stages: tuple[str, ...]) -> dict[str, list[dict[str, float]]]:

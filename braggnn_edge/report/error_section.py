@@ -18,6 +18,7 @@ _WHAT = {
     "centre_of_mass_squared": "centroid of the squares of these counts",
     "voigt": "maximum-likelihood fit of the model that made the peaks",
     "cramer_rao_bound": "random draws from the bound: no unbiased estimator does better",
+    "universal": "the float network that ships, trained on simulated patches of many detectors and not on this scan",
     "float": "the full network, float32",
     "float_compact": "the firmware network before quantization, float32",
     "quantized": "the firmware network, quantized, in PyTorch",

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from braggnn_edge.core.stages import Context, stages
 from braggnn_edge.report import build
+from braggnn_edge.universal.locator import SHIPPED as UNIVERSAL
 from hls.cost import hardware
 from quant.contract import locator as locators
 
@@ -17,5 +18,5 @@ def work(context: Context, directory: Path) -> None:
 
 
 def files(context: Context) -> tuple[Path, ...]:
-    """Reports of the vendor's tools, those of a synthesis after the simulation too."""
-    return hardware.vendor_files(context.run / "hls")
+    """The network that ships, and reports of the vendor's tools, those of a synthesis after the simulation too."""
+    return (UNIVERSAL, *hardware.vendor_files(context.run / "hls"))

@@ -130,7 +130,9 @@ def open_hdf5(path: Path) -> Iterator[h5py.File]:
     try:
         file = h5py.File(path, "r")
     except OSError as error:
-        raise UserError(f"{path}: is not a readable HDF5 file, or is truncated ({error})") from error
+        raise UserError(
+            f"{path}: is not a readable HDF5 file, or is truncated ({error}); copy it again, or correct its path"
+        ) from error
     with file:
         yield file
 

@@ -95,7 +95,9 @@ def _open(path: Path) -> Iterator[np.lib.npyio.NpzFile]:
         try:
             cache = np.load(stream, allow_pickle=False)
         except _DAMAGED as error:
-            raise UserError(f"{path}: is not a readable npz file, or is truncated ({error})") from error
+            raise UserError(
+                f"{path}: is not a readable npz file, or is truncated ({error}); copy it again, or correct its path"
+            ) from error
         if not isinstance(cache, np.lib.npyio.NpzFile):
             raise UserError(f"{path}: holds one array; expected a HEXRD frame cache (npz)")
         with cache:

@@ -1,0 +1,187 @@
+"""Command "evaluate": networks and the trivial estimators on the peaks of a labelled scan, in seconds.
+
+No firmware is made. The peaks are the test peaks of the label stage; errors are distances from the truth on simulated
+scans, and from the fit on measured ones.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from braggnn_edge.core.errors import UserError
+from braggnn_edge.core.rundir import write_json
+from braggnn_edge.core.stages import Context
+from braggnn_edge.evaluation.evaluate import errors_of, estimates_without_network, is_clean, reference_of
+from braggnn_edge.evaluation.figures import error_by_height
+from braggnn_edge.evaluation.metrics import PERCENTILES, distances
+from braggnn_edge.locate.locator import Locator
+from braggnn_edge.locate.networks import open_network
+from braggnn_edge.locate.stage import SHIPPED
+from braggnn_edge.peaks.splits import EXCLUDED, TEST
+from braggnn_edge.peaks.table import Flag, PeakTable
+from braggnn_edge.peaks.table import load as load_table
+
+Offsets = NDArray[np.float64]
+
+#: Edges of the bins of the fitted FWHM (geometric mean of the axes), px.
+_WIDTHS = (0.0, 1.5, 2.0, 3.0, 4.0, 6.0, np.inf)
+#: Bins of brightness, of equal numbers of peaks, and the fewest peaks of a bin that is reported.
+_BRIGHTNESS, _FEWEST = 4, 20
+
+
+def evaluate(table: PeakTable, networks: Mapping[str, Locator], seed: int = 1) -> dict[str, Any]:
+    """Errors in px of networks and trivial estimators on a peak table.
+
+        table = load(Path("runs/demo/label/peaks.h5"))
+        found = evaluate(table, {"universal": open_network("universal")})
+        print(found["errors_px"]["universal"]["p50"])
+
+    ``errors_px`` is as in report.json, over lone test peaks with a reference; ``errors_px_clean`` the same over clean
+    measured peaks. ``groups`` is the same over parts of the test peaks (by brightness, by width, fits on a bound), and
+    over the crowded peaks that the split leaves out. ``sigma`` says how many errors are within the networks' own
+    intervals.
+    Raises UserError when there is no test peak with a reference, and for a network of larger patches.
+    """
+    test = table.of(TEST)
+    if not len(test.peaks):
+        raise UserError('no test peaks to evaluate on: use = ["test"] in a [[scan]] makes all its peaks test peaks')
+    kind = reference_of(test)
+    used = test.where(test.has(kind))
+    if not len(used.peaks):
+        raise UserError(f"no test peak has a reference ({kind}); lower the threshold, or look at the fits' flags")
+    estimates, sigma = _estimates(used, kind, networks, seed)
+    reference = used.offsets(kind)
+    document: dict[str, Any] = {"reference": kind, "peaks": len(used.peaks)}
+    document["errors_px"] = errors_of(estimates, reference, kind)
+    if kind == "voigt":
+        clean = is_clean(used)
+        document["errors_px_clean"] = errors_of(_part(estimates, clean), reference[clean], kind)
+    document["groups"] = {
+        name: errors_of(_part(estimates, chosen), reference[chosen], kind)
+        for name, chosen in _groups(used).items()
+        if chosen.sum() >= _FEWEST
+    }
+    crowded = _crowded(table, kind)
+    if len(crowded.peaks) >= _FEWEST:
+        others, _ = _estimates(crowded, kind, networks, seed)
+        document["groups"]["crowded"] = errors_of(others, crowded.offsets(kind), kind)
+    document["sigma"] = {name: _within(estimates[name] - reference, deviation) for name, deviation in sigma.items()}
+    return document
+
+
+def _estimates(
+    used: PeakTable, kind: str, networks: Mapping[str, Locator], seed: int
+) -> tuple[dict[str, Offsets], dict[str, Offsets]]:
+    """Offsets (n, 2) px by estimator, and the standard deviations (n, 2) px of the networks that know theirs."""
+    estimates = estimates_without_network(used, kind, used.offsets(kind), seed)
+    deviations: dict[str, Offsets] = {}
+    patches = used.patches()
+    for name, network in networks.items():
+        margin = used.size - network.size
+        if margin < 0 or margin % 2:
+            raise UserError(
+                f"network {name} takes patches of {network.size} px, those of this scan have {used.size} px; set size "
+                f"in [peaks] to {network.size}, or choose a network of smaller patches"
+            )
+        inner = slice(margin // 2, used.size - margin // 2)
+        cut = np.ascontiguousarray(patches[:, inner, inner])
+        if network.sigma:
+            estimates[name], deviations[name] = network.locate_with_sigma(cut)
+        else:
+            estimates[name] = network.locate(cut)
+    return estimates, deviations
+
+
+def _part(estimates: Mapping[str, Offsets], chosen: NDArray[np.bool_]) -> dict[str, Offsets]:
+    return {name: offsets[chosen] for name, offsets in estimates.items()}
+
+
+def _groups(used: PeakTable) -> dict[str, NDArray[np.bool_]]:
+    """Parts of the peaks by name: of equal brightness, of equal width, and those whose fit ended on a bound."""
+    p = used.peaks
+    height = p["maximum"].astype(np.float64)
+    edges = np.quantile(height, np.linspace(0, 1, _BRIGHTNESS + 1))
+    edges[-1] = np.inf
+    groups = {}
+    for low, high in pairwise(edges):
+        name = f"{low:.0f} to {high:.0f} counts" if np.isfinite(high) else f"{low:.0f} counts and more"
+        groups[name] = (height >= low) & (height < high)
+    width = np.sqrt(p["voigt_fwhm_major"] * p["voigt_fwhm_minor"])
+    fitted = p["voigt_converged"]
+    for low, high in pairwise(_WIDTHS):
+        name = f"FWHM {low:g} to {high:g} px" if np.isfinite(high) else f"FWHM {low:g} px and more"
+        groups[name] = fitted & (width >= low) & (width < high)
+    groups["fit on a bound"] = fitted & ((p["flags"] & Flag.AT_BOUND) != 0)
+    return groups
+
+
+def _crowded(table: PeakTable, kind: str) -> PeakTable:
+    """Peaks that the split leaves out because others are near them, with a reference."""
+    p = table.peaks
+    near = (p["split"] == EXCLUDED) & ((p["maxima"] > 1) | (p["neighbours"] > 0)) & ~p["saturated"] & (p["masked"] == 0)
+    return table.where(near & table.has(kind))
+
+
+def _within(errors: Offsets, deviation: Offsets) -> dict[str, float]:
+    """Share of errors (n, 2) px within one and two standard deviations (n, 2) px, and the median deviation."""
+    known = np.isfinite(errors)
+    return {
+        "within_one": float((np.abs(errors) <= deviation)[known].mean()),
+        "within_two": float((np.abs(errors) <= 2 * deviation)[known].mean()),
+        "median_px": float(np.median(deviation)),
+    }
+
+
+def named(networks: Sequence[str]) -> dict[str, Locator]:
+    """Networks by a short name each: the file's, with its folder's where two would be alike."""
+    found: dict[str, Locator] = {}
+    for text in networks:
+        path = Path(text)
+        name = path.stem if path.stem not in ("locator", *found) else f"{path.parent.name}/{path.stem}"
+        if name in found:
+            name = text
+        found[name] = open_network(text)
+    return found
+
+
+def table_lines(document: Mapping[str, Any]) -> list[str]:
+    """The errors as lines of text, the best median first."""
+    errors = document["errors_px"]
+    lines = [f"{document['peaks']} test peaks, errors in px to the {document['reference']}:"]
+    for name in sorted(errors, key=lambda one: errors[one]["p50"]):
+        figures = "  ".join(f"{key.replace('_', '.')} {errors[name][key]:.3f}" for key in PERCENTILES)
+        lines.append(f"  {name:26s} {figures}")
+    for name, share in document["sigma"].items():
+        lines.append(
+            f"  {name}: {share['within_one']:.1%} of the errors are within one sigma, {share['within_two']:.1%} "
+            "within two"
+        )
+    return lines
+
+
+def work(context: Context) -> None:
+    """The command: ``evaluate.json`` and ``evaluate.png`` in the run directory, and the table on the screen."""
+    networks = named(context.options["network"] or [SHIPPED])
+    table = load_table(context.run / "label" / "peaks.h5")
+    document = evaluate(table, networks, context.cfg.seed)
+    for line in table_lines(document):
+        context.say(line)
+    target = context.options["json"] or context.run / "evaluate.json"
+    write_json(target, document)
+    _draw(table, networks, document["reference"], context.cfg.seed, target.with_suffix(".png"), context.say)
+    context.say(f"written: {target}")
+
+
+def _draw(
+    table: PeakTable, networks: Mapping[str, Locator], kind: str, seed: int, path: Path, say: Callable[[str], None]
+) -> None:
+    test = table.of(TEST)
+    used = test.where(test.has(kind))
+    estimates, _ = _estimates(used, kind, networks, seed)
+    errors = {name: distances(offsets, used.offsets(kind)) for name, offsets in estimates.items()}
+    error_by_height(errors, used.peaks["maximum"].astype(np.float64), kind, path)
+    say(f"written: {path}")

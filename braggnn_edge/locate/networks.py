@@ -1,0 +1,42 @@
+"""One way to open any network, by its file: float checkpoints, integers of a run, universal networks."""
+
+from pathlib import Path
+
+from braggnn_edge.core.errors import UserError
+from braggnn_edge.core.stages import resolve
+from braggnn_edge.locate.locator import Locator, float_locator
+from braggnn_edge.locate.stage import SHIPPED
+from braggnn_edge.training.train import load_network
+from braggnn_edge.training.upstream import load_checkpoint
+
+#: What opens a file, by its suffix: dotted names, since some of it lies in packages above this one.
+OPENERS = {
+    ".npz": "braggnn_edge.universal.locator:universal_locator",
+    ".json": "quant.exchange.locators:load_integer_locator",
+    ".pt": "braggnn_edge.locate.networks:checkpoint_locator",
+}
+
+
+def open_network(name: str | Path) -> Locator:
+    """A network as a locator: "universal", the one that ships, or a file.
+
+    The file is ``universal.npz``, ``locator.json`` of a run, ``full.pt`` or ``compact.pt`` of a run, or a checkpoint of
+    the upstream project. Raises UserError for anything else.
+    """
+    if str(name) == SHIPPED:
+        return resolve(OPENERS[".npz"])()
+    path = Path(name)
+    if path.suffix not in OPENERS:
+        raise UserError(
+            f"network {str(name)!r}: expected {SHIPPED!r} (the one that ships), or a file of {', '.join(OPENERS)}"
+        )
+    if not path.is_file():
+        raise UserError(f"network {path} does not exist; correct its path, or train it first")
+    return resolve(OPENERS[path.suffix])(path)
+
+
+def checkpoint_locator(path: Path) -> Locator:
+    """``full.pt`` or ``compact.pt`` of a run, or an upstream checkpoint, in float32 on the CPU."""
+    if path.with_suffix(".json").exists():
+        return float_locator(load_network(path.parent, path.stem))
+    return float_locator(load_checkpoint(path))

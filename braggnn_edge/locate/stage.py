@@ -1,0 +1,36 @@
+"""Command "evaluate": networks on the peaks of a labelled scan."""
+
+from pathlib import Path
+
+from braggnn_edge.core.errors import UserError
+from braggnn_edge.core.stages import Context, Stage
+
+#: The name that stands for the network that ships.
+SHIPPED = "universal"
+
+
+def _check(context: Context) -> None:
+    """Refuse networks that are not there: now, not after labelling."""
+    for name in context.options["network"] or ():
+        if name != SHIPPED and not Path(name).is_file():
+            raise UserError(f"network {name} does not exist; correct its path, or train it first")
+
+
+EVALUATE = Stage(
+    name="evaluate",
+    help="errors of any networks beside the trivial estimators, on the test peaks of a labelled scan",
+    writes="beside the stages, `evaluate.json` and `evaluate.png`",
+    work="braggnn_edge.locate.evaluate:work",
+    needs=lambda cfg: ("label",),
+    options={
+        "--network": {
+            "action": "append",
+            "metavar": "FILE",
+            "help": "universal.npz, locator.json, full.pt, compact.pt, or an upstream checkpoint; may be repeated "
+            "(default: the universal network that ships)",
+        },
+        "--json": {"type": Path, "metavar": "OUT", "help": "result (default: evaluate.json in the run's folder)"},
+    },
+    check=_check,
+    folder=False,
+)

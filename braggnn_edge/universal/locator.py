@@ -1,0 +1,32 @@
+"""The universal network as a locator: the one that ships, or one of a file."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from braggnn_edge.locate.locator import Locator
+from braggnn_edge.universal.network import load
+
+#: The network that ships.
+SHIPPED = Path(__file__).parent.parent / "weights" / "universal.npz"
+
+
+def universal_locator(path: Path = SHIPPED) -> Locator:
+    """The network of a file as a locator with sigma, float32 on the CPU.
+
+        locator = universal_locator()
+        offsets, sigma = locator.locate_with_sigma(patches)
+
+    Raises UserError for a file that is none.
+    """
+    network, calibration, _ = load(path)
+
+    def run(block: NDArray[np.generic]) -> NDArray[np.floating]:
+        with torch.inference_mode():
+            found = network.answer(torch.from_numpy(block.astype(np.float32, copy=False))).numpy().astype(np.float64)
+        found[:, 2:], _ = calibration.half_widths(found[:, 2:])
+        return found
+
+    return Locator("universal", network.size, run, "float32", "CPU", batch=2048, sigma=True)
