@@ -54,7 +54,7 @@ _LOOKS: Mapping[str, _Look] = {
     "centre_of_mass_squared": _Look("squared centre of mass", PURPLE, (0, (5, 1.5)), "v"),
     "voigt": _Look("pseudo-Voigt fit", INK, "-", "D", 5),
     "cramer_rao_bound": _Look("Cramér-Rao bound", INK, ":"),
-    "universal": _Look("universal network", "#000000", "-", "p", 8),
+    "universal": _Look("universal network", "#d6006c", "-", "p", 8),
     "float": _Look("float BraggNN", BLUE, "-", "o", 8),
     "float_compact": _Look("float compact", SKY, "-", "o", 5),
     "quantized": _Look("quantized", ORANGE, "-", "s", 7),
