@@ -122,6 +122,12 @@ def test_command_writes_the_errors_and_a_picture(tmp_path: Path, capsys: pytest.
     assert "within one sigma" in capsys.readouterr().out
     assert main([*words, "--network", str(tmp_path / "none.pt")]) == 2
     assert "does not exist" in capsys.readouterr().err
+    for wrong in ("out.png", "none/out.json"):
+        assert main([*words, "--json", str(tmp_path / wrong)]) == 2
+        assert "expected the name of a .json file" in capsys.readouterr().err
+    (tmp_path / "text.npz").write_text("text")
+    assert main([*words, "--network", str(tmp_path / "text.npz")]) == 2
+    assert "not a universal network, or damaged" in capsys.readouterr().err
 
 
 def test_a_table_of_a_file_is_evaluated_in_three_lines(tmp_path: Path) -> None:

@@ -118,6 +118,18 @@ def test_training_is_repeatable_and_its_sigma_holds(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "a/universal.json").read_text())["family"]["size"] == 11
 
 
+def test_sigma_goes_on_beyond_the_nodes_and_is_largest_without_counts() -> None:
+    rng = np.random.default_rng(2)
+    log_b = rng.uniform(-3, -1, (4000, 2))
+    found = np.concatenate([np.zeros_like(log_b), log_b], 1).astype(np.float32)
+    calibration = calibrated(found, (np.exp(log_b) * rng.laplace(size=log_b.shape)).astype(np.float32))
+    sigma, _ = calibration.half_widths(np.array([-6.0, -5.0, 1.0, 2.0]))
+    assert sigma[1] / sigma[0] == pytest.approx(np.e)
+    assert sigma[3] / sigma[2] == pytest.approx(np.e)
+    with torch.inference_mode():
+        assert network().answer(torch.zeros(1, 7, 7))[0, 2:].tolist() == [3.0, 3.0]
+
+
 def test_answers_of_nothing_are_nothing() -> None:
     assert answers(network(), np.zeros((0, 7, 7))).shape == (0, 4)
     assert np.isfinite(answers(network(), np.zeros((2, 7, 7)))).all()

@@ -191,9 +191,12 @@ def _shards_of(
 
 def _check_found(scan: ScanSpec, counts: NDArray[np.int64]) -> None:
     if not counts.any():
+        local = scan.background_box > 0
+        key = "sigma" if local else "threshold"
+        level = f"{scan.sigma:g} standard deviations of the background" if local else f"{scan.threshold:g} counts"
         raise UserError(
-            f"scan {scan.name!r}: no peaks found above {scan.threshold} counts with at least {scan.min_area} pixels; "
-            "lower threshold or min_area"
+            f"scan {scan.name!r}: no peaks found above {level} with at least {scan.min_area} pixels; lower {key} or "
+            "min_area"
         )
 
 

@@ -81,13 +81,8 @@ def _estimates(
     deviations: dict[str, Offsets] = {}
     patches = used.patches()
     for name, network in networks.items():
-        margin = used.size - network.size
-        if margin < 0 or margin % 2:
-            raise UserError(
-                f"network {name} takes patches of {network.size} px, those of this scan have {used.size} px; set size "
-                f"in [peaks] to {network.size}, or choose a network of smaller patches"
-            )
-        inner = slice(margin // 2, used.size - margin // 2)
+        margin = _margin(name, network, used.size)
+        inner = slice(margin, used.size - margin)
         cut = np.ascontiguousarray(patches[:, inner, inner])
         if network.sigma:
             estimates[name], deviations[name] = network.locate_with_sigma(cut)
@@ -151,16 +146,38 @@ def named(networks: Sequence[str]) -> dict[str, Locator]:
 def table_lines(document: Mapping[str, Any]) -> list[str]:
     """The errors as lines of text, the best median first."""
     errors = document["errors_px"]
-    lines = [f"{document['peaks']} test peaks, errors in px to the {document['reference']}:"]
+    to = {"truth": "truth", "voigt": "pseudo-Voigt fit"}[document["reference"]]
+    lines = [f"{document['peaks']} test peaks, errors in px to the {to}:"]
     for name in sorted(errors, key=lambda one: errors[one]["p50"]):
         figures = "  ".join(f"{key.replace('_', '.')} {errors[name][key]:.3f}" for key in PERCENTILES)
         lines.append(f"  {name:26s} {figures}")
+    bound = document["groups"].get("fit on a bound", {}).get("constant", {}).get("n", 0)
+    if document["reference"] == "voigt" and bound:
+        lines.append(f"  {bound} of the fits ended on a bound, so their positions are soft")
     for name, share in document["sigma"].items():
         lines.append(
             f"  {name}: {share['within_one']:.1%} of the errors are within one sigma, {share['within_two']:.1%} "
             "within two"
         )
     return lines
+
+
+def check(context: Context) -> None:
+    """Refuse networks that cannot be read, or are of larger patches: now, not after labelling."""
+    size = context.cfg["peaks"].size
+    for name, network in named(context.options["network"] or [SHIPPED]).items():
+        _margin(name, network, size)
+
+
+def _margin(name: str, network: Locator, size: int) -> int:
+    """Pixels at each side of patches of ``size`` px that a network does not see; UserError when it needs more."""
+    margin = size - network.size
+    if margin < 0 or margin % 2:
+        raise UserError(
+            f"network {name} takes patches of {network.size} px, those of this scan have {size} px; set size in "
+            f"[peaks] to {network.size}, or choose a network of smaller patches"
+        )
+    return margin // 2
 
 
 def work(context: Context) -> None:
@@ -183,5 +200,6 @@ def _draw(
     used = test.where(test.has(kind))
     estimates, _ = _estimates(used, kind, networks, seed)
     errors = {name: distances(offsets, used.offsets(kind)) for name, offsets in estimates.items()}
-    error_by_height(errors, used.peaks["maximum"].astype(np.float64), kind, path)
+    to = {"truth": "truth", "voigt": "pseudo-Voigt fit"}[kind]
+    error_by_height(errors, used.peaks["maximum"].astype(np.float64), to, path)
     say(f"written: {path}")

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from braggnn_edge.core.errors import UserError
-from braggnn_edge.core.stages import Context, Stage
+from braggnn_edge.core.stages import Context, Stage, resolve
 
 #: The name that stands for the network that ships.
 SHIPPED = "universal"
@@ -14,6 +14,12 @@ def _check(context: Context) -> None:
     for name in context.options["network"] or ():
         if name != SHIPPED and not Path(name).is_file():
             raise UserError(f"network {name} does not exist; correct its path, or train it first")
+    out = context.options["json"]
+    if out and (out.suffix != ".json" or not out.parent.is_dir()):
+        raise UserError(
+            f"--json {out}: expected the name of a .json file in a folder that exists; a picture lies beside it"
+        )
+    resolve("braggnn_edge.locate.evaluate:check")(context)
 
 
 EVALUATE = Stage(

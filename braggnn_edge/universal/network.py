@@ -29,7 +29,7 @@ SCHEMA, VERSION = "braggnn-edge universal network", 1
 #: The patches that a centroid and the layers see at least.
 _LEAST_SIZE = 3
 #: Limits of ln b, px: beyond them the likelihood would chase single patches.
-_LOWEST, _HIGHEST = -7.0, 3.0
+_LOWEST, _HIGHEST = LIMITS = -7.0, 3.0
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,7 @@ class Calibration:
     """Half-widths of intervals around a position, by the scale b of its axis: what held on validation patches.
 
     log_b: ln b (px) of nodes, ascending; sigma: ln of the half-width there that holds 68.27 % of the errors (as one
-    standard deviation of a normal distribution does); wide: 95.45 % (two). Between nodes both are linear in ln b,
-    beyond them constant.
+    standard deviation of a normal distribution does); wide: 95.45 % (two). Between nodes both are linear in ln b.
     """
 
     log_b: tuple[float, ...] = (0.0,)
@@ -82,7 +81,10 @@ class UniversalNetwork(nn.Module):
         return torch.cat([squared_centroid(pixels) + found[:, :2], found[:, 2:].clamp(_LOWEST, _HIGHEST)], 1)
 
     def answer(self, patches: Tensor) -> Tensor:
-        """(n, 4) of patches (n, size, size): the mean over the eight symmetries of the square."""
+        """(n, 4) of patches (n, size, size): the mean over the eight symmetries of the square.
+
+        Of a patch without counts nothing is known: b is then the largest there is.
+        """
         total = torch.zeros((len(patches), 4), dtype=torch.float32, device=patches.device)
         for flip_rows in (False, True):
             for flip_cols in (False, True):
@@ -94,6 +96,8 @@ class UniversalNetwork(nn.Module):
                         found = found[:, [1, 0, 3, 2]]
                     signs = [-1.0 if flip else 1.0 for flip in (flip_rows, flip_cols)]
                     total += found * found.new_tensor([*signs, 1.0, 1.0])
+        empty = patches.amax((1, 2)) <= 0  # there is no peak: nothing is known
+        total[:, 2:] = torch.where(empty[:, None], 8 * _HIGHEST, total[:, 2:])
         return total / 8
 
 
@@ -153,7 +157,10 @@ def load(path: Path) -> tuple[UniversalNetwork, Calibration, dict[str, Any]]:
     except UserError:
         raise
     except Exception as error:  # numpy, zipfile and torch raise many types for a damaged file
-        raise UserError(f"{path}: not a universal network ({error}); make it with `braggnn-edge universal`") from error
+        raise UserError(
+            f"{path}: not a universal network, or damaged; the one that ships is called `universal`, and `braggnn-edge "
+            "universal` makes others"
+        ) from error
 
 
 def _tensor(array: NDArray[np.float32]) -> Tensor:

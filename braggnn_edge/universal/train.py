@@ -23,7 +23,7 @@ from braggnn_edge.training.dataset import Batches, Peaks
 from braggnn_edge.training.optimize import optimize
 from braggnn_edge.training.pace import EVERY, FIRST
 from braggnn_edge.training.train import check_learned, choose_device
-from braggnn_edge.universal.network import Calibration, UniversalNetwork, laplace_loss, save
+from braggnn_edge.universal.network import LIMITS, Calibration, UniversalNetwork, laplace_loss, save
 from braggnn_edge.universal.spec import UniversalSpec
 
 #: Shards of validation begin here: training never reaches so far.
@@ -58,7 +58,11 @@ def calibrated(found: NDArray[np.float32], offsets: NDArray[np.float32]) -> Cali
         sigma_at, wide_at = map(math.log, widths)
         nodes.append((float(np.median(log_b[some])), sigma_at, wide_at))
     at, sigma, wide = np.array(nodes).T
-    return Calibration(*(tuple(map(float, one)) for one in (at, *map(np.maximum.accumulate, (sigma, wide)))))
+    sigma, wide = np.maximum.accumulate(sigma), np.maximum.accumulate(wide)
+    ends = [(k, limit - at[k]) for k, limit in zip((0, -1), LIMITS, strict=True)]  # beyond the nodes in proportion to b
+    below, above = ([(one[k] + step) for one in (at, sigma, wide)] for k, step in ends)
+    columns = np.stack([below, *zip(at, sigma, wide, strict=True), above], 1)
+    return Calibration(*(tuple(map(float, one)) for one in columns))
 
 
 class _Drawn:
