@@ -20,8 +20,7 @@ from braggnn_edge.evaluation.metrics import PERCENTILES, distances, summary
 from braggnn_edge.peaks.splits import TEST
 from braggnn_edge.peaks.table import load
 from braggnn_edge.training.train import load_network, predict
-from quant.contract import network
-from quant.exchange.locators import integer_locator
+from quant.exchange.locators import load_integer_locator
 
 OUTPUT = Path(__file__).with_suffix(".json")
 
@@ -32,7 +31,7 @@ def measure(run: Path) -> dict[str, Any]:
     patches = test.patches()
     path = run / "qat" / "locator.json"
     before = predict(load_network(run / "train", "full"), patches)
-    after = integer_locator(network.load(path), network.load_normalizer(path)).locate(patches)
+    after = load_integer_locator(path).locate(patches)
     found: dict[str, Any] = {"peaks": len(patches), "commit": commit()}
     for reference in ("truth", "voigt"):
         known = test.has(reference)

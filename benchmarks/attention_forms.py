@@ -17,7 +17,7 @@ from braggnn_edge.peaks.splits import TEST
 from braggnn_edge.peaks.table import PeakTable
 from braggnn_edge.training.spec import NetworkSpec
 from firmware_sim.verification.vectors import corner_case_codes, corner_case_counts
-from quant.contract import network
+from quant.contract import locator as locators
 from quant.contract.arithmetic import Codes
 from quant.contract.attention import NonLocal
 from quant.contract.network import IntegerNetwork, Leaky, Linear
@@ -50,7 +50,8 @@ def load_forms(run: Path) -> Forms:
         state = torch.load(qat / "quantized.pt", map_location="cpu", weights_only=True)
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{run.name}: no finished qat stage ({error!r}); run `braggnn-edge qat` first") from error
-    integer = network.load(qat / "locator.json")
+    locator = locators.load(qat / "locator.json")
+    integer = locator.network
     plan = config.parse(BitPlan, settings, f"{run.name}: quant")
     quantized = QuantBraggNN(description(integer), integer.size, plan)
     quantized.load_state_dict(state)
@@ -58,7 +59,7 @@ def load_forms(run: Path) -> Forms:
     digest = hashlib.sha256(files.encode()).hexdigest()
     return Forms(
         run.name, table.load(run / "label" / "peaks.h5"), plan, quantized.eval(), integer,
-        network.load_normalizer(qat / "locator.json"), qat / "model.onnx", digest,
+        locator.normalizer, qat / "model.onnx", digest,
     )  # fmt: skip
 
 

@@ -3,7 +3,7 @@
     python benchmarks/back_pressure.py runs/full/hls/io_stream --output benchmarks/back_pressure.json
 
 The patches are random and sparse input codes; what they must become is computed by the emulator from the project's
-integer.json. docs/explanation/back_pressure.md says what is simulated. Seconds are those of this machine, other work
+locator.json. docs/explanation/back_pressure.md says what is simulated. Seconds are those of this machine, other work
 included.
 """
 
@@ -19,7 +19,8 @@ import numpy as np
 from braggnn_edge.core.errors import UserError
 from firmware_sim.stream import simulate as stream
 from firmware_sim.stream.result import STALLS, Schedule, StreamResult
-from quant.contract import emulate, network
+from quant.contract import emulate
+from quant.contract import locator as locators
 from quant.contract.vectors import random_codes
 
 #: Patches of a search for the least depths: two fill the arrays of the block, a third waits for them.
@@ -28,7 +29,7 @@ SEARCHED = 3
 
 def measure(project: Path, build_dir: Path, patches: int, seeds: int, in_flight: int, workers: int) -> dict[str, Any]:
     """Simulate, compare, search; raises UserError if a schedule deadlocks or a code differs."""
-    net = network.load(project / "locator.json")
+    net = locators.load(project / "locator.json").network
     codes = random_codes(net.size, net.input, patches, np.random.default_rng(0))
     expected = emulate.run(net, codes).outputs
     seconds = {}
@@ -87,7 +88,7 @@ def measure(project: Path, build_dir: Path, patches: int, seeds: int, in_flight:
 def main() -> int:
     """Measure one project and print or write the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("project", type=Path, help="directory of an io_stream project, with its integer.json")
+    parser.add_argument("project", type=Path, help="directory of an io_stream project, with its locator.json")
     parser.add_argument("--output", type=Path)
     parser.add_argument("--build", type=Path, default=Path("runs/back_pressure"), help="where to compile")
     parser.add_argument("--patches", type=int, default=20)

@@ -33,7 +33,7 @@ from braggnn_edge.locate.locator import Locator, float_locator
 from braggnn_edge.training import train
 from braggnn_edge.training.model import BraggNN
 from braggnn_edge.training.spec import NetworkSpec
-from quant.contract import network
+from quant.contract import locator as locators
 from quant.exchange.locators import integer_locator, qdq_locator
 from quant.exchange.qdq import TARGETS
 
@@ -108,11 +108,10 @@ def on_cpu(run: Path | None, threads: int, rounds: int) -> dict[str, Any]:
             entry = {"network": name, **described(locator, locator.locate(given[:4096]), reference)}
             contenders[f"{name} {backend} {precision}"] = (locator, entry)
     if run is not None and (run / "qat/locator.json").exists():
-        integer = network.load(run / "qat/locator.json")
-        normalizer = network.load_normalizer(run / "qat/locator.json")
-        emulator = integer_locator(integer, normalizer)
+        found = locators.load(run / "qat/locator.json")
+        emulator = integer_locator(found)
         reference = emulator.locate(given[:4096])
-        forms = [qdq_locator(integer, normalizer, target, threads=threads) for target in TARGETS]
+        forms = [qdq_locator(found.network, found.normalizer, target, threads=threads) for target in TARGETS]
         for locator in (emulator, *forms):
             entry = {"network": "integer", **described(locator, locator.locate(given[:4096]), reference)}
             contenders[f"integer {locator.name}"] = (locator, entry)

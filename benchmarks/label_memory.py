@@ -56,8 +56,8 @@ def mebibytes() -> dict[str, float]:
 def measure(what: str, folder: Path) -> dict:
     """What a child process does: one of the measurements, under the limit."""
     resource.setrlimit(resource.RLIMIT_AS, (LIMIT, LIMIT))
+    from braggnn_edge.label import labelling as label  # noqa: PLC0415
     from braggnn_edge.label import shards  # noqa: PLC0415
-    from braggnn_edge.label import stage as label  # noqa: PLC0415
     from braggnn_edge.label.spec import PeakSpec, ScanSpec, SplitSpec  # noqa: PLC0415
     from braggnn_edge.peaks.table import PEAK  # noqa: PLC0415
 

@@ -164,7 +164,9 @@ def main() -> int:
     parser.add_argument("peaks", type=Path)
     parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".json"))
     parser.add_argument("--circuits", type=int, default=24, help="random circuits (default: %(default)s)")
-    parser.add_argument("--circuit", type=Path, action="append", default=[], help="a circuit.json to predict")
+    parser.add_argument(
+        "--circuit", type=Path, action="append", default=[], help="a locator.json of a circuit, to predict"
+    )
     parser.add_argument("--seed", type=int, default=20261125)
     options = parser.parse_args()
     torch.set_num_threads(1)

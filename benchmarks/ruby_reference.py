@@ -20,7 +20,6 @@ from scipy import ndimage, optimize
 from braggnn_edge.evaluation.estimators import ESTIMATORS
 from braggnn_edge.evaluation.metrics import summary
 from braggnn_edge.peaks import table
-from quant.contract import emulate, network
 from quant.contract import locator as locators
 
 
@@ -61,8 +60,7 @@ def main() -> int:
     estimates["voigt (ours, tilted, censored)"] = chosen.offsets("voigt")
     path = arguments.run / "qat/locator.json"
     if path.exists():
-        integer, codes = network.load(path), network.load_normalizer(path).codes(patches)
-        estimates["integer network (equal to csim)"] = integer.output.values(emulate.run(integer, codes).outputs)
+        estimates["integer network (equal to csim)"] = locators.load(path).locate(patches)
     for run in arguments.circuit:
         estimates[f"circuit of {run.name}"] = locators.load(run / "qat/locator.json").locate(patches)
     errors = {

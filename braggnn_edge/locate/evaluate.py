@@ -19,7 +19,7 @@ from braggnn_edge.evaluation.evaluate import errors_of, estimates_without_networ
 from braggnn_edge.evaluation.figures import error_by_height
 from braggnn_edge.evaluation.metrics import PERCENTILES, distances
 from braggnn_edge.locate.locator import Locator
-from braggnn_edge.locate.networks import open_network
+from braggnn_edge.locate.networks import margin, open_network
 from braggnn_edge.locate.stage import SHIPPED
 from braggnn_edge.peaks.splits import EXCLUDED, TEST
 from braggnn_edge.peaks.table import Flag, PeakTable
@@ -81,8 +81,8 @@ def _estimates(
     deviations: dict[str, Offsets] = {}
     patches = used.patches()
     for name, network in networks.items():
-        margin = _margin(name, network, used.size)
-        inner = slice(margin, used.size - margin)
+        edge = _margin(name, network, used.size)
+        inner = slice(edge, used.size - edge)
         cut = np.ascontiguousarray(patches[:, inner, inner])
         if network.sigma:
             estimates[name], deviations[name] = network.locate_with_sigma(cut)
@@ -171,13 +171,13 @@ def check(context: Context) -> None:
 
 def _margin(name: str, network: Locator, size: int) -> int:
     """Pixels at each side of patches of ``size`` px that a network does not see; UserError when it needs more."""
-    margin = size - network.size
-    if margin < 0 or margin % 2:
+    found = margin(network, size)
+    if found is None:
         raise UserError(
             f"network {name} takes patches of {network.size} px, those of this scan have {size} px; set size in "
             f"[peaks] to {network.size}, or choose a network of smaller patches"
         )
-    return margin // 2
+    return found
 
 
 def work(context: Context) -> None:

@@ -35,6 +35,12 @@ def open_network(name: str | Path) -> Locator:
     return resolve(OPENERS[path.suffix])(path)
 
 
+def margin(network: Locator, size: int) -> int | None:
+    """Pixels at each side of patches of ``size`` px that a network does not see; None where the patches do not suit."""
+    found, odd = divmod(size - network.size, 2)
+    return None if found < 0 or odd else found
+
+
 def checkpoint_locator(path: Path) -> Locator:
     """``full.pt`` or ``compact.pt`` of a run, or an upstream checkpoint, in float32 on the CPU."""
     if path.with_suffix(".json").exists():

@@ -22,7 +22,7 @@ from braggnn_edge.core.rundir import manifest_of, versions, write_json
 from braggnn_edge.evaluation import figures
 from braggnn_edge.evaluation.evaluate import errors_of, estimates_without_network, is_clean, losses, reference_of
 from braggnn_edge.evaluation.metrics import distances
-from braggnn_edge.locate.networks import open_network
+from braggnn_edge.locate.networks import margin, open_network
 from braggnn_edge.locate.stage import SHIPPED
 from braggnn_edge.peaks.splits import TEST, TRAIN, VALIDATION
 from braggnn_edge.peaks.table import PeakTable
@@ -109,10 +109,9 @@ def run(
 def _shipped(test: PeakTable) -> dict[str, Offsets]:
     """Offsets (n, 2) px of the network that ships; nothing where patches are smaller than its own."""
     network = open_network(SHIPPED)
-    margin, odd = divmod(test.size - network.size, 2)
-    if margin < 0 or odd:
+    if (edge := margin(network, test.size)) is None:
         return {}
-    return {SHIPPED: network.locate(test.patches()[:, margin : test.size - margin, margin : test.size - margin])}
+    return {SHIPPED: network.locate(test.patches()[:, edge : test.size - edge, edge : test.size - edge])}
 
 
 def _histories(run: Path, stages: tuple[str, ...]) -> dict[str, list[dict[str, float]]]:
