@@ -111,7 +111,7 @@ def on_cpu(run: Path | None, threads: int, rounds: int) -> dict[str, Any]:
         found = locators.load(run / "qat/locator.json")
         emulator = integer_locator(found)
         reference = emulator.locate(given[:4096])
-        forms = [qdq_locator(found.network, found.normalizer, target, threads=threads) for target in TARGETS]
+        forms = [qdq_locator(found, target, threads=threads) for target in TARGETS]
         for locator in (emulator, *forms):
             entry = {"network": "integer", **described(locator, locator.locate(given[:4096]), reference)}
             contenders[f"integer {locator.name}"] = (locator, entry)

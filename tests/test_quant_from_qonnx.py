@@ -20,6 +20,7 @@ from braggnn_edge.core.errors import UserError
 from quant.contract.emulate import run
 from quant.contract.network import Linear
 from quant.exchange.from_qonnx import integer_network
+from quant.exchange.to_qonnx import SIZE
 
 DOMAIN = "qonnx.custom_op.general"
 WEIGHT = np.arange(-9, 9, dtype=np.float32).reshape(2, 1, 3, 3) / 8
@@ -230,11 +231,20 @@ def test_refused_by_name(message: str, mutate: Callable[[onnx.ModelProto], None]
         integer_network(saved(m, tmp_path))
 
 
-@pytest.mark.parametrize("shape", [[1, 2, 5, 5], [1, 1, 5, 4], [1, 25]])
+@pytest.mark.parametrize("shape", [[1, 2, 5, 5], [1, 1, 5, 4], [1, 5, 5]])
 def test_input_shapes_are_refused(shape: list[int], tmp_path: Path) -> None:
     m = model()
     m.graph.input[0].CopyFrom(make_tensor_value_info("x", onnx.TensorProto.FLOAT, shape))
     with pytest.raises(UserError, match=r"input x has shape .*, expected \(n, 1, size, size\)"):
+        integer_network(saved(m, tmp_path))
+
+
+@pytest.mark.parametrize("size", ["", "5", "-3", "a"])
+def test_flat_input_without_a_size_that_fits_is_refused(size: str, tmp_path: Path) -> None:
+    m = model()
+    m.graph.input[0].CopyFrom(make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1, 25]))
+    onnx.helper.set_model_props(m, {SIZE: size})
+    with pytest.raises(UserError, match=r"its input is flat, .* and its metadata has no size of the patches that fits"):
         integer_network(saved(m, tmp_path))
 
 

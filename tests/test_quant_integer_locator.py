@@ -235,8 +235,8 @@ def within(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
 
 
 DAMAGE: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
-    "version": (within("version", 9), "locator version 9 of schema 'braggnn-edge locator', expected 2"),
-    "schema": (within("schema", "another"), "of schema 'another', expected 2 of 'braggnn-edge locator'"),
+    "version": (within("version", 9), "locator version 9 of schema 'braggnn-edge locator', expected 3"),
+    "schema": (within("schema", "another"), "of schema 'another', expected 3 of 'braggnn-edge locator'"),
     "no schema": (within("schema", None), "not a locator file"),
     "no version": (within("version", None), "not a locator file"),
     "normalizer of other bits": (within("normalizer/bits", 7), "unsigned codes of 7"),

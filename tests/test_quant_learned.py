@@ -20,7 +20,8 @@ from quant.contract.layers import Linear
 from quant.contract.vectors import corner_case_codes, random_codes
 from quant.training import compress
 from quant.training.circuit_spec import CircuitNetworkSpec, CircuitSpec, FrontEndSpec
-from quant.training.compress import Task, load_mixed_precision, luts
+from quant.training.compress import load_mixed_precision, luts, task_of
+from quant.training.examples import Examples
 from quant.training.mixed_precision import MixedPrecisionNetwork, _Rounded, prune
 from quant.training.mixed_precision_integers import exact_outputs, integers, trimmed
 
@@ -161,7 +162,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, CircuitSpec
     spec = CircuitSpec(
         front_end, CircuitNetworkSpec(dense=(8,)), SHORT, SHORT, sparsity=0.5, lut_budget=800, channel_sparsity=0.25
     )
-    compress.run(uneven_spots(1000), spec, None, 1, directory, lambda _: None)
+    compress.run(Examples.of_table(uneven_spots(1000)), spec, None, 1, directory, lambda _: None)
     return directory, spec, uneven_spots(1000)
 
 
@@ -189,7 +190,7 @@ def test_stage_files_are_one_network(trained) -> None:
 
 def test_interrupted_training_goes_on_to_the_same_circuit(tmp_path: Path) -> None:
     spec = CircuitSpec(FrontEndSpec(bits=5), CircuitNetworkSpec(dense=(4,)), SHORT, SHORT, lut_budget=500, sparsity=0.3)
-    table = uneven_spots(200)
+    table = Examples.of_table(uneven_spots(200))
     whole, _, _ = compress.fit(spec, table, None, 1, tmp_path, lambda _: None)
     (again := tmp_path / "again").mkdir()
 
@@ -205,13 +206,15 @@ def test_interrupted_training_goes_on_to_the_same_circuit(tmp_path: Path) -> Non
 
 
 def test_task_targets_are_what_the_centroid_leaves() -> None:
-    table = uneven_spots(120, shift=1)
-    task = Task(CircuitSpec(FrontEndSpec(bits=6), shift=1, loop=SHORT), table, 3, None)
-    values, target = task.batch(0, rounded=False)
+    examples = Examples.of_table(uneven_spots(120, shift=1))
+    task = task_of(CircuitSpec(FrontEndSpec(bits=6), shift=1, loop=SHORT), examples, 3)
+    values, (truth, target) = task.batch(0)
     codes = np.rint(values.numpy()[:, 0] * 64).astype(np.int64)
     patches, offsets = task.batches(0)
-    assert np.array_equal(codes, task.codes(patches))
+    assert np.array_equal(codes, task.inputs(patches))
     assert np.allclose(target.numpy() + task.base_of(codes), offsets.numpy(), atol=1e-6)
+    assert truth is not None
+    assert np.array_equal(truth, target)  # no teacher
 
 
 def test_wrong_tables_are_refused() -> None:
@@ -223,10 +226,10 @@ def test_wrong_tables_are_refused() -> None:
         (lambda: FrontEndSpec(output_bits=4), "fraction bits, and at least 2 bits more"),
         (lambda: CircuitSpec(sparsity=1.0), "sparsity and channel_sparsity in"),
         (
-            lambda: Task(CircuitSpec(FrontEndSpec(window=11)), uneven_spots(8), 1, None),
+            lambda: task_of(CircuitSpec(FrontEndSpec(window=11)), Examples.of_table(uneven_spots(20)), 1),
             "does not fit patches of 9 px",
         ),
-        (lambda: Task(CircuitSpec(shift=1), uneven_spots(8), 1, None), "exceeds the margin of 0 px"),
+        (lambda: task_of(CircuitSpec(shift=1), Examples.of_table(uneven_spots(20)), 1), "exceeds the margin of 0 px"),
     ):
         with pytest.raises(UserError, match=message):
             made()
@@ -236,7 +239,7 @@ def test_wrong_tables_are_refused() -> None:
 def test_each_loop_of_a_circuit_has_its_own_batch(changed: str) -> None:
     loops = {"float_loop": LoopSpec(batch=32, max_iterations=5), "loop": LoopSpec(batch=32, max_iterations=5)}
     loops[changed] = LoopSpec(batch=48, max_iterations=5)
-    task = Task(CircuitSpec(**loops), uneven_spots(200), 1, None)
-    sizes = {"float_loop": len(task.batch(0, rounded=False)[0]), "loop": len(task.batch(0, rounded=True)[0])}
+    spec = CircuitSpec(**loops)
+    task = task_of(spec, Examples.of_table(uneven_spots(200)), 1)
+    sizes = {"float_loop": len(task.batch(0)[0]), "loop": len(task.batch(0, task.of(spec.loop.batch))[0])}
     assert sizes == {name: 48 if name == changed else 32 for name in loops}
-    assert not np.array_equal(task.batch(0, rounded=False)[1][:32], task.batch(0, rounded=True)[1][:32])

@@ -120,11 +120,12 @@ def test_locators_agree_from_counts_on() -> None:
     rng = np.random.default_rng(3)
     counts = rng.poisson(10 ** rng.uniform(0, 4, (600, 1, 1)), (600, SIZE, SIZE)).astype(np.uint16)
     counts[:3] = np.array([0, 9, 65535])[:, None, None]
-    emulator = integer_locator(locators.of_layers(integer, normalizer))
+    whole = locators.of_layers(integer, normalizer)
+    emulator = integer_locator(whole)
     expected = integer.output.values(emulate.run(integer, normalizer.codes(counts)).outputs)
     assert np.array_equal(emulator.locate(counts), expected)
     for target in TARGETS:
-        locator = qdq_locator(integer, normalizer, target)
+        locator = qdq_locator(whole, target)
         assert np.array_equal(locator.locate(counts), expected)
         assert locator.locate(counts[:0]).shape == (0, 2)
     # onnxruntime rounds float biases to integers: the check at the start noticed.

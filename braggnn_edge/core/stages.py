@@ -163,5 +163,5 @@ def _bound(stage: Stage, context: Context) -> rundir.Stage:
 def require_network(context: Context, command: str, kind: str, instead: str) -> None:
     """Refuse a command that is for another kind of network: ``kind`` is "circuit" or "layers"; ``instead`` a remedy."""
     made = context.cfg["qat"].network
-    if (made == "circuit") != (kind == "circuit"):
+    if context.cfg["qat"].is_circuit != (kind == "circuit"):
         raise UserError(f"{command}: the network of this configuration is {made!r} ([qat] network); {instead}")

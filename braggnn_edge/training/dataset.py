@@ -20,7 +20,10 @@ def min_max(patches: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Peaks:
-    """Crops (n, size + 2 shift, size + 2 shift) in counts and offsets (n, 2) px of the label from the crop's centre."""
+    """Crops (n, size + 2 shift, size + 2 shift) in counts and offsets (n, 2) px of the label from the crop's centre.
+
+    Of k labels, side by side, the offsets are (n, 2 k).
+    """
 
     crops: Tensor
     offsets: Tensor
@@ -42,7 +45,9 @@ class Peaks:
         """Patches (b, size, size) of rows ``index`` moved by ``shifts`` (b, 2) px in [-shift, shift], and labels."""
         windows = self.crops.unfold(1, self.size, 1).unfold(2, self.size, 1)
         corner = shifts + self.shift
-        return windows[index, corner[:, 0], corner[:, 1]], self.offsets[index] - shifts
+        return windows[index, corner[:, 0], corner[:, 1]], self.offsets[index] - shifts.repeat(
+            1, self.offsets.shape[1] // 2
+        )
 
     def centred(self, start: int = 0, stop: int | None = None) -> tuple[Tensor, Tensor]:
         """Patches and labels as in use, without shift."""
@@ -70,7 +75,7 @@ class Batches:
     dihedral: bool = False
 
     def __call__(self, iteration: int, rank: int = 0, world: int = 1) -> tuple[Tensor, Tensor]:
-        """Patches (b, size, size) in counts and offsets (b, 2) px; ``rank`` of ``world`` takes its slice."""
+        """Patches (b, size, size) in counts and offsets (b, 2 k) px of k labels, the slice of ``rank`` of ``world``."""
         n = len(self.peaks)
         per_epoch = max(1, n // self.batch)
         epoch, step = divmod(iteration, per_epoch)
@@ -92,8 +97,8 @@ def _reflect(patches: Tensor, offsets: Tensor, flips: Tensor) -> tuple[Tensor, T
         chosen = flips[:, axis]
         patches = torch.where(chosen[:, None, None], patches.flip(axis + 1), patches)
         sign = torch.ones_like(offsets)
-        sign[:, axis] = 1 - 2 * chosen.to(offsets.dtype)
+        sign[:, axis::2] = (1 - 2 * chosen.to(offsets.dtype))[:, None]
         offsets = offsets * sign
     transposed = flips[:, 2]
     patches = torch.where(transposed[:, None, None], patches.transpose(1, 2), patches)
-    return patches, torch.where(transposed[:, None], offsets.flip(1), offsets)
+    return patches, torch.where(transposed[:, None], offsets.unflatten(1, (-1, 2)).flip(2).flatten(1), offsets)

@@ -11,7 +11,6 @@ estimation", ICLR 2022 (beta-NLL), here for Laplace's distribution.
 """
 
 import json
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from torch import Tensor, nn
 
 from braggnn_edge.core.errors import UserError
 from braggnn_edge.core.files import written_aside
+from braggnn_edge.locate.calibration import Calibration
 
 #: What files of this kind call themselves, and the version of what they hold.
 SCHEMA, VERSION = "braggnn-edge universal network", 1
@@ -30,27 +30,6 @@ SCHEMA, VERSION = "braggnn-edge universal network", 1
 _LEAST_SIZE = 3
 #: Limits of ln b, px: beyond them the likelihood would chase single patches.
 _LOWEST, _HIGHEST = LIMITS = -7.0, 3.0
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """Half-widths of intervals around a position, by the scale b of its axis: what held on validation patches.
-
-    log_b: ln b (px) of nodes, ascending; sigma: ln of the half-width there that holds 68.27 % of the errors (as one
-    standard deviation of a normal distribution does); wide: 95.45 % (two). Between nodes both are linear in ln b.
-    """
-
-    log_b: tuple[float, ...] = (0.0,)
-    sigma: tuple[float, ...] = (0.0,)
-    wide: tuple[float, ...] = (0.0,)
-
-    def __post_init__(self) -> None:
-        if not len(self.log_b) == len(self.sigma) == len(self.wide) or sorted(self.log_b) != list(self.log_b):
-            raise UserError(f"calibration: {len(self.log_b)} nodes; expected as many half-widths, in ascending order")
-
-    def half_widths(self, log_b: NDArray[np.floating]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Half-widths in px of the two intervals, for ln b of any shape."""
-        return np.exp(np.interp(log_b, self.log_b, self.sigma)), np.exp(np.interp(log_b, self.log_b, self.wide))
 
 
 class UniversalNetwork(nn.Module):

@@ -17,17 +17,18 @@ from braggnn_edge.core.rundir import write_json
 from braggnn_edge.core.stages import Context
 from braggnn_edge.evaluation import figures
 from braggnn_edge.evaluation.metrics import distances, summary, validation_figures
+from braggnn_edge.locate.calibration import Calibration
 from braggnn_edge.simulation import family
 from braggnn_edge.simulation.family_spec import FamilySpec
 from braggnn_edge.training.dataset import Batches, Peaks
 from braggnn_edge.training.optimize import optimize
 from braggnn_edge.training.pace import EVERY, FIRST
 from braggnn_edge.training.train import check_learned, choose_device
-from braggnn_edge.universal.network import LIMITS, Calibration, UniversalNetwork, laplace_loss, save
+from braggnn_edge.universal.network import LIMITS, UniversalNetwork, laplace_loss, save
 from braggnn_edge.universal.spec import UniversalSpec
 
 #: Shards of validation begin here: training never reaches so far.
-_VALIDATION_SHARD = 1 << 20
+VALIDATION_SHARD = 1 << 20
 #: Nodes of the calibration.
 _NODES = 16
 #: Patches answered at a time.
@@ -45,7 +46,7 @@ def answers(network: UniversalNetwork, patches: NDArray[np.generic], eight: bool
     return np.concatenate(found)
 
 
-def calibrated(found: NDArray[np.float32], offsets: NDArray[np.float32]) -> Calibration:
+def calibrated(found: NDArray[np.floating], offsets: NDArray[np.floating]) -> Calibration:
     """The half-widths that hold 68.27 and 95.45 % of the errors of answers (n, 4) for true offsets (n, 2) px.
 
     Nodes are at equal numbers of answers; half-widths do not fall with b.
@@ -65,7 +66,7 @@ def calibrated(found: NDArray[np.float32], offsets: NDArray[np.float32]) -> Cali
     return Calibration(*(tuple(map(float, one)) for one in columns))
 
 
-class _Drawn:
+class Drawn:
     """Says now and then how many patches are drawn."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
@@ -93,8 +94,8 @@ def train(
     The same for the same spec, seed, machine and thread count. Raises UserError when the network has not learned.
     """
     device = choose_device()
-    patches = family.draw(drawn, seed, spec.patches, 0, workers, _Drawn(say))
-    held = family.draw(drawn, seed, spec.validation, _VALIDATION_SHARD, workers)
+    patches = family.draw(drawn, seed, spec.patches, 0, workers, Drawn(say))
+    held = family.draw(drawn, seed, spec.validation, VALIDATION_SHARD, workers)
     peaks = Peaks(torch.from_numpy(patches.counts), torch.from_numpy(patches.offsets), drawn.size, 0)
     del patches
     batches = Batches(

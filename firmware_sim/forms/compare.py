@@ -197,7 +197,7 @@ def simulate(
     def work(start: int, some: NDArray[np.integer]) -> tuple[Codes, Comparison]:
         return compare_layers(executable, network, some, start)
 
-    data = np.asarray(codes, np.int32).reshape(-1, network.size, network.size)
+    data = np.asarray(codes, np.int32).reshape(-1, *network.shape)
     digest = f"simulate {executable.key} {network_key(network)}"
     return compare_chunks(work, data, key=digest, chunk=chunk, workers=workers, out_dir=out_dir, progress=progress)
 
@@ -229,7 +229,7 @@ def compare_chunks(
         return {"outputs": outputs, "comparison": np.array(json.dumps(comparison.document()))}
 
     results = map_chunks(kept, data, key=key, chunk=chunk, workers=workers, out_dir=out_dir, progress=progress)
-    outputs = np.concatenate([np.zeros((0, 2), np.int64), *(result["outputs"] for result in results)])
+    outputs = np.concatenate([result["outputs"] for result in results])
     comparisons = [Comparison.from_document(json.loads(str(result["comparison"]))) for result in results]
     return outputs, merge(comparisons)
 

@@ -87,7 +87,7 @@ def run(
     executable: Executable, codes: NDArray[np.integer], *,
     workers: int, chunk: int, out_dir: Path, progress: Progress | None = None,
 ) -> Codes:  # fmt: skip
-    """Output codes (n, 2) of input codes (n, size, size), in ``workers`` processes, ``chunk`` patches at a time.
+    """Output codes (n, 2 or 4) of input codes (n, *project.shape), in ``workers`` processes, ``chunk`` at a time.
 
     Killed at any moment and started again it ends with the same result, and computes only the missing chunks.
     """
@@ -99,7 +99,8 @@ def run(
     results = map_chunks(
         work, checked, key=f"run {executable.key}", chunk=chunk, workers=workers, out_dir=out_dir, progress=progress
     )
-    return np.concatenate([np.zeros((0, 2), np.int64), *(result["outputs"] for result in results)])
+    none = np.zeros((0, executable.project.outputs), np.int64)
+    return np.concatenate([none, *(result["outputs"] for result in results)])
 
 
 def trace(executable: Executable, codes: NDArray[np.integer]) -> list[Codes]:
@@ -151,18 +152,19 @@ def _compile(compiler: str, project_dir: Path, log: Path, arguments: list[str]) 
 
 
 def _checked(executable: Executable, codes: NDArray[np.integer]) -> NDArray[np.int32]:
-    found = checked_codes(codes, executable.project.size, executable.project.input)
-    return np.ascontiguousarray(found[:, 0], np.int32)
+    project = executable.project
+    found = checked_codes(codes, project.shape, project.input)
+    return np.ascontiguousarray(found.reshape(-1, *project.shape), np.int32)
 
 
 def _execute(executable: Executable, codes: NDArray[np.integer], layers: list[str]) -> tuple[Codes, Codes]:
-    """Outputs (n, 2) and, if layers are named, all their codes side by side (n, sum of sizes)."""
+    """Outputs (n, 2 or 4) and, if layers are named, all their codes side by side (n, sum of sizes)."""
     project = executable.project
-    outputs = int(np.prod(project.layers[-1].shape))
+    outputs = project.outputs
     with tempfile.TemporaryDirectory() as name:
         source, result, traced = Path(name, "codes"), Path(name, "outputs"), Path(name, "trace")
         np.ascontiguousarray(codes, np.int32).tofile(source)
-        arguments = [str(n) for n in (project.size**2, project.input.frac, outputs, project.output.frac)]
+        arguments = [str(n) for n in (int(np.prod(project.shape)), project.input.frac, outputs, project.output.frac)]
         tail = [str(traced), *layers] if layers else []
         call([str(executable.path), str(source), str(result), *arguments, *tail])
         found = np.fromfile(result, np.int64).reshape(-1, outputs)

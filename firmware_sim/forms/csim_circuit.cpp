@@ -1,13 +1,16 @@
-// Batch driver of a circuit: int64 counts in; int64 codes, the centroid (0 where there is none) and offsets out, one patch
-// after the other. Normalizer and centroid are run by themselves once more, so that a difference has a place.
+// Batch driver of a locator: int64 counts in; int64 codes of the network's inputs, the centroid (0 where there is none) and
+// outputs out, one patch after the other. Normalizer and centroid are run by themselves once more, so that a difference
+// has a place.
 // usage: csim_circuit COUNTS RESULTS
-//   COUNTS   patches x N         RESULTS  patches x (N + 2 + 2), written
+//   COUNTS   patches x N         RESULTS  patches x (INPUTS + 2 + OUTPUTS), written
 #include <cstdint>
 #include <cstdio>
 
 #include "firmware/braggnn_circuit.h"
 
 static const int PIXELS = normalize::N;
+static const int INPUTS = circuit::INPUTS;
+static const int RESULTS = INPUTS + 2 + circuit::OUTPUTS;
 
 template <class T> int64_t code_of(const T &value) {
     ap_int<T::width> bits;
@@ -24,25 +27,28 @@ int main(int argc, char **argv) {
     }
     int64_t given[PIXELS];
     while (std::fread(given, sizeof(int64_t), PIXELS, in) == size_t(PIXELS)) {
-        int64_t results[PIXELS + 4] = {0};
+        int64_t results[RESULTS] = {0};
         normalize::count_t counts[PIXELS];
         normalize::code_t codes[PIXELS];
         for (int i = 0; i < PIXELS; i++)
             counts[i] = given[i];
-        normalize::counts_to_codes(counts, codes);
+        normalize::thermometer_t exponent;
+        normalize::counts_to_codes(counts, codes, exponent);
         for (int i = 0; i < PIXELS; i++)
             results[i] = codes[i].to_int64();
+        for (int k = 0; k < INPUTS - PIXELS; k++)
+            results[PIXELS + k] = int64_t(exponent[k]) << (normalize::BITS - 1);
 #if CIRCUIT_HAS_CENTROID
         centroid::result_t base[2];
         centroid::codes_to_offset(codes, base);
         for (int k = 0; k < 2; k++)
-            results[PIXELS + k] = code_of(base[k]);
+            results[INPUTS + k] = code_of(base[k]);
 #endif
-        circuit::offset_t offset[2];
-        braggnn_circuit(counts, offset);
-        for (int k = 0; k < 2; k++)
-            results[PIXELS + 2 + k] = code_of(offset[k]);
-        if (std::fwrite(results, sizeof(int64_t), PIXELS + 4, out) != size_t(PIXELS + 4)) {
+        circuit::output_t output[circuit::OUTPUTS];
+        braggnn_circuit(counts, output);
+        for (int k = 0; k < circuit::OUTPUTS; k++)
+            results[INPUTS + 2 + k] = code_of(output[k]);
+        if (std::fwrite(results, sizeof(int64_t), RESULTS, out) != size_t(RESULTS)) {
             std::perror(argv[2]);
             return 2;
         }

@@ -18,21 +18,21 @@ from quant.contract.locator import IntegerLocator
 
 @dataclass(frozen=True)
 class Simulated:
-    """What the compiled circuit makes of n patches: codes (n, window, window); base and offsets (n, 2).
+    """What the compiled locator makes of n patches: inputs (n, ...) of its network, base (n, 2), outputs (n, 2 or 4).
 
     ``base`` is the centroid's answer, 0 where there is none.
     """
 
-    codes: Codes
+    inputs: Codes
     base: Codes
-    offsets: Codes
+    outputs: Codes
 
 
 def run(
     executable: csim.Executable, circuit: IntegerLocator, counts: NDArray[np.integer], *,
     workers: int, chunk: int, out_dir: Path, progress: Progress | None = None,
 ) -> Codes:  # fmt: skip
-    """Offsets as codes (n, 2) of whole, saturated counts (n, window, window), in chunks like :func:`csim.run`.
+    """Output codes (n, 2 or 4) of whole, saturated counts (n, window, window), in chunks like :func:`csim.run`.
 
     ``executable`` is :func:`firmware_sim.forms.csim.build` of the circuit's project; one of another circuit is refused,
     and so are counts beyond the normalizer's range.
@@ -40,13 +40,14 @@ def run(
     checked = _checked(executable, circuit, counts)
 
     def work(_: int, codes: NDArray[np.integer]) -> Arrays:
-        return {"outputs": steps(executable, circuit, codes).offsets}
+        return {"outputs": steps(executable, circuit, codes).outputs}
 
     results = map_chunks(
         work, checked, key=f"circuit {executable.key}", chunk=chunk, workers=workers, out_dir=out_dir,
         progress=progress,
     )  # fmt: skip
-    return np.concatenate([np.zeros((0, 2), np.int64), *(result["outputs"] for result in results)])
+    none = np.zeros((0, circuit.outputs), np.int64)
+    return np.concatenate([none, *(result["outputs"] for result in results)])
 
 
 def steps(executable: csim.Executable, circuit: IntegerLocator, counts: NDArray[np.integer]) -> Simulated:
@@ -56,10 +57,12 @@ def steps(executable: csim.Executable, circuit: IntegerLocator, counts: NDArray[
         source, result = Path(name, "counts"), Path(name, "results")
         checked.tofile(source)
         csim.call([str(executable.circuit), str(source), str(result)])
-        found = np.fromfile(result, np.int64).reshape(-1, circuit.window**2 + 4)
+        inputs = int(np.prod(circuit.network.shape))
+        found = np.fromfile(result, np.int64).reshape(-1, inputs + 2 + circuit.outputs)
     if len(found) != len(checked):
         raise UserError(f"{executable.circuit} made {len(found)} results of {len(checked)} patches; build it again")
-    return Simulated(found[:, :-4].reshape(checked.shape), found[:, -4:-2], found[:, -2:])
+    codes, base, outputs = np.split(found, [inputs, inputs + 2], axis=1)
+    return Simulated(codes.reshape(-1, *circuit.network.shape), base, outputs)
 
 
 def simulate(
@@ -75,7 +78,7 @@ def simulate(
 
     def work(start: int, codes: NDArray[np.integer]) -> tuple[Codes, Comparison]:
         found = steps(executable, circuit, codes)
-        return found.offsets, compare_steps(executable, circuit, codes, found, start)
+        return found.outputs, compare_steps(executable, circuit, codes, found, start)
 
     key = f"simulate circuit {executable.key} {circuit.digest}"
     return compare_chunks(work, checked, key=key, chunk=chunk, workers=workers, out_dir=out_dir, progress=progress)
@@ -85,16 +88,18 @@ def compare_steps(
     executable: csim.Executable, circuit: IntegerLocator, counts: NDArray[np.integer], found: Simulated, start: int = 0
 ) -> Comparison:
     """Compare what :func:`steps` found of counts (n, window, window), and the layers of the network, in their order."""
-    codes = circuit.normalizer.codes(counts)
-    outputs = emulate.run(circuit.network, codes).outputs
-    base = np.zeros_like(outputs) if circuit.centroid is None else circuit.centroid.codes(codes)
-    offsets = circuit.combined(codes, outputs)
-    saturations = int(np.count_nonzero(offsets != outputs + base))
+    inputs = circuit.inputs(counts)
+    outputs = emulate.run(circuit.network, inputs).outputs
+    base = np.zeros_like(outputs)
+    if circuit.centroid is not None:
+        base[:, :2] = circuit.centroid.codes(circuit.pixels(inputs))
+    sums = circuit.combined(inputs, outputs)
+    saturations = int(np.count_nonzero(sums != outputs + base))
     steps = [
-        compare_step("normalizer", codes, found.codes, start=start),
-        *([] if circuit.centroid is None else [compare_step("centroid", base, found.base, start=start)]),
-        compare_layers(executable, circuit.network, codes, start)[1],
-        compare_step("sum", offsets, found.offsets, saturations, start),
+        compare_step("normalizer", inputs, found.inputs, start=start),
+        *([] if circuit.centroid is None else [compare_step("centroid", base[:, :2], found.base, start=start)]),
+        compare_layers(executable, circuit.network, inputs, start)[1],
+        compare_step("sum", sums, found.outputs, saturations, start),
     ]
     layers = tuple(layer for step in steps for layer in step.layers)
     first = next((step.first for step in steps if step.first is not None), None)

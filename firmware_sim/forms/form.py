@@ -21,7 +21,7 @@ from quant.contract.locator import IntegerLocator
 
 @dataclass(frozen=True)
 class Setting:
-    """What every form gets. Row i of ``counts`` (m, window, window) is row i of ``codes`` (n, window, window), n >= m.
+    """What every form gets. Row i of ``counts`` (m, window, window) is row i of ``codes``, a network's inputs, n >= m.
 
     Forms that begin at counts are compared on the first m rows, those that begin at codes on all.
     """
@@ -30,7 +30,8 @@ class Setting:
     unrolled: bool  # whether the locator is a circuit, unrolled into RTL, and not layers
     counts: Codes
     codes: Codes
-    trained: Callable[[Codes], Codes]  # the trained network in float64: codes to the network's output codes (n, 2)
+    # the trained network in float64: codes to the network's output codes (n, 2 or 4); None where none was trained here
+    trained: Callable[[Codes], Codes] | None
     run: Path  # the run directory, whose stages qat, hls and rtl are finished
     scratch: Path  # for what is compiled and for chunks of results
     chunk: int  # patches of the C simulation at a time
@@ -42,7 +43,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Answer:
-    """What one form made of the patches ``rows`` of the setting: ``outputs`` (k, 2), the locator's output codes.
+    """What one form made of the patches ``rows`` of the setting: ``outputs`` (k, 2 or 4), the locator's output codes.
 
     wrong: patches that differ in a step which the outputs do not show; comparison: of steps and layers; steps: further
     comparisons to be recorded by their own names; hardware: a row of the report; shown: the name of its positions.

@@ -45,7 +45,7 @@ class Simulator:
 class RtlRun:
     """What a simulation saw.
 
-    outputs: (n, 2) codes in the order in which they came. latency: clocks from the edge that took the first patch,
+    outputs: (n, 2 or 4) codes in the order in which they came. latency: clocks from the edge that took the first patch,
     sent alone, to the edge that took its result. interval: initiation interval, clocks a patch, over all patches after
     the first; with random gaps and stalls it includes them. waited, stalled: clocks in which a patch or a
     result had to wait.
@@ -130,14 +130,21 @@ def run(simulator: Simulator, counts: NDArray[np.integer], *, seed: int, stalls:
         )
     interval = seen["burst"] / max(1, len(data) - 2)
     return RtlRun(
-        unpacked(raw, project.output.bits), seen["cycles"], seen["latency"], interval, seen["waited"], seen["stalled"]
+        unpacked(raw, project.output.bits, project.outputs),
+        seen["cycles"],
+        seen["latency"],
+        interval,
+        seen["waited"],
+        seen["stalled"],
     )
 
 
-def unpacked(raw: NDArray[np.uint64], bits: int) -> Codes:
-    """Words of two signed codes, the first one lowest, to codes (n, 2)."""
-    words = raw.astype(np.int64)
-    codes = np.stack([words, words >> bits], axis=1) & ((1 << bits) - 1)
+def unpacked(raw: NDArray[np.uint64], bits: int, outputs: int) -> Codes:
+    """Words of signed codes, the first one lowest, to codes (n, outputs); UserError where they do not fit a word."""
+    if bits * outputs > 64:
+        raise UserError(f"{outputs} codes of {bits} bits are more than the 64 bits that a simulation reads")
+    words = raw.astype(np.uint64)[:, None] >> (np.arange(outputs, dtype=np.uint64) * np.uint64(bits))
+    codes = words.astype(np.int64) & ((1 << bits) - 1)
     return np.where(codes >> (bits - 1), codes - (1 << bits), codes)
 
 

@@ -9,7 +9,10 @@ from quant.exchange.execute import run_qonnx
 
 
 def quantized(setting: Setting) -> Iterator[Answer]:
-    """The network as it was trained; normalizer and centroid around it are the integers'."""
+    """The network as it was trained; normalizer and centroid around it are the integers'. None of what ships."""
+    if setting.trained is None:
+        setting.say("  quantized: not compared; what ships was, with its trained network, when it was made")
+        return
     outputs = setting.locator.combined(setting.codes, setting.trained(setting.codes))
     yield Answer("quantized", np.arange(len(setting.codes)), outputs, shown="quantized")
 

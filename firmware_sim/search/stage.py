@@ -1,12 +1,18 @@
 """Command "search" and stage "pareto": trials of circuits, and those that no other one beats."""
 
 from braggnn_edge.core.config import Config
+from braggnn_edge.core.errors import UserError
 from braggnn_edge.core.stages import Context, Stage, require_network, stages
 from firmware_sim.search.spec import SearchSpec
 
 
 def _check(context: Context) -> None:
     require_network(context, "search", "circuit", 'a search is for circuits: set network = "circuit"')
+    if context.cfg["qat"].is_shipped or context.cfg["circuit"].source == "family":
+        raise UserError(
+            'search: trials learn from the labels of a scan; set network = "circuit" in [qat] and source = "labels" in '
+            "[circuit]"
+        )
     stages()["qat"].check(context)
 
 

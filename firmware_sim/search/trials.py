@@ -41,6 +41,7 @@ from quant.contract.locator import IntegerLocator
 from quant.training.build import teacher
 from quant.training.circuit_spec import CircuitSpec
 from quant.training.compress import fit
+from quant.training.examples import Examples
 
 #: Seconds between two looks at the trials of others, when there is nothing left to begin.
 _POLL = 1.0
@@ -207,7 +208,7 @@ def measure(
     would, or where it is too large to trace.
     """
     with tempfile.TemporaryDirectory(prefix="search-") as folder:
-        made, _, _ = fit(chosen, table, teacher, seed, Path(folder), lambda _: None)
+        made, _, _ = fit(chosen, Examples.of_table(table), teacher, seed, Path(folder), lambda _: None)
         path = Path(folder) / "locator.json"
         locators.save(made, path)
         text = path.read_text().strip()
@@ -216,7 +217,7 @@ def measure(
         checked(answers, held.offsets, "circuit")
     figures = validation_figures(distances(answers, held.offsets))
     if made.centroid is not None:
-        base = made.output.values(made.centroid.codes(made.codes(held.patches)))
+        base = made.output.values(made.centroid.codes(made.pixels(made.codes(held.patches))))
         alone = float(distances(base, held.offsets).mean())
         if not figures["score"] < alone:
             raise UserError(

@@ -15,7 +15,7 @@ from quant.contract.vectors import random_codes
 
 @dataclass(frozen=True)
 class Inputs:
-    """Whole, saturated counts (m, window, window) and input codes (n, window, window), n >= m: theirs, then bare codes.
+    """Whole, saturated counts (m, window, window) and input codes (n, ...), n >= m: theirs, then bare codes.
 
     The first ``test`` patches are the test peaks; ``corner_cases`` counts the corner cases of both kinds.
     """
@@ -26,10 +26,10 @@ class Inputs:
     corner_cases: int
 
 
-def inputs(table: PeakTable, locator: IntegerLocator, least: int, seed: int, unrolled: bool) -> Inputs:
+def inputs(table: PeakTable, locator: IntegerLocator, least: int, seed: int) -> Inputs:
     """``least`` patches of the test peaks, the other peaks, then random counts; corner cases come on top.
 
-    Bare codes, which no counts may give, are for layers alone: a circuit begins at counts (unrolled).
+    Bare codes, which no counts may give, are for a network alone: other locators' hardware begins at counts.
     """
     rng = np.random.default_rng((seed, 4))
     test = table.peaks["split"] == TEST
@@ -42,6 +42,6 @@ def inputs(table: PeakTable, locator: IntegerLocator, least: int, seed: int, unr
         found.append(random_codes(locator.window, form, missing, rng) >> rng.integers(0, 12, (missing, 1, 1)))
     corner = [patterns(locator.window, form), locator.normalizer.counts(corner_case_counts(locator.window, rng))[0]]
     counts = np.concatenate([*found, *corner])
-    bare = [] if unrolled else [corner_case_codes(locator.window, locator.network.input, rng)]
-    codes = np.concatenate([locator.normalizer.codes(counts), *bare])
+    bare = [corner_case_codes(locator.window, locator.network.input, rng)] if locator.is_bare else []
+    codes = np.concatenate([locator.inputs(counts), *bare])
     return Inputs(counts, codes, int(test.sum()), sum(map(len, [*corner, *bare])))

@@ -162,7 +162,7 @@ def _integer_rows(
     path: Path, patches: NDArray[np.generic], absent: list[dict[str, str]], directory: Path
 ) -> list[dict[str, Any]]:
     loaded = locators.load(path)
-    integer, normalizer = loaded.network, loaded.normalizer
+    integer = loaded.network
     emulator = integer_locator(loaded)
     reference = emulator.locate(patches)
     rows = [_row("integer", emulator, patches, reference, "integer network")]
@@ -174,7 +174,7 @@ def _integer_rows(
             continue
         for device in ("cpu",) if target == "cpu" else ("cpu", "tensorrt"):
             try:
-                locator = qdq_locator(integer, normalizer, target, device)
+                locator = qdq_locator(loaded, target, device)
             except UserError as error:
                 reason = {"backend": f"QDQ ({target})", "precision": "int8", "device": device, "reason": str(error)}
                 absent.append(reason)

@@ -2,10 +2,11 @@
 
 from braggnn_edge.core.compiler import require_compiler
 from braggnn_edge.core.config import Config
-from braggnn_edge.core.stages import Context, Stage, require_network
+from braggnn_edge.core.errors import UserError
+from braggnn_edge.core.stages import Context, Stage
 from braggnn_edge.report.spec import ReportSpec
 from firmware_sim.verification.spec import CsimSpec
-from quant.training.stage import float_stages
+from quant.training.stage import float_stages, network_table
 
 
 def _check(context: Context) -> None:
@@ -23,10 +24,20 @@ CSIM = Stage(
     writes="`predictions.npz`, `results.json`",
     work="firmware_sim.verification.verify:work",
     tables={"csim": CsimSpec},
-    reads=lambda cfg: ("csim", "circuit") if cfg["qat"].is_circuit else ("csim", "quant"),
+    reads=lambda cfg: ("csim", *network_table(cfg)),
     needs=_needs,
     check=_check,
 )
+
+
+def _check_reference(context: Context) -> None:
+    spec = context.cfg["qat"]
+    if not spec.quantizes:
+        raise UserError(
+            f"reference: compares the scan's own float networks with their quantized form, and the firmware's network "
+            f"is {spec.network!r} ([qat] network); use `make csim` and `make report`"
+        )
+
 
 REFERENCE = Stage(
     name="reference",
@@ -34,12 +45,12 @@ REFERENCE = Stage(
     writes="`reference.json`, `reference.png`, `qdq_<target>.onnx`",
     work="firmware_sim.verification.reference:work",
     needs=lambda cfg: ("label", *float_stages(cfg), "qat", "csim"),
-    check=lambda context: require_network(context, "reference", "layers", "use `make csim`, which compares a circuit"),
+    check=_check_reference,
 )
 
 
 def _report_needs(cfg: Config) -> tuple[str, ...]:
-    last = () if cfg["qat"].is_circuit else ("reference",)
+    last = ("reference",) if cfg["qat"].quantizes else ()
     return ("data", *_needs(cfg), "csim", *last)
 
 

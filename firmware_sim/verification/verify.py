@@ -35,7 +35,7 @@ def work(context: Context, directory: Path) -> None:
     unrolled = context.cfg["qat"].is_circuit
     table = load_table(run / "label" / "peaks.h5")
     locator = locators.load(run / "qat" / "locator.json")
-    given = inputs(table, locator, spec.patches, context.cfg.seed, unrolled)
+    given = inputs(table, locator, spec.patches, context.cfg.seed)
     say(f"  {len(given.codes)} patches, {given.test} of them test peaks, {given.corner_cases} corner cases")
     emulated = emulate.run(locator.network, given.codes)
     expected = locator.combined(given.codes, emulated.outputs)
@@ -45,9 +45,11 @@ def work(context: Context, directory: Path) -> None:
     )  # fmt: skip
 
     test_patches = table.of(TEST).patches()
-    predictions = {"float": train.predict(train.load_network(run / "train", "full"), test_patches)}
-    if "compact" in float_stages(context.cfg):
-        predictions["float_compact"] = train.predict(train.load_network(run / "compact", "compact"), test_patches)
+    shown = {"train": ("full", "float"), "compact": ("compact", "float_compact")}
+    predictions = {}
+    for stage in float_stages(context.cfg):
+        network, name = shown[stage]
+        predictions[name] = train.predict(train.load_network(run / stage, network), test_patches)
     bit_exact: dict[str, dict[str, Any]] = {}
     compared: dict[str, Comparison] = {}
     hardware: dict[str, Any] = {}
@@ -59,7 +61,7 @@ def work(context: Context, directory: Path) -> None:
         if answer.comparison is not None:
             compared[answer.name] = answer.comparison
         if answer.shown:  # its first rows are the test peaks
-            predictions[answer.shown] = locator.output.values(answer.outputs[: given.test])
+            predictions[answer.shown] = locator.positions(answer.outputs[: given.test])
         hardware |= answer.hardware or {}
     results = {
         "bit_exact": bit_exact,

@@ -39,9 +39,9 @@ def _planned(spec: HlsSpec) -> Iterator[tuple[str, str, Settings]]:
 
 def work(context: Context, directory: Path) -> None:
     """The stage: :func:`run` on the locator and the test peaks of the run directory."""
-    cfg, table = context.cfg, load_table(context.run / "label" / "peaks.h5")
-    write = run_circuit if cfg["qat"].is_circuit else run
-    write(cfg["hls"], table, context.run / "qat", directory, context.say)
+    table, qat = load_table(context.run / "label" / "peaks.h5"), context.run / "qat"
+    write = run if locators.load(qat / "locator.json").is_bare else run_whole
+    write(context.cfg["hls"], table, qat, directory, context.say)
 
 
 def run(spec: HlsSpec, table: PeakTable, qat: Path, directory: Path, say: Callable[[str], None]) -> None:
@@ -71,13 +71,16 @@ def run(spec: HlsSpec, table: PeakTable, qat: Path, directory: Path, say: Callab
         write_json(directory / BOARDS / LIST, listed)
 
 
-def run_circuit(spec: HlsSpec, table: PeakTable, qat: Path, directory: Path, say: Callable[[str], None]) -> None:
-    """The same for a circuit: its network, with normalizer and centroid around it, for each io type.
+def run_whole(spec: HlsSpec, table: PeakTable, qat: Path, directory: Path, say: Callable[[str], None]) -> None:
+    """The same for a locator with a centroid, an exponent or a window: all of it, from counts on, for each io type.
 
     Further boards are refused: their flows take a network alone.
     """
     if spec.boards:
-        raise UserError("hls.boards: not offered for circuits; set target in [hls], and use another run for each board")
+        raise UserError(
+            "hls.boards: not offered for locators with a centroid; set target in [hls], and use another run for each "
+            "board"
+        )
     locator, patches = locators.load(qat / "locator.json"), golden_patches(spec, table)
     for name, io_type, options in _planned(spec):
         if not (directory / name).exists():

@@ -48,7 +48,8 @@ def check(graph: Any, network: IntegerNetwork, strategy: str, reuse: tuple[int, 
         )
     _same(found[0].name, "result", _type(found[0], "result_t"), precision(network.input, saturate=True))
     traced: list[Traced] = []
-    shape: tuple[int, ...] = (1, network.size, network.size)  # channels first, as in the integer network
+    # channels first, as in the integer network
+    shape: tuple[int, ...] = network.shape if network.exponent else (1, *network.shape)
     layers, factors = iter(found[1:]), iter(reuse)
     for layer in network.layers:
         if isinstance(layer, Flatten):

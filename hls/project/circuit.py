@@ -3,6 +3,7 @@
 import json
 import re
 from dataclasses import asdict, replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -64,12 +65,14 @@ def golden_counts(circuit: IntegerLocator, patches: NDArray[np.generic]) -> Code
 def _files(circuit: IntegerLocator, project: Project, counts: Codes, style: str) -> dict[str, str]:
     """Everything around the network, by path."""
     base, output, top = circuit.centroid, circuit.output, project.top
-    codes = circuit.normalizer.codes(counts)
-    vectors = Golden(counts, codes, counts, circuit.run(codes))
-    names = {"TOP": top, "NAME": project.name, "N": circuit.window**2, "STYLE": style}
+    vectors = Golden(counts, circuit.normalizer.codes(counts), counts, circuit.run(circuit.inputs(counts)))
+    inputs = prod(circuit.network.shape)
+    flat = bool(circuit.network.exponent)
+    names = {"TOP": top, "NAME": project.name, "DEPTH": 1 if flat else inputs, "STYLE": style}
     header = {
         "GUARD": top.upper(), "TOP": top, "OUTPUT_BITS": output.bits, "OUTPUT_INTEGER": output.bits - output.frac,
-        "HAS_CENTROID": int(base is not None), "STREAMS": int(project.io_type == "io_stream"),
+        "HAS_CENTROID": int(base is not None), "STREAMS": int(project.io_type == "io_stream"), "FLAT": int(flat),
+        "INPUTS": inputs, "OUTPUTS": circuit.outputs, "SIGMA": ", ln sigma (row, col)" * (circuit.outputs > 2),
     }  # fmt: skip
     sources = f"firmware/{top}.cpp firmware/{project.name}.cpp"
     return {
@@ -96,6 +99,11 @@ def _readme(circuit: IntegerLocator, project: Project, counts: int) -> str:
         "CENTROID": "none: the network is the whole estimate" if base is None
         else "firmware/centroid.h: the network corrects it; tables in centroid_tables.h",
         "CORRECTION": "the offset" if base is None else "its correction",
+        "SIGMA": ", then ln sigma\n              (row, column), before calibration" * (circuit.outputs > 2),
+        "MEANING": " pixels, or of ln sigma (sigma in pixels);\n              locator.json has its calibration"
+        if circuit.outputs > 2
+        else " pixels",
+        "EXPONENT": " and the patch's exponent" if circuit.network.exponent else "",
         "OUTPUT_TYPE": circuit.output.ap_type, "OUTPUT_FRAC": circuit.output.frac,
         "PART": f"{project.part} ({target(project.target).board})", "CLOCK": f"{1000 / project.clock_mhz:g}",
         "STRATEGY": project.strategy, "REUSE": ", ".join(map(str, project.reuse)), "HLS4ML": project.hls4ml,

@@ -7,6 +7,7 @@ import re
 import warnings
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,14 @@ from hls.project.reuse import check_reuse, spread
 from hls.project.spec import ACCELERATOR, check_options
 from hls.project.targets import DEFAULT_TARGET, target
 from hls.project.test_bench import Golden, golden, normalizer_headers, render, test_bench_files
+from hls.project.weights import compile_quickly
 from quant.contract import locator as locators
 from quant.contract.arithmetic import Format
 from quant.contract.attention import NonLocal
 from quant.contract.block_shift import BlockShift
 from quant.contract.network import IntegerNetwork, Linear
 from quant.contract.normalize import Normalizer
-from quant.contract.vectors import corner_case_codes
+from quant.contract.vectors import corner_case_inputs
 
 #: Name of hls4ml's function and of its source files.
 NAME = "braggnn"
@@ -71,7 +73,18 @@ class Project:
     hls4ml: str
     name: str = NAME
     keys_per_cycle: int = 0  # keys of a non-local block handled in a cycle; 0 without one
-    circuit: str = ""  # digest of the circuit around the network; empty for a network alone
+    circuit: str = ""  # digest of the locator around the network; empty for a network alone
+    exponent: int = 0  # inputs of the network behind the pixels: the codes of the exponent
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the network's input codes of one patch."""
+        return (self.size**2 + self.exponent,) if self.exponent else (self.size, self.size)
+
+    @property
+    def outputs(self) -> int:
+        """Codes that the network answers."""
+        return int(prod(self.layers[-1].shape))
 
     @property
     def top(self) -> str:
@@ -98,7 +111,7 @@ def write_project(
     """Write the HLS project of a QONNX file and of the integer network derived from it.
 
     counts (n, size, size) are detector values for the golden vectors of the normalizer and of the network; codes
-    (k, size, size) are further input codes for the network, :func:`quant.contract.vectors.corner_case_codes` if not
+    (k, size, size) are further input codes for the network, :func:`quant.contract.vectors.corner_case_inputs` if not
     given. reuse: one factor for all convolutions and dense layers, or one for each, in order. keys_per_cycle: keys of a
     non-local block handled in a cycle, where there is one (docs/explanation/attention_hls.md).
     The directory must not exist. It appears, complete, only when every type and weight in hls4ml's model was
@@ -112,9 +125,7 @@ def write_project(
     _check_arguments(network, normalizer, directory)
     chosen = target(target_name)
     attention = any(isinstance(layer, NonLocal) for layer in network.layers)
-    vectors = golden(
-        network, normalizer, counts, corner_case_codes(network.size, network.input) if codes is None else codes
-    )
+    vectors = golden(network, normalizer, counts, corner_case_inputs(network) if codes is None else codes)
     with written_aside(directory) as aside:
         graph = convert(
             channels_last(qonnx_path), network, aside, name=NAME, io_type=io_type, backend=backend, part=chosen.part,
@@ -125,6 +136,7 @@ def write_project(
         project = Project(
             backend, io_type, chosen.name, chosen.part, clock_mhz, strategy, factors, network.size,
             network.input, network.output, layers, version("hls4ml"), keys_per_cycle=keys_per_cycle if attention else 0,
+            exponent=network.exponent,
         )  # fmt: skip
         flags = " ".join((OPTIMIZATION, *CXX_FLAGS))
         files = {
@@ -138,9 +150,11 @@ def write_project(
             graph.write()
         for name, text in files.items():
             (aside / name).write_text(text)
-        locators.save(locators.of_layers(network, normalizer), aside / "locator.json")
+        if network.outputs == 2 and not network.exponent:
+            locators.save(locators.of_layers(network, normalizer), aside / "locator.json")
         (aside / "README.txt").write_text(_readme(project, normalizer, vectors, ports(aside, project)))
         _make_reproducible(aside, graph)
+        compile_quickly(aside)
         if backend == ACCELERATOR:
             name_sources(aside, NAME)
         if not attention:  # hls4ml copies every registered kernel

@@ -1,22 +1,34 @@
 """Stage "hls": the HLS projects of the quantized locator."""
 
+from braggnn_edge.core.config import Config
 from braggnn_edge.core.errors import UserError
-from braggnn_edge.core.stages import Context, Stage
+from braggnn_edge.core.stages import Context, Stage, resolve
 from hls.project.spec import HlsSpec
 
 
 def _check(context: Context) -> None:
     """Refuse reuse factors of which there are not as many as layers: now, not after the training."""
     cfg = context.cfg
-    network = cfg["circuit"].network if cfg["qat"].is_circuit else cfg[cfg["qat"].network].network
-    layers = len(network.conv) + len(network.dense) + 1
+    convolutions, hidden = _layers(cfg)
+    layers = convolutions + hidden + 1
     for table in (cfg["hls"], *cfg["hls"].boards):
         if isinstance(table.reuse, tuple) and len(table.reuse) != layers:
             raise UserError(
                 f"hls: reuse has {len(table.reuse)} entries, but the network has {layers} layers with weights "
-                f"({len(network.conv)} convolutions, {len(network.dense)} hidden dense layers, the last one); give one "
-                "number for all or one for each, in this order"
+                f"({convolutions} convolutions, {hidden} hidden dense layers, the last one); give one number for all "
+                "or one for each, in this order"
             )
+
+
+def _layers(cfg: Config) -> tuple[int, int]:
+    """Convolutions and hidden dense layers of the firmware's network."""
+    name = cfg["qat"].network
+    if cfg["qat"].is_shipped:
+        return resolve("quant.shipped:layers_of")(name)
+    if name == "universal":
+        return 0, len(cfg["universal"].dense)
+    network = cfg["circuit"].network if name == "circuit" else cfg[name].network
+    return len(network.conv), len(network.dense)
 
 
 HLS = Stage(

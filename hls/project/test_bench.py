@@ -12,6 +12,7 @@ from quant.contract.arithmetic import Codes
 from quant.contract.block_shift import BlockShift
 from quant.contract.centroid import Centroid
 from quant.contract.emulate import run
+from quant.contract.locator import network_inputs
 from quant.contract.network import IntegerNetwork
 from quant.contract.normalize import Normalizer
 
@@ -56,12 +57,12 @@ _CALLS = {
     }""",
     "circuit": """\
     normalize::count_t counts[INPUTS];
-    circuit::offset_t offset[OUTPUTS];
+    circuit::output_t output[OUTPUTS];
     for (int i = 0; i < INPUTS; i++)
         counts[i] = codes[i];
-    @NAME@(counts, offset);
+    @NAME@(counts, output);
     for (int k = 0; k < OUTPUTS; k++)
-        outputs[k] = code_of(offset[k]);""",
+        outputs[k] = code_of(output[k]);""",
 }
 
 
@@ -84,7 +85,8 @@ def golden(
     """Vectors from detector values (n, size, size) and further input codes (k, size, size), by the emulator."""
     whole, _ = normalizer.counts(counts)
     count_codes = normalizer.codes(counts)
-    both = np.concatenate([count_codes, np.asarray(codes, np.int64).reshape(-1, network.size, network.size)])
+    inputs = network_inputs(network, normalizer, counts)
+    both = np.concatenate([inputs, np.asarray(codes, np.int64).reshape(-1, *network.shape)])
     return Golden(whole, count_codes, both, run(network, both).outputs)
 
 
@@ -138,7 +140,7 @@ def _table(declaration: str, values: Iterable[int]) -> str:
 def test_bench_files(name: str, call: str, network: IntegerNetwork, vectors: Golden) -> dict[str, str]:
     """The test bench and its data. call: how the top function is called, an io type, "axi" or "circuit"."""
     n_out = vectors.outputs.shape[1]
-    subject, data = ("circuit", "counts_to_offsets") if call == "circuit" else ("network", "codes_to_outputs")
+    subject, data = ("circuit", "counts_to_outputs") if call == "circuit" else ("network", "codes_to_outputs")
     values = {
         "RUN_NETWORK": _CALLS[call], "NAME": name, "HEADER": name + "_axi" * (call == "axi"),
         "SIZE": network.size, "N_IN": network.size**2,

@@ -22,6 +22,9 @@ from quant.contract.arithmetic import Codes, Format
 from quant.contract.block_shift import BlockShift
 from quant.contract.locator import IntegerLocator, save
 
+#: What the result's codes are, from the lowest bits on, by their number.
+_OUTPUTS = {2: "two codes: row, column", 4: "four codes: row, column, ln sigma of the row, of the column"}
+
 #: Name of the top module and of its source file.
 NAME = "braggnn_rtl"
 
@@ -43,6 +46,7 @@ class RtlProject:
     interval_cycles: int
     places: int
     register_bits: int
+    outputs: int
     window: int
     count_bits: int
     count_signed: bool
@@ -74,8 +78,8 @@ def write_rtl(
     stages = len(pipe.solutions)
     project = RtlProject(
         circuit.digest, language, logic_levels, search.shallow, stages, stages + 1, 1, 1 << stages.bit_length(),
-        int(sum(bits_in(stage) for stage in pipe.solutions)), circuit.window, circuit.normalizer.count_bits, signed,
-        circuit.output, chosen.name, chosen.part, clock_mhz, version("da4ml"),
+        int(sum(bits_in(stage) for stage in pipe.solutions)), circuit.outputs, circuit.window,
+        circuit.normalizer.count_bits, signed, circuit.output, chosen.name, chosen.part, clock_mhz, version("da4ml"),
     )  # fmt: skip
     files = _files(project, pipe, circuit, counts)
     with written_aside(directory) as aside:
@@ -144,7 +148,7 @@ def _files(project: RtlProject, pipe: Pipeline, circuit: IntegerLocator, counts:
         "project.json": json.dumps(asdict(project), indent=1) + "\n",
         f"sim/test_bench{suffix}": render(f"rtl_test_bench{suffix}", values),
         "sim/counts.hex": packed(codes.reshape(len(codes), -1), project.count_bits, width),
-        "sim/expected.hex": packed(expected, project.output.bits, 2 * project.output.bits),
+        "sim/expected.hex": packed(expected, project.output.bits, project.outputs * project.output.bits),
     }
     return files
 
@@ -181,7 +185,8 @@ def _values(pipe: Pipeline, circuit: IntegerLocator, project: RtlProject | None)
     values: dict[str, Any] = {
         "NAME": NAME, "PIXELS": circuit.window**2, "WINDOW": circuit.window, "COUNT_BITS": normalizer.count_bits,
         "SIGN": "unsigned" if isinstance(normalizer, BlockShift) else "signed", "IN": width,
-        "OUT_BITS": circuit.output.bits, "OUT": 2 * circuit.output.bits, "FRAC": circuit.output.frac,
+        "OUT_BITS": circuit.output.bits, "OUT": circuit.outputs * circuit.output.bits, "FRAC": circuit.output.frac,
+        "OUTPUTS": _OUTPUTS[circuit.outputs],
         "CORE_OUT": bits_out(pipe), "STAGES": stages,
         "FLIGHT": "{flight[STAGES-2:0], accept}" if stages > 1 else "accept", "PLACES_LOG2": stages.bit_length(),
     }  # fmt: skip

@@ -33,7 +33,7 @@ PARTS = ("normalizer", "network", "centroid")
 def trace(
     circuit: IntegerLocator, *, limit: int = LIMIT, effort: Effort | None = None, parts: tuple[str, ...] = PARTS
 ) -> CombLogic:
-    """The circuit as da4ml's operations: window**2 counts in, row order, to two output codes (row, col).
+    """The circuit as da4ml's operations: window**2 counts in, row order, to output codes (row, col) and any ln sigma.
 
     ``effort`` says how long to search cheap sums. ``parts`` other than all of :data:`PARTS` are for
     looking at a part by itself: without the normalizer the inputs are codes, without the other two nothing is left
@@ -52,15 +52,18 @@ def trace(
     codes: list[Variable]
     if "normalizer" in parts:
         counts = inputs.quantize(int(signed), bits - signed, 0)
-        codes = normalized(circuit.normalizer, list(counts._vars))
+        codes = normalized(circuit.normalizer, list(counts._vars), circuit.network.exponent)
+    elif circuit.network.exponent and "network" in parts:
+        raise UserError("circuit: its network takes the exponent, which the normalizer makes; trace both")
     else:
         codes = list(inputs.quantize(0, circuit.normalizer.bits, 0)._vars)
+    pixels = codes[: circuit.window**2]
     outputs: list[Variable] = []
     if "network" in parts:
         outputs = network_outputs(circuit.network, codes, search)
     if "centroid" in parts and circuit.centroid is not None:
-        base = centroid_codes(circuit.centroid, codes, search)
-        outputs = [a + b for a, b in zip(outputs, base, strict=True)] if outputs else base
+        base = centroid_codes(circuit.centroid, pixels, search)
+        outputs = [a + b for a, b in zip(outputs, base, strict=False)] + outputs[2:] if outputs else base
     if not outputs:
         return comb_trace(inputs, codes, keep_dead_inputs=True)
     to = circuit.output

@@ -31,20 +31,23 @@ from quant.contract.network import IntegerNetwork
 from quant.contract.normalize import Normalizer
 
 
-def normalized(normalizer: Normalizer | BlockShift, counts: Sequence[Variable]) -> list[Variable]:
-    """Counts of a patch, one variable a pixel, to codes."""
+def normalized(normalizer: Normalizer | BlockShift, counts: Sequence[Variable], exponent: int) -> list[Variable]:
+    """Counts of a patch, one variable a pixel, to codes; with ``exponent`` above 0 those of the exponent follow."""
     if isinstance(normalizer, BlockShift):
-        return _block_shifted(normalizer, list(counts))
+        return _block_shifted(normalizer, list(counts), exponent)
     return _min_max(normalizer, list(counts))
 
 
-def _block_shifted(normalizer: BlockShift, counts: list[Variable]) -> list[Variable]:
+def _block_shifted(normalizer: BlockShift, counts: list[Variable], exponent: int) -> list[Variable]:
     width = normalizer.count_bits
     if normalizer.subtract:
         low = _extreme(counts, largest=False)
         counts = [(count - low).quantize(0, width, 0) for count in counts]
-    zeros = leading_zeros(any_of(counts), width)
-    return [shifted_left(count, zeros, width, width - normalizer.bits) for count in counts]
+    together = any_of(counts)
+    zeros = leading_zeros(together, width)
+    codes = [shifted_left(count, zeros, width, width - normalizer.bits) for count in counts]
+    reached = [field(together, place, width).unary_bit_op("any") for place in range(exponent)]
+    return codes + [bit << (normalizer.bits - 1) for bit in reached]
 
 
 def _min_max(normalizer: Normalizer, counts: list[Variable]) -> list[Variable]:
@@ -78,8 +81,8 @@ def _chosen(a: Variable, b: Variable, largest: bool) -> Variable:
 
 
 def network_outputs(network: IntegerNetwork, codes: Sequence[Variable], effort: Effort) -> list[Variable]:
-    """Input codes, one variable a pixel in row order, to output codes."""
-    x: Any = np.array(list(codes), dtype=object).reshape(1, network.size, network.size)
+    """Input codes, one variable a pixel in row order, then those of an exponent, to output codes."""
+    x: Any = np.array(list(codes), dtype=object).reshape(network.shape if network.exponent else (1, *network.shape))
     frac = network.input.frac
     for layer in network.layers:
         if isinstance(layer, Linear):

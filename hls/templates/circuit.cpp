@@ -5,15 +5,30 @@
 #include "@TOP@.h"
 #include "@NAME@.h"
 
+using circuit::INPUTS;
+using circuit::OUTPUTS;
 using normalize::code_t;
 using normalize::N;
+using normalize::thermometer_t;
 
-#if CIRCUIT_STREAMS // one pixel a beat, and one beat back
+#if CIRCUIT_STREAMS && CIRCUIT_FLAT // all inputs in one beat, and one beat back
 
 typedef result_t::value_type correction_t;
 
-static void send(const code_t codes[N], hls::stream<input_t> &input) {
-    for (int i = 0; i < N; i++) {
+static void send(const code_t codes[INPUTS], hls::stream<input_t> &input) {
+    #pragma HLS PIPELINE II=1
+    input_t all;
+    for (int i = 0; i < INPUTS; i++)
+        all[i].range(normalize::BITS - 1, 0) = codes[i];
+    input.write(all);
+}
+
+#elif CIRCUIT_STREAMS // one pixel a beat, and one beat back
+
+typedef result_t::value_type correction_t;
+
+static void send(const code_t codes[INPUTS], hls::stream<input_t> &input) {
+    for (int i = 0; i < INPUTS; i++) {
         #pragma HLS PIPELINE II=1
         input_t pixel;
         pixel[0].range(normalize::BITS - 1, 0) = codes[i];
@@ -21,97 +36,118 @@ static void send(const code_t codes[N], hls::stream<input_t> &input) {
     }
 }
 
-static void receive(hls::stream<result_t> &result, correction_t correction[2]) {
-    const result_t beat = result.read();
-    for (int k = 0; k < 2; k++) {
-        #pragma HLS UNROLL
-        correction[k] = beat[k];
-    }
-}
-
-static void locate(const code_t codes[N], correction_t correction[2]) {
-    #pragma HLS DATAFLOW
-    hls::stream<input_t> input("input");
-    #pragma HLS STREAM variable=input depth=@N@
-    hls::stream<result_t> result("result");
-    send(codes, input);
-    @NAME@(input, result);
-    receive(result, correction);
-}
-
-#else // all pixels at once
+#else // all inputs at once
 
 typedef result_t correction_t;
 
-static void send(const code_t codes[N], input_t input[N]) {
+static void send(const code_t codes[INPUTS], input_t input[INPUTS]) {
     #pragma HLS PIPELINE II=1
-    for (int i = 0; i < N; i++)
+    for (int i = 0; i < INPUTS; i++)
         input[i].range(normalize::BITS - 1, 0) = codes[i];
 }
 
-static void locate(const code_t codes[N], correction_t correction[2]) {
+static void locate(const code_t codes[INPUTS], correction_t correction[OUTPUTS]) {
     #pragma HLS @STYLE@
-    input_t input[N];
+    input_t input[INPUTS];
     #pragma HLS ARRAY_PARTITION variable=input complete
     send(codes, input);
     @NAME@(input, correction);
 }
 
 #endif
+#if CIRCUIT_STREAMS
+
+static void receive(hls::stream<result_t> &result, correction_t correction[OUTPUTS]) {
+    const result_t beat = result.read();
+    for (int k = 0; k < OUTPUTS; k++) {
+        #pragma HLS UNROLL
+        correction[k] = beat[k];
+    }
+}
+
+static void locate(const code_t codes[INPUTS], correction_t correction[OUTPUTS]) {
+    #pragma HLS DATAFLOW
+    hls::stream<input_t> input("input");
+    #pragma HLS STREAM variable=input depth=@DEPTH@
+    hls::stream<result_t> result("result");
+    send(codes, input);
+    @NAME@(input, result);
+    receive(result, correction);
+}
+
+#endif
 #if CIRCUIT_HAS_CENTROID
 
-static void copy(const code_t codes[N], code_t one[N], code_t other[N]) {
+// What the network takes, and what the centroid takes.
+static void copy(const code_t codes[N], const thermometer_t &exponent, code_t inputs[INPUTS], code_t pixels[N]) {
     #pragma HLS PIPELINE II=1
     for (int i = 0; i < N; i++)
-        one[i] = other[i] = codes[i];
+        inputs[i] = pixels[i] = codes[i];
+    for (int k = 0; k < INPUTS - N; k++)
+        inputs[N + k] = code_t(exponent[k]) << (normalize::BITS - 1);
 }
 
-static void add(const correction_t correction[2], const centroid::result_t base[2], circuit::offset_t offset[2]) {
+// The offset is corrected; what else the network knows leaves as it is.
+static void add(const correction_t correction[OUTPUTS], const centroid::result_t base[2], circuit::output_t outputs[OUTPUTS]) {
     #pragma HLS PIPELINE II=1
     for (int k = 0; k < 2; k++)
-        offset[k] = correction[k] + base[k];
+        outputs[k] = correction[k] + base[k];
+    for (int k = 2; k < OUTPUTS; k++)
+        outputs[k] = correction[k];
 }
 
-static void estimate(const code_t codes[N], circuit::offset_t offset[2]) {
+static void estimate(const code_t codes[N], const thermometer_t &exponent, circuit::output_t outputs[OUTPUTS]) {
     #pragma HLS @STYLE@
-    code_t network_codes[N], base_codes[N];
-    #pragma HLS ARRAY_PARTITION variable=network_codes complete
-    #pragma HLS ARRAY_PARTITION variable=base_codes complete
-    correction_t correction[2];
+    code_t inputs[INPUTS], pixels[N];
+    #pragma HLS ARRAY_PARTITION variable=inputs complete
+    #pragma HLS ARRAY_PARTITION variable=pixels complete
+    correction_t correction[OUTPUTS];
     #pragma HLS ARRAY_PARTITION variable=correction complete
     centroid::result_t base[2];
     #pragma HLS ARRAY_PARTITION variable=base complete
-    copy(codes, network_codes, base_codes);
-    locate(network_codes, correction);
-    centroid::codes_to_offset(base_codes, base);
-    add(correction, base, offset);
+    copy(codes, exponent, inputs, pixels);
+    locate(inputs, correction);
+    centroid::codes_to_offset(pixels, base);
+    add(correction, base, outputs);
 }
 
 #else
 
-static void saturate(const correction_t correction[2], circuit::offset_t offset[2]) {
+static void copy(const code_t codes[N], const thermometer_t &exponent, code_t inputs[INPUTS]) {
     #pragma HLS PIPELINE II=1
-    for (int k = 0; k < 2; k++)
-        offset[k] = correction[k];
+    for (int i = 0; i < N; i++)
+        inputs[i] = codes[i];
+    for (int k = 0; k < INPUTS - N; k++)
+        inputs[N + k] = code_t(exponent[k]) << (normalize::BITS - 1);
 }
 
-static void estimate(const code_t codes[N], circuit::offset_t offset[2]) {
+static void saturate(const correction_t correction[OUTPUTS], circuit::output_t outputs[OUTPUTS]) {
+    #pragma HLS PIPELINE II=1
+    for (int k = 0; k < OUTPUTS; k++)
+        outputs[k] = correction[k];
+}
+
+static void estimate(const code_t codes[N], const thermometer_t &exponent, circuit::output_t outputs[OUTPUTS]) {
     #pragma HLS @STYLE@
-    correction_t correction[2];
+    code_t inputs[INPUTS];
+    #pragma HLS ARRAY_PARTITION variable=inputs complete
+    correction_t correction[OUTPUTS];
     #pragma HLS ARRAY_PARTITION variable=correction complete
-    locate(codes, correction);
-    saturate(correction, offset);
+    copy(codes, exponent, inputs);
+    locate(inputs, correction);
+    saturate(correction, outputs);
 }
 
 #endif
 
-void @TOP@(const normalize::count_t counts[N], circuit::offset_t offset[2]) {
+void @TOP@(const normalize::count_t counts[N], circuit::output_t outputs[OUTPUTS]) {
     #pragma HLS ARRAY_RESHAPE variable=counts complete dim=0
-    #pragma HLS ARRAY_PARTITION variable=offset complete dim=0
-    #pragma HLS INTERFACE ap_vld port=counts,offset
+    #pragma HLS ARRAY_PARTITION variable=outputs complete dim=0
+    #pragma HLS INTERFACE ap_vld port=counts,outputs
     #pragma HLS @STYLE@
     code_t codes[N];
     #pragma HLS ARRAY_PARTITION variable=codes complete
-    normalize::counts_to_codes(counts, codes);
-    estimate(codes, offset);
+    thermometer_t exponent;
+    normalize::counts_to_codes(counts, codes, exponent);
+    estimate(codes, exponent, outputs);
 }

@@ -24,6 +24,7 @@ typedef ap_int<COUNT_BITS> count_t;
 typedef ap_uint<BITS> code_t;
 typedef ap_uint<COUNT_BITS> range_t;
 typedef ap_uint<MANTISSA_BITS> mantissa_t;
+typedef ap_uint<1> thermometer_t; // this normalizer has no exponent
 
 #include "normalize_table.h"
 
@@ -60,6 +61,11 @@ Scale:
         const ap_uint<2 * MANTISSA_BITS> product = t * reciprocal;
         codes[i] = product >> SHIFT;
     }
+}
+
+inline void counts_to_codes(const count_t counts[N], code_t codes[N], thermometer_t &exponent) {
+    exponent = 0;
+    counts_to_codes(counts, codes);
 }
 
 } // namespace normalize

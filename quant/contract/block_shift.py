@@ -14,6 +14,10 @@ Let B = ``bits``, W = ``count_bits``. For one patch:
 
 So with q = 2**B * count / 2**bit_length(max): q - 1 < code <= q, the brightest pixel's code is at least 2**(B-1), and
 all codes are 0 where all counts are. Doubling all counts changes no code as long as none saturates.
+
+What the shift takes away, how bright the patch is, can be an input too: the exponent e = bit_length(m) = W - z, from 0
+to W, as a thermometer of W codes. Code k is 2**(B-1), which means one half, where m has a bit at k or above, and 0
+elsewhere: the first e codes are set. Such inputs cost no multiplier in a circuit, and each size has weights of its own.
 """
 
 from dataclasses import asdict, dataclass
@@ -62,6 +66,17 @@ class BlockShift:
         top = counts.max(axis=(1, 2), keepdims=True)
         length = np.frexp(top.astype(np.float64))[1].astype(np.int64)  # bit_length: exact, for counts < 2**53
         return (counts << (self.count_bits - length)) >> (self.count_bits - self.bits)
+
+    def exponents(self, patches: NDArray[np.generic]) -> Codes:
+        """Detector values (N, S, S) to the thermometer codes (N, count_bits) of their exponents."""
+        counts, _ = self.counts(patches)
+        if not counts.size:
+            return np.zeros((len(counts), self.count_bits), np.int64)
+        top = counts.max(axis=(1, 2))
+        if self.subtract:
+            top = top - counts.min(axis=(1, 2))
+        reached = top[:, None] >> np.arange(self.count_bits) > 0
+        return reached.astype(np.int64) << (self.bits - 1)
 
     def document(self) -> dict[str, Any]:
         """As plain data for ``locator.json``."""

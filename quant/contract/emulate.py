@@ -33,7 +33,7 @@ class LayerStats:
 
 @dataclass(frozen=True)
 class Result:
-    """outputs: (N, 2) codes; layers: one :class:`LayerStats` each; trace: codes after each layer, if asked for."""
+    """outputs: (N, 2 or 4) codes; layers: one :class:`LayerStats` each; trace: codes after each layer, if asked for."""
 
     outputs: Codes
     layers: tuple[LayerStats, ...]
@@ -41,8 +41,8 @@ class Result:
 
 
 def run(network: IntegerNetwork, codes: NDArray[np.integer], trace: bool = False) -> Result:
-    """Execute ``network`` on input codes (N, size, size) or (N, 1, size, size); a code out of range is refused."""
-    checked = checked_codes(codes, network.size, network.input)
+    """Execute ``network`` on input codes (N, *network.shape); a code out of range is refused."""
+    checked = checked_codes(codes, network.shape, network.input)
     sums = _sum_types(network)
     step = max(1, _CHUNK_CODES // _widest(network))
     parts: list[list[Codes]] = [[] for _ in network.layers]
@@ -73,16 +73,16 @@ def run(network: IntegerNetwork, codes: NDArray[np.integer], trace: bool = False
     return Result(joined[-1], stats, tuple(joined) if trace else ())
 
 
-def checked_codes(codes: NDArray[np.integer], size: int, to: Format) -> Codes:
-    """Input codes as int64 (n, 1, size, size).
+def checked_codes(codes: NDArray[np.integer], shape: tuple[int, ...], to: Format) -> Codes:
+    """Input codes (n, *shape) as a network's first layer takes them: int64, (n, 1, size, size) or flat (n, inputs).
 
     Another shape, a dtype that is no integer, or a code beyond ``to`` is refused by a UserError.
     """
     found = np.asarray(codes)
     if found.ndim == 4 and found.shape[1] == 1:
         found = found[:, 0]
-    codes = checked(found, (size, size), to.low, to.high, "input codes", "normalize detector counts first")
-    return codes[:, None].astype(np.int64)
+    codes = checked(found, shape, to.low, to.high, "input codes", "normalize detector counts first")
+    return codes.astype(np.int64) if len(shape) == 1 else codes[:, None].astype(np.int64)
 
 
 def activate(layer: Requantize, x: Codes, frac: int) -> tuple[Codes, int]:

@@ -1,10 +1,12 @@
 """A locator in integers: detector counts of a patch to an offset in px, and its file, ``locator.json``.
 
-    patch -> central window -> normalizer -> codes -> network  -+-> saturated sum: offset (row, col)
+    patch -> central window -> normalizer -> codes -> network  -+-> saturated sum: offset and ln sigma, (row, col)
                                                    -> centroid -+
 
-The network corrects the centroid where there is one, and is the whole estimate where there is none. Layers that become
-an HLS project, and a circuit that is unrolled, are both locators: they differ in their hardware, not in their file.
+The network corrects the centroid where there is one, and is the whole estimate where there is none. It may take the
+patch's exponent too, which says how bright it is, and it may know its own uncertainty, which leaves as it is: codes of
+ln sigma, which a calibration in the file turns into px. Layers that become an HLS project, and a circuit that is
+unrolled, are both locators: they differ in their hardware, not in their file.
 """
 
 import hashlib
@@ -19,6 +21,7 @@ from numpy.typing import NDArray
 
 from braggnn_edge.core.errors import UserError
 from braggnn_edge.core.files import written_aside
+from braggnn_edge.locate.calibration import Calibration
 from quant.contract import emulate, network
 from quant.contract.arithmetic import Codes, Format, requantize
 from quant.contract.block_shift import BlockShift
@@ -27,14 +30,15 @@ from quant.contract.network import IntegerNetwork
 from quant.contract.normalize import Normalizer
 
 SCHEMA = "braggnn-edge locator"
-_VERSION = 2
+_VERSION = 3
 
 
 @dataclass(frozen=True)
 class IntegerLocator:
     """Everything between the counts of a patch and its offset. Raises UserError where the steps do not fit together.
 
-    ``output`` has the fraction of the network's output and of the centroid's result.
+    ``output`` has the fraction of the network's output and of the centroid's result. Outputs are 2 codes a patch, the
+    offset, or 4 with ``calibration``: then ln sigma follows.
     """
 
     size: int  # side of the patches that come in, px, odd
@@ -43,17 +47,31 @@ class IntegerLocator:
     network: IntegerNetwork
     centroid: Centroid | None
     output: Format
+    calibration: Calibration | None = None  # of ln sigma; None: the network does not know its uncertainty
     provenance: Mapping[str, Any] = field(default_factory=dict, compare=False)  # plain data; computes nothing
 
     def __post_init__(self) -> None:
         part = self.window != self.size  # of the patch; whole patches may have any size
         if part and (self.size % 2 == 0 or self.window % 2 == 0 or not 1 <= self.window < self.size):
             raise UserError(f"locator: window {self.window} of patches of {self.size} px; expected odd, not larger")
-        bits, expected = self.normalizer.bits, self.network.input
-        if self.network.size != self.window or (expected.bits, expected.frac, expected.signed) != (bits, bits, False):
+        bits = self.normalizer.bits
+        expected = Format(bits, bits, signed=False)
+        offered = self.normalizer.count_bits if isinstance(self.normalizer, BlockShift) else 0
+        if self.network.exponent not in (0, offered):
             raise UserError(
-                f"locator: the network takes {self.network.size} px and {expected}, expected {self.window} px and "
-                f"unsigned codes of {bits} bits, all of them after the point"
+                f"locator: the network takes {self.network.exponent} codes of an exponent, its normalizer has "
+                f"{offered}; expected the same, or none"
+            )
+        if self.network.size != self.window or self.network.input != expected:
+            raise UserError(
+                f"locator: the network takes {self.network.size} px and {self.network.input}, expected {self.window} "
+                f"px and unsigned codes of {bits} bits, all of them after the point"
+            )
+        outputs = 2 if self.calibration is None else 4
+        if self.network.outputs != outputs:
+            raise UserError(
+                f"locator: the network has {self.network.outputs} outputs, expected {outputs} "
+                f"{'without' if outputs == 2 else 'with'} a calibration of sigma"
             )
         if self.network.output.frac != self.output.frac or not self.output.signed:
             raise UserError(
@@ -79,23 +97,58 @@ class IntegerLocator:
         """Patches (N, size, size) to what the hardware receives: whole counts (N, window, window), saturated."""
         return self.normalizer.counts(self.crop(patches))[0]
 
+    @property
+    def outputs(self) -> int:
+        """Codes that leave for a patch: 2, or 4 with sigma."""
+        return self.network.outputs
+
+    def inputs(self, counts: NDArray[np.generic]) -> Codes:
+        """Counts (N, window, window) to the network's inputs (N, *network.shape): codes, with the exponent if asked."""
+        return network_inputs(self.network, self.normalizer, counts)
+
     def codes(self, patches: NDArray[np.generic]) -> Codes:
-        """Patches (N, size, size) to input codes (N, window, window)."""
-        return self.normalizer.codes(self.crop(patches))
+        """Patches (N, size, size) to the network's inputs (N, *network.shape)."""
+        return self.inputs(self.crop(patches))
 
-    def run(self, codes: NDArray[np.integer]) -> Codes:
-        """Input codes (N, window, window) to output codes (N, 2): (row, col) from the centre pixel."""
-        outputs = emulate.run(self.network, codes).outputs
-        return self.combined(codes, outputs)
+    def pixels(self, inputs: NDArray[np.integer]) -> NDArray[np.integer]:
+        """The codes (N, window, window) of the pixels among a network's inputs."""
+        flat = inputs.reshape(len(inputs), -1)[:, : self.window**2]
+        return flat.reshape(len(flat), self.window, self.window)
 
-    def combined(self, codes: NDArray[np.integer], outputs: Codes) -> Codes:
-        """What a network's output codes (N, 2) for input codes (N, window, window) become, whatever form made them."""
-        base = 0 if self.centroid is None else self.centroid.codes(codes)
-        return requantize(outputs + base, self.output.frac, self.output)[0]
+    def run(self, inputs: NDArray[np.integer]) -> Codes:
+        """A network's inputs to output codes (N, 2 or 4): (row, col) from the centre pixel, then ln sigma."""
+        return self.combined(inputs, emulate.run(self.network, inputs).outputs)
+
+    def combined(self, inputs: NDArray[np.integer], outputs: Codes) -> Codes:
+        """What a network's output codes (N, 2 or 4) for its inputs become, whatever form made them."""
+        found = np.array(outputs)
+        if self.centroid is not None:
+            found[:, :2] += self.centroid.codes(self.pixels(inputs))
+        return requantize(found, self.output.frac, self.output)[0]
 
     def locate(self, patches: NDArray[np.generic]) -> NDArray[np.float64]:
         """Patches (N, size, size) in counts to offsets (N, 2) in px, (row, col) from the patch's centre pixel."""
-        return self.output.values(self.run(self.codes(patches)))
+        return self.positions(self.run(self.codes(patches)))
+
+    def locate_with_sigma(self, patches: NDArray[np.generic]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """:meth:`locate`, and the standard deviations (N, 2) px. Raises UserError for a locator that knows none."""
+        codes = self.run(self.codes(patches))
+        return self.positions(codes), self.sigma(codes)
+
+    def positions(self, codes: NDArray[np.integer]) -> NDArray[np.float64]:
+        """Output codes (N, 2 or 4) to offsets (N, 2) in px."""
+        return self.output.values(codes[:, :2])
+
+    def sigma(self, codes: NDArray[np.integer]) -> NDArray[np.float64]:
+        """Output codes (N, 4) to calibrated standard deviations (N, 2) in px; UserError where there are none."""
+        if self.calibration is None:
+            raise UserError("this locator knows no sigma; choose one that was trained with it")
+        return self.calibration.half_widths(self.output.values(codes[:, 2:]))[0]
+
+    @property
+    def is_bare(self) -> bool:
+        """Whether it is a network of whole patches behind a normalizer, and nothing else."""
+        return self.centroid is None and self.window == self.size and not self.network.exponent and self.outputs == 2
 
     @property
     def digest(self) -> str:
@@ -103,11 +156,21 @@ class IntegerLocator:
         return hashlib.sha256(json.dumps({"version": 1, **_document(self)}).encode()).hexdigest()
 
 
+def network_inputs(layers: IntegerNetwork, normalizer: Normalizer | BlockShift, counts: NDArray[np.generic]) -> Codes:
+    """What a network is given for counts (N, size, size): codes (N, *layers.shape), the exponent's last if it asks."""
+    codes = normalizer.codes(counts)
+    if not layers.exponent or not isinstance(normalizer, BlockShift):
+        return codes
+    return np.concatenate([codes.reshape(len(codes), -1), normalizer.exponents(counts)], axis=1)
+
+
 def of_layers(
     layers: IntegerNetwork, normalizer: Normalizer | BlockShift, provenance: Mapping[str, Any] | None = None
 ) -> IntegerLocator:
     """The locator of a network that takes whole patches and answers alone."""
-    return IntegerLocator(layers.size, layers.size, normalizer, layers, None, layers.output, provenance or {})
+    return IntegerLocator(
+        layers.size, layers.size, normalizer, layers, None, layers.output, provenance=provenance or {}
+    )
 
 
 def save(locator: IntegerLocator, path: Path) -> None:
@@ -125,7 +188,7 @@ def load(path: Path) -> IntegerLocator:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         version = document["version"]
-        if version not in (1, _VERSION) or (version == _VERSION and document["schema"] != SCHEMA):
+        if version not in range(1, _VERSION + 1) or (version > 1 and document["schema"] != SCHEMA):
             raise UserError(
                 f"{path}: locator version {version} of schema {document.get('schema')!r}, expected {_VERSION} of "
                 f"{SCHEMA!r}; make it again with `make qat`"
@@ -157,7 +220,7 @@ def _read(document: dict[str, Any]) -> IntegerLocator:
     entry = dict(document["normalizer"])
     kind = entry.pop("kind")
     normalizer = BlockShift(**entry) if kind == "block_shift" else Normalizer.from_document(entry)
-    base = document["centroid"]
+    base, calibration = document["centroid"], document.get("calibration")
     return IntegerLocator(
         network.whole(document["size"]),
         network.whole(document["window"]),
@@ -165,13 +228,15 @@ def _read(document: dict[str, Any]) -> IntegerLocator:
         network.from_document(document["network"]),
         None if base is None else Centroid.from_document(base),
         Format(**document["output"]),
+        None if calibration is None else Calibration(**{k: tuple(map(float, v)) for k, v in calibration.items()}),
         dict(document.get("provenance", {})),
     )
 
 
 def _document(locator: IntegerLocator) -> dict[str, Any]:
     """What it computes, as plain data."""
-    return {
+    sigma = {} if locator.calibration is None else {"calibration": asdict(locator.calibration)}
+    return sigma | {
         "size": locator.size,
         "window": locator.window,
         "normalizer": {"kind": "min_max"} | locator.normalizer.document(),

@@ -27,14 +27,31 @@ Layer = Linear | Requantize | NonLocal | Flatten
 
 @dataclass(frozen=True)
 class IntegerNetwork:
-    """Input codes (N, 1, size, size) to output codes (N, 2): the offset (row, col) from the patch's centre pixel.
+    """Input codes (N, size, size) to output codes (N, 2): the offset (row, col) from the patch's centre pixel.
 
+    With ``exponent`` above 0 the inputs are flat, (N, size**2 + exponent): the pixels row after row, then the codes of
+    the patch's exponent (:mod:`quant.contract.block_shift`). A network that knows its uncertainty has four outputs:
+    behind the offset the natural logarithm of its standard deviation, px, of each axis, before calibration.
     ``input`` and ``output`` are the formats at the two ends; offsets in pixels are ``output.values(codes)``.
     """
 
     size: int
     input: Format
     layers: tuple[Layer, ...]
+    exponent: int = 0
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the input codes of one patch."""
+        return (self.size**2 + self.exponent,) if self.exponent else (self.size, self.size)
+
+    @property
+    def outputs(self) -> int:
+        """How many codes come out: 2, or 4 with sigma."""
+        for layer in reversed(self.layers):
+            if isinstance(layer, Linear):
+                return len(layer.weight)
+        raise UserError("an integer network must have a linear layer")
 
     @property
     def output(self) -> Format:
@@ -61,15 +78,17 @@ def _plain(value: Any) -> Any:
 
 
 def as_document(network: IntegerNetwork) -> dict[str, Any]:
-    """The network as plain data: ``size``, ``input``, ``layers``."""
+    """The network as plain data: ``size``, ``input``, ``layers``, and ``exponent`` where it is an input."""
     layers = [_plain(asdict(layer)) for layer in network.layers]
-    return {"size": network.size, "input": asdict(network.input), "layers": layers}
+    found = {"size": network.size, "input": asdict(network.input), "layers": layers}
+    return found | ({"exponent": network.exponent} if network.exponent else {})
 
 
 def from_document(document: dict[str, Any]) -> IntegerNetwork:
     """Read :func:`as_document`; KeyError, TypeError or ValueError for anything else."""
     layers = tuple(_layer(entry) for entry in document["layers"])
-    return IntegerNetwork(whole(document["size"]), Format(**document["input"]), layers)
+    exponent = whole(document.get("exponent", 0))
+    return IntegerNetwork(whole(document["size"]), Format(**document["input"]), layers, exponent)
 
 
 def _layer(entry: dict[str, Any]) -> Layer:

@@ -3,6 +3,26 @@
 import numpy as np
 
 from quant.contract.arithmetic import Codes, Format
+from quant.contract.network import IntegerNetwork
+
+
+def corner_case_inputs(network: IntegerNetwork) -> Codes:
+    """:func:`corner_case_codes` as inputs (n, *network.shape) of a network: with exponents of every size."""
+    return as_inputs(network, corner_case_codes(network.size, network.input))
+
+
+def random_inputs(network: IntegerNetwork, count: int, rng: np.random.Generator) -> Codes:
+    """:func:`random_codes` as inputs (count, *network.shape) of a network."""
+    return as_inputs(network, random_codes(network.size, network.input, count, rng))
+
+
+def as_inputs(network: IntegerNetwork, codes: Codes) -> Codes:
+    """Codes (n, size, size) as inputs of a network; exponents, where it takes them, run through all there are."""
+    if not network.exponent:
+        return codes
+    count = network.exponent
+    exponents = np.tri(count + 1, count, -1, dtype=np.int64) << (network.input.bits - 1)
+    return np.concatenate([codes.reshape(len(codes), -1), np.resize(exponents, (len(codes), count))], axis=1)
 
 
 def corner_case_codes(size: int, to: Format) -> Codes:

@@ -16,7 +16,7 @@ from braggnn_edge.core.errors import UserError
 from quant.contract.arithmetic import Codes, Format, exact_codes
 from quant.contract.emulate import checked_codes, run
 from quant.contract.network import IntegerNetwork, Linear, NonLocal
-from quant.contract.vectors import corner_case_codes, random_codes
+from quant.contract.vectors import corner_case_inputs, random_inputs
 from quant.exchange.from_qonnx import integer_network
 
 #: float32 holds every integer up to 2**24, so sums of codes below it are exact in any order.
@@ -29,13 +29,13 @@ def require_equal(
 ) -> None:
     """Raise a UserError unless the file ``aside`` and ``network``, read from it, compute the reference's output codes.
 
-    Compared on corner cases and random input codes; ``reference`` takes them (n, size, size), ``name`` says what it is,
-    ``path`` what the file would have been called.
+    Compared on corner cases and random input codes; ``reference`` takes them (n, *network.shape), ``name`` says what it
+    is, ``path`` what the file would have been called.
     """
     codes = np.concatenate(
         [
-            corner_case_codes(network.size, network.input),
-            random_codes(network.size, network.input, _CHECKED_PATCHES, np.random.default_rng(0)),
+            corner_case_inputs(network),
+            random_inputs(network, _CHECKED_PATCHES, np.random.default_rng(0)),
         ]
     )
     expected = reference(codes)
@@ -49,7 +49,7 @@ def require_equal(
 
 
 def run_qonnx(path: Path, codes: NDArray[np.integer], batch: int = 2000) -> Codes:
-    """Execute the file with qonnx: input codes (n, size, size) or (n, 1, size, size) to codes (n, 2).
+    """Execute the file with qonnx: input codes (n, *network.shape) to codes (n, 2 or 4).
 
     qonnx computes in float32. That is exact as long as all accumulators stay below 2**24, which is checked on
     the integer network; a wider network is refused.
@@ -61,9 +61,9 @@ def run_qonnx(path: Path, codes: NDArray[np.integer], batch: int = 2000) -> Code
                 f"layer {name}: its accumulator needs {sums.bits} bits, but float32, in "
                 "which QONNX is executed, is exact up to 25 (sign included); use fewer bits"
             )
-    values = network.input.values(checked_codes(codes, network.size, network.input)).astype(np.float32)
+    values = network.input.values(checked_codes(codes, network.shape, network.input)).astype(np.float32)
     if not len(values):
-        return np.zeros((0, 2), np.int64)
+        return np.zeros((0, network.outputs), np.int64)
     batch = min(batch, len(values))
     padded = np.concatenate([values, np.repeat(values[:1], -len(values) % batch, axis=0)])
     found = np.concatenate(_execute(path, padded.reshape(-1, batch, *values.shape[1:])))

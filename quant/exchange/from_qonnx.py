@@ -29,6 +29,7 @@ from quant.exchange.qonnx_nodes import (
     linear_layer,
     quant_parameters,
 )
+from quant.exchange.to_qonnx import SIZE
 
 
 @dataclass
@@ -46,9 +47,10 @@ class _Chain:
 
 def integer_network(path: Path) -> IntegerNetwork:
     """Read a QONNX file as an integer network; a graph with another meaning is refused, naming the node."""
-    graph = _load(path).graph
+    model = _load(path)
+    graph = model.graph
     constants = {i.name: Constant(np.asarray(onnx.numpy_helper.to_array(i), np.float64)) for i in graph.initializer}
-    chain = _start(path, graph, constants)
+    chain, size = _start(path, model, constants)
     nodes = Graph(graph, constants)
     for node in graph.node:
         if node.op_type == "Constant":
@@ -69,9 +71,24 @@ def integer_network(path: Path) -> IntegerNetwork:
         raise UserError(f"{path}: outputs are {outputs}, expected one, {chain.tensor!r}, at the end of the chain")
     if chain.input is None or chain.relu or not chain.layers or isinstance(chain.layers[-1], Flatten):
         raise UserError(f"{path}: the graph ends early; expected its end at a linear layer or a Quant")
-    if chain.shape != (2,):
-        raise UserError(f"{path}: output shape is {chain.shape}, expected (2,): the offset (row, col)")
-    return size_accumulators(IntegerNetwork(int(_input_shape(graph.input[0])[-1]), chain.input, tuple(chain.layers)))
+    if chain.shape not in ((2,), (4,)):
+        raise UserError(
+            f"{path}: output shape is {chain.shape}, expected (2,): the offset (row, col), or (4,): with ln sigma"
+        )
+    shape = _input_shape(graph.input[0])
+    exponent = 0 if len(shape) == 4 else shape[1] - size**2
+    return size_accumulators(IntegerNetwork(size, chain.input, tuple(chain.layers), exponent))
+
+
+def _size(path: Path, model: onnx.ModelProto, shape: tuple[int, ...]) -> int:
+    """The side of the patches of a model with flat inputs, from its metadata."""
+    found = {entry.key: entry.value for entry in model.metadata_props}.get(SIZE, "")
+    if not found.isdecimal() or not 0 < int(found) ** 2 < shape[1]:
+        raise UserError(
+            f"{path}: its input is flat, {shape}, and its metadata has no size of the patches that fits ({SIZE} "
+            f"{found!r}); make it with `make qat`"
+        )
+    return int(found)
 
 
 def _load(path: Path) -> onnx.ModelProto:
@@ -81,14 +98,18 @@ def _load(path: Path) -> onnx.ModelProto:
         raise UserError(f"{path}: not a readable QONNX file ({error}); make it with `make qat`") from error
 
 
-def _start(path: Path, graph: onnx.GraphProto, constants: dict[str, Constant]) -> _Chain:
-    inputs = [i for i in graph.input if i.name not in constants]
+def _start(path: Path, model: onnx.ModelProto, constants: dict[str, Constant]) -> tuple[_Chain, int]:
+    """The chain before its first node, and the side of the patches."""
+    inputs = [i for i in model.graph.input if i.name not in constants]
     if len(inputs) != 1:
         raise UserError(f"{path}: {len(inputs)} inputs {[i.name for i in inputs]}, expected one: the patches")
     shape = _input_shape(inputs[0])
-    if len(shape) != 4 or shape[1] != 1 or shape[2] != shape[3] or shape[2] < 1:
-        raise UserError(f"{path}: input {inputs[0].name} has shape {shape}, expected (n, 1, size, size)")
-    return _Chain(inputs[0].name, shape[1:])
+    patches = len(shape) == 4 and shape[1] == 1 and shape[2] == shape[3] and shape[2] >= 1
+    if not patches and len(shape) != 2:
+        raise UserError(
+            f"{path}: input {inputs[0].name} has shape {shape}, expected (n, 1, size, size), or (n, size**2 + exponent)"
+        )
+    return _Chain(inputs[0].name, shape[1:]), shape[-1] if patches else _size(path, model, shape)
 
 
 def _input_shape(value: onnx.ValueInfoProto) -> tuple[int, ...]:

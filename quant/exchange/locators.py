@@ -10,11 +10,9 @@ from braggnn_edge.locate.locator import Locator
 from braggnn_edge.locate.onnx_session import session
 from quant.contract import emulate
 from quant.contract import locator as locators
-from quant.contract.block_shift import BlockShift
+from quant.contract.arithmetic import Codes
 from quant.contract.locator import IntegerLocator
-from quant.contract.network import IntegerNetwork
-from quant.contract.normalize import Normalizer
-from quant.contract.vectors import corner_case_codes, random_codes
+from quant.contract.vectors import corner_case_inputs, random_inputs
 from quant.exchange.qdq import Target, qdq_model
 
 _CHECKED_PATCHES = 500
@@ -22,46 +20,50 @@ _CHECKED_PATCHES = 500
 
 def integer_locator(locator: IntegerLocator) -> Locator:
     """A locator's integers, which equal the firmware code for code, from detector counts on."""
-    return Locator("integer emulator", locator.size, locator.locate, "integer", "CPU")
+    if locator.calibration is None:
+        return Locator("integer emulator", locator.size, locator.locate, "integer", "CPU")
+
+    def run(block: NDArray[np.generic]) -> NDArray[np.float64]:
+        return np.concatenate(locator.locate_with_sigma(block), axis=1)
+
+    return Locator("integer emulator", locator.size, run, "integer", "CPU", sigma=True)
 
 
-def qdq_locator(
-    integer: IntegerNetwork,
-    normalizer: Normalizer | BlockShift,
-    target: Target = "cpu",
-    device: str = "cpu",
-    threads: int = 0,
-) -> Locator:
-    """The int8 QDQ file of ``integer`` in onnxruntime; the normalizer stays integer arithmetic on the host.
+def qdq_locator(locator: IntegerLocator, target: Target = "cpu", device: str = "cpu", threads: int = 0) -> Locator:
+    """The int8 QDQ file of a locator's network in onnxruntime; normalizer and centroid stay integers on the host.
 
     target: see :mod:`quant.exchange.qdq`; device: "cpu", "cuda" or "tensorrt". Integer kernels are used where they give
     the emulator's codes on corner cases and random patches; where they do not (onnxruntime rounds float biases;
     processors without VNNI may saturate), the file is executed as it is written, in float32, which is exact.
     """
+    integer = locator.network
     model = qdq_model(integer, target)
     threads = threads or torch.get_num_threads()
     fused = True
     opened = session(model, device, threads)
 
-    def located(codes: NDArray[np.integer]) -> NDArray[np.float32]:
-        return opened.run(None, {"codes": codes[:, None].astype(np.uint8)})[0]
+    def outputs(codes: NDArray[np.integer]) -> Codes:
+        given = codes if integer.exponent else codes[:, None]
+        values = opened.run(None, {"codes": given.astype(np.uint8)})[0]
+        return np.rint(np.ldexp(values, integer.output.frac)).astype(np.int64)
 
-    tried = [corner_case_codes(integer.size, integer.input)]
-    tried.append(random_codes(integer.size, integer.input, _CHECKED_PATCHES, np.random.default_rng(0)))
-    codes = np.concatenate(tried)
-    wanted = integer.output.values(emulate.run(integer, codes).outputs)
-    if device == "cpu" and not np.array_equal(located(codes), wanted):
+    random = random_inputs(integer, _CHECKED_PATCHES, np.random.default_rng(0))
+    codes = np.concatenate([corner_case_inputs(integer), random])
+    if device == "cpu" and not np.array_equal(outputs(codes), emulate.run(integer, codes).outputs):
         fused = False
         opened = session(model, device, threads, fused=False)
     words = {"cpu": "CPU", "tensorrt": "TensorRT"}.get(device, device.upper())
+
+    def run(block: NDArray[np.generic]) -> NDArray[np.float64]:
+        inputs = locator.codes(block)
+        found = locator.combined(inputs, outputs(inputs))
+        positions = locator.positions(found)
+        return positions if locator.calibration is None else np.concatenate([positions, locator.sigma(found)], axis=1)
+
     return Locator(
-        f"onnxruntime QDQ ({target})",
-        integer.size,
-        lambda block: located(normalizer.codes(block)),
-        "int8" if fused else "int8 in float32",
-        words,
-        batch=512,
-    )
+        f"onnxruntime QDQ ({target})", locator.size, run, "int8" if fused else "int8 in float32", words, batch=512,
+        sigma=locator.calibration is not None,
+    )  # fmt: skip
 
 
 def load_integer_locator(path: Path) -> Locator:

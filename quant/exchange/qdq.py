@@ -38,7 +38,9 @@ _OPSET, _IR = 17, 8  # old enough for the TensorRT of JetPack 5; nothing newer i
 
 
 def export_qdq(network: IntegerNetwork, path: Path, target: Target = "cpu") -> None:
-    """Write ``network`` as ONNX: input "codes" (n, 1, size, size) uint8, output "offsets" (n, 2) float32 in px.
+    """Write ``network`` as ONNX: input "codes" uint8, output "offsets" (n, 2 or 4) float32 in px.
+
+    The input is (n, 1, size, size), or flat with an exponent; the output is the network's alone, without a centroid.
 
     Raises UserError for a network that int8 cannot hold: activations, weights or inputs of more than 8 bits.
     """
@@ -71,12 +73,15 @@ def qdq_model(network: IntegerNetwork, target: Target = "cpu") -> onnx.ModelProt
                 "followed by its requantization"
             )
     graph.nodes[-1].output[0] = "offsets"
-    size = network.size
     described = helper.make_graph(
         graph.nodes,
         f"braggnn_edge_{target}",
-        [helper.make_tensor_value_info("codes", TensorProto.UINT8, ["n", 1, size, size])],
-        [helper.make_tensor_value_info("offsets", TensorProto.FLOAT, ["n", 2])],
+        [
+            helper.make_tensor_value_info(
+                "codes", TensorProto.UINT8, ["n", *(() if network.exponent else (1,)), *network.shape]
+            )
+        ],
+        [helper.make_tensor_value_info("offsets", TensorProto.FLOAT, ["n", network.outputs])],
         graph.initializers,
     )
     model = helper.make_model(described, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=_IR)

@@ -20,13 +20,19 @@ from quant.contract.tables import sum_tables
 
 OPSET, IR_VERSION = 13, 8
 QUANT_DOMAIN = "qonnx.custom_op.general"
+#: Metadata of a model with flat inputs: the side of its patches, px.
+SIZE = "braggnn_edge.size"
 
 
 def qonnx_model(network: IntegerNetwork) -> onnx.ModelProto:
-    """The graph for a batch of 1, input "input" (1, 1, size, size) and output "output", nodes named as layers."""
+    """The graph for a batch of 1, input "input" and output "output", nodes named as layers.
+
+    The input is (1, 1, size, size), or (1, size**2 + exponent), and then the metadata ``size`` says where pixels end.
+    """
     graph = _Graph()
     x = graph.quant("input_quant", "input", network.input, "ROUND")
-    shape: tuple[int, ...] = (1, network.size, network.size)
+    given = [1, *network.shape] if network.exponent else [1, 1, *network.shape]
+    shape: tuple[int, ...] = tuple(given[1:])
     frac = network.input.frac
     for layer in network.layers:
         if isinstance(layer, Linear):
@@ -47,12 +53,15 @@ def qonnx_model(network: IntegerNetwork) -> onnx.ModelProto:
     proto = helper.make_graph(
         graph.nodes,
         "braggnn",
-        [helper.make_tensor_value_info("input", TensorProto.FLOAT, [1, 1, network.size, network.size])],
+        [helper.make_tensor_value_info("input", TensorProto.FLOAT, given)],
         [helper.make_tensor_value_info("output", TensorProto.FLOAT, [1, *shape])],
         [onnx.numpy_helper.from_array(graph.constants[name], name) for name in sorted(graph.constants)],
     )
     opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(QUANT_DOMAIN, 1)]
-    return helper.make_model(proto, opset_imports=opsets, ir_version=IR_VERSION)
+    model = helper.make_model(proto, opset_imports=opsets, ir_version=IR_VERSION)
+    if network.exponent:
+        helper.set_model_props(model, {SIZE: str(network.size)})
+    return model
 
 
 class _Graph:

@@ -68,6 +68,7 @@ class FrontEndSpec:
     bits: int = 6  # of an input code
     count_bits: int = 16  # of a count: unsigned for `"block_shift"`, signed for `"min_max"`
     subtract: bool = False  # the window's minimum, before the shift
+    exponent: bool = False  # how far the shift goes, which says how bright the patch is, is an input of the network too
     # what the network corrects: `"squared"`, `"intensity"`, or `"none"`
     centroid: Literal["squared", "intensity", "none"] = "squared"
     discarded_bits: int = 4  # low bits of a squared code that the centroid leaves out
@@ -90,8 +91,11 @@ class FrontEndSpec:
             )
         normalizer: Normalizer | BlockShift
         if self.normalizer == "min_max":
-            if self.subtract:
-                raise UserError("circuit: the min_max normalizer subtracts the minimum anyway; leave out subtract")
+            if self.subtract or self.exponent:
+                raise UserError(
+                    "circuit: the min_max normalizer subtracts the minimum anyway, and has no exponent; leave out "
+                    "subtract and exponent"
+                )
             normalizer = Normalizer(self.bits, self.count_bits)
         else:
             normalizer = BlockShift(self.bits, self.count_bits, self.subtract)
@@ -128,7 +132,17 @@ class CircuitSpec:
     shift: int = 0  # as in `[full]`
     dihedral: bool = True  # as in `[full]`
     huber: float = 0.1  # as in `[full]`
-    teacher: float = 0.0  # weight of the full network's answer in the target, 0 to 1
+    # what it learns from: `"labels"`, the scan's training peaks, or `"family"`, patches drawn from `[family]`
+    source: Literal["labels", "family"] = "labels"
+    patches: int = 737_280  # drawn for training, of the family
+    validation: int = 24_576  # drawn for validation, of the family
+    sigma: bool = (
+        False  # two more outputs, ln sigma (row, col); then the loss is a likelihood and `huber` has no effect
+    )
+    beta: float = 0.5  # as in `[universal]`, with sigma
+    # weight of a teacher's answer in the target, 0 to 1: of the full network with labels, of the universal one with the
+    # family
+    teacher: float = 0.0
     sparsity: float = 0.0  # final share of masked weights a layer
     channel_sparsity: float = 0.0  # final share of masked channels of a hidden dense layer
     lut_budget: int = 0  # look-up tables of the network by the model, 0: no budget
@@ -140,7 +154,16 @@ class CircuitSpec:
             raise UserError("circuit: teacher must be in [0, 1], sparsity and channel_sparsity in [0, 1)")
         if min(self.shift, self.huber, self.lut_budget, self.lut_penalty, self.seed) < 0:
             raise UserError("circuit: shift, huber, lut_budget, lut_penalty and seed must be 0 or more")
+        if not 0 <= self.beta <= 1 or self.patches < 1 or self.validation < 1000:
+            raise UserError("circuit: beta must be in [0, 1], patches at least 1, validation at least 1000")
+        if self.source == "labels":
+            refuse_unused(self, ("patches", "validation"), 'with source = "labels"')
+        else:
+            refuse_unused(self, ("shift",), 'with source = "family"')
+        refuse_unused(self, ("huber",) if self.sigma else ("beta",), f"with sigma = {str(self.sigma).lower()}")
         self.network.side(self.front_end.window)
+        if self.front_end.exponent and self.network.conv:
+            raise UserError("circuit: an exponent has no place among convolutions; leave conv or exponent out")
 
     def check_patch_size(self, size: int) -> None:
         """Refuse patches of ``size`` px that do not hold the window."""

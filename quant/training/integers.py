@@ -32,11 +32,11 @@ def integers(qnet: QuantBraggNN) -> IntegerNetwork:
     for name, module, act, width in zip(names, (*exact.conv, *exact.dense), acts, bits, strict=True):
         if module is exact.dense[0]:
             layers.append(Flatten("flatten"))
-        layers.append(_linear(name, module, frac))
+        layers.append(linear_of(name, module, frac))
         if module is exact.conv[0] and exact.nlb is not None:
             block = _block(exact.nlb, (exact.size - 2) ** 2)
             layers += [Requantize("nlb.input", "identity", block.input), block]
-        after = _activation(f"{name}.act", act, width)
+        after = activation_of(f"{name}.act", act, width)
         layers.append(after)
         frac = after.output.frac
     return size_accumulators(IntegerNetwork(exact.size, plan.input, tuple(layers)))
@@ -47,7 +47,7 @@ def _frac(module: Any, name: str) -> int:
     return -power_of_two_exponent(scale, name)
 
 
-def _linear(name: str, module: Any, input_frac: int) -> Linear:
+def linear_of(name: str, module: Any, input_frac: int) -> Linear:
     """One layer; the bias is rounded half-even to the accumulator's grid, as Brevitas does."""
     frac = _frac(module, name)
     weight = exact_codes(module.quant_weight().value.detach().numpy(), frac, f"{name}, weight")
@@ -58,7 +58,7 @@ def _linear(name: str, module: Any, input_frac: int) -> Linear:
     return Linear(name, kind, weight, Format(bits, frac, signed=True), bias, Format(1, total, signed=True))
 
 
-def _activation(name: str, module: Any, bits: int) -> Requantize:
+def activation_of(name: str, module: Any, bits: int) -> Requantize:
     frac = _frac(module, name)
     if isinstance(module, QuantLeakyReLU):
         to = Format(bits, frac, signed=True)
@@ -74,12 +74,12 @@ def _block(module: QuantNonLocal, positions: int) -> NonLocal:
         return Format(getattr(plan, f"{name}_bits"), _frac(getattr(module, name), f"nlb.{name}"), signed=True)
 
     x, mixed = signed("input"), signed("mixed")
-    parts = {role: _linear(f"nlb.{role}", getattr(module, role), x.frac) for role in ("theta", "phi", "g")}
+    parts = {role: linear_of(f"nlb.{role}", getattr(module, role), x.frac) for role in ("theta", "phi", "g")}
     return size_block(
         "nlb",
         positions,
         (x, x.low, x.high),
-        parts | {"out": _linear("nlb.out", module.out, mixed.frac)},
+        parts | {"out": linear_of("nlb.out", module.out, mixed.frac)},
         {"query": signed("query"), "key": signed("key"), "value": signed("value"), "mixed": mixed}
         | {"difference": plan.difference, "exponential": plan.exponential, "reciprocal": plan.reciprocal},
         plan.tables(),

@@ -164,23 +164,40 @@ def _whole(fraction: Tensor) -> Tensor:
 class MixedPrecisionNetwork(nn.Module):
     """Input values (n, 1, window, window), codes * 2**-input bits, to (n, 2): (row, col) in px, a correction or all.
 
+    With ``exponent`` inputs more they are flat, (n, window**2 + exponent); of four outputs two are ln sigma (row, col).
+
     ``quantized`` (False at first) chooses between the float network and its rounded form; both share the weights.
     """
 
-    def __init__(self, spec: CircuitNetworkSpec, window: int, input: Format, output: Format) -> None:
+    def __init__(
+        self,
+        spec: CircuitNetworkSpec,
+        window: int,
+        input: Format,
+        output: Format,
+        *,
+        exponent: int = 0,
+        outputs: int = 2,
+    ) -> None:
         super().__init__()
         self.spec, self.window, self.input, self.output = spec, window, input, output
+        self.exponent, self.outputs = exponent, outputs
         self.quantized = False
         side = spec.side(window)
         made: list[nn.Conv2d | nn.Linear] = []
         for i, o in zip((1, *spec.conv), spec.conv, strict=False):
             made.append(nn.Conv2d(i, o, spec.kernel))
-        widths = (side * side * (spec.conv[-1] if spec.conv else 1), *spec.dense, 2)
+        widths = (side * side * (spec.conv[-1] if spec.conv else 1) + exponent, *spec.dense, outputs)
         made += [nn.Linear(i, o) for i, o in itertools.pairwise(widths)]
         last = len(made) - 1
         self.layers = nn.ModuleList(
             MixedPrecisionLayer(layer, spec, output if index == last else None) for index, layer in enumerate(made)
         )
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the input codes of one patch."""
+        return (self.window**2 + self.exponent,) if self.exponent else (self.window, self.window)
 
     @property
     def stack(self) -> list[MixedPrecisionLayer]:
@@ -205,6 +222,8 @@ class MixedPrecisionNetwork(nn.Module):
     def priced(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Answers (n, 2), and each layer's effective bit operations, with gradients; none for the float network."""
         bits = torch.full((1,), float(self.input.bits), dtype=x.dtype)
+        if self.exponent:  # of one bit each
+            bits = torch.cat([bits.expand(self.window**2), bits.new_ones(self.exponent)])
         side, costs = self.window, []
         for layer in self.stack:
             use = layer.rounded() if self.quantized else None

@@ -32,14 +32,14 @@ def integers(net: MixedPrecisionNetwork) -> IntegerNetwork:
     layers: list[Layer] = []
     for index, layer in enumerate(net.stack):
         name = f"{'conv' if layer.convolution else 'dense'}.{index}"
-        if not layer.convolution and (index == 0 or net.stack[index - 1].convolution):
+        if not layer.convolution and not net.exponent and (index == 0 or net.stack[index - 1].convolution):
             layers.append(Flatten("flatten"))
         made, outgoing = _linear(name, layer, incoming, common)
         layers.append(made)
         incoming, common = outgoing, int(outgoing.max())
         to = layer.output or Format(layer.activation_bits, common, signed=False)
         layers.append(Requantize(f"{name}.act", "identity" if layer.output else "relu", to))
-    return size_accumulators(trimmed(IntegerNetwork(net.window, net.input, tuple(layers))))
+    return size_accumulators(trimmed(IntegerNetwork(net.window, net.input, tuple(layers), net.exponent)))
 
 
 @torch.no_grad()
@@ -84,11 +84,15 @@ def trimmed(network: IntegerNetwork) -> IntegerNetwork:
 
 @torch.inference_mode()
 def exact_outputs(net: MixedPrecisionNetwork, codes: NDArray[np.integer]) -> Codes:
-    """Output codes (n, 2) of ``net`` itself in float64, for input codes (n, window, window): exact sums of products."""
-    checked = checked_codes(codes, net.window, net.input)
-    exact = MixedPrecisionNetwork(net.spec, net.window, net.input, net.output).double()
+    """Output codes (n, outputs) of ``net`` itself in float64, for input codes (n, *net.shape): exact sums."""
+    checked = checked_codes(codes, net.shape, net.input)
+    exact = MixedPrecisionNetwork(
+        net.spec, net.window, net.input, net.output, exponent=net.exponent, outputs=net.outputs
+    ).double()
     exact.load_state_dict(net.state_dict())
     exact.eval().quantized = True
     values = torch.from_numpy(net.input.values(checked))
     found = [exact(part).numpy() for part in values.split(4096)]
-    return exact_codes(np.concatenate(found), net.output.frac, "output") if found else np.zeros((0, 2), np.int64)
+    return (
+        exact_codes(np.concatenate(found), net.output.frac, "output") if found else np.zeros((0, net.outputs), np.int64)
+    )

@@ -249,7 +249,7 @@ def exact_copy(qnet: QuantBraggNN) -> QuantBraggNN:
 @torch.no_grad()
 def eval_exact(qnet: QuantBraggNN, codes: NDArray[np.integer]) -> Codes:
     """Input codes (n, size, size) or (n, 1, size, size) to output codes (n, 2), evaluated in float64."""
-    codes = checked_codes(codes, qnet.size, qnet.plan.input)
+    codes = checked_codes(codes, (qnet.size, qnet.size), qnet.plan.input)
     exact = exact_copy(qnet)
     found = [np.zeros((0, 2))]
     step = _BATCH if qnet.nlb is None else _ATTENTION_BATCH

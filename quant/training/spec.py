@@ -11,9 +11,10 @@ from braggnn_edge.training.spec import LoopSpec, cubic_rise
 class QatSpec:
     """What goes to the firmware, and how it is trained for that."""
 
-    # what goes to the firmware: the float network `"compact"` or `"full"` (then no compact one is trained), or
-    # the `"circuit"` of its own table
-    network: Literal["compact", "full", "circuit"] = "compact"
+    # what goes to the firmware: the float network `"compact"` or `"full"` (then no compact one is trained), the
+    # `"circuit"` of its own table, what ships with the project, `"shipped"` in layers or `"shipped_circuit"`, which is
+    # not trained again, or `"universal"`, the universal network quantized anew
+    network: Literal["compact", "full", "circuit", "shipped", "shipped_circuit", "universal"] = "compact"
     # as above, with its own defaults
     loop: LoopSpec = field(
         default_factory=lambda: LoopSpec(
@@ -36,8 +37,18 @@ class QatSpec:
 
     @property
     def is_circuit(self) -> bool:
-        """Whether the network is unrolled, as `[circuit]` says, and not one of layers."""
-        return self.network == "circuit"
+        """Whether the network is unrolled into a circuit, and not one of layers."""
+        return self.network in ("circuit", "shipped_circuit")
+
+    @property
+    def is_shipped(self) -> bool:
+        """Whether it comes with the project and is not trained."""
+        return self.network in ("shipped", "shipped_circuit")
+
+    @property
+    def quantizes(self) -> bool:
+        """Whether it is the scan's own float network, compact or full, quantized."""
+        return self.network in FLOAT_NETWORKS
 
     def pruned(self, iteration: int) -> float:
         """Pruned fraction after ``iteration``."""

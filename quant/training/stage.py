@@ -1,31 +1,65 @@
 """Stage "qat": the network that goes to the firmware, quantized, as a locator of integers."""
 
 from braggnn_edge.core.config import Config
+from braggnn_edge.core.errors import UserError
 from braggnn_edge.core.stages import Context, Stage
 from braggnn_edge.training.stage import check_shift, check_trainable
 from quant.contract.normalize import Normalizer
 from quant.training.circuit_spec import CircuitSpec
 from quant.training.plan import BitPlan
 from quant.training.spec import FLOAT_NETWORKS, QatSpec
+from quant.training.universal_spec import UniversalLayersSpec
 
 
 def float_stages(cfg: Config) -> tuple[str, ...]:
-    """The stages of the float networks beside the firmware's: the full one, the compact one where it goes there."""
-    return ("train", "compact") if cfg["qat"].network == "compact" else ("train",)
+    """The stages of the float networks beside the firmware's: the full one, the compact one where it goes there.
+
+    None where the firmware's network was not trained on the scan's own labels.
+    """
+    spec = cfg["qat"]
+    if spec.quantizes:
+        return ("train", "compact") if spec.network == "compact" else ("train",)
+    return ("train",) if spec.network == "circuit" and cfg["circuit"].source == "labels" else ()
+
+
+def network_table(cfg: Config) -> tuple[str, ...]:
+    """The table that describes the firmware's network; none of what ships."""
+    if cfg["qat"].is_shipped:
+        return ()
+    return ({"circuit": "circuit", "universal": "universal_layers"}.get(cfg["qat"].network, "quant"),)
+
+
+def _reads(cfg: Config) -> tuple[str, ...]:
+    spec = cfg["qat"]
+    drawn = spec.network == "universal" or (spec.network == "circuit" and cfg["circuit"].source == "family")
+    own = () if spec.network in ("circuit", "universal") else ("qat",)
+    return (*network_table(cfg), *own, *(("family",) if drawn else ()))
 
 
 def _needs(cfg: Config) -> tuple[str, ...]:
-    if cfg["qat"].is_circuit:
+    if cfg["qat"].network == "circuit":
+        if cfg["circuit"].source == "family":
+            return ()
         return ("label", "train") if cfg["circuit"].teacher else ("label",)
+    if not cfg["qat"].quantizes:
+        return ("universal",) if cfg["qat"].network == "universal" else ()
     source, _ = FLOAT_NETWORKS[cfg["qat"].network]
     return tuple(dict.fromkeys(("label", source, *(("train",) if cfg["qat"].teacher else ()))))
 
 
 def _check(context: Context) -> None:
     cfg = context.cfg
+    size, spec = cfg["peaks"].size, cfg["qat"]
+    if spec.is_shipped or spec.network == "universal" or (spec.is_circuit and cfg["circuit"].source == "family"):
+        wanted = cfg["family"].size
+        if size != wanted:
+            raise UserError(
+                f"qat: network = {spec.network!r} is for patches of {wanted} px, those of this scan have {size} px; "
+                f"set size in [peaks] to {wanted}, or train a network of your own"
+            )
+        return
     check_trainable(context)
-    size = cfg["peaks"].size
-    if cfg["qat"].is_circuit:
+    if spec.is_circuit:
         check_shift(context, "circuit")
         cfg["circuit"].check_patch_size(size)
         return
@@ -39,8 +73,9 @@ QAT = Stage(
     help="quantization-aware training of the firmware's network, layers or circuit",
     writes="`locator.json`: the locator in integers; `model.onnx`: its network as QONNX",
     work="quant.training.build:work",
-    tables={"quant": BitPlan, "qat": QatSpec, "circuit": CircuitSpec},
-    reads=lambda cfg: ("circuit",) if cfg["qat"].is_circuit else ("quant", "qat"),
+    tables={"quant": BitPlan, "qat": QatSpec, "circuit": CircuitSpec, "universal_layers": UniversalLayersSpec},
+    reads=_reads,
     needs=_needs,
+    files="quant.training.build:files",
     check=_check,
 )
