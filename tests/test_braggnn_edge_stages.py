@@ -14,12 +14,17 @@ from braggnn_edge.core.config import Config
 from braggnn_edge.core.stages import REGISTRY, Context, Stage, resolve
 
 ROOT = Path(__file__).parents[1]
-SCAN = '[[scan]]\nname = "scan"\n[compact]\nnetwork = { attention = false, slope = 0.0 }\n'
+SCAN = '[[scan]]\nname = "scan"\n'
+COMPACT = '[compact]\nnetwork = { attention = false, slope = 0.0 }\n[qat]\nnetwork = "compact"\n'
 KINDS = {
-    "compact": "",
+    "shipped": "",
+    "shipped circuit": '[qat]\nnetwork = "shipped_circuit"\n',
+    "universal": '[qat]\nnetwork = "universal"\n',
+    "circuit of the family": '[qat]\nnetwork = "circuit"\n[circuit]\nsource = "family"\nsigma = true\n',
+    "compact": COMPACT,
     "full": '[qat]\nnetwork = "full"\n',
     "circuit": '[qat]\nnetwork = "circuit"\n',
-    "compact, taught": "[qat]\nteacher = 0.2\n",
+    "compact, taught": COMPACT + "teacher = 0.2\n",
     "full, taught": '[qat]\nnetwork = "full"\nteacher = 0.2\n',
     "circuit, taught": '[qat]\nnetwork = "circuit"\n[circuit]\nteacher = 0.2\n',
 }
@@ -106,6 +111,16 @@ ORDERS = {
         "csim": "data label train qat hls rtl csim",
         "report": "data label train qat hls rtl csim report",
     },
+    "shipped": LAYERS
+    | {
+        "qat": "qat",
+        "hls": "data label qat hls",
+        "csim": "data label qat hls csim",
+        "report": "data label qat hls csim report",
+    },
+    "shipped circuit": {"rtl": "data label qat rtl", "csim": "data label qat hls rtl csim"},
+    "universal": {"qat": "universal qat", "hls": "data label universal qat hls"},
+    "circuit of the family": {"qat": "qat", "csim": "data label qat hls rtl csim"},
     "compact, taught": {"qat": "data label compact train qat", "hls": "data label compact train qat hls"},
     "full, taught": {"qat": "data label train qat"},
     "circuit, taught": {"qat": "data label train qat", "search": "data label train search"},
@@ -124,9 +139,14 @@ def test_order_in_which_the_stages_of_a_command_run(kind: str, context: Callable
     [
         ("rtl", "compact", "", r"rtl: the network of this configuration is 'compact' .*use `make hls`"),
         ("rtl", "full", "", r"rtl: the network of this configuration is 'full'"),
-        ("reference", "circuit", "", r"reference: the network of this configuration is 'circuit' .*use `make csim`"),
+        ("reference", "circuit", "", r"the firmware's network is 'circuit' .*use `make csim`"),
         ("search", "compact", "", r"search: the network of this configuration is 'compact' .*network = \"circuit\""),
         ("pareto", "compact", "", r"the network of this configuration is 'compact' .*network = \"circuit\""),
+        ("reference", "shipped", "", r"the firmware's network is 'shipped' .*use `make csim`"),
+        ("search", "shipped circuit", "", r"trials learn from the labels of a scan"),
+        ("rtl", "shipped", "", r"the network of this configuration is 'shipped' .*use `make hls`"),
+        ("qat", "shipped", "[quant]\n", r"\[quant\] has no effect on the network that ships"),
+        ("hls", "shipped circuit", "[peaks]\nsize = 9\n", "is for patches of 11 px, those of this scan have 9 px"),
         ("train", "compact", "[full]\nshift = 2\n", "full: shift 2 is out of range; expected 0 to 1 px"),
         ("train", "full", "[full]\nshift = 2\n", "full: shift 2 is out of range"),
         ("report", "full", "[full]\nshift = 2\n", "full: shift 2 is out of range"),
@@ -158,6 +178,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "quant": {"weight_bits": 7},
     "qat": {"huber": 0.1},
     "circuit": {"sparsity": 0.25},
+    "universal_layers": {"beta": 0.25},
     "hls": {"vectors": 7},
     "rtl": {"vectors": 7},
     "csim": {"chunk": 7},
@@ -217,7 +238,26 @@ def settings(monkeypatch: pytest.MonkeyPatch) -> Callable[[Context], dict[str, A
     return of
 
 
-@pytest.mark.parametrize(("kind", "depends"), [("compact", DEPENDS), ("circuit", CIRCUIT_DEPENDS)])
+NEAR = {name: DEPENDS[name] for name in ("data", "label", "hls", "report")}
+SHIPPED_DEPENDS = NEAR | {"qat": {"qat"}, "csim": {"csim"}}
+UNIVERSAL_DEPENDS = NEAR | {
+    "universal": {"family", "universal"},
+    "qat": {"universal_layers", "family"},
+    "csim": {"csim", "universal_layers"},
+}
+FAMILY_DEPENDS = NEAR | {"qat": {"circuit", "family"}, "csim": {"csim", "circuit"}}
+
+
+@pytest.mark.parametrize(
+    ("kind", "depends"),
+    [
+        ("compact", DEPENDS),
+        ("circuit", CIRCUIT_DEPENDS),
+        ("shipped", SHIPPED_DEPENDS),
+        ("universal", UNIVERSAL_DEPENDS),
+        ("circuit of the family", FAMILY_DEPENDS),
+    ],
+)
 def test_a_result_depends_on_the_tables_it_reads_and_on_no_other(
     kind: str,
     depends: dict[str, set[str]],

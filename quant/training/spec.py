@@ -11,10 +11,10 @@ from braggnn_edge.training.spec import LoopSpec, cubic_rise
 class QatSpec:
     """What goes to the firmware, and how it is trained for that."""
 
-    # what goes to the firmware: the float network `"compact"` or `"full"` (then no compact one is trained), the
-    # `"circuit"` of its own table, what ships with the project, `"shipped"` in layers or `"shipped_circuit"`, which is
-    # not trained again, or `"universal"`, the universal network quantized anew
-    network: Literal["compact", "full", "circuit", "shipped", "shipped_circuit", "universal"] = "compact"
+    # what goes to the firmware: what ships with the project and needs no training, `"shipped"` in layers or
+    # `"shipped_circuit"`; the scan's own float network, `"compact"` or `"full"` (then no compact one is trained); the
+    # `"circuit"` of its own table; or `"universal"`, the universal network quantized anew
+    network: Literal["shipped", "shipped_circuit", "compact", "full", "circuit", "universal"] = "shipped"
     # as above, with its own defaults
     loop: LoopSpec = field(
         default_factory=lambda: LoopSpec(
