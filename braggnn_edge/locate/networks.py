@@ -1,9 +1,11 @@
 """One way to open any network, by its file: float checkpoints, integers of a run, universal networks."""
 
+import json
 from pathlib import Path
 
 from braggnn_edge.core.errors import UserError
 from braggnn_edge.core.stages import resolve
+from braggnn_edge.evaluation.provenance import ranges_of
 from braggnn_edge.locate.locator import Locator, float_locator
 from braggnn_edge.locate.stage import SHIPPED
 from braggnn_edge.training.train import load_network
@@ -43,6 +45,9 @@ def margin(network: Locator, size: int) -> int | None:
 
 def checkpoint_locator(path: Path) -> Locator:
     """``full.pt`` or ``compact.pt`` of a run, or an upstream checkpoint, in float32 on the CPU."""
-    if path.with_suffix(".json").exists():
-        return float_locator(load_network(path.parent, path.stem))
-    return float_locator(load_checkpoint(path))
+    if not path.with_suffix(".json").exists():
+        return float_locator(load_checkpoint(path))
+    locator = float_locator(load_network(path.parent, path.stem))
+    described = path.with_suffix(".json")
+    locator.trained_on = ranges_of(json.loads(described.read_text()), described)
+    return locator
