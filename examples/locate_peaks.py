@@ -32,8 +32,8 @@ def locate(locator: Locator, scan: Scan, threshold: float, frames: int | None = 
     if locator.trained_on is not None and locator.outside:
         low, high = locator.trained_on.counts
         print(
-            f"{locator.outside} peaks are fainter or brighter than those that the network was trained on ({low:g} to "
-            f"{high:g} counts in the brightest pixel)",
+            f"peaks fainter or brighter than those that the network was trained on ({low:g} to {high:g} counts in the "
+            f"brightest pixel): {locator.outside}",
             file=sys.stderr,
         )
 

@@ -155,7 +155,7 @@ def test_evaluate_marks_and_groups_peaks_outside() -> None:
     assert "20 of 100 peaks are outside what net was trained on: 20 wider than 4 px" in lines
     assert "what other was trained on is not known" in lines
     assert "(20 outside its provenance)" in lines
-    assert "20 peaks outside provenance of net:" in lines
+    assert "20 peaks, outside provenance of net:" in lines
 
 
 def test_report_marks_and_groups_peaks_outside(tmp_path: Path) -> None:
@@ -209,7 +209,7 @@ def test_the_example_says_how_many_peaks_are_beyond(tmp_path: Path, capsys: pyte
         frame[15, 15] = top
     with h5py.File(tmp_path / "scan.h5", "w") as file:
         file["frames"] = frames
-    for counts, words in (((5.0, 900.0), "1 peaks are fainter or brighter"), ((5.0, 4e5), "")):
+    for counts, words in (((5.0, 900.0), "(5 to 900 counts in the brightest pixel): 1"), ((5.0, 4e5), "")):
         locator = network(Ranges((1.0, 4.0), counts))
         example["locate"](locator, open_scan("braggnn", tmp_path / "scan.h5"), 100.0)
         said = capsys.readouterr()

@@ -3,11 +3,15 @@
 import json
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from braggnn_edge.core.errors import UserError
 from braggnn_edge.core.stages import resolve
 from braggnn_edge.evaluation.provenance import ranges_of
 from braggnn_edge.locate.locator import Locator, float_locator
 from braggnn_edge.locate.stage import SHIPPED
+from braggnn_edge.peaks.table import PeakTable
 from braggnn_edge.training.train import load_network
 from braggnn_edge.training.upstream import load_checkpoint
 
@@ -41,6 +45,13 @@ def margin(network: Locator, size: int) -> int | None:
     """Pixels at each side of patches of ``size`` px that a network does not see; None where the patches do not suit."""
     found, odd = divmod(size - network.size, 2)
     return None if found < 0 or odd else found
+
+
+def patches_for(network: Locator, table: PeakTable) -> NDArray[np.generic]:
+    """Patches (n, size, size) of a table as a network of that size sees them; it must not need larger ones."""
+    edge = margin(network, table.size) or 0
+    inner = slice(edge, table.size - edge)
+    return np.ascontiguousarray(table.patches()[:, inner, inner])
 
 
 def checkpoint_locator(path: Path) -> Locator:

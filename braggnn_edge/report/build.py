@@ -26,6 +26,7 @@ from braggnn_edge.evaluation.groups import errors_by_group, part
 from braggnn_edge.evaluation.metrics import distances
 from braggnn_edge.evaluation.provenance import described, groups_outside, outside
 from braggnn_edge.locate.locator import Locator
+from braggnn_edge.locate.networks import patches_for
 from braggnn_edge.locate.stage import SHIPPED
 from braggnn_edge.peaks.splits import TEST, TRAIN, VALIDATION
 from braggnn_edge.peaks.table import PeakTable
@@ -33,7 +34,7 @@ from braggnn_edge.peaks.table import load as load_table
 from braggnn_edge.report import page
 from braggnn_edge.report.distribution import error_distribution
 from braggnn_edge.report.gallery import Centres, gallery, summary_picture
-from braggnn_edge.report.networks import located, networks_for, trained_on
+from braggnn_edge.report.networks import errors_of_crowds, networks_of, trained_on
 from braggnn_edge.report.spec import ReportSpec
 
 Offsets = NDArray[np.float64]
@@ -71,8 +72,9 @@ def run(
             predictions = {name: file[name].astype(np.float64) for name in file.files}
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"results of the csim stage cannot be read ({error}); run `braggnn-edge csim`") from error
-    networks = networks_for(table.size)
-    predictions |= {name: located(network, table.of(TEST)) for name, network in networks.items()}
+    networks = networks_of(run, table.size)
+    if SHIPPED in networks:
+        predictions[SHIPPED] = networks[SHIPPED].locate(patches_for(networks[SHIPPED], table.of(TEST)))
     results["hardware"] = hardware + results.get("hardware", [])
     if "reference" in stages:
         try:
@@ -170,8 +172,8 @@ def evaluate_run(
     table: the full peak table; predictions: form to offsets (n, 2) px for the rows of ``table.of(TEST)``; results: of
     the csim stage (``bit_exact``, ``layers``, ``hardware``, and perhaps ``notes``, ``corner_cases``), perhaps with the
     reference stage's document as ``reference_inference``; seconds: wall time of each stage; info: ``name``, ``seed``,
-    ``config`` (plain), and where known ``split_by``, ``notes``, ``versions``, ``git_commit``; networks: those of the
-    predictions that know themselves what they were trained on; the others were trained on this table. Raises
+    ``config`` (plain), and where known ``split_by``, ``notes``, ``versions``, ``git_commit``; networks: those that
+    can be asked of peaks with company, which are no test peaks; of the one that ships, what it was trained on. Raises
     UserError when there is nothing to test on, or predictions do not fit the table.
     """
     test = table.of(TEST)
@@ -196,7 +198,8 @@ def evaluate_run(
         "errors_px": errors,
         "loses_to_centroid": losses(errors),
         "provenance": {name: described(ranges, used) for name, ranges in known.items()},
-        "groups": errors_by_group(groups_outside(known, used), estimates, reference, kind, beyond),
+        "groups": errors_of_crowds(table, kind, networks, known, int(info["seed"]))
+        | errors_by_group(groups_outside(known, used), estimates, reference, kind, beyond),
     }
     if kind == "truth":
         document["reference"]["voigt_not_converged"] = int((~used.has("voigt")).sum())

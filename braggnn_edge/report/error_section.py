@@ -9,6 +9,7 @@ from typing import Any
 from braggnn_edge.evaluation.estimators import ESTIMATORS
 from braggnn_edge.evaluation.evaluate import CLEAN_AREA, CLEAN_RESIDUAL
 from braggnn_edge.evaluation.figures import look
+from braggnn_edge.evaluation.groups import MOST
 from braggnn_edge.evaluation.metrics import PERCENTILES
 from braggnn_edge.evaluation.provenance import sentence
 from braggnn_edge.report.elements import section
@@ -100,6 +101,7 @@ def error_section(document: Mapping[str, Any], figures: Path) -> str:
     return section(
         "errors.html",
         document=document,
+        most=MOST,
         provenance=_sentences(document["provenance"]),
         reference=REFERENCES[document["reference"]["kind"]],
         tables=tables,
