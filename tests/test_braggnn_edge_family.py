@@ -96,6 +96,9 @@ def test_every_share_does_what_it_says(change: dict[str, Any], seen: Any) -> Non
     [
         ({"fwhm": (3.0, 2.0)}, r"fwhm = \(3.0, 2.0\); expected \(low, high\), ascending"),
         ({"heights": (0.0, 10.0)}, "heights"),
+        ({"heights": ()}, r"heights = \(\); expected \(low, high\)"),
+        ({"eta": (0.1, 0.2, 0.3)}, r"eta = \(0.1, 0.2, 0.3\); expected \(low, high\)"),
+        ({"gain": (np.nan, 1.0)}, "gain"),
         ({"rough": 0.9, "skewed": 0.2}, "expected shares of at most 1 in all"),
         ({"size": 10}, "size = 10; expected odd"),
         ({"size": 13}, "size = 13; expected odd, from 3 to 11"),

@@ -25,7 +25,7 @@ from braggnn_edge.peaks.table import PEAK, PeakTable
 from braggnn_edge.report import build as report
 from braggnn_edge.report import page
 from braggnn_edge.report.error_section import compared
-from braggnn_edge.report.networks import networks_of
+from braggnn_edge.report.networks import left_out, networks_of
 from braggnn_edge.training.model import BraggNN
 from braggnn_edge.training.spec import NetworkSpec
 from braggnn_edge.training.upstream import save_checkpoint
@@ -266,7 +266,11 @@ def test_peaks_with_company_have_a_table_of_their_own(tmp_path: Path, simulated:
 
 def test_networks_of_a_run_are_those_that_it_trained(tmp_path: Path) -> None:
     assert list(networks_of(tmp_path, 11)) == ["universal"]
+    assert left_out(networks_of(tmp_path, 11), 11) == ()
     assert list(networks_of(tmp_path, 9)) == []
+    assert left_out({}, 9)[0].startswith(
+        "The universal network is left out: it takes patches of 11 px, those of this run"
+    )
     net = BraggNN(NetworkSpec((4, 2), (4,), False), 11)
     (tmp_path / "compact").mkdir()
     save_checkpoint(net, tmp_path / "compact/compact.pt")

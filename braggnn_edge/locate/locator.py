@@ -122,7 +122,8 @@ class Locator:
 
 def _block(patches: Patches, start: int) -> Patches:
     """Contiguous counts of a type that locators take."""
-    block = np.ascontiguousarray(patches, None if patches.dtype in _PASSED else np.float32)
+    with np.errstate(over="ignore"):  # becomes infinity, which is refused
+        block = np.ascontiguousarray(patches, None if patches.dtype in _PASSED else np.float32)
     if block.dtype.kind == "f" and not np.isfinite(block).all():
         bad = start + int(np.argmin(np.isfinite(block).all(axis=(1, 2))))
         raise UserError(

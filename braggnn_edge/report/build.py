@@ -34,7 +34,7 @@ from braggnn_edge.peaks.table import load as load_table
 from braggnn_edge.report import page
 from braggnn_edge.report.distribution import error_distribution
 from braggnn_edge.report.gallery import Centres, gallery, summary_picture
-from braggnn_edge.report.networks import errors_of_crowds, networks_of, trained_on
+from braggnn_edge.report.networks import errors_of_crowds, left_out, networks_of, trained_on
 from braggnn_edge.report.spec import ReportSpec
 
 Offsets = NDArray[np.float64]
@@ -93,7 +93,7 @@ def run(
         "name": run.name,
         "seed": cfg.seed,
         "config": config,
-        "notes": spec.notes,
+        "notes": (*spec.notes, *left_out(networks, table.size)),
         "versions": {"python": last["python"], **last["packages"]},
         "git_commit": last["git_commit"],
     }

@@ -30,6 +30,17 @@ def networks_of(run: Path, size: int) -> dict[str, Locator]:
     return found
 
 
+def left_out(networks: Mapping[str, Locator], size: int) -> tuple[str, ...]:
+    """A note for the reader where patches of ``size`` px keep the network that ships out of the report."""
+    if SHIPPED in networks:
+        return ()
+    needed = open_network(SHIPPED).size
+    return (
+        f"The universal network is left out: it takes patches of {needed} px, those of this run have {size} px. To see "
+        f"it, set size in [peaks] to {needed}.",
+    )
+
+
 def errors_of_crowds(
     table: PeakTable, kind: str, networks: Mapping[str, Locator], known: Mapping[str, Ranges | None], seed: int
 ) -> dict[str, Any]:

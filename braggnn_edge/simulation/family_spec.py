@@ -64,8 +64,9 @@ class FamilySpec:
             )
 
     def _require_range(self, name: str, least: float) -> None:
-        low, high = getattr(self, name)
-        self._require(name, least <= low <= high < np.inf, f"(low, high), ascending, from {least:g}")
+        bounds = getattr(self, name)
+        ok = len(bounds) == 2 and least <= bounds[0] <= bounds[1] < np.inf
+        self._require(name, ok, f"(low, high), ascending, from {least:g}")
 
     def _require(self, name: str, ok: bool, expected: str) -> None:
         if not ok:
