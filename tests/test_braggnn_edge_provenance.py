@@ -174,7 +174,8 @@ def test_report_marks_and_groups_peaks_outside(tmp_path: Path) -> None:
     html = " ".join(page.render(document, "float", tmp_path).split())
     assert "25 of 60 peaks are outside what universal network was trained on: 25 wider than 4 px." in html
     assert "outside what float BraggNN and quantized were trained on: 25 wider than 2.5 px." in html
-    assert "60<small>◇ 25 outside</small>" in html
+    assert "60<small>◇ 25 outside</small>" in html  # of all peaks
+    assert "25<small>◇ 25 outside</small>" in html  # in the group
     assert "outside provenance of float, quantized</th>" in html
     initial = info | {"config": {"full": {"initial": "net.pt"}}}
     document = report.evaluate_run(table, predictions, {}, {}, initial, shipped).document
