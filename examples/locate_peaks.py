@@ -4,9 +4,10 @@
     python examples/locate_peaks.py NETWORK scan_0042.h5 --format hdf5 --dataset entry/data/data --threshold 120
 
 prints one line per peak: frame, row, col (px; the centre of pixel (0, 0) is (0.0, 0.0)), and the standard deviations of
-both where the network knows them. The network is "universal", which ships with the project and needs no training; the
-locator.json of a run, computed in the integers that equal the firmware; or full.pt or compact.pt of a run, computed in
-float32.
+both where the network knows them. On standard error it says how many peaks are fainter or brighter than those that the
+network was trained on, where that is known. The network is "universal", which ships with the project and needs no
+training; the locator.json of a run, computed in the integers that equal the firmware; or full.pt or compact.pt of a
+run, computed in float32.
 """
 
 import argparse
@@ -28,6 +29,13 @@ def locate(locator: Locator, scan: Scan, threshold: float, frames: int | None = 
         sigma = [()] * len(found.frame) if found.sigma is None else found.sigma
         for frame, position, deviation in zip(found.frame, found.position, sigma, strict=True):
             print(f"{frame:5d}", *(f"{value:10.3f}" for value in (*position, *deviation)))
+    if locator.trained_on is not None and locator.outside:
+        low, high = locator.trained_on.counts
+        print(
+            f"peaks fainter or brighter than those that the network was trained on ({low:g} to {high:g} counts in the "
+            f"brightest pixel): {locator.outside}",
+            file=sys.stderr,
+        )
 
 
 # --8<-- [end:locate]

@@ -11,9 +11,10 @@ from builders import spots
 from braggnn_edge.cli import main
 from braggnn_edge.core.errors import UserError
 from braggnn_edge.evaluation.estimators import ESTIMATORS
+from braggnn_edge.evaluation.groups import crowded, crowds
 from braggnn_edge.locate.evaluate import evaluate, named, table_lines
 from braggnn_edge.locate.locator import Locator
-from braggnn_edge.peaks.splits import EXCLUDED, TEST
+from braggnn_edge.peaks.splits import EXCLUDED, TEST, TRAIN, VALIDATION
 from braggnn_edge.peaks.table import Flag, PeakTable, save
 
 
@@ -66,14 +67,56 @@ def test_peaks_are_grouped() -> None:
     peaks.peaks["voigt_fwhm_major"][:100] = peaks.peaks["voigt_fwhm_minor"][:100] = 5.0
     peaks.peaks["flags"][:50] = Flag.AT_BOUND
     peaks.peaks["split"][300:] = EXCLUDED
-    peaks.peaks["maxima"][300:] = 2
+    peaks.peaks["maxima"][300:370], peaks.peaks["neighbours"][350:] = 2, 1
     groups = evaluate(peaks, {"right": offset_by(0.0)})["groups"]
     sizes = {name: errors["right"]["n"] for name, errors in groups.items()}
     assert sizes["FWHM 4 to 6 px"] == 100
     assert sizes["FWHM 2 to 3 px"] == 200
     assert sizes["fit on a bound"] == 50
-    assert sizes["crowded"] == 100
+    assert sizes["double maxima"] == 70
+    assert sizes["neighbours within 5 px"] == 50
     assert sum(size for name, size in sizes.items() if "counts" in name) == 300
+
+
+def test_peaks_with_company_are_those_that_nothing_was_trained_on() -> None:
+    table_of = table(600)
+    p = table_of.peaks
+    p["maxima"], p["split"] = 2, EXCLUDED
+    p["split"][:100] = np.repeat([TRAIN, VALIDATION, TEST, EXCLUDED], 25)
+    p["saturated"][100:110], p["masked"][110:120], p["truth_row"][120:130] = True, 2, np.nan
+    p["scan"][130:150] = 1  # a scan without test peaks
+    p["maxima"][150:160] = 1
+    found = crowded(table_of, "truth")
+    assert len(found.peaks) == 600 - 50 - 60
+    assert {name: int(mask.sum()) for name, mask in crowds(found).items()} == {
+        "double maxima": 490, "neighbours within 5 px": 0,
+    }  # fmt: skip
+
+
+def test_a_large_crowd_is_thinned_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("braggnn_edge.evaluation.groups.MOST", 50)
+    table_of = table(200)
+    table_of.peaks["maxima"], table_of.peaks["row"] = 2, np.arange(200)
+    found = crowded(table_of, "truth").peaks["row"]
+    assert len(found) == 50
+    assert (found[0], found[-1]) == (0, 199)
+    assert set(np.diff(found)) == {4, 5}
+
+
+def test_errors_of_each_crowd_are_its_own() -> None:
+    peaks = table(300)
+    peaks.peaks["split"][100:] = EXCLUDED
+    peaks.peaks["maxima"][100:200], peaks.peaks["neighbours"][200:] = 2, 1
+    peaks.peaks["truth_row"][100:200] += 1.0
+    found = evaluate(peaks, {"right": offset_by(0.0)})
+    groups = found["groups"]
+    assert groups["double maxima"]["right"]["p50"] == pytest.approx(1.0, abs=0.02)
+    assert groups["neighbours within 5 px"]["right"]["p50"] < 0.01
+    assert set(ESTIMATORS) < set(groups["double maxima"])
+    assert found["errors_px"]["right"]["n"] == 100
+    lines = table_lines(found)
+    assert "100 peaks, double maxima:" in lines
+    assert "100 peaks, neighbours within 5 px:" in lines
 
 
 def bare(peaks: PeakTable) -> None:

@@ -17,12 +17,18 @@ from braggnn_edge.core.config import Config, shortened
 from braggnn_edge.core.errors import UserError
 from braggnn_edge.core.rundir import write_json
 from braggnn_edge.evaluation import evaluate
+from braggnn_edge.evaluation.estimators import ESTIMATORS
+from braggnn_edge.locate.locator import Locator
 from braggnn_edge.peaks import table
-from braggnn_edge.peaks.splits import TEST
+from braggnn_edge.peaks.splits import EXCLUDED, TEST
 from braggnn_edge.peaks.table import PEAK, PeakTable
 from braggnn_edge.report import build as report
 from braggnn_edge.report import page
 from braggnn_edge.report.error_section import compared
+from braggnn_edge.report.networks import left_out, networks_of
+from braggnn_edge.training.model import BraggNN
+from braggnn_edge.training.spec import NetworkSpec
+from braggnn_edge.training.upstream import save_checkpoint
 
 DOCS = Path(__file__).parents[1] / "docs" / "reference" / "artifacts.md"
 SIZE, SHIFT = 11, 1
@@ -234,6 +240,46 @@ def test_network_behind_the_centre_pixel_alone_is_behind() -> None:
     assert [(place.percentile, place.best, place.best_px) for place in groups["networks"][0].behind] == [
         ("p50", "constant", 0.4), ("p95", "constant", 0.4), ("p99_5", "constant", 0.4),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("simulated", "kind"), [(True, "truth"), (False, "voigt")])
+def test_peaks_with_company_have_a_table_of_their_own(tmp_path: Path, simulated: bool, kind: str) -> None:
+    data, offsets = make_table(200, simulated)
+    peaks = data.peaks
+    peaks["split"][0::2] = np.where(np.arange(100) < 60, EXCLUDED, 0)
+    peaks["maxima"][0:60:2], peaks["neighbours"][60:120:2] = 2, 1
+    one = Locator("known", SIZE, ESTIMATORS["centre_of_mass_squared"], "float64", "CPU")
+    document = report.evaluate_run(data, {"float": offsets}, RESULTS, {}, INFO, {"quantized": one}).document
+    assert set(document["groups"]) == {"double maxima", "neighbours within 5 px"}
+    for errors in document["groups"].values():
+        assert set(errors) >= {*ESTIMATORS, "quantized"}
+        assert ("voigt" in errors) == simulated
+        assert "float" not in errors  # it cannot be asked
+        assert errors["quantized"]["n"] == 30
+        assert errors["quantized"] == errors["centre_of_mass_squared"]
+        assert errors["quantized"]["reference"] == kind
+    html = " ".join(page.render(document, "float", tmp_path).split())
+    assert "Groups of peaks" in html
+    assert "neighbours within 5 px</th>" in html
+    assert "Groups of peaks" not in page.render(content(make_table()[0], moved(make_table()[1])), "float", tmp_path)
+
+
+def test_networks_of_a_run_are_those_that_it_trained(tmp_path: Path) -> None:
+    assert list(networks_of(tmp_path, 11)) == ["universal"]
+    assert left_out(networks_of(tmp_path, 11), 11) == ()
+    assert list(networks_of(tmp_path, 9)) == []
+    assert left_out({}, 9)[0].startswith(
+        "The universal network is left out: it takes patches of 11 px, those of this run"
+    )
+    net = BraggNN(NetworkSpec((4, 2), (4,), False), 11)
+    (tmp_path / "compact").mkdir()
+    save_checkpoint(net, tmp_path / "compact/compact.pt")
+    spec = {"conv": [4, 2], "dense": [4], "attention": False}
+    (tmp_path / "compact/compact.json").write_text(json.dumps({"spec": spec}))
+    found = networks_of(tmp_path, 11)
+    assert list(found) == ["universal", "float_compact"]
+    data, _ = make_table(40)
+    assert found["float_compact"].locate(data.patches()).shape == (40, 2)
 
 
 def test_measured_scan_is_compared_with_the_fit(measured: tuple[Path, dict[str, Any]]) -> None:
@@ -450,7 +496,6 @@ def test_stage_collects_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     table.save(data, run / "label/peaks.h5")
     for name in ("compact/compact", "train/full", "qat/qat"):
         write_json(run / f"{name}.json", {"history": HISTORY})
-    write_json(run / "qat/locator.json", {"version": 1})
     cfg = Config("tiny", 7, MappingProxyType({"report": report.ReportSpec(("Short.",))}), tmp_path)
     said: list[str] = []
     written: list[Any] = []

@@ -1,12 +1,15 @@
 """The universal network: symmetric, exact round trips, a sigma that holds what it says, clear refusals."""
 
 import json
+import re
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from braggnn_edge.cli import main
 from braggnn_edge.core.errors import UserError
 from braggnn_edge.evaluation.estimators import centre_of_mass_squared
 from braggnn_edge.evaluation.metrics import distances
@@ -135,6 +138,14 @@ def test_answers_of_nothing_are_nothing() -> None:
     assert np.isfinite(answers(network(), np.zeros((2, 7, 7)))).all()
 
 
+def rewritten(path: Path, change: dict) -> None:
+    """A network's file with other entries in its document."""
+    with np.load(path) as file:
+        arrays = dict(file)
+    document = json.loads(str(arrays["document"])) | change
+    np.savez(path, **(arrays | {"document": np.array(json.dumps(document))}))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -145,19 +156,81 @@ def test_answers_of_nothing_are_nothing() -> None:
         ({"calibration": {}}, ""),
         ({"calibration": {"other": [1.0]}}, "not a universal network"),
         ({"calibration": {"log_b": [1.0, 0.0]}}, "calibration: 2 nodes"),
+        ({"calibration": {"log_b": [], "sigma": [], "wide": []}}, "calibration: 0 nodes"),
+        ({"calibration": {"log_b": [0.0], "sigma": [float("nan")], "wide": [0.0]}}, "calibration: 1 nodes"),
     ],
 )
 def test_a_file_of_another_kind_is_one_clear_error(tmp_path: Path, change: dict, message: str) -> None:
     save(network(), Calibration(), {}, tmp_path / "a.npz")
-    with np.load(tmp_path / "a.npz") as file:
-        arrays = dict(file)
-    document = json.loads(str(arrays["document"])) | change
-    np.savez(tmp_path / "a.npz", **(arrays | {"document": np.array(json.dumps(document))}))
+    rewritten(tmp_path / "a.npz", change)
     if not message:
         load(tmp_path / "a.npz")
         return
     with pytest.raises(UserError, match=message):
         load(tmp_path / "a.npz")
+
+
+def test_negative_counts_are_taken_as_none_and_huge_ones_are_counted(tmp_path: Path) -> None:
+    counts = draw(FamilySpec(size=7), 1, 50).counts
+    below = np.where(counts == 0, -3, counts)
+    assert (below < 0).any()
+    save(network(), Calibration(), {"family": asdict(FamilySpec(size=7))}, tmp_path / "a.npz")
+    locator = open_network(tmp_path / "a.npz")
+    for one, other in zip(locator.locate_with_sigma(below), locator.locate_with_sigma(counts), strict=True):
+        assert np.array_equal(one, other)
+    assert locator.outside == 0
+    bright = np.zeros((4, 7, 7))
+    bright[:, 3, 3], bright[:, 3, 4] = (4e5, 4.1e5, 1e12, 3e38), 100.0
+    offsets, sigma = locator.locate_with_sigma(bright)
+    assert np.isfinite(offsets).all()
+    assert np.isfinite(sigma).all()
+    assert locator.outside == 3  # the first is the brightest of the family
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e300])
+def test_counts_that_are_none_are_refused(value: float) -> None:
+    patches = np.ones((3, 11, 11))
+    patches[1, 2, 3] = value
+    locator = open_network("universal")
+    for ask in (locator.locate, locator.locate_with_sigma):
+        with pytest.raises(UserError, match=r"patch 1 holds NaN, infinity or a value beyond float32; mask dead pixels"):
+            ask(patches)
+
+
+def test_patches_of_another_size_are_refused() -> None:
+    with pytest.raises(UserError, match=r"\(2, 9, 9\); universal expects \(n, 11, 11\): cut patches of that size"):
+        open_network("universal").locate(np.zeros((2, 9, 9)))
+
+
+EARLY = '[[scan]]\nname = "s"\nuse = ["test"]\nthreshold = 45.0\n'
+
+
+@pytest.mark.parametrize(
+    ("change", "text", "message"),
+    [
+        ({"version": 2}, EARLY, "of version 2; expected 'braggnn-edge universal network' of version 1: make it again"),
+        ({"schema": "other"}, EARLY, "is 'other' of version 1; expected"),
+        ({"provenance": {"family": {}}}, EARLY, "ranges of what this network was trained on cannot be read"),
+        (
+            {},
+            EARLY + "[peaks]\nsize = 5\n",
+            "network a takes patches of 7 px, those of this scan have 5 px; set size in",
+        ),
+        ({}, EARLY + "[family]\nfwhm = [3.0, 2.0]\n", r"fwhm = \(3.0, 2.0\); expected \(low, high\), ascending"),
+        ({}, EARLY + "[family]\nheights = []\n", r"family\.heights: expected 2 values, got 0"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_refused_before_any_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], change: dict, text: str, message: str
+) -> None:
+    save(network(), Calibration(), {}, tmp_path / "a.npz")
+    rewritten(tmp_path / "a.npz", change)
+    (tmp_path / "s.toml").write_text(text)
+    words = ["evaluate", "--config", str(tmp_path / "s.toml"), "--runs", str(tmp_path / "runs"), "--workers", "1"]
+    assert main([*words, "--network", str(tmp_path / "a.npz")]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert re.search(message, line)
+    assert not (tmp_path / "runs").exists()
 
 
 def test_damaged_files_are_refused(tmp_path: Path) -> None:

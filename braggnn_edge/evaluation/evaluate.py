@@ -1,6 +1,7 @@
 """Errors of all estimators on the test peaks, and where a network loses to a centroid."""
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -58,13 +59,23 @@ def _efficient(used: PeakTable, rng: np.random.Generator) -> Offsets:
     return np.where(known[:, None], np.stack([row, col], axis=1), np.nan)
 
 
-def errors_of(estimates: Mapping[str, Offsets], reference: Offsets, kind: str) -> dict[str, Any]:
-    """``errors_px`` of estimators with offsets (n, 2) px; each over the peaks that it answers, none without any."""
+def errors_of(
+    estimates: Mapping[str, Offsets],
+    reference: Offsets,
+    kind: str,
+    outside: Mapping[str, NDArray[np.bool_]] = MappingProxyType({}),
+) -> dict[str, Any]:
+    """``errors_px`` of estimators with offsets (n, 2) px; each over the peaks that it answers, none without any.
+
+    outside: by network, which peaks (n,) are outside what it was trained on; counted where there are some.
+    """
     entries = {}
     for name, offsets in estimates.items():
         answered = np.isfinite(offsets).all(axis=1)
         if answered.any():
             entries[name] = summary(offsets[answered], reference[answered], kind)
+            if name in outside and (beyond := int(outside[name][answered].sum())):
+                entries[name]["outside"] = beyond
     return entries
 
 

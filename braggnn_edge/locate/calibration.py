@@ -21,8 +21,17 @@ class Calibration:
     wide: tuple[float, ...] = (0.0,)
 
     def __post_init__(self) -> None:
-        if not len(self.log_b) == len(self.sigma) == len(self.wide) or sorted(self.log_b) != list(self.log_b):
-            raise UserError(f"calibration: {len(self.log_b)} nodes; expected as many half-widths, in ascending order")
+        lists = (self.log_b, self.sigma, self.wide)
+        alike = len({len(values) for values in lists}) == 1 and len(self.log_b) > 0
+        if (
+            not alike
+            or not all(np.isfinite(values).all() for values in lists)
+            or sorted(self.log_b) != list(self.log_b)
+        ):
+            raise UserError(
+                f"calibration: {len(self.log_b)} nodes; expected one or more, in ascending order, with as many "
+                "half-widths, all finite: train the network again"
+            )
 
     def half_widths(self, log_b: NDArray[np.floating]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Half-widths in px of the two intervals, for ln b of any shape."""

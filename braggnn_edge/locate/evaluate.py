@@ -17,11 +17,13 @@ from braggnn_edge.core.rundir import write_json
 from braggnn_edge.core.stages import Context
 from braggnn_edge.evaluation.evaluate import errors_of, estimates_without_network, is_clean, reference_of
 from braggnn_edge.evaluation.figures import error_by_height
+from braggnn_edge.evaluation.groups import DOUBLE, FEWEST, NEIGHBOURS, crowded, crowds, errors_by_group, part
 from braggnn_edge.evaluation.metrics import PERCENTILES, distances
+from braggnn_edge.evaluation.provenance import OUTSIDE, described, groups_outside, outside, sentence
 from braggnn_edge.locate.locator import Locator
-from braggnn_edge.locate.networks import margin, open_network
+from braggnn_edge.locate.networks import margin, open_network, patches_for
 from braggnn_edge.locate.stage import SHIPPED
-from braggnn_edge.peaks.splits import EXCLUDED, TEST
+from braggnn_edge.peaks.splits import TEST
 from braggnn_edge.peaks.table import Flag, PeakTable
 from braggnn_edge.peaks.table import load as load_table
 
@@ -29,8 +31,8 @@ Offsets = NDArray[np.float64]
 
 #: Edges of the bins of the fitted FWHM (geometric mean of the axes), px.
 _WIDTHS = (0.0, 1.5, 2.0, 3.0, 4.0, 6.0, np.inf)
-#: Bins of brightness, of equal numbers of peaks, and the fewest peaks of a bin that is reported.
-_BRIGHTNESS, _FEWEST = 4, 20
+#: Bins of brightness, of equal numbers of peaks.
+_BRIGHTNESS = 4
 
 
 def evaluate(table: PeakTable, networks: Mapping[str, Locator], seed: int = 1) -> dict[str, Any]:
@@ -40,10 +42,12 @@ def evaluate(table: PeakTable, networks: Mapping[str, Locator], seed: int = 1) -
         found = evaluate(table, {"universal": open_network("universal")})
         print(found["errors_px"]["universal"]["p50"])
 
-    ``errors_px`` is as in report.json, over lone test peaks with a reference; ``errors_px_clean`` the same over clean
+    ``errors_px`` is as in report.json, over test peaks with a reference; ``errors_px_clean`` the same over clean
     measured peaks. ``groups`` is the same over parts of the test peaks (by brightness, by width, fits on a bound), and
-    over the crowded peaks that the split leaves out. ``sigma`` says how many errors are within the networks' own
-    intervals.
+    over peaks with company: "double maxima" and "neighbours within N px" (see :mod:`braggnn_edge.evaluation.groups`).
+    ``sigma`` says how many errors are within the networks' own intervals. ``provenance`` says, by network, how many
+    test peaks are outside what it was trained on, and why; an entry of errors counts its own as ``outside``, and the
+    errors over all of them are a group.
     Raises UserError when there is no test peak with a reference, and for a network of larger patches.
     """
     test = table.of(TEST)
@@ -56,19 +60,20 @@ def evaluate(table: PeakTable, networks: Mapping[str, Locator], seed: int = 1) -
     estimates, sigma = _estimates(used, kind, networks, seed)
     reference = used.offsets(kind)
     document: dict[str, Any] = {"reference": kind, "peaks": len(used.peaks)}
-    document["errors_px"] = errors_of(estimates, reference, kind)
+    known = {name: network.trained_on for name, network in networks.items()}
+    beyond = {name: outside(ranges, used) for name, ranges in known.items()}
+    document["errors_px"] = errors_of(estimates, reference, kind, beyond)
     if kind == "voigt":
         clean = is_clean(used)
-        document["errors_px_clean"] = errors_of(_part(estimates, clean), reference[clean], kind)
-    document["groups"] = {
-        name: errors_of(_part(estimates, chosen), reference[chosen], kind)
-        for name, chosen in _groups(used).items()
-        if chosen.sum() >= _FEWEST
-    }
-    crowded = _crowded(table, kind)
-    if len(crowded.peaks) >= _FEWEST:
-        others, _ = _estimates(crowded, kind, networks, seed)
-        document["groups"]["crowded"] = errors_of(others, crowded.offsets(kind), kind)
+        document["errors_px_clean"] = errors_of(part(estimates, clean), reference[clean], kind, part(beyond, clean))
+    document["provenance"] = {name: described(ranges, used) for name, ranges in known.items()}
+    groups = _groups(used) | groups_outside(known, used)
+    document["groups"] = errors_by_group(groups, estimates, reference, kind, beyond)
+    near = crowded(table, kind)
+    if len(near.peaks) >= FEWEST:
+        others, _ = _estimates(near, kind, networks, seed)
+        beyond = {name: outside(ranges, near) for name, ranges in known.items()}
+        document["groups"] |= errors_by_group(crowds(near), others, near.offsets(kind), kind, beyond)
     document["sigma"] = {name: _within(estimates[name] - reference, deviation) for name, deviation in sigma.items()}
     return document
 
@@ -79,20 +84,14 @@ def _estimates(
     """Offsets (n, 2) px by estimator, and the standard deviations (n, 2) px of the networks that know theirs."""
     estimates = estimates_without_network(used, kind, used.offsets(kind), seed)
     deviations: dict[str, Offsets] = {}
-    patches = used.patches()
     for name, network in networks.items():
-        edge = _margin(name, network, used.size)
-        inner = slice(edge, used.size - edge)
-        cut = np.ascontiguousarray(patches[:, inner, inner])
+        _check_size(name, network, used.size)
+        cut = patches_for(network, used)
         if network.sigma:
             estimates[name], deviations[name] = network.locate_with_sigma(cut)
         else:
             estimates[name] = network.locate(cut)
     return estimates, deviations
-
-
-def _part(estimates: Mapping[str, Offsets], chosen: NDArray[np.bool_]) -> dict[str, Offsets]:
-    return {name: offsets[chosen] for name, offsets in estimates.items()}
 
 
 def _groups(used: PeakTable) -> dict[str, NDArray[np.bool_]]:
@@ -112,13 +111,6 @@ def _groups(used: PeakTable) -> dict[str, NDArray[np.bool_]]:
         groups[name] = fitted & (width >= low) & (width < high)
     groups["fit on a bound"] = fitted & ((p["flags"] & Flag.AT_BOUND) != 0)
     return groups
-
-
-def _crowded(table: PeakTable, kind: str) -> PeakTable:
-    """Peaks that the split leaves out because others are near them, with a reference."""
-    p = table.peaks
-    near = (p["split"] == EXCLUDED) & ((p["maxima"] > 1) | (p["neighbours"] > 0)) & ~p["saturated"] & (p["masked"] == 0)
-    return table.where(near & table.has(kind))
 
 
 def _within(errors: Offsets, deviation: Offsets) -> dict[str, float]:
@@ -145,39 +137,47 @@ def named(networks: Sequence[str]) -> dict[str, Locator]:
 
 def table_lines(document: Mapping[str, Any]) -> list[str]:
     """The errors as lines of text, the best median first."""
-    errors = document["errors_px"]
+    errors, groups = document["errors_px"], document["groups"]
     to = {"truth": "truth", "voigt": "pseudo-Voigt fit"}[document["reference"]]
-    lines = [f"{document['peaks']} test peaks, errors in px to the {to}:"]
-    for name in sorted(errors, key=lambda one: errors[one]["p50"]):
-        figures = "  ".join(f"{key.replace('_', '.')} {errors[name][key]:.3f}" for key in PERCENTILES)
-        lines.append(f"  {name:26s} {figures}")
-    bound = document["groups"].get("fit on a bound", {}).get("constant", {}).get("n", 0)
+    lines = [f"{document['peaks']} test peaks, errors in px to the {to}:", *_rows(errors)]
+    bound = groups.get("fit on a bound", {}).get("constant", {}).get("n", 0)
     if document["reference"] == "voigt" and bound:
         lines.append(f"  {bound} of the fits ended on a bound, so their positions are soft")
+    lines += [f"  {sentence([name], entry)}" for name, entry in document["provenance"].items()]
     for name, share in document["sigma"].items():
         lines.append(
             f"  {name}: {share['within_one']:.1%} of the errors are within one sigma, {share['within_two']:.1%} "
             "within two"
         )
+    for name in groups:
+        if name.startswith((OUTSIDE, DOUBLE, NEIGHBOURS)):
+            lines += [f"{groups[name]['constant']['n']} peaks, {name}:", *_rows(groups[name])]
     return lines
+
+
+def _rows(errors: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    rows = []
+    for name in sorted(errors, key=lambda one: errors[one]["p50"]):
+        figures = "  ".join(f"{key.replace('_', '.')} {errors[name][key]:.3f}" for key in PERCENTILES)
+        beyond = errors[name].get("outside")
+        rows.append(f"  {name:26s} {figures}" + (f"  ({beyond} outside its provenance)" if beyond else ""))
+    return rows
 
 
 def check(context: Context) -> None:
     """Refuse networks that cannot be read, or are of larger patches: now, not after labelling."""
     size = context.cfg["peaks"].size
     for name, network in named(context.options["network"] or [SHIPPED]).items():
-        _margin(name, network, size)
+        _check_size(name, network, size)
 
 
-def _margin(name: str, network: Locator, size: int) -> int:
-    """Pixels at each side of patches of ``size`` px that a network does not see; UserError when it needs more."""
-    found = margin(network, size)
-    if found is None:
+def _check_size(name: str, network: Locator, size: int) -> None:
+    """Refuse a network that needs larger patches than those of ``size`` px."""
+    if margin(network, size) is None:
         raise UserError(
             f"network {name} takes patches of {network.size} px, those of this scan have {size} px; set size in "
             f"[peaks] to {network.size}, or choose a network of smaller patches"
         )
-    return found
 
 
 def work(context: Context) -> None:

@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from braggnn_edge.core.errors import UserError
+from braggnn_edge.evaluation.provenance import Ranges
 from braggnn_edge.frames.scan import OnBad, Scan
 from braggnn_edge.locate.compiled import CompiledNetwork
 from braggnn_edge.locate.cuda import CudaPipeline
@@ -42,7 +43,8 @@ class Locator:
     run: a block (m, size, size) of counts, C order, uint8, uint16, int16, int32 or float32 and finite, to offsets
     (m, 2) px, or with ``sigma`` to (m, 4): these and the standard deviations of each, px. name: of the form; precision
     and device: in words; batch: patches in a block, halved for good when the device is out of memory, and never below
-    ``least``.
+    ``least``. trained_on: the ranges of what the network was trained on, where they are known; outside: patches so far
+    whose brightest pixel was fainter or brighter than these.
     """
 
     name: str
@@ -53,7 +55,9 @@ class Locator:
     batch: int = 4096
     least: int = 16
     sigma: bool = False
+    trained_on: Ranges | None = None
     retries: int = field(default=0, init=False)
+    outside: int = field(default=0, init=False)
 
     def locate(self, patches: Patches) -> Offsets:
         """Offsets (n, 2) (row, col) px from the centre pixel of patches (n, size, size) in counts.
@@ -94,6 +98,8 @@ class Locator:
                     raise
                 self._shrink(error)
                 continue
+            if self.trained_on is not None:
+                self.outside += int((~self.trained_on.has_counts(block.max(axis=(1, 2)))).sum())
             start = stop
         return offsets
 
@@ -116,7 +122,8 @@ class Locator:
 
 def _block(patches: Patches, start: int) -> Patches:
     """Contiguous counts of a type that locators take."""
-    block = np.ascontiguousarray(patches, None if patches.dtype in _PASSED else np.float32)
+    with np.errstate(over="ignore"):  # becomes infinity, which is refused
+        block = np.ascontiguousarray(patches, None if patches.dtype in _PASSED else np.float32)
     if block.dtype.kind == "f" and not np.isfinite(block).all():
         bad = start + int(np.argmin(np.isfinite(block).all(axis=(1, 2))))
         raise UserError(

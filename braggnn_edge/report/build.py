@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -21,8 +22,11 @@ from braggnn_edge.core.files import written_aside
 from braggnn_edge.core.rundir import manifest_of, versions, write_json
 from braggnn_edge.evaluation import figures
 from braggnn_edge.evaluation.evaluate import errors_of, estimates_without_network, is_clean, losses, reference_of
+from braggnn_edge.evaluation.groups import errors_by_group, part
 from braggnn_edge.evaluation.metrics import distances
-from braggnn_edge.locate.networks import margin, open_network
+from braggnn_edge.evaluation.provenance import described, groups_outside, outside
+from braggnn_edge.locate.locator import Locator
+from braggnn_edge.locate.networks import patches_for
 from braggnn_edge.locate.stage import SHIPPED
 from braggnn_edge.peaks.splits import TEST, TRAIN, VALIDATION
 from braggnn_edge.peaks.table import PeakTable
@@ -30,6 +34,7 @@ from braggnn_edge.peaks.table import load as load_table
 from braggnn_edge.report import page
 from braggnn_edge.report.distribution import error_distribution
 from braggnn_edge.report.gallery import Centres, gallery, summary_picture
+from braggnn_edge.report.networks import errors_of_crowds, left_out, networks_of, trained_on
 from braggnn_edge.report.spec import ReportSpec
 
 Offsets = NDArray[np.float64]
@@ -67,7 +72,9 @@ def run(
             predictions = {name: file[name].astype(np.float64) for name in file.files}
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"results of the csim stage cannot be read ({error}); run `braggnn-edge csim`") from error
-    predictions |= _shipped(table.of(TEST))
+    networks = networks_of(run, table.size)
+    if SHIPPED in networks:
+        predictions[SHIPPED] = networks[SHIPPED].locate(patches_for(networks[SHIPPED], table.of(TEST)))
     results["hardware"] = hardware + results.get("hardware", [])
     if "reference" in stages:
         try:
@@ -86,7 +93,7 @@ def run(
         "name": run.name,
         "seed": cfg.seed,
         "config": config,
-        "notes": spec.notes,
+        "notes": (*spec.notes, *left_out(networks, table.size)),
         "versions": {"python": last["python"], **last["packages"]},
         "git_commit": last["git_commit"],
     }
@@ -100,18 +107,11 @@ def run(
         info,
         directory,
         spec.float_beats_centroid,
+        networks,
     )
     for name, entry in document["errors_px"].items():
         say(f"  {name:24s} p50 {entry['p50']:.4f}  p75 {entry['p75']:.4f}  p95 {entry['p95']:.4f} px")
     say(f"  bit-exactness: {page.verdict(document['bit_exact'])}")
-
-
-def _shipped(test: PeakTable) -> dict[str, Offsets]:
-    """Offsets (n, 2) px of the network that ships; nothing where patches are smaller than its own."""
-    network = open_network(SHIPPED)
-    if (edge := margin(network, test.size)) is None:
-        return {}
-    return {SHIPPED: network.locate(test.patches()[:, edge : test.size - edge, edge : test.size - edge])}
 
 
 def _histories(run: Path, stages: tuple[str, ...]) -> dict[str, list[dict[str, float]]]:
@@ -145,13 +145,14 @@ def build(
     info: Mapping[str, Any],
     directory: Path,
     float_beats_centroid: bool = False,
+    networks: Mapping[str, Locator] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """Write ``report.json``, ``report.html``, ``report.png`` and ``figures/*.png``; return the JSON document.
 
     histories: as in :func:`figures.learning_curves`; the rest as in :func:`evaluate_run`. Nothing is written when
     that raises UserError, or when ``float_beats_centroid`` is asked for and is not so.
     """
-    evaluation = evaluate_run(table, predictions, results, seconds, info)
+    evaluation = evaluate_run(table, predictions, results, seconds, info, networks)
     if float_beats_centroid:
         _require_float(evaluation.document["errors_px"])
     _write(evaluation, histories, directory)
@@ -164,13 +165,15 @@ def evaluate_run(
     results: Mapping[str, Any],
     seconds: Mapping[str, float],
     info: Mapping[str, Any],
+    networks: Mapping[str, Locator] = MappingProxyType({}),
 ) -> Evaluation:
     """The content of ``report.json``.
 
     table: the full peak table; predictions: form to offsets (n, 2) px for the rows of ``table.of(TEST)``; results: of
     the csim stage (``bit_exact``, ``layers``, ``hardware``, and perhaps ``notes``, ``corner_cases``), perhaps with the
     reference stage's document as ``reference_inference``; seconds: wall time of each stage; info: ``name``, ``seed``,
-    ``config`` (plain), and where known ``split_by``, ``notes``, ``versions``, ``git_commit``. Raises
+    ``config`` (plain), and where known ``split_by``, ``notes``, ``versions``, ``git_commit``; networks: those that
+    can be asked of peaks with company, which are no test peaks; of the one that ships, what it was trained on. Raises
     UserError when there is nothing to test on, or predictions do not fit the table.
     """
     test = table.of(TEST)
@@ -183,7 +186,9 @@ def evaluate_run(
     estimates = estimates_without_network(used, kind, reference, int(info["seed"]))
     for name in _ordered(predictions):
         estimates[name] = _checked(name, predictions[name], len(test.peaks))[rows]
-    errors = errors_of(estimates, reference, kind)
+    known = trained_on(table, _ordered(predictions), networks, info["config"])
+    beyond = {name: outside(ranges, used) for name, ranges in known.items()}
+    errors = errors_of(estimates, reference, kind, beyond)
     document: dict[str, Any] = {
         "name": info["name"],
         "seed": info["seed"],
@@ -192,13 +197,16 @@ def evaluate_run(
         "reference": {"kind": kind, "left_out": int((~rows).sum())},
         "errors_px": errors,
         "loses_to_centroid": losses(errors),
+        "provenance": {name: described(ranges, used) for name, ranges in known.items()},
+        "groups": errors_of_crowds(table, kind, networks, known, int(info["seed"]))
+        | errors_by_group(groups_outside(known, used), estimates, reference, kind, beyond),
     }
     if kind == "truth":
         document["reference"]["voigt_not_converged"] = int((~used.has("voigt")).sum())
     else:
         clean = is_clean(used)
-        selected = {name: values[clean] for name, values in estimates.items()}
-        document["errors_px_clean"] = errors_of(selected, reference[clean], kind)
+        selected = part(estimates, clean)
+        document["errors_px_clean"] = errors_of(selected, reference[clean], kind, part(beyond, clean))
         document["loses_to_centroid_clean"] = losses(document["errors_px_clean"])
     for key, empty in _COPIED:
         if results.get(key, empty) is not None:

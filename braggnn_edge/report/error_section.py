@@ -1,5 +1,6 @@
 """The report's section of position errors: how far every estimator is from the reference, and who is behind."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +8,10 @@ from typing import Any
 
 from braggnn_edge.evaluation.estimators import ESTIMATORS
 from braggnn_edge.evaluation.evaluate import CLEAN_AREA, CLEAN_RESIDUAL
+from braggnn_edge.evaluation.figures import look
+from braggnn_edge.evaluation.groups import MOST
 from braggnn_edge.evaluation.metrics import PERCENTILES
+from braggnn_edge.evaluation.provenance import sentence
 from braggnn_edge.report.elements import section
 
 REFERENCES = {"truth": "the known truth", "voigt": "the pseudo-Voigt fit"}
@@ -78,6 +82,15 @@ def _alike(networks: list[Row]) -> dict[tuple[Behind, ...], list[str]]:
     return found
 
 
+def _sentences(provenance: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """What networks were trained on and the peaks, those of which the same is true in one sentence each."""
+    alike: dict[str, list[str]] = {}
+    for name, entry in provenance.items():
+        alike.setdefault(json.dumps(entry), []).append(look(name).label)
+    said = [sentence(names, json.loads(entry)) for entry, names in alike.items()]
+    return [f"{one[:1].upper()}{one[1:]}." for one in said]
+
+
 def error_section(document: Mapping[str, Any], figures: Path) -> str:
     """figures: folder of ``errors.png`` and ``height.png``, each left out if missing."""
     tables = {}
@@ -88,6 +101,8 @@ def error_section(document: Mapping[str, Any], figures: Path) -> str:
     return section(
         "errors.html",
         document=document,
+        most=MOST,
+        provenance=_sentences(document["provenance"]),
         reference=REFERENCES[document["reference"]["kind"]],
         tables=tables,
         clean_area=CLEAN_AREA,

@@ -3,7 +3,8 @@
 A scan of one experiment teaches a network that experiment. Here every patch has a detector, a background and a spot of
 its own. Most spots are tilted elliptical pseudo-Voigts (:mod:`braggnn_edge.fit.pseudo_voigt`). Others are made of
 several sub-spots: rough, skewed or flat-topped ones. Their position is the centre of mass of their sub-spots, as the
-paper defines a position (Liu et al., IUCrJ 9 (2022) 104-113). A patch is centred on its brightest pixel, as in use.
+paper defines a position (Liu et al., IUCrJ 9 (2022) 104-113). A patch is centred on a bright pixel, as in use
+(:mod:`braggnn_edge.simulation.family_crops`), and the truth is that of the spot nearest to it.
 
 Patches come in shards of :data:`SHARD`, each with a random stream of its own, keyed by (seed, shard): a patch is the
 same however many are drawn, and whatever the number of processes.
@@ -20,14 +21,13 @@ from numpy.typing import NDArray
 
 from braggnn_edge.core.errors import UserError
 from braggnn_edge.fit.pseudo_voigt import render
+from braggnn_edge.simulation.family_crops import brightest, by_window_rule, reachable, with_bad_lines, with_bad_pixels
 from braggnn_edge.simulation.family_spec import FamilySpec
 
 #: Patches of one random stream.
 SHARD = 8192
 #: Side of the window that spots are rendered in, px; patches are cut from it.
 _WINDOW = 19
-#: Farthest brightest pixel from the window's centre, px, each way.
-_REACH = 4
 #: Largest number of sub-spots of a spot.
 _SUB_SPOTS = 6
 _CENTRE = _WINDOW // 2
@@ -42,7 +42,8 @@ class Patches:
     """counts (n, size, size) float32, whole numbers; offsets (n, 2) float32: true (row, col), px from the centre pixel.
 
     fwhm (n,): of the minor axis, px, of the spot or, of one with sub-spots, of the shape that they fill; height (n,):
-    of the spot without its background, photons.
+    of the spot without its background, photons. By the component rule both are of the spot that is drawn first, even
+    where its neighbour is the brighter one; by the window rule they are of the spot whose position is given.
     """
 
     counts: NDArray[np.float32]
@@ -108,27 +109,31 @@ def _shard(task: tuple[FamilySpec, int, int]) -> Patches:
 
 
 def _drawn(spec: FamilySpec, rng: np.random.Generator, n: int) -> Patches:
-    """Up to n patches: those whose brightest pixel is that of a spot and stands out of the noise."""
+    """Up to n patches: those whose centre pixel is that of a spot and stands out of the noise."""
     shape = _shapes(spec, rng, n)
     shape[:, _HEIGHT] = _log_uniform(rng, spec.heights, n)
     shape[:, :2] = _CENTRE + rng.uniform(-0.5, 0.5, (n, 2))
     image, position = _spots(spec, rng, shape)
-    image, positions = _with_neighbours(spec, rng, shape, image, position)
+    windowed = dimmer = np.zeros(n, bool)
+    if spec.window_rule:  # no random numbers without a share
+        windowed, dimmer = rng.random(n) < spec.window_rule, rng.random(n) < 0.5
+    image, positions, sizes = _with_neighbours(spec, rng, shape, image, position, windowed & dimmer)
     counts, above = _measured(spec, rng, image)
-    reach = counts[:, _CENTRE - _REACH : _CENTRE + _REACH + 1, _CENTRE - _REACH : _CENTRE + _REACH + 1]
-    row, col = np.divmod(reach.reshape(n, -1).argmax(1), 2 * _REACH + 1)
-    pixel = np.stack([row, col], 1) + _CENTRE - _REACH
-    # The truth is that of the spot which is nearest to the brightest pixel.
+    pixel = brightest(counts)
+    kept = reachable(counts).max((1, 2)) > above
+    if spec.window_rule:
+        pixel[windowed], kept[windowed] = by_window_rule(rng, counts[windowed], above[windowed])
+    # The truth is that of the spot which is nearest to the centre pixel.
     distance = np.linalg.norm(positions - pixel[:, None], axis=2)
     nearest = distance.argmin(1)
     offset = positions[np.arange(n), nearest] - pixel
-    kept = np.abs(offset).max(1) < np.maximum(2.5, 0.75 * shape[:, _MAJOR])
-    kept &= reach.max((1, 2)) > above
+    kept &= np.abs(offset).max(1) < np.maximum(2.5, 0.75 * shape[:, _MAJOR])
     half = spec.size // 2
     windows = np.lib.stride_tricks.sliding_window_view(counts, (spec.size, spec.size), axis=(1, 2))
     patches = windows[np.arange(n), pixel[:, 0] - half, pixel[:, 1] - half]
-    patches = _with_bad_pixels(spec, rng, patches)
-    single = (offset, shape[:, _MINOR], shape[:, _HEIGHT])
+    patches = with_bad_lines(spec, rng, with_bad_pixels(spec, rng, patches))
+    fwhm, height = sizes[np.arange(n), np.where(windowed, nearest, 0)].T
+    single = (offset, fwhm, height)
     return Patches(patches[kept].astype(np.float32), *(one[kept].astype(np.float32) for one in single))
 
 
@@ -187,24 +192,32 @@ def _spots(spec: FamilySpec, rng: np.random.Generator, shape: Float) -> tuple[Fl
 
 
 def _with_neighbours(
-    spec: FamilySpec, rng: np.random.Generator, shape: Float, image: Float, position: Float
-) -> tuple[Float, Float]:
-    """Images with the neighbours that some spots have; positions (n, 2, 2) of both, far away where there is none."""
+    spec: FamilySpec, rng: np.random.Generator, shape: Float, image: Float, position: Float, dimmer: NDArray[np.bool_]
+) -> tuple[Float, Float, Float]:
+    """Images with the neighbours that some spots have; of both, positions (n, 2, 2) and sizes (n, 2, 2).
+
+    A position is far away where there is no neighbour; a size is the FWHM of the minor axis and the height. dimmer
+    (n,): of which spots the neighbour is the brighter one.
+    """
     n = len(shape)
     positions = np.stack([position, np.full((n, 2), 1e6)], 1)
+    sizes = np.repeat(shape[:, None, [_MINOR, _HEIGHT]], 2, 1)
     some = np.flatnonzero(rng.random(n) < spec.neighbours)
     near = _shapes(spec, rng, len(some))
     scale = shape[some, _MINOR] * np.exp(0.15 * rng.standard_normal(len(some))) / near[:, _MINOR]
     near[:, _MINOR : _MINOR + 1] *= scale[:, None]  # of the same sample, so of nearly the same width
     near[:, _MINOR] = np.clip(near[:, _MINOR], *spec.fwhm)
     near[:, _MAJOR] = np.maximum(near[:, _MAJOR] * scale, near[:, _MINOR])
-    near[:, _HEIGHT] = image[some].max((1, 2)) * _log_uniform(rng, spec.neighbour_ratio, len(some))
+    ratio = _log_uniform(rng, spec.neighbour_ratio, len(some))
+    near[:, _HEIGHT] = image[some].max((1, 2)) * np.where(dimmer[some], 1.0, ratio)
+    image[some] *= np.where(dimmer[some], ratio, 1.0)[:, None, None]
+    sizes[some, 0, 1] *= np.where(dimmer[some], ratio, 1.0)
     angle = rng.uniform(0, 2 * np.pi, len(some))
     step = rng.uniform(*spec.neighbour_distance, len(some))[:, None] * np.stack([np.sin(angle), np.cos(angle)], 1)
     near[:, :2] = position[some] + step
-    positions[some, 1] = near[:, :2]
+    positions[some, 1], sizes[some, 1] = near[:, :2], near[:, [_MINOR, _HEIGHT]]
     image[some] += _rendered(near)
-    return image, positions
+    return image, positions, sizes
 
 
 def _measured(spec: FamilySpec, rng: np.random.Generator, image: Float) -> tuple[Float, Float]:
@@ -227,19 +240,6 @@ def _measured(spec: FamilySpec, rng: np.random.Generator, image: Float) -> tuple
     counts = np.rint(np.clip(counts, 0.0, np.maximum(limit, 1.0)[:, None, None]))
     above = np.where(subtracted, 0.0, level) + 4 * np.sqrt(gain**2 * background + noise**2) + 1
     return counts, np.minimum(above, np.where(full, 0.9 * np.rint(limit), np.inf))
-
-
-def _with_bad_pixels(spec: FamilySpec, rng: np.random.Generator, patches: Float) -> Float:
-    """Some patches with one to three pixels that read zero, beside the brightest one."""
-    patches = patches.copy()
-    some = np.flatnonzero(rng.random(len(patches)) < spec.bad_pixels)
-    middle = spec.size**2 // 2
-    flat = patches.reshape(len(patches), -1)
-    for _ in range(3):
-        where = rng.integers(0, spec.size**2, len(some))
-        chosen = (where != middle) & (rng.random(len(some)) < 0.6)
-        flat[some[chosen], where[chosen]] = 0.0
-    return patches
 
 
 def _rendered(shape: Float) -> Float:

@@ -39,6 +39,11 @@ class FamilySpec:
     suppression: tuple[float, float] = (0.003, 0.3)  # that level by the brightest pixel, log-uniform
     saturated: float = 0.03  # share of patches that are cut at a largest count
     bad_pixels: float = 0.03  # share of patches with pixels that read zero
+    bad_lines: float = 0.0  # share of patches with a whole row or column that reads zero, not that of the centre
+    # share of patches that are centred as the window rule does: on a local maximum that is the brightest pixel within
+    # 3 px each way, although a brighter spot may lie elsewhere in the patch (here half of the neighbours are the
+    # brighter ones); the others are centred on the brightest pixel
+    window_rule: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("fwhm", "heights", "neighbour_ratio", "background", "gain", "suppression", "streak_aspect"):
@@ -47,7 +52,7 @@ class FamilySpec:
             self._require_range(name, 0)
         for name in ("streaks", "rough", "skewed", "flat", "neighbours", "dark", "counting", "zero_suppressed"):
             self._require(name, 0 <= getattr(self, name) <= 1, "from 0 to 1")
-        for name in ("saturated", "bad_pixels"):
+        for name in ("saturated", "bad_pixels", "bad_lines", "window_rule"):
             self._require(name, 0 <= getattr(self, name) <= 1, "from 0 to 1")
         for name in ("fwhm_spread", "aspect_spread"):
             self._require(name, 0 <= getattr(self, name) < np.inf, "a finite number of 0 or more")
@@ -64,8 +69,9 @@ class FamilySpec:
             )
 
     def _require_range(self, name: str, least: float) -> None:
-        low, high = getattr(self, name)
-        self._require(name, least <= low <= high < np.inf, f"(low, high), ascending, from {least:g}")
+        bounds = getattr(self, name)
+        ok = len(bounds) == 2 and least <= bounds[0] <= bounds[1] < np.inf
+        self._require(name, ok, f"(low, high), ascending, from {least:g}")
 
     def _require(self, name: str, ok: bool, expected: str) -> None:
         if not ok:

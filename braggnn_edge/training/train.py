@@ -19,6 +19,7 @@ from braggnn_edge.core.rundir import write_json
 from braggnn_edge.core.stages import Context
 from braggnn_edge.evaluation import figures
 from braggnn_edge.evaluation.metrics import distances, validation_figures
+from braggnn_edge.evaluation.provenance import TRAINING_PEAKS, ranges_of_peaks
 from braggnn_edge.peaks.splits import TRAIN, VALIDATION
 from braggnn_edge.peaks.table import PeakTable
 from braggnn_edge.peaks.table import load as load_table
@@ -120,6 +121,8 @@ def train_network(
     if rank == 0:
         upstream.save_checkpoint(net, directory / f"{name}.pt")
         described = {"history": history, "spec": _describe(spec), "size": table.size, "training": training}
+        if not spec.initial:  # what an initial checkpoint was trained on is not known
+            described |= _trained_on(table.of(TRAIN), spec.labels)
         write_json(directory / f"{name}.json", described)
     return net
 
@@ -198,6 +201,12 @@ def unexplained(predicted: NDArray[np.float64], offsets: NDArray[np.float64]) ->
         return 0.0
     errors, labels = np.cov((predicted - offsets).T), np.cov(offsets.T)
     return float(np.linalg.eigvals(np.linalg.solve(labels, errors)).real.max())
+
+
+def _trained_on(train: PeakTable, labels: str) -> dict[str, Any]:
+    """The ranges of the training peaks that have a label, for the description of a network."""
+    ranges = ranges_of_peaks(train.where(train.has(labels)))
+    return {} if ranges is None else {TRAINING_PEAKS: asdict(ranges)}
 
 
 def _describe(spec: TrainSpec) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from braggnn_edge.evaluation.provenance import ranges_of
 from braggnn_edge.locate.locator import Locator
 from braggnn_edge.universal.network import load
 
@@ -19,9 +20,9 @@ def universal_locator(path: Path = SHIPPED) -> Locator:
         locator = universal_locator()
         offsets, sigma = locator.locate_with_sigma(patches)
 
-    Raises UserError for a file that is none.
+    ``locator.trained_on`` has the ranges of its family. Raises UserError for a file that is none.
     """
-    network, calibration, _ = load(path)
+    network, calibration, provenance = load(path)
 
     def run(block: NDArray[np.generic]) -> NDArray[np.floating]:
         with torch.inference_mode():
@@ -29,4 +30,6 @@ def universal_locator(path: Path = SHIPPED) -> Locator:
         found[:, 2:], _ = calibration.half_widths(found[:, 2:])
         return found
 
-    return Locator("universal", network.size, run, "float32", "CPU", batch=2048, sigma=True)
+    return Locator(
+        "universal", network.size, run, "float32", "CPU", batch=2048, sigma=True, trained_on=ranges_of(provenance, path)
+    )
