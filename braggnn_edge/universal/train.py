@@ -28,8 +28,8 @@ from braggnn_edge.universal.spec import UniversalSpec
 
 #: Shards of validation begin here: training never reaches so far.
 _VALIDATION_SHARD = 1 << 20
-#: Nodes of the calibration.
-_NODES = 16
+#: Nodes of the calibration, at most.
+NODES = 16
 #: Patches answered at a time.
 _CHUNK = 2048
 
@@ -45,19 +45,19 @@ def answers(network: UniversalNetwork, patches: NDArray[np.generic], eight: bool
     return np.concatenate(found)
 
 
-def calibrated(found: NDArray[np.float32], offsets: NDArray[np.float32]) -> Calibration:
+def calibrated(found: NDArray[np.float32], offsets: NDArray[np.float32], nodes: int = NODES) -> Calibration:
     """The half-widths that hold 68.27 and 95.45 % of the errors of answers (n, 4) for true offsets (n, 2) px.
 
-    Nodes are at equal numbers of answers; half-widths do not fall with b.
+    There are at most ``nodes`` nodes, at equal numbers of answers; half-widths do not fall with b.
     """
     log_b = found[:, 2:].astype(np.float64).ravel()
     error = np.abs(found[:, :2].astype(np.float64) - offsets).ravel()
-    nodes: list[tuple[float, float, float]] = []
-    for some in np.array_split(np.argsort(log_b, kind="stable"), _NODES):
+    found_at: list[tuple[float, float, float]] = []
+    for some in np.array_split(np.argsort(log_b, kind="stable"), min(nodes, NODES)):
         widths = (max(float(np.quantile(error[some], share)), 1e-6) for share in (0.6827, 0.9545))
         sigma_at, wide_at = map(math.log, widths)
-        nodes.append((float(np.median(log_b[some])), sigma_at, wide_at))
-    at, sigma, wide = np.array(nodes).T
+        found_at.append((float(np.median(log_b[some])), sigma_at, wide_at))
+    at, sigma, wide = np.array(found_at).T
     sigma, wide = np.maximum.accumulate(sigma), np.maximum.accumulate(wide)
     ends = [(k, limit - at[k]) for k, limit in zip((0, -1), LIMITS, strict=True)]  # beyond the nodes in proportion to b
     below, above = ([(one[k] + step) for one in (at, sigma, wide)] for k, step in ends)
@@ -65,7 +65,7 @@ def calibrated(found: NDArray[np.float32], offsets: NDArray[np.float32]) -> Cali
     return Calibration(*(tuple(map(float, one)) for one in columns))
 
 
-class _Drawn:
+class Drawn:
     """Says now and then how many patches are drawn."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
@@ -93,7 +93,7 @@ def train(
     The same for the same spec, seed, machine and thread count. Raises UserError when the network has not learned.
     """
     device = choose_device()
-    patches = family.draw(drawn, seed, spec.patches, 0, workers, _Drawn(say))
+    patches = family.draw(drawn, seed, spec.patches, 0, workers, Drawn(say))
     held = family.draw(drawn, seed, spec.validation, _VALIDATION_SHARD, workers)
     peaks = Peaks(torch.from_numpy(patches.counts), torch.from_numpy(patches.offsets), drawn.size, 0)
     del patches

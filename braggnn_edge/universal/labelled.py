@@ -1,0 +1,104 @@
+"""The labelled peaks of a scan as a universal network takes them: centre patches, firm labels, batches with others."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from braggnn_edge.core.errors import UserError
+from braggnn_edge.evaluation.paired import reflections
+from braggnn_edge.peaks.splits import SPLITS, TEST, TRAIN, VALIDATION
+from braggnn_edge.peaks.table import Flag, PeakTable
+from braggnn_edge.simulation.family import Patches
+from braggnn_edge.training.dataset import Batches, Peaks
+
+#: The fewest reflections of each split that say something.
+FEWEST = {TRAIN: 200, VALIDATION: 50, TEST: 50}
+#: Parameters of the fit in the order of its covariance that tell of a wrong position when they end on a bound: all but
+#: the tilt, which has none, and the background, which is on its bound of 0 in every zero-suppressed scan.
+_TELLING = [0, 1, 2, 3, 4, 6]
+_BACKGROUND = 7
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Peaks of one split: patches (n, size, size) counts, offsets (n, 2) px of the label, reflections (n,) of each.
+
+    soft: peaks that were left out, since their label is a fit that ended on a bound.
+    """
+
+    patches: NDArray[np.float32]
+    offsets: NDArray[np.float32]
+    reflections: NDArray[np.int64]
+    soft: int
+
+    def __len__(self) -> int:
+        return len(self.patches)
+
+    @property
+    def independent(self) -> int:
+        """Number of reflections."""
+        return len(np.unique(self.reflections))
+
+
+def soft(table: PeakTable) -> NDArray[np.bool_]:
+    """(n,) whether the fit ended on a bound that a good fit keeps away from.
+
+    A background of 0 is none of them. Where the covariance is not known, every bound counts.
+    """
+    variances = np.diagonal(table.peaks["voigt_covariance"], axis1=1, axis2=2)
+    background_alone = (variances[:, _BACKGROUND] == 0) & (variances[:, _TELLING] != 0).all(1)
+    return ((table.peaks["flags"] & Flag.AT_BOUND) != 0) & ~background_alone
+
+
+def labelled(table: PeakTable, split: int, labels: str, size: int) -> Labelled:
+    """The peaks of a split with a firm label ("best" or "voigt"), cut to the middle ``size`` px of their patches."""
+    known = table.of(split)
+    known = known.where(known.has(labels))
+    fitted = np.ones(len(known.peaks), bool) if labels == "voigt" else ~known.has("truth")
+    left_out = fitted & soft(known)
+    firm = known.where(~left_out)
+    edge = (table.size - size) // 2
+    patches = firm.patches()[:, edge : edge + size, edge : edge + size]
+    offsets = firm.offsets(labels).astype(np.float32)
+    return Labelled(np.ascontiguousarray(patches, np.float32), offsets, reflections(firm), int(left_out.sum()))
+
+
+def require_enough(splits: dict[int, Labelled]) -> None:
+    """Refuse splits of too few reflections; UserError says how many there are and how many are expected."""
+    if any(found.independent < FEWEST[split] for split, found in splits.items()):
+        counted = ", ".join(
+            f"{found.independent} for {SPLITS[split]} (expected {FEWEST[split]})" for split, found in splits.items()
+        )
+        without = sum(found.soft for found in splits.values())
+        raise UserError(
+            f"tune: too few labelled reflections: {counted}; {without} peaks were left out because their fit ended on "
+            "a bound. Lower the threshold, change [split], label more frames, or add a simulated [[scan]]"
+        )
+
+
+class Mixed:
+    """Batches of labelled peaks and drawn patches, a pure function of the iteration, mirrored and transposed at random.
+
+    share: of the drawn patches in a batch, 0 to below 1. With fewer labelled peaks than a batch wants of them, batches
+    are smaller, and their share is the same.
+    """
+
+    def __init__(
+        self, peaks: Labelled, drawn: Patches | None, batch: int, share: float, seed: int, device: str
+    ) -> None:
+        def of(patches: NDArray[np.float32], offsets: NDArray[np.float32], wanted: int, stream: int) -> Batches:
+            tensors = torch.from_numpy(patches).to(device), torch.from_numpy(offsets).to(device)
+            return Batches(Peaks(*tensors, patches.shape[-1], 0), wanted, 0, seed + stream, dihedral=True)
+
+        wanted = min(max(round(batch * (1 - share)), 1), len(peaks))
+        self._parts = [of(peaks.patches, peaks.offsets, wanted, 0)]
+        if drawn is not None and (others := round(wanted * share / (1 - share))):
+            self._parts.append(of(drawn.counts, drawn.offsets, min(others, len(drawn.counts)), 1))
+
+    def __call__(self, iteration: int) -> tuple[Tensor, Tensor]:
+        """Patches (b, size, size) in counts and offsets (b, 2) px."""
+        found = [part(iteration) for part in self._parts]
+        return torch.cat([patches for patches, _ in found]), torch.cat([offsets for _, offsets in found])
