@@ -167,10 +167,12 @@ def test_fits_on_a_bound_are_left_out_where_they_are_the_label() -> None:
     p["voigt_covariance"][80:120] = np.nan
     assert np.flatnonzero(soft(table)).tolist() == [*range(40), *range(80, 120)]
     by_fit, by_truth = (labelled(table, TRAIN, labels, SIZE) for labels in ("voigt", "best"))
-    assert (len(by_fit), by_fit.soft) == (360, 40)
-    assert (len(by_truth), by_truth.soft) == (400, 0)
+    assert (len(by_fit), by_fit.left_out) == (360, 40)
+    assert (len(by_truth), by_truth.left_out) == (400, 0)
     p["truth_row"] = np.nan  # a measured scan
-    assert labelled(table, TRAIN, "best", SIZE).soft == 40
+    measured, apart = (labelled(table, TRAIN, "best", SIZE, firm) for firm in (True, False))
+    assert (len(measured), measured.left_out, len(apart)) == (360, 40, 40)
+    assert (by_truth.reference, by_fit.reference, measured.reference) == ("truth", "voigt", "voigt")
 
 
 def test_a_batch_has_its_share_of_the_family() -> None:

@@ -26,13 +26,15 @@ _BACKGROUND = 7
 class Labelled:
     """Peaks of one split: patches (n, size, size) counts, offsets (n, 2) px of the label, reflections (n,) of each.
 
-    soft: peaks that were left out, since their label is a fit that ended on a bound.
+    reference: what the labels are, "truth", "voigt" or, of several scans, "best"; left_out: peaks that are not among
+    these, since their label is a fit that ended on a bound.
     """
 
     patches: NDArray[np.float32]
     offsets: NDArray[np.float32]
     reflections: NDArray[np.int64]
-    soft: int
+    reference: str
+    left_out: int = 0
 
     def __len__(self) -> int:
         return len(self.patches)
@@ -53,17 +55,22 @@ def soft(table: PeakTable) -> NDArray[np.bool_]:
     return ((table.peaks["flags"] & Flag.AT_BOUND) != 0) & ~background_alone
 
 
-def labelled(table: PeakTable, split: int, labels: str, size: int) -> Labelled:
-    """The peaks of a split with a firm label ("best" or "voigt"), cut to the middle ``size`` px of their patches."""
+def labelled(table: PeakTable, split: int, labels: str, size: int, firm: bool = True) -> Labelled:
+    """The peaks of a split with a firm label ("best" or "voigt"), cut to the middle ``size`` px of their patches.
+
+    firm: False takes those that :func:`soft` leaves out.
+    """
     known = table.of(split)
     known = known.where(known.has(labels))
     fitted = np.ones(len(known.peaks), bool) if labels == "voigt" else ~known.has("truth")
-    left_out = fitted & soft(known)
-    firm = known.where(~left_out)
+    chosen = (fitted & soft(known)) != firm
+    used = known.where(chosen)
     edge = (table.size - size) // 2
-    patches = firm.patches()[:, edge : edge + size, edge : edge + size]
-    offsets = firm.offsets(labels).astype(np.float32)
-    return Labelled(np.ascontiguousarray(patches, np.float32), offsets, reflections(firm), int(left_out.sum()))
+    patches = np.ascontiguousarray(used.patches()[:, edge : edge + size, edge : edge + size], np.float32)
+    true = used.has("truth") & (labels == "best")
+    reference = "truth" if true.all() else "best" if true.any() else "voigt"
+    offsets = used.offsets(labels).astype(np.float32)
+    return Labelled(patches, offsets, reflections(used), reference, int((~chosen).sum()))
 
 
 def require_enough(splits: dict[int, Labelled]) -> None:
@@ -72,7 +79,7 @@ def require_enough(splits: dict[int, Labelled]) -> None:
         counted = ", ".join(
             f"{found.independent} for {SPLITS[split]} (expected {FEWEST[split]})" for split, found in splits.items()
         )
-        without = sum(found.soft for found in splits.values())
+        without = sum(found.left_out for found in splits.values())
         raise UserError(
             f"tune: too few labelled reflections: {counted}; {without} peaks were left out because their fit ended on "
             "a bound. Lower the threshold, change [split], label more frames, or add a simulated [[scan]]"

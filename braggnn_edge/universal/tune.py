@@ -25,7 +25,7 @@ from braggnn_edge.simulation import family
 from braggnn_edge.simulation.family_spec import FamilySpec
 from braggnn_edge.training.optimize import optimize
 from braggnn_edge.training.train import choose_device
-from braggnn_edge.universal.labelled import Labelled, Mixed, labelled, require_enough
+from braggnn_edge.universal.labelled import FEWEST, Labelled, Mixed, labelled, require_enough
 from braggnn_edge.universal.locator import SHIPPED
 from braggnn_edge.universal.network import Calibration, UniversalNetwork, laplace_loss, load, save
 from braggnn_edge.universal.train import Drawn, answers, calibrated
@@ -44,20 +44,17 @@ _LEARNED = 0.9
 
 @dataclass(frozen=True)
 class _Answered:
-    """A network with what it answers to the peaks of a split: distances (n,) px, |errors| and sigma (n, 2) px."""
+    """What a network answers to some peaks: distances (n,) px from the labels, and a summary of them and of sigma."""
 
     errors: NDArray[np.float64]
     entry: dict[str, Any]
 
     @staticmethod
-    def of(
-        network: UniversalNetwork, calibration: Calibration, peaks: Labelled | family.Patches, kind: str
-    ) -> "_Answered":
-        patches = peaks.patches if isinstance(peaks, Labelled) else peaks.counts
-        found = answers(network, patches)
-        entry = summary(found[:, :2], peaks.offsets, kind)
-        sigma, wide = calibration.half_widths(found[:, 2:].astype(np.float64))
-        off = np.abs(found[:, :2].astype(np.float64) - peaks.offsets)
+    def of(network: UniversalNetwork, calibration: Calibration, peaks: Labelled) -> "_Answered":
+        found = answers(network, peaks.patches).astype(np.float64)
+        entry = summary(found[:, :2], peaks.offsets, peaks.reference)
+        sigma, wide = calibration.half_widths(found[:, 2:])
+        off = np.abs(found[:, :2] - peaks.offsets)
         entry |= {"within_one_sigma": float((off <= sigma).mean()), "within_two_sigma": float((off <= wide).mean())}
         return _Answered(distances(found[:, :2], peaks.offsets), entry)
 
@@ -83,24 +80,26 @@ def tune(
     splits = {split: labelled(table, split, spec.labels, network.size) for split in (TRAIN, VALIDATION)}
     splits[TEST] = labelled(table, TEST, "best", network.size)
     require_enough(splits)
-    network = network.to(choose_device())
     held = family.draw(drawn, seed, _HELD, _HELD_SHARD)
-    before = _everywhere(network, calibration, splits, held, spec.labels)
+    sets = {"validation": splits[VALIDATION], "test": splits[TEST]}
+    sets["test_fit_on_a_bound"] = labelled(table, TEST, "best", network.size, firm=False)
+    sets["family"] = Labelled(held.counts, held.offsets, np.arange(_HELD), "truth")
+    sets = {name: peaks for name, peaks in sets.items() if peaks.independent >= FEWEST[TEST]}
+    network = network.to(choose_device())
+    before = {name: _Answered.of(network, calibration, peaks) for name, peaks in sets.items()}
     say(
         f"tune: {parent.name}, "
         + ", ".join(f"{len(peaks)} {SPLITS[split]}" for split, peaks in splits.items())
-        + f" peaks, {sum(peaks.soft for peaks in splits.values())} left out whose fit ended on a bound"
+        + f" peaks, {sum(peaks.left_out for peaks in splits.values())} left out whose fit ended on a bound"
     )
-    history = _fit(spec, drawn, network, splits, held, seed, directory, workers, say)
+    history = _fit(spec, drawn, network, splits[TRAIN], sets, seed, directory, workers, say)
     answered = answers(network, splits[VALIDATION].patches)
-    nodes = max(answered.shape[0] * 2 // _IN_A_NODE, 1)
-    tuned = calibrated(answered, splits[VALIDATION].offsets, nodes)
-    after = _everywhere(network, tuned, splits, held, spec.labels)
+    tuned = calibrated(answered, splits[VALIDATION].offsets, max(2 * len(answered) // _IN_A_NODE, 1))
+    after = {name: _Answered.of(network, tuned, peaks) for name, peaks in sets.items()}
     document: dict[str, Any] = {"peaks": {SPLITS[split]: _counted(peaks) for split, peaks in splits.items()}}
-    for name, split in (("validation", VALIDATION), ("test", TEST)):
-        change = differences(before[name].errors, after[name].errors, splits[split].reflections, seed)
+    for name, peaks in sets.items():
+        change = differences(before[name].errors, after[name].errors, peaks.reflections, seed)
         document[name] = {"before": before[name].entry, "after": after[name].entry, "difference": change}
-    document["family"] = {"before": before["family"].entry, "after": after["family"].entry}
     document["kept"], document["why"] = _verdict(document["validation"], splits[VALIDATION].offsets)
     _write(document, spec, drawn, parent, origin, table, seed, (network, tuned), directory)
     write_json(directory / "tune.json", {**document, "history": history})
@@ -118,8 +117,8 @@ def _fit(
     spec: TuneSpec,
     drawn: FamilySpec,
     network: UniversalNetwork,
-    splits: dict[int, Labelled],
-    held: family.Patches,
+    train: Labelled,
+    sets: dict[str, Labelled],
     seed: int,
     directory: Path,
     workers: int,
@@ -128,8 +127,8 @@ def _fit(
     """Train a network; leave it at its best validation, and return the learning curve."""
     device = choose_device()
     patches = family.draw(drawn, seed, spec.patches, _TRAIN_SHARD, workers, Drawn(say)) if spec.share else None
-    batches = Mixed(splits[TRAIN], patches, spec.loop.batch, spec.share, seed, device)
-    validation = splits[VALIDATION]
+    batches = Mixed(train, patches, spec.loop.batch, spec.share, seed, device)
+    validation, spots = sets["validation"], sets["family"]
 
     def loss(module: nn.Module, iteration: int) -> Tensor:
         counts, offsets = batches(iteration)
@@ -137,24 +136,14 @@ def _fit(
 
     def evaluate() -> dict[str, float]:
         errors = distances(answers(network, validation.patches)[:, :2], validation.offsets)
-        forgotten = distances(answers(network, held.counts, eight=False)[:, :2], held.offsets)
+        forgotten = distances(answers(network, spots.patches, eight=False)[:, :2], spots.offsets)
         return {**validation_figures(errors), "family": float(forgotten.mean())}
 
     return optimize(network, loss, evaluate, spec.loop, directory / "tune.checkpoint", say)
 
 
-def _everywhere(
-    network: UniversalNetwork, calibration: Calibration, splits: dict[int, Labelled], held: family.Patches, labels: str
-) -> dict[str, _Answered]:
-    return {
-        "validation": _Answered.of(network, calibration, splits[VALIDATION], labels),
-        "test": _Answered.of(network, calibration, splits[TEST], "best"),
-        "family": _Answered.of(network, calibration, held, "truth"),
-    }
-
-
 def _counted(peaks: Labelled) -> dict[str, int]:
-    return {"used": len(peaks), "reflections": peaks.independent, "fit_on_a_bound": peaks.soft}
+    return {"used": len(peaks), "reflections": peaks.independent, "fit_on_a_bound": peaks.left_out}
 
 
 def _verdict(validation: dict[str, Any], offsets: NDArray[np.float32]) -> tuple[bool, str]:
