@@ -93,7 +93,9 @@ def test_spots_that_the_parent_has_not_seen_are_learned(parent: Path, tmp_path: 
     assert provenance["kept"] == "tuned"
     assert provenance["parent"] == {"sha256": sha256(parent), "provenance": {"family": "another"}}
     assert (provenance["seed"], provenance["scans"], provenance["test"]) == (5, ["scan"], found["test"])
-    assert json.loads((tmp_path / "out/tune.json").read_text())["history"][-1]["iteration"] == 150
+    history = json.loads((tmp_path / "out/tune.json").read_text())["history"]
+    assert [entry["iteration"] for entry in history] == [0, 50, 100, 150]
+    assert history[0]["score"] == pytest.approx(found["validation"]["before"]["mean"])
     assert (tmp_path / "out/tune.png").stat().st_size > 10_000
     assert not (tmp_path / "out/tune.checkpoint").exists()
     assert said[-1].startswith("  it helps, and is kept: the mean validation error changed by -0.")

@@ -103,10 +103,8 @@ def tune(
     document["kept"], document["why"] = _verdict(document["validation"], splits[VALIDATION].offsets)
     _write(document, spec, drawn, parent, origin, table, seed, (network, tuned), directory)
     write_json(directory / "tune.json", {**document, "history": history})
-    picture(
-        history, before["validation"].entry["mean"], {"before": before["test"].errors, "after": after["test"].errors},
-        document["test"]["difference"], directory / "tune.png",
-    )  # fmt: skip
+    errors = {"before": before["test"].errors, "after": after["test"].errors}
+    picture(history, errors, document["test"], directory / "tune.png")
     for line in lines(document):
         say(line)
     (directory / "tune.checkpoint").unlink(missing_ok=True)
@@ -124,7 +122,7 @@ def _fit(
     workers: int,
     say: Callable[[str], None],
 ) -> list[dict[str, float]]:
-    """Train a network; leave it at its best validation, and return the learning curve."""
+    """Train a network; leave it at its best validation, and return the learning curve from iteration 0 on."""
     device = choose_device()
     patches = family.draw(drawn, seed, spec.patches, _TRAIN_SHARD, workers, Drawn(say)) if spec.share else None
     batches = Mixed(train, patches, spec.loop.batch, spec.share, seed, device)
@@ -139,7 +137,8 @@ def _fit(
         forgotten = distances(answers(network, spots.patches, eight=False)[:, :2], spots.offsets)
         return {**validation_figures(errors), "family": float(forgotten.mean())}
 
-    return optimize(network, loss, evaluate, spec.loop, directory / "tune.checkpoint", say)
+    start = {"iteration": 0, **evaluate()}
+    return [start, *optimize(network, loss, evaluate, spec.loop, directory / "tune.checkpoint", say)]
 
 
 def _counted(peaks: Labelled) -> dict[str, int]:
