@@ -177,7 +177,7 @@ def _write(
     provenance = {
         "made_by": f"braggnn-edge {__version__}", "seed": seed, "kept": "tuned" if kept else "parent",
         "why": document["why"], "training": training, "family": asdict(drawn), "scans": list(table.scans),
-        "validation": document["validation"], "test": document["test"],
+        "peaks": document["peaks"], "validation": document["validation"], "test": document["test"],
         "parent": {"sha256": sha256(parent), "provenance": origin},
     }  # fmt: skip
     network, calibration = tuned if kept else load(parent)[:2]

@@ -16,10 +16,10 @@ class TuneSpec:
     """
 
     initial: FilePath = "universal"  # network to start from: `"universal"`, which ships, or a `universal.npz`
-    # training: `batch = 512`, `learning_rate = 0.0005`, `schedule = "one_cycle"`, `max_iterations = 1500`,
+    # training: `batch = 512`, `learning_rate = 0.002`, `schedule = "one_cycle"`, `max_iterations = 1500`,
     # `evaluate_every = 100`, `patience = 5`
     loop: LoopSpec = field(
-        default_factory=lambda: LoopSpec(512, 5e-4, "one_cycle", max_iterations=1500, evaluate_every=100, patience=5)
+        default_factory=lambda: LoopSpec(512, 2e-3, "one_cycle", max_iterations=1500, evaluate_every=100, patience=5)
     )
     share: float = 0.5  # of the patches of a batch that come from `[family]`; the others are labelled peaks
     patches: int = 65_536  # drawn from `[family]` for training
