@@ -1,5 +1,6 @@
 """Tuning a universal network: it helps and is kept, or it does not and the network stays as it was; refusals."""
 
+import dataclasses
 import functools
 import json
 import re
@@ -182,9 +183,32 @@ def test_a_batch_has_its_share_of_the_family() -> None:
     marked = np.full_like(peaks.offsets, 9.0)  # no patch of the family is so far off
     object.__setattr__(peaks, "offsets", marked)
     for batch, share, expected in ((100, 0.25, (75, 25)), (2000, 0.5, (400, 400)), (100, 0.0, (100, 0))):
-        patches, offsets = Mixed(peaks, drawn, batch, share, 1, "cpu")(3)
+        patches, offsets, true = Mixed(peaks, drawn, batch, share, 1, "cpu")(3)
+        assert true.all()
         own = int((offsets.abs() == 9).all(1).sum())
         assert (own, len(patches) - own) == expected
+
+
+def test_fits_teach_positions_and_not_their_errors(parent: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    found = tuned(scan(), parent, tmp_path / "out", dataclasses.replace(SPEC, labels="voigt"), said.append)
+    assert found["kept"]
+    last = load(tmp_path / "out/universal.npz")[0].layers[-1]
+    assert last.weight[:2].abs().max() > 0.01
+    assert last.weight[2:].abs().max() == last.bias[2:].abs().max() == 0
+    assert found["family"]["after"]["within_one_sigma"] == pytest.approx(0.6827, abs=0.002)  # calibrated on it
+    assert found["test"]["after"]["reference"] == "truth"
+    assert "  labels are fits: what is gained is agreement with the fit, which may be farther from the truth" in said
+
+
+def test_a_batch_has_its_share_of_fits() -> None:
+    table = scan()
+    table.peaks["scan"][::4] = 1  # half of the training peaks: a measured scan
+    table.peaks["truth_row"][::4] = np.nan
+    peaks = labelled(table, TRAIN, "best", SIZE)
+    assert (peaks.reference, int(peaks.true.sum())) == ("best", 200)
+    _, _, true = Mixed(peaks, None, 100, 0.0, 1, "cpu")(0)
+    assert true.tolist() == [[True]] * 50 + [[False]] * 50
 
 
 def test_few_errors_make_few_nodes() -> None:

@@ -26,14 +26,14 @@ _BACKGROUND = 7
 class Labelled:
     """Peaks of one split: patches (n, size, size) counts, offsets (n, 2) px of the label, reflections (n,) of each.
 
-    reference: what the labels are, "truth", "voigt" or, of several scans, "best"; left_out: peaks that are not among
-    these, since their label is a fit that ended on a bound.
+    true: (n,) whether the label is the truth, else it is a fit; left_out: peaks that are not among these, since their
+    label is a fit that ended on a bound.
     """
 
     patches: NDArray[np.float32]
     offsets: NDArray[np.float32]
     reflections: NDArray[np.int64]
-    reference: str
+    true: NDArray[np.bool_]
     left_out: int = 0
 
     def __len__(self) -> int:
@@ -43,6 +43,15 @@ class Labelled:
     def independent(self) -> int:
         """Number of reflections."""
         return len(np.unique(self.reflections))
+
+    @property
+    def reference(self) -> str:
+        """What the labels are: "truth", "voigt" or, of several scans, "best"."""
+        return "truth" if self.true.all() else "best" if self.true.any() else "voigt"
+
+    def where(self, mask: NDArray[np.bool_]) -> "Labelled":
+        """The peaks where ``mask`` (n,) holds."""
+        return Labelled(self.patches[mask], self.offsets[mask], self.reflections[mask], self.true[mask], self.left_out)
 
 
 def soft(table: PeakTable) -> NDArray[np.bool_]:
@@ -68,9 +77,8 @@ def labelled(table: PeakTable, split: int, labels: str, size: int, firm: bool = 
     edge = (table.size - size) // 2
     patches = np.ascontiguousarray(used.patches()[:, edge : edge + size, edge : edge + size], np.float32)
     true = used.has("truth") & (labels == "best")
-    reference = "truth" if true.all() else "best" if true.any() else "voigt"
     offsets = used.offsets(labels).astype(np.float32)
-    return Labelled(patches, offsets, reflections(used), reference, int((~chosen).sum()))
+    return Labelled(patches, offsets, reflections(used), true, int((~chosen).sum()))
 
 
 def require_enough(splits: dict[int, Labelled]) -> None:
@@ -96,16 +104,25 @@ class Mixed:
     def __init__(
         self, peaks: Labelled, drawn: Patches | None, batch: int, share: float, seed: int, device: str
     ) -> None:
-        def of(patches: NDArray[np.float32], offsets: NDArray[np.float32], wanted: int, stream: int) -> Batches:
-            tensors = torch.from_numpy(patches).to(device), torch.from_numpy(offsets).to(device)
-            return Batches(Peaks(*tensors, patches.shape[-1], 0), wanted, 0, seed + stream, dihedral=True)
+        self._parts: list[tuple[Batches, bool]] = []
+
+        def add(patches: NDArray[np.float32], offsets: NDArray[np.float32], wanted: int, true: bool) -> None:
+            if wanted:
+                tensors = torch.from_numpy(patches).to(device), torch.from_numpy(offsets).to(device)
+                shuffled = Peaks(*tensors, patches.shape[-1], 0)
+                batches = Batches(shuffled, min(wanted, len(patches)), 0, seed + len(self._parts), dihedral=True)
+                self._parts.append((batches, true))
 
         wanted = min(max(round(batch * (1 - share)), 1), len(peaks))
-        self._parts = [of(peaks.patches, peaks.offsets, wanted, 0)]
-        if drawn is not None and (others := round(wanted * share / (1 - share))):
-            self._parts.append(of(drawn.counts, drawn.offsets, min(others, len(drawn.counts)), 1))
+        fitted = -(-wanted * int((~peaks.true).sum()) // len(peaks))
+        for true, number in ((True, wanted - fitted), (False, fitted)):
+            some = peaks.where(peaks.true == true)
+            add(some.patches, some.offsets, number, true)
+        if drawn is not None:
+            add(drawn.counts, drawn.offsets, round(wanted * share / (1 - share)), True)
 
-    def __call__(self, iteration: int) -> tuple[Tensor, Tensor]:
-        """Patches (b, size, size) in counts and offsets (b, 2) px."""
-        found = [part(iteration) for part in self._parts]
-        return torch.cat([patches for patches, _ in found]), torch.cat([offsets for _, offsets in found])
+    def __call__(self, iteration: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Patches (b, size, size) in counts, offsets (b, 2) px, and (b, 1) whether these are the truth."""
+        found = [(*part(iteration), true) for part, true in self._parts]
+        true = [torch.full((len(patches), 1), true, device=patches.device) for patches, _, true in found]
+        return torch.cat([one for one, _, _ in found]), torch.cat([one for _, one, _ in found]), torch.cat(true)
