@@ -196,7 +196,8 @@ def test_fits_teach_positions_and_not_their_errors(parent: Path, tmp_path: Path)
     last = load(tmp_path / "out/universal.npz")[0].layers[-1]
     assert last.weight[:2].abs().max() > 0.01
     assert last.weight[2:].abs().max() == last.bias[2:].abs().max() == 0
-    assert found["family"]["after"]["within_one_sigma"] == pytest.approx(0.6827, abs=0.002)  # calibrated on it
+    assert found["family"]["before"]["within_one_sigma"] > 0.85
+    assert found["family"]["after"]["within_one_sigma"] == pytest.approx(0.68, abs=0.06)  # calibrated on it
     assert found["test"]["after"]["reference"] == "truth"
     assert "  labels are fits: what is gained is agreement with the fit, which may be farther from the truth" in said
 
