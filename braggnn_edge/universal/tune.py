@@ -214,8 +214,9 @@ def lines(document: dict[str, Any]) -> list[str]:
     )
     spots = document["family"]
     said.append(f"  family, mean error: {spots['before']['mean']:.4f} -> {spots['after']['mean']:.4f} px")
-    if document["validation"]["before"]["reference"] != "truth":
-        said.append("  labels are fits: what is gained is agreement with the fit, which may be farther from the truth")
+    if (reference := document["validation"]["before"]["reference"]) != "truth":
+        some = "some labels are fits" if reference == "best" else "labels are fits"
+        said.append(f"  {some}: what is gained is agreement with the fit, which may be farther from the truth")
     if document["kept"]:
         said.append(f"  it helps, and is kept: {document['why']}")
     else:
