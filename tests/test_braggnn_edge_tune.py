@@ -280,7 +280,7 @@ def test_command_tunes_what_ships(tmp_path: Path, capsys: pytest.CaptureFixture[
     words = ["tune", "--config", str(tmp_path / "tiny.toml"), "--runs", str(tmp_path / "runs"), "--workers", "1"]
     assert main(words) == 0
     said = capsys.readouterr().out
-    assert "test peaks, errors in px, and the change with its 95 % interval" in said
+    assert "test peaks, errors in px to the truth, and the change with its 95 % interval" in said
     folder = tmp_path / "runs/tiny/tune"
     assert open_network(folder / "universal.npz").size == 11
     assert json.loads((folder / "tune.json").read_text())["kept"] in (True, False)
