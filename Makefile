@@ -8,11 +8,12 @@ READY := $(VENV)/.ready
 RUN_OPTION = $(if $(RUN),--run $(RUN))
 
 # stages: written by `python -m braggnn_edge.listing`
-STAGES := data label train universal evaluate qat hls rtl csim reference report search pareto ablation
+STAGES := data label train universal tune evaluate qat hls rtl csim reference report search pareto ablation
 define_data = simulate the simulated scans; check and describe the measured ones
 define_label = find peaks, fit pseudo-Voigts, cut patches, split
 define_train = train the full float BraggNN, and the compact network where it goes to the firmware
 define_universal = train the float network that travels, on a wide family of simulated patches
+define_tune = fit the float network that ships to the labelled peaks of a scan, and keep the result where it helps
 define_evaluate = errors of any networks beside the trivial estimators, on the test peaks of a labelled scan
 define_qat = quantization-aware training of the firmware's network, layers or circuit
 define_hls = hls4ml projects with exact types, test bench and golden vectors

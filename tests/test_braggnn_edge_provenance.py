@@ -23,6 +23,7 @@ from braggnn_edge.evaluation.provenance import (
     sentence,
 )
 from braggnn_edge.frames.scan import open_scan
+from braggnn_edge.locate.calibration import Calibration
 from braggnn_edge.locate.evaluate import evaluate, table_lines
 from braggnn_edge.locate.locator import Locator
 from braggnn_edge.locate.networks import open_network
@@ -32,7 +33,7 @@ from braggnn_edge.report import build as report
 from braggnn_edge.report import page
 from braggnn_edge.training.spec import LoopSpec, NetworkSpec, TrainSpec
 from braggnn_edge.training.train import train_network
-from braggnn_edge.universal.network import Calibration, UniversalNetwork, save
+from braggnn_edge.universal.network import UniversalNetwork, save
 
 FILE = Path("net.npz")
 RANGES = Ranges((1.0, 4.0), (50.0, 900.0), saturated=True)

@@ -24,6 +24,7 @@ REGISTRY = (
     "braggnn_edge.training.stage:TRAIN",
     "braggnn_edge.training.stage:COMPACT",
     "braggnn_edge.universal.stage:UNIVERSAL",
+    "braggnn_edge.universal.stage:TUNE",
     "braggnn_edge.locate.stage:EVALUATE",
     "quant.training.stage:QAT",
     "hls.project.stage:HLS",

@@ -29,8 +29,8 @@ from braggnn_edge.universal.spec import UniversalSpec
 
 #: Shards of validation begin here: training never reaches so far.
 VALIDATION_SHARD = 1 << 20
-#: Nodes of the calibration.
-_NODES = 16
+#: Nodes of the calibration, at most.
+NODES = 16
 #: Patches answered at a time.
 _CHUNK = 2048
 
@@ -46,19 +46,19 @@ def answers(network: UniversalNetwork, patches: NDArray[np.generic], eight: bool
     return np.concatenate(found)
 
 
-def calibrated(found: NDArray[np.floating], offsets: NDArray[np.floating]) -> Calibration:
+def calibrated(found: NDArray[np.floating], offsets: NDArray[np.floating], nodes: int = NODES) -> Calibration:
     """The half-widths that hold 68.27 and 95.45 % of the errors of answers (n, 4) for true offsets (n, 2) px.
 
-    Nodes are at equal numbers of answers; half-widths do not fall with b.
+    There are at most ``nodes`` nodes, at equal numbers of answers; half-widths do not fall with b.
     """
     log_b = found[:, 2:].astype(np.float64).ravel()
     error = np.abs(found[:, :2].astype(np.float64) - offsets).ravel()
-    nodes: list[tuple[float, float, float]] = []
-    for some in np.array_split(np.argsort(log_b, kind="stable"), _NODES):
+    found_at: list[tuple[float, float, float]] = []
+    for some in np.array_split(np.argsort(log_b, kind="stable"), min(nodes, NODES)):
         widths = (max(float(np.quantile(error[some], share)), 1e-6) for share in (0.6827, 0.9545))
         sigma_at, wide_at = map(math.log, widths)
-        nodes.append((float(np.median(log_b[some])), sigma_at, wide_at))
-    at, sigma, wide = np.array(nodes).T
+        found_at.append((float(np.median(log_b[some])), sigma_at, wide_at))
+    at, sigma, wide = np.array(found_at).T
     sigma, wide = np.maximum.accumulate(sigma), np.maximum.accumulate(wide)
     ends = [(k, limit - at[k]) for k, limit in zip((0, -1), LIMITS, strict=True)]  # beyond the nodes in proportion to b
     below, above = ([(one[k] + step) for one in (at, sigma, wide)] for k, step in ends)

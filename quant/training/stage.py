@@ -53,8 +53,8 @@ def _check(context: Context) -> None:
     idle = sorted(cfg.given & {"compact", "quant", "circuit", "universal_layers"}) if spec.is_shipped else []
     if idle:
         raise UserError(
-            f"qat: [{idle[0]}] has no effect on the network that ships (network = {spec.network!r}); say in [qat] which "
-            'network it is for, network = "compact", "full", "circuit" or "universal", or leave the table out'
+            f"qat: [{idle[0]}] has no effect on the network that ships (network = {spec.network!r}); say in [qat] "
+            'which network it is for, network = "compact", "full", "circuit" or "universal", or leave the table out'
         )
     if spec.is_shipped or spec.network == "universal" or (spec.is_circuit and cfg["circuit"].source == "family"):
         wanted = cfg["family"].size
