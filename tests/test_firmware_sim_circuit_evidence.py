@@ -156,7 +156,7 @@ def test_search_and_front_from_the_command_line(finished: Path, capsys: pytest.C
 def test_commands_of_networks_are_refused_for_circuits(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert braggnn_edge("reference", folder=finished) == 2
     error = capsys.readouterr().err
-    assert "the network of this configuration is 'circuit'" in error
+    assert "the firmware's network is 'circuit'" in error
     assert "make csim" in error
 
 
@@ -170,7 +170,7 @@ def test_circuit_locates_as_any_other_form(finished: Path) -> None:
 def test_patches_of_the_comparison(finished: Path) -> None:
     circuit: IntegerLocator = locators.load(finished / "runs/tiny/qat/locator.json")
     table = load(finished / "runs/tiny/label/peaks.h5")
-    given = inputs(table, circuit, 5000, 1, unrolled=True)
+    given = inputs(table, circuit, 5000, 1)
     counts = given.counts
     assert len(counts) == len(given.codes) == 5000 + given.corner_cases
     assert np.array_equal(given.codes, circuit.normalizer.codes(counts))

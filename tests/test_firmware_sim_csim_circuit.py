@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from braggnn_edge.core.errors import UserError
+from braggnn_edge.locate.calibration import Calibration
 from firmware_sim.forms import csim, csim_circuit
 from firmware_sim.forms.compare import Comparison
 from firmware_sim.verification.vectors import corner_case_counts
@@ -38,26 +39,30 @@ def linear(rng: np.random.Generator, name: str, shape: tuple[int, ...], frac: in
     return Linear(name, kind, rng.integers(-7, 8, shape), Format(4, frac, True), bias, Format(1, frac + before, True))
 
 
-def network(window: int, hidden: tuple[int, ...], kernel: int = 0) -> IntegerNetwork:
+def network(
+    window: int, hidden: tuple[int, ...], kernel: int = 0, exponent: int = 0, outputs: int = 2
+) -> IntegerNetwork:
     """4-bit codes; a convolution of 2 channels if there is a kernel; dense layers."""
     rng = np.random.default_rng(window + kernel)
     layers: list[Layer] = []
-    inputs, frac = window**2, 4
+    inputs, frac = window**2 + exponent, 4
     if kernel:
         layers = [
             linear(rng, "conv", (2, 1, kernel, kernel), 4, frac),
             Requantize("conv.act", "relu", Format(5, 4, False)),
         ]
         inputs = 2 * (window - kernel + 1) ** 2
-    layers.append(Flatten("flatten"))
-    for i, outputs in enumerate(hidden):
+    if not exponent:
+        layers.append(Flatten("flatten"))
+    for i, units in enumerate(hidden):
         layers += [
-            linear(rng, f"dense.{i}", (outputs, inputs), 4, frac),
+            linear(rng, f"dense.{i}", (units, inputs), 4, frac),
             Requantize(f"dense.{i}.act", "relu", Format(5, 4, False)),
         ]
-        inputs = outputs
-    layers += [linear(rng, "last", (2, inputs), 4, frac), Requantize("last.act", "identity", Format(9, FRAC, True))]
-    return size_accumulators(IntegerNetwork(window, Format(4, 4, False), tuple(layers)))
+        inputs = units
+    last = linear(rng, "last", (outputs, inputs), 4, frac)
+    layers += [last, Requantize("last.act", "identity", Format(9, FRAC, True))]
+    return size_accumulators(IntegerNetwork(window, Format(4, 4, False), tuple(layers), exponent))
 
 
 def centroid(window: int) -> Centroid:
@@ -70,6 +75,21 @@ CIRCUITS = {
         5, 3, BlockShift(4, 12, True), network(3, (4,)), None, Format(5, FRAC, True)
     ),
     "min-max-convolution": IntegerLocator(5, 5, Normalizer(4, 18), network(5, (4,), 3), centroid(5), OUTPUT),
+    "sigma": IntegerLocator(
+        7,
+        5,
+        BlockShift(4, 16),
+        network(5, (6, 5), 0, 16, 4),
+        centroid(5),
+        OUTPUT,
+        Calibration((-2.0, 1.0), (-1.5, 1.2), (0.0, 2.0)),
+    ),
+    "sigma-alone-stream": IntegerLocator(
+        5, 3, BlockShift(4, 12, True), network(3, (5,), 0, 12, 4), None, Format(6, FRAC, True), Calibration()
+    ),
+    "exponent-stream": IntegerLocator(
+        3, 3, BlockShift(4, 16), network(3, (5,), 0, 16), centroid(3), Format(6, FRAC, True)
+    ),
 }
 
 
@@ -112,9 +132,12 @@ def test_every_part_of_every_patch_agrees(built, name, tmp_path):
     circuit = case.circuit
     offsets, found = case.simulate(case.executable, tmp_path)
     found.require_exact(name)
-    assert np.array_equal(offsets, circuit.run(circuit.normalizer.codes(case.counts)))
+    assert np.array_equal(offsets, circuit.run(circuit.inputs(case.counts)))
     size = len(case.patches)
-    assert np.array_equal(circuit.output.values(offsets[:size]), circuit.locate(case.patches))
+    assert np.array_equal(circuit.positions(offsets[:size]), circuit.locate(case.patches))
+    if circuit.calibration is not None:
+        assert np.array_equal(circuit.sigma(offsets[:size]), circuit.locate_with_sigma(case.patches)[1])
+        assert len(np.unique(offsets[:, 2:], axis=0)) > 20
     assert len(np.unique(offsets, axis=0)) > 20  # not the constant circuit
     names = [layer.name for layer in found.layers]
     layers = [layer.name for layer in circuit.network.layers if layer.kind != "flatten"]
@@ -129,16 +152,16 @@ def test_parts_of_the_chain(built):
     case = built("shift")
     found = csim_circuit.steps(case.executable, case.circuit, case.counts)
     codes = case.circuit.normalizer.codes(case.counts)
-    assert np.array_equal(found.codes, codes)
+    assert np.array_equal(found.inputs, codes)
     assert np.array_equal(found.base, case.circuit.centroid.codes(codes))
     outputs = emulate.run(case.circuit.network, codes).outputs
-    assert np.array_equal(found.offsets, case.circuit.combined(codes, outputs))
+    assert np.array_equal(found.outputs, case.circuit.combined(codes, outputs))
 
 
 @pytest.fixture(scope="module")
 def relinked(built, tmp_path_factory) -> Callable[..., csim.Executable]:
     """Compiles the circuit of a copy in which one text was changed; the network's object code stays."""
-    case = built("shift")
+    case = built("sigma")
     directory = tmp_path_factory.mktemp("mutants")
     flags = ["-O0", *CXX_FLAGS]
     objects = [str(directory / "firmware.o"), str(directory / "bridge.o")]
@@ -165,14 +188,22 @@ def relinked(built, tmp_path_factory) -> Callable[..., csim.Executable]:
     ("file", "pattern", "change", "part"),
     [
         ("normalize.h", r"zeros = COUNT_BITS - 1 - bit;", "zeros = COUNT_BITS - bit;", "normalizer"),
+        ("normalize.h", r"\(together >> bit\) != 0", "(together >> bit) > 1", "normalizer"),
+        ("braggnn_circuit.cpp", r"inputs\[N \+ k\] = code_t\(exponent\[k\]\)(?=[\s\S]*#else)", "inputs[N + k] = code_t(0)", "sum"),
+        (
+            "braggnn_circuit.cpp",
+            r"outputs\[k\] = correction\[k\];(?=[\s\S]*#else)",
+            "outputs[k] = 0;",
+            "sum",
+        ),
         ("centroid_tables.h", r"(RECIPROCALS.*\n    )\d+", r"\g<1>100", "centroid"),
         ("centroid.h", r"result\[0\] = quotient\(row(.*\n.*)\(col", r"result[0] = quotient(col\1(row", "centroid"),
         ("braggnn_circuit.h", r"AP_SAT", "AP_WRAP", "sum"),
     ],
-    ids=["shift", "table", "row and column", "saturation"],
+    ids=["shift", "exponent", "exponent left out", "sigma left out", "table", "row and column", "saturation"],
 )
 def test_a_mutation_is_named_by_its_part(built, relinked, tmp_path, file, pattern, change, part):
-    _, found = built("shift").simulate(relinked(file, pattern, change), tmp_path)
+    _, found = built("sigma").simulate(relinked(file, pattern, change), tmp_path)
     assert found.wrong > 0
     assert found.first is not None
     assert found.first.layer == part
@@ -189,7 +220,7 @@ def test_the_projects_own_test_bench_passes_and_fails(built, tmp_path):
     assert passed.returncode == 0, passed.stderr
     patches = len(golden_counts(case.circuit, case.patches[::20]))
     assert f"PASS: normalizer on {patches} patches, circuit on {patches} patches" in passed.stdout
-    path = copy / "tb_data" / "counts_to_offsets.dat"
+    path = copy / "tb_data" / "counts_to_outputs.dat"
     lines = path.read_text().splitlines()
     head, last = lines[3].rsplit(" ", 1)
     path.write_text("\n".join([*lines[:3], f"{head} {int(last) + 1}", *lines[4:]]) + "\n")

@@ -106,7 +106,7 @@ def test_golden_vectors_are_the_integer_circuits(project, circuit):
     assert counts.max() == 65535
     assert np.array_equal(counts[:4], PATCHES[:, 1:4, 1:4])
     codes = circuit.normalizer.codes(counts)
-    for name, expected in (("codes", codes), ("offsets", circuit.run(codes))):
+    for name, expected in (("codes", codes), ("outputs", circuit.run(codes))):
         rows = np.loadtxt(project / "tb_data" / f"counts_to_{name}.dat", dtype=np.int64)
         assert np.array_equal(rows[:, :9], counts.reshape(-1, 9))
         assert np.array_equal(rows[:, 9:], expected.reshape(len(counts), -1))

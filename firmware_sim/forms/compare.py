@@ -229,9 +229,8 @@ def compare_chunks(
         return {"outputs": outputs, "comparison": np.array(json.dumps(comparison.document()))}
 
     results = map_chunks(kept, data, key=key, chunk=chunk, workers=workers, out_dir=out_dir, progress=progress)
-    outputs = np.concatenate([result["outputs"] for result in results])
-    comparisons = [Comparison.from_document(json.loads(str(result["comparison"]))) for result in results]
-    return outputs, merge(comparisons)
+    merged = merge([Comparison.from_document(json.loads(str(result["comparison"]))) for result in results])
+    return np.concatenate([result["outputs"] for result in results]), merged
 
 
 def network_key(network: IntegerNetwork) -> str:

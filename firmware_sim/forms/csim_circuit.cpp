@@ -9,8 +9,8 @@
 #include "firmware/braggnn_circuit.h"
 
 static const int PIXELS = normalize::N;
-static const int INPUTS = circuit::INPUTS;
-static const int RESULTS = INPUTS + 2 + circuit::OUTPUTS;
+static const int INPUT_CODES = circuit::INPUTS;
+static const int RESULTS = INPUT_CODES + 2 + circuit::OUTPUTS;
 
 template <class T> int64_t code_of(const T &value) {
     ap_int<T::width> bits;
@@ -36,18 +36,18 @@ int main(int argc, char **argv) {
         normalize::counts_to_codes(counts, codes, exponent);
         for (int i = 0; i < PIXELS; i++)
             results[i] = codes[i].to_int64();
-        for (int k = 0; k < INPUTS - PIXELS; k++)
+        for (int k = 0; k < INPUT_CODES - PIXELS; k++)
             results[PIXELS + k] = int64_t(exponent[k]) << (normalize::BITS - 1);
 #if CIRCUIT_HAS_CENTROID
         centroid::result_t base[2];
         centroid::codes_to_offset(codes, base);
         for (int k = 0; k < 2; k++)
-            results[INPUTS + k] = code_of(base[k]);
+            results[INPUT_CODES + k] = code_of(base[k]);
 #endif
         circuit::output_t output[circuit::OUTPUTS];
         braggnn_circuit(counts, output);
         for (int k = 0; k < circuit::OUTPUTS; k++)
-            results[INPUTS + 2 + k] = code_of(output[k]);
+            results[INPUT_CODES + 2 + k] = code_of(output[k]);
         if (std::fwrite(results, sizeof(int64_t), RESULTS, out) != size_t(RESULTS)) {
             std::perror(argv[2]);
             return 2;

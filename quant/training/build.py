@@ -39,7 +39,8 @@ def work(context: Context, directory: Path) -> None:
         layers = cfg["universal_layers"]
         taught_by = context.run / "universal" / "universal.npz"
         examples, origin = family_examples(context, layers, taught_by), family_provenance(context, layers)
-        universal.run(layers, load_universal(taught_by)[0], examples, cfg.seed, directory, context.say, origin)
+        seed = cfg.seed + layers.seed
+        universal.run(layers, load_universal(taught_by)[0], examples, seed, directory, context.say, origin)
     elif spec.network == "circuit":
         circuit = cfg["circuit"]
         if circuit.source == "family":
@@ -59,7 +60,7 @@ def family_examples(context: Context, spec: UniversalLayersSpec | CircuitSpec, t
     """Patches of the family, with the answers of the universal network of a file where it teaches."""
     network = load_universal(taught_by)[0] if spec.teacher else None
     return Examples.of_family(
-        context.cfg["family"], context.cfg.seed, spec.patches, spec.validation, context.workers, network,
+        context.cfg["family"], context.cfg.seed + spec.seed, spec.patches, spec.validation, context.workers, network,
         Drawn(context.say),
     )  # fmt: skip
 

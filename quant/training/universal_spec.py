@@ -26,15 +26,16 @@ class UniversalLayersSpec:
     )  # fmt: skip
     weight_bits: int = 8  # of all layers
     activation_bits: int = 8  # of all hidden layers
-    # training with rounding: `batch = 512`, `learning_rate = 0.0005`, `schedule = "one_cycle"`, `max_iterations =
-    # 20_000`, `evaluate_every = 2000`, `patience = 0`
+    # training with rounding: `batch = 512`, `learning_rate = 0.0003`, `schedule = "one_cycle"`, `max_iterations =
+    # 20_000`, `evaluate_every = 1000`, `patience = 0`
     loop: LoopSpec = field(
-        default_factory=lambda: LoopSpec(512, 5e-4, "one_cycle", max_iterations=20_000, evaluate_every=2000, patience=0)
+        default_factory=lambda: LoopSpec(512, 3e-4, "one_cycle", max_iterations=20_000, evaluate_every=1000, patience=0)
     )
-    patches: int = 1_474_560  # drawn for training
+    patches: int = 983_040  # drawn for training
     validation: int = 24_576  # drawn for validation and for the calibration of sigma, others than for training
-    teacher: float = 0.5  # weight of the universal network's answer in the target, 0 to 1
+    teacher: float = 1.0  # weight of the universal network's answer in the target, 0 to 1
     beta: float = 0.5  # as in `[universal]`
+    seed: int = 1  # added to the run's, so that its patches are others than those of the float network
 
     def __post_init__(self) -> None:
         if not 2 <= self.weight_bits <= 8 or not 2 <= self.activation_bits <= 8:
