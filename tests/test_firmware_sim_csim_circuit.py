@@ -189,7 +189,12 @@ def relinked(built, tmp_path_factory) -> Callable[..., csim.Executable]:
     [
         ("normalize.h", r"zeros = COUNT_BITS - 1 - bit;", "zeros = COUNT_BITS - bit;", "normalizer"),
         ("normalize.h", r"\(together >> bit\) != 0", "(together >> bit) > 1", "normalizer"),
-        ("braggnn_circuit.cpp", r"inputs\[N \+ k\] = code_t\(exponent\[k\]\)(?=[\s\S]*#else)", "inputs[N + k] = code_t(0)", "sum"),
+        (
+            "braggnn_circuit.cpp",
+            r"inputs\[N \+ k\] = code_t\(exponent\[k\]\)(?=[\s\S]*#else)",
+            "inputs[N + k] = code_t(0)",
+            "sum",
+        ),
         (
             "braggnn_circuit.cpp",
             r"outputs\[k\] = correction\[k\];(?=[\s\S]*#else)",
