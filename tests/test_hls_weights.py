@@ -33,9 +33,11 @@ struct weight_t {
     weight_t(double x) : value(std::floor(x * 64) / 64) {}
 };
 #include "firmware/weights/w2.h"
+#include "firmware/weights/w4.h"
 #include "firmware/weights/b2.h"
 int main() {
     for (int i = 0; i < 300; i++) std::printf("%.17g ", w2[i].value);
+    for (int i = 0; i < 260; i++) std::printf("%.17g ", w4[i].value);
     for (int i = 0; i < 3; i++) std::printf("%.17g ", b2[i].value);
 }
 """
@@ -53,8 +55,9 @@ def write(folder: Path, name: str, values: list[float], type_: str = "weight_t")
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """300 weights, some of them no multiple of the type's step, and 3 biases."""
+    """300 and 260 weights, some of them no multiple of the type's step, and 3 biases."""
     write(tmp_path, "w2", [(-1) ** k * k / 200 for k in range(300)])
+    write(tmp_path, "w4", [1 - k / 77 for k in range(260)])
     write(tmp_path, "b2", [0.5, -0.25, 0.01])
     return tmp_path
 
