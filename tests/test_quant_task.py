@@ -14,7 +14,7 @@ from braggnn_edge.simulation.family_spec import FamilySpec
 from braggnn_edge.training.dataset import Batches, Peaks
 from braggnn_edge.training.optimize import position_loss
 from braggnn_edge.universal.network import UniversalNetwork, laplace_loss
-from braggnn_edge.universal.train import VALIDATION_SHARD, answers
+from braggnn_edge.universal.train import VALIDATION_SHARD, answers, calibrated
 from quant.contract.arithmetic import Format
 from quant.contract.block_shift import BlockShift
 from quant.contract.vectors import corner_case_inputs
@@ -140,7 +140,7 @@ def small(task: Task) -> MixedPrecisionNetwork:
     """A network of integers that was not trained, whose codes of ln sigma differ from patch to patch."""
     torch.manual_seed(2)
     net = MixedPrecisionNetwork(
-        CircuitNetworkSpec(dense=(6,)), task.window, task.input, task.output, exponent=16, outputs=task.outputs
+        CircuitNetworkSpec(dense=(40,)), task.window, task.input, task.output, exponent=16, outputs=task.outputs
     )
     with torch.no_grad():
         net.stack[-1].weight[2:] *= 8
@@ -155,8 +155,9 @@ def test_sigma_is_calibrated_on_the_held_out_patches(some: Examples) -> None:
     offsets, sigma = made.locate_with_sigma(patches)
     assert len(np.unique(sigma)) > 200
     inside = np.abs(offsets - some.held_out.offsets.numpy()) <= sigma
-    assert 0.66 < inside.mean() < 0.72
-    assert np.array_equal(made.run(made.codes(patches)), made.run(task.held_inputs))
+    assert inside.mean() > 0.68  # more where a network knows nothing: half-widths do not fall with what it says
+    answered = made.output.values(made.run(made.codes(patches)))
+    assert made.calibration == calibrated(answered, some.held_out.offsets.numpy())
     without = Task(FLAT, some, 64, 5)
     assert calibrated_locator(without, integers(small(without))).calibration is None
 
@@ -253,6 +254,7 @@ def test_inputs_of_a_task_are_those_of_its_locator(some: Examples) -> None:
         net.initialize(task.sample(50))
         made = calibrated_locator(task, integers(net))
         patches = some.data.crops[:100]
-        assert np.array_equal(task.inputs(patches), made.codes(patches.numpy()))
+        inputs = made.codes(patches.numpy())
+        assert np.array_equal(task.inputs(patches), inputs)
         assert made.centroid is not None
-        assert np.array_equal(task.base_of(task.inputs(patches)), made.output.values(made.centroid.codes(made.pixels(made.codes(patches.numpy())))))  # fmt: skip
+        assert np.array_equal(task.base_of(inputs), made.output.values(made.centroid.codes(made.pixels(inputs))))
