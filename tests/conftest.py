@@ -10,6 +10,7 @@ import pytest
 from hypothesis import settings
 
 from braggnn_edge.core import config, rundir, stages
+from braggnn_edge.locate.calibration import Calibration
 from quant.contract.arithmetic import Codes, Format
 from quant.contract.block_shift import BlockShift
 from quant.contract.centroid import Centroid
@@ -29,11 +30,12 @@ FRAC = 7
 def _random_circuit(
     window: int = 3, normalizer: Normalizer | BlockShift | None = None, *,
     hidden: tuple[int, ...] = (4,), channels: int = 0, centroid: bool = True, activation: int = 5, output: int = 9,
-    density: float = 0.7, seed: int = 0,
+    density: float = 0.7, seed: int = 0, exponent: bool = False, sigma: bool = False,
 ) -> IntegerLocator:  # fmt: skip
-    """A circuit with random weights of 4 bits: one 3 x 3 convolution if ``channels``, then dense layers to 2.
+    """A circuit with random weights of 4 bits: one 3 x 3 convolution if ``channels``, then dense layers to 2, or 4.
 
-    activation and output are bits; few of them make the layers saturate.
+    activation and output are bits; few of them make the layers saturate. exponent: whether the network takes it, flat
+    and without convolutions; sigma: whether it answers with ln sigma too.
     """
     rng = np.random.default_rng(seed)
     chosen = normalizer or BlockShift(4, 9)
@@ -49,8 +51,12 @@ def _random_circuit(
         layers.append(Linear("conv.0", "conv2d", weight, Format(4, 3, True), bias, Format(1, frac + 3, True)))
         layers.append(Requantize("conv.0.act", "relu", Format(activation, activation - 2, False)))
         inputs, frac = channels * (window - 2) ** 2, activation - 2
-    layers.append(Flatten("flatten"))
-    for index, outputs in enumerate((*hidden, 2)):
+    places = chosen.count_bits if exponent else 0
+    if exponent:
+        inputs += places
+    else:
+        layers.append(Flatten("flatten"))
+    for index, outputs in enumerate((*hidden, 4 if sigma else 2)):
         weight, bias = weights(outputs, inputs), rng.integers(-30, 30, outputs)
         name = f"dense.{index}"
         layers.append(Linear(name, "dense", weight, Format(4, 3, True), bias, Format(1, frac + 3, True)))
@@ -58,9 +64,12 @@ def _random_circuit(
         to = Format(output - 1, FRAC, True) if last else Format(activation, activation - 2, False)
         layers.append(Requantize(f"{name}.act", "identity" if last else "relu", to))
         inputs, frac = outputs, to.frac
-    network = size_accumulators(IntegerNetwork(window, Format(bits, bits, False), tuple(layers)))
+    network = size_accumulators(IntegerNetwork(window, Format(bits, bits, False), tuple(layers), places))
     base = Centroid.of_power(window, bits, 2, 2, index_bits=3, reciprocal_bits=7, numerator_bits=8, frac=FRAC)
-    return IntegerLocator(window + 2, window, chosen, network, base if centroid else None, Format(output, FRAC, True))
+    calibration = Calibration((-2.0, 1.0), (-1.5, 1.2), (0.0, 2.0)) if sigma else None
+    return IntegerLocator(
+        window + 2, window, chosen, network, base if centroid else None, Format(output, FRAC, True), calibration
+    )
 
 
 def _detector_patches(circuit: IntegerLocator, count: int, seed: int = 1) -> Codes:

@@ -11,6 +11,7 @@ from firmware_sim.forms import rtlsim
 from hls.rtl.cmvm import Effort
 from hls.rtl.project import write_rtl
 from hls.tools import programs as tools
+from quant.contract.block_shift import BlockShift
 from quant.contract.normalize import Normalizer
 
 QUICK = Effort(trials=2)
@@ -120,6 +121,19 @@ def test_signed_counts(simulated, random_circuit, detector_patches, tmp_path):
     assert np.array_equal(found.outputs, circuit.run(circuit.codes(patches)))
 
 
+def test_the_exponent_and_sigma(simulated, random_circuit, detector_patches, tmp_path):
+    """Patches of every brightness: a word of four codes, the exponent made inside."""
+    circuit = random_circuit(normalizer=BlockShift(4, 16), hidden=(3,), exponent=True, sigma=True)
+    patches = detector_patches(circuit, 1000)
+    assert len(np.unique(circuit.codes(patches)[:, 9:], axis=0)) == 17
+    write_rtl(circuit, tmp_path / "project", counts=patches[:3], effort=QUICK, logic_levels=6.0)
+    simulator = rtlsim.build(tmp_path / "project", simulated[1] / "build")
+    for stalls in (True, False):
+        found = rtlsim.run(simulator, circuit.counts(patches), seed=0, stalls=stalls)
+        assert found.outputs.shape == (len(patches), 4)
+        assert np.array_equal(found.outputs, circuit.run(circuit.codes(patches)))
+
+
 def test_counts_that_do_not_fit_are_refused(simulated):
     _, _, simulator = simulated
     with pytest.raises(UserError, match=r"expected integers \(n, 3, 3\)"):
@@ -158,4 +172,15 @@ def test_vhdl_is_not_simulated(random_circuit, detector_patches, tmp_path):
 
 def test_words_to_codes():
     words = np.array([0, 0b1111_0001, 0b0111_1000], dtype=np.uint64)
-    assert rtlsim.unpacked(words, 4).tolist() == [[0, 0], [1, -1], [-8, 7]]
+    assert rtlsim.unpacked(words, 4, 2).tolist() == [[0, 0], [1, -1], [-8, 7]]
+    codes = np.array([[-(2**15), 2**15 - 1, -1, 1], [0, 0, 0, -(2**15)]])
+    words = np.array([sum(c % 2**16 << 16 * k for k, c in enumerate(row)) for row in codes.tolist()], dtype=np.uint64)
+    assert rtlsim.unpacked(words, 16, 4).tolist() == codes.tolist()
+    assert rtlsim.unpacked(words[:1], 32, 2).tolist() == [[2**31 - 2**15, 2**17 - 1]]
+    assert rtlsim.unpacked(words[:0], 16, 4).shape == (0, 4)
+
+
+def test_words_wider_than_a_simulation_reads_are_refused():
+    for bits, outputs in ((17, 4), (33, 2)):
+        with pytest.raises(UserError, match=f"{outputs} codes of {bits} bits are more than the 64 bits"):
+            rtlsim.unpacked(np.zeros(1, np.uint64), bits, outputs)

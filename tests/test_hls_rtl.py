@@ -1,6 +1,7 @@
 """The RTL project on disk: complete, reproducible, refused where it cannot be, and never half written."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from braggnn_edge.core.errors import UserError
 from hls.rtl import project as rtl
 from hls.rtl.cmvm import Effort
 from hls.rtl.project import RtlProject, load_rtl, packed, write_rtl
+from quant.contract.block_shift import BlockShift
 from quant.contract.locator import load
 from quant.contract.normalize import Normalizer
 
@@ -75,6 +77,49 @@ def test_golden_vectors(written):
     expected = [int(line, 16) for line in (directory / "sim" / "expected.hex").read_text().split()]
     outputs = circuit.run(circuit.codes(patches))
     assert expected == [int(row) % 2**bits + (int(col) % 2**bits << bits) for row, col in outputs]
+
+
+@pytest.fixture(scope="module")
+def with_sigma(random_circuit, detector_patches):
+    """A circuit of four outputs that takes the exponent, and patches."""
+    circuit = random_circuit(normalizer=BlockShift(4, 12), exponent=True, sigma=True, output=10)
+    return circuit, detector_patches(circuit, 30)
+
+
+def test_four_codes_leave_in_one_word(with_sigma, tmp_path):
+    circuit, patches = with_sigma
+    project = write_rtl(circuit, tmp_path / "four", counts=patches, effort=QUICK)
+    assert (project.outputs, project.output.bits, project.digest) == (4, 10, circuit.digest)
+    assert load_rtl(tmp_path / "four") == project
+    top = (tmp_path / "four" / "src" / "braggnn_rtl.v").read_text()
+    assert "output reg [40-1:0] out_data" in top
+    assert "wire [40-1:0] found" in top
+    assert "input [108-1:0] in_data" in top  # the exponent is made inside
+    assert "four codes: row, column, ln sigma of the row, of the column" in top
+    assert "reg [40-1:0] expected [0:VECTORS-1]" in (tmp_path / "four" / "sim" / "test_bench.v").read_text()
+    outputs = circuit.run(circuit.codes(patches))
+    assert len(np.unique(outputs[:, 2:], axis=0)) > 10
+    words = [int(line, 16) for line in (tmp_path / "four" / "sim" / "expected.hex").read_text().split()]
+    assert words == [sum(int(code) % 2**10 << 10 * k for k, code in enumerate(row)) for row in outputs]
+    text = "".join(data.decode() for data in _files(tmp_path / "four").values())
+    assert not re.search(r"@[A-Z_0-9]+@", text)
+
+
+def test_four_codes_leave_in_one_word_in_vhdl(with_sigma, tmp_path):
+    circuit, patches = with_sigma
+    write_rtl(circuit, tmp_path / "vhdl", counts=patches, language="vhdl", effort=QUICK)
+    top = (tmp_path / "vhdl" / "src" / "braggnn_rtl.vhd").read_text()
+    assert "out_data : out std_logic_vector(40 - 1 downto 0)" in top
+    assert "signal found : std_logic_vector(40 - 1 downto 0)" in top
+    found = next(line for line in top.splitlines() if line.strip().startswith("found <="))
+    # What is joined is as wide as the word: bits by themselves and slices of the result.
+    bits = found.count("'0'") + len(re.findall(r"result\(\d+\)", found))
+    bits += sum(int(high) - int(low) + 1 for high, low in re.findall(r"result\((\d+) downto (\d+)\)", found))
+    assert bits == 40
+    verilog = write_rtl(circuit, tmp_path / "verilog", counts=patches, effort=QUICK)
+    assert verilog.outputs == 4
+    for name in ("expected.hex", "counts.hex"):
+        assert (tmp_path / "vhdl" / "sim" / name).read_text() == (tmp_path / "verilog" / "sim" / name).read_text()
 
 
 def test_packing():

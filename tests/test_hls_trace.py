@@ -18,6 +18,7 @@ from quant.contract.block_shift import BlockShift
 from quant.contract.layers import Leaky, Requantize
 from quant.contract.lut_model import digits
 from quant.contract.normalize import Normalizer
+from quant.contract.vectors import corner_case_codes
 
 QUICK = Effort(trials=4)
 
@@ -45,6 +46,61 @@ def test_every_code_of_every_patch(arguments, seed, random_circuit, detector_pat
     patches = detector_patches(circuit, 600, seed)
     found = predict(trace(circuit, effort=QUICK), circuit.counts(patches))
     assert np.array_equal(found, circuit.run(circuit.codes(patches)))
+
+
+def every_brightness(circuit):
+    """Counts (n, window, window): corner cases, and for each size of an exponent random ones and lone pixels."""
+    rng = np.random.default_rng(0)
+    side, bits = circuit.window, circuit.normalizer.count_bits
+    counts = [corner_case_codes(side, Format(bits, 0, False))]
+    for length in range(1, bits + 1):
+        uniform = rng.integers(0, 1 << length, (20, side, side))
+        lone = np.eye(side * side, dtype=np.int64).reshape(-1, side, side)[rng.integers(0, side * side, 3)]
+        counts += [uniform, lone << (length - 1), lone * ((1 << length) - 1)]
+    return np.concatenate(counts)
+
+
+@pytest.mark.parametrize("sigma", [True, False])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"normalizer": BlockShift(4, 16)},
+        {"normalizer": BlockShift(6, 16), "window": 5, "hidden": (6, 5), "density": 0.3},
+        {"normalizer": BlockShift(4, 12, subtract=True)},
+        {"normalizer": BlockShift(4, 21), "centroid": False},
+        {"normalizer": BlockShift(7, 7)},
+        {"normalizer": BlockShift(3, 9), "hidden": ()},
+        {"normalizer": BlockShift(4, 11), "activation": 3, "output": 5, "density": 1.0},
+    ],
+)
+def test_exponents_of_every_size(arguments, sigma, random_circuit):
+    circuit = random_circuit(**arguments, exponent=True, sigma=sigma)
+    counts = every_brightness(circuit)
+    lengths = (circuit.normalizer.exponents(counts) > 0).sum(axis=1)
+    assert set(lengths.tolist()) == set(range(circuit.normalizer.count_bits + 1))
+    found = predict(trace(circuit, effort=QUICK), counts)
+    assert found.shape == (len(counts), 4 if sigma else 2)
+    assert np.array_equal(found, circuit.run(circuit.inputs(counts)))
+    # The exponent is looked at: networks that are told another brightness answer otherwise.
+    told = circuit.inputs(counts)
+    told[:, circuit.window**2 :] = 0
+    assert not np.array_equal(found, circuit.run(told))
+
+
+def test_sigma_without_the_exponent(random_circuit, detector_patches):
+    circuit = random_circuit(5, channels=2, sigma=True)
+    patches = detector_patches(circuit, 300)
+    found = predict(trace(circuit, effort=QUICK), circuit.counts(patches))
+    assert np.array_equal(found, circuit.run(circuit.codes(patches)))
+    assert found.shape == (len(patches), 4)
+
+
+def test_the_normalizer_alone_makes_the_exponent(random_circuit):
+    circuit = random_circuit(3, BlockShift(4, 13), exponent=True)
+    counts = every_brightness(circuit)
+    assert np.array_equal(predict(trace(circuit, parts=("normalizer",)), counts), circuit.inputs(counts))
+    with pytest.raises(UserError, match="takes the exponent, which the normalizer makes; trace both"):
+        trace(circuit, parts=("network",))
 
 
 def test_parts_by_themselves(random_circuit, detector_patches):

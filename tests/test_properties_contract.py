@@ -206,6 +206,46 @@ def test_block_shift_forgets_a_power_of_two(normalizer: BlockShift, data: st.Dat
         assert np.array_equal(normalizer.codes(patch + added), codes)
 
 
+@given(block_shifts(), QUARTERS)
+def test_exponents_are_the_bit_length_in_plain_integers(normalizer: BlockShift, quarters: np.ndarray) -> None:
+    patch = quarters / 4
+    counts = [min(max(math.floor(v), 0), 2**normalizer.count_bits - 1) for v in patch.ravel().tolist()]
+    low = min(counts) if normalizer.subtract else 0
+    length = (max(counts) - low).bit_length()
+    half = 2 ** (normalizer.bits - 1)
+    assert normalizer.exponents(patch).tolist() == [[half] * length + [0] * (normalizer.count_bits - length)]
+
+
+@given(block_shifts(), st.data())
+def test_doubling_moves_one_code_of_the_exponent_and_no_pixel(normalizer: BlockShift, data: st.DataObject) -> None:
+    top = normalizer.count_range[1]
+    most = data.draw(st.integers(1, top.bit_length() - 1))
+    patch = data.draw(patches_of(st.integers(0, 2**most - 1)))
+    changed = normalizer.exponents(2 * patch) - normalizer.exponents(patch)
+    rest = patch - patch.min() if normalizer.subtract else patch
+    length = int(rest.max()).bit_length()
+    assert np.flatnonzero(changed).tolist() == ([length] if length else [])
+    assert changed.sum() == (2 ** (normalizer.bits - 1) if length else 0)
+    assert np.array_equal(normalizer.codes(2 * patch), normalizer.codes(patch))
+
+
+@pytest.mark.parametrize(("bits", "count_bits"), [(b, w) for b in (2, 6, 8, 16) for w in range(b, 33)])
+@pytest.mark.parametrize("subtract", [False, True])
+def test_exponents_of_every_size(bits: int, count_bits: int, subtract: bool) -> None:
+    """All zero, the ends of every bit length, saturated counts, and no patch at all."""
+    normalizer = BlockShift(bits, count_bits, subtract)
+    tops = (
+        [0] + [value for e in range(1, count_bits + 1) for value in (2 ** (e - 1), 2**e - 1)] + [2**count_bits, 2**40]
+    )
+    patches = np.zeros((len(tops), 3, 3), np.int64)
+    patches[:, 1, 2] = tops
+    found = normalizer.exponents(patches)
+    lengths = [min(top, 2**count_bits - 1).bit_length() for top in tops]
+    half = 2 ** (bits - 1)
+    assert found.tolist() == [[half * (k < length) for k in range(count_bits)] for length in lengths]
+    assert normalizer.exponents(patches[:0]).shape == (0, count_bits)
+
+
 @st.composite
 def centroids(draw: st.DrawFn) -> Centroid:
     window, bits, power = draw(st.sampled_from((3, 5, 7))), draw(st.integers(2, 8)), draw(st.integers(1, 2))
@@ -274,14 +314,18 @@ def test_a_locator_adds_the_centroid_and_saturates(
     hidden=st.lists(st.integers(1, 4), max_size=2).map(tuple),
     channels=st.integers(0, 2),
     seed=st.integers(0, 99),
+    knows=st.sampled_from(({}, {"sigma": True}, {"exponent": True}, {"exponent": True, "sigma": True})),
 )
 def test_a_locator_survives_its_file(
     random_circuit: Callable[..., IntegerLocator],
     detector_patches: Callable[..., Codes],
     tmp_path_factory: pytest.TempPathFactory,
+    knows: dict[str, bool],
     **shape: object,
 ) -> None:
-    circuit = random_circuit(centroid=shape["normalizer"].bits >= 3, **shape)
+    if shape["channels"] or isinstance(shape["normalizer"], Normalizer):
+        knows = {key: value for key, value in knows.items() if key != "exponent"}  # it has no place there
+    circuit = random_circuit(centroid=shape["normalizer"].bits >= 3, **shape, **knows)
     folder = tmp_path_factory.mktemp("locator")
     locators.save(circuit, folder / "locator.json")
     found = locators.load(folder / "locator.json")

@@ -112,8 +112,8 @@ class IntegerLocator:
 
     def pixels(self, inputs: NDArray[np.integer]) -> NDArray[np.integer]:
         """The codes (N, window, window) of the pixels among a network's inputs."""
-        flat = inputs.reshape(len(inputs), -1)[:, : self.window**2]
-        return flat.reshape(len(flat), self.window, self.window)
+        pixels = inputs[:, : self.window**2] if self.network.exponent else inputs
+        return pixels.reshape(len(inputs), self.window, self.window)
 
     def run(self, inputs: NDArray[np.integer]) -> Codes:
         """A network's inputs to output codes (N, 2 or 4): (row, col) from the centre pixel, then ln sigma."""
@@ -161,7 +161,7 @@ def network_inputs(layers: IntegerNetwork, normalizer: Normalizer | BlockShift, 
     codes = normalizer.codes(counts)
     if not layers.exponent or not isinstance(normalizer, BlockShift):
         return codes
-    return np.concatenate([codes.reshape(len(codes), -1), normalizer.exponents(counts)], axis=1)
+    return np.concatenate([codes.reshape(len(codes), layers.size**2), normalizer.exponents(counts)], axis=1)
 
 
 def of_layers(

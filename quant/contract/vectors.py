@@ -22,7 +22,9 @@ def as_inputs(network: IntegerNetwork, codes: Codes) -> Codes:
         return codes
     count = network.exponent
     exponents = np.tri(count + 1, count, -1, dtype=np.int64) << (network.input.bits - 1)
-    return np.concatenate([codes.reshape(len(codes), -1), np.resize(exponents, (len(codes), count))], axis=1)
+    return np.concatenate(
+        [codes.reshape(len(codes), network.size**2), np.resize(exponents, (len(codes), count))], axis=1
+    )
 
 
 def corner_case_codes(size: int, to: Format) -> Codes:

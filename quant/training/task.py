@@ -92,7 +92,7 @@ class Task:
         codes = self.normalizer.codes(counts)
         if not self.exponent or not isinstance(self.normalizer, BlockShift):
             return codes
-        return np.concatenate([codes.reshape(len(codes), -1), self.normalizer.exponents(counts)], axis=1)
+        return np.concatenate([codes.reshape(len(codes), self.window**2), self.normalizer.exponents(counts)], axis=1)
 
     def values(self, inputs: NDArray[np.int64]) -> Tensor:
         """Codes to the network's input values (n, 1, window, window), or flat (n, inputs)."""
@@ -103,8 +103,8 @@ class Task:
         """The centroid's answers (n, 2) in px, 0 without one."""
         if self.base is None:
             return np.zeros((len(inputs), 2))
-        codes = inputs.reshape(len(inputs), -1)[:, : self.window**2].reshape(-1, self.window, self.window)
-        return self.output.values(self.base.codes(codes))
+        codes = inputs[:, : self.window**2] if self.exponent else inputs
+        return self.output.values(self.base.codes(codes.reshape(len(codes), self.window, self.window)))
 
     def batch(self, iteration: int, batches: Batches | None = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """Input values of a batch, and two corrections (n, 2) px: that which would be right, and the target's."""
