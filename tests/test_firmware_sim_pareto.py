@@ -22,6 +22,7 @@ from firmware_sim.search.space import choose, identity, table_of
 from firmware_sim.search.spec import SearchSpec
 from quant.contract import locator as locators
 from quant.training import compress
+from quant.training.examples import Examples
 from quant.training.circuit_spec import CircuitNetworkSpec, CircuitSpec, FrontEndSpec
 
 torch.set_num_threads(1)
@@ -144,7 +145,7 @@ def test_a_points_configuration_trains_the_same_circuit(run: str, scenario: Path
     document = pareto.run(SPEC, CIRCUIT, TABLE, None, None, 1, run, scenario, "scene", tmp_path, lambda _: None)
     row = document["points"][0]
     loaded = config.load(tmp_path / "configs" / f"{row['name']}.toml", tables())
-    compress.run(TABLE, loaded["circuit"], None, loaded.seed, tmp_path, lambda _: None)
+    compress.run(Examples.of_table(TABLE), loaded["circuit"], None, loaded.seed, tmp_path, lambda _: None)
     assert locators.load(tmp_path / "locator.json").digest == row["digest"]
     trained = json.loads((tmp_path / "circuit_training.json").read_text())["circuit"]
     assert trained == {"score": row["error"]} | {key: row[key] for key in ("p50", "p75", "p95")}
