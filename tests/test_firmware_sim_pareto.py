@@ -22,8 +22,8 @@ from firmware_sim.search.space import choose, identity, table_of
 from firmware_sim.search.spec import SearchSpec
 from quant.contract import locator as locators
 from quant.training import compress
-from quant.training.examples import Examples
 from quant.training.circuit_spec import CircuitNetworkSpec, CircuitSpec, FrontEndSpec
+from quant.training.examples import Examples
 
 torch.set_num_threads(1)
 ROOT = Path(__file__).parents[1]
