@@ -1,4 +1,4 @@
-"""How far does a network travel? Errors of the shipped network and the squared centroid on scans it has not seen.
+"""How far do networks travel? Errors of those that ship and of the squared centroid on scans they have not seen.
 
     BRAGGNN_EDGE_DATA=FOLDER python benchmarks/travels.py RUNS [--network FILE ...]
 
@@ -24,6 +24,7 @@ from braggnn_edge.peaks.splits import EXCLUDED, TEST
 from braggnn_edge.peaks.table import PeakTable, load
 from braggnn_edge.simulation.family import draw
 from braggnn_edge.simulation.family_spec import FamilySpec
+from quant.shipped import path_of
 
 ROOT = Path(__file__).resolve().parent.parent
 #: Set to configuration, scan, and for measured ones the largest residual and the smallest area of a fit.
@@ -94,10 +95,11 @@ def main() -> None:
     """All sets, the document after each."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("runs", type=Path)
-    parser.add_argument("--network", action="append", default=[], metavar="FILE", help="default: the one that ships")
+    parser.add_argument("--network", action="append", default=[], metavar="FILE", help="default: those that ship")
     parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".json"))
     arguments = parser.parse_args()
-    networks = named(arguments.network or ["universal"])
+    shipped = ["universal", *(str(path_of(name)) for name in ("shipped", "shipped_circuit"))]
+    networks = named(arguments.network or shipped)
     document: dict[str, Any] = {"sets": {}}
     for name, about in SETS.items():
         found = evaluate(selected(arguments.runs, *about), networks)

@@ -35,7 +35,8 @@ def comments(kind: type) -> dict[str, str]:
             if not line.strip().startswith("#"):
                 break
             above.append(line.strip().lstrip("#: "))
-        found[statement.target.id] = last.strip().lstrip("# ") if "#" in last else " ".join(reversed(above))
+        beside = last.strip().lstrip("# ").removeprefix("fmt: skip")
+        found[statement.target.id] = beside or " ".join(reversed(above))
     return found
 
 

@@ -1,8 +1,10 @@
 """Errors of a network on the simulated test peaks of a run, beside those of the fit and of the squared centroid.
 
-    python examples/errors_to_truth.py runs/demo/compact/compact.pt runs/demo/label/peaks.h5
+    python examples/errors_to_truth.py universal runs/demo/label/peaks.h5
+    python examples/errors_to_truth.py runs/demo/qat/locator.json runs/demo/label/peaks.h5
 
-prints percentiles of the distance from the true position, in px.
+prints percentiles of the distance from the true position, in px. The network is "universal", which ships with the
+project, or a file of a run.
 """
 
 import argparse
@@ -15,7 +17,7 @@ from braggnn_edge.locate.networks import open_network
 
 
 # --8<-- [start:errors]
-def errors(network: Path, table: Path) -> dict[str, np.ndarray]:
+def errors(network: str, table: Path) -> dict[str, np.ndarray]:
     """Estimator to its distances (n,) px from the truth, on the test peaks that have one."""
     with h5py.File(table) as file:
         peaks, crops = file["peaks"][:], file["crops"][:]
@@ -45,7 +47,7 @@ def squared_centroid(patches: np.ndarray) -> np.ndarray:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("network", type=Path, help="locator.json, full.pt or compact.pt of a stage")
+    parser.add_argument("network", help='"universal", or a file: locator.json, full.pt or compact.pt of a run')
     parser.add_argument("table", type=Path, help="peaks.h5 of the label stage")
     arguments = parser.parse_args()
     for name, distances in errors(arguments.network, arguments.table).items():

@@ -29,6 +29,7 @@ loop = { batch = 64, learning_rate = 1e-2, max_iterations = 500, evaluate_every 
 weight_bits = 5
 activation_bits = 6
 [qat]
+network = "compact"
 sparsity = 0.3
 teacher = 0.2
 loop = { batch = 64, learning_rate = 2e-3, max_iterations = 150, evaluate_every = 50 }

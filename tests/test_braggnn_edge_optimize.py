@@ -106,7 +106,8 @@ def test_the_loop_says_what_it_will_do_and_how_fast_it_is(tmp_path, monkeypatch)
         ("", ("full",)),
         ("[full]\nseed = 2\n", ("full",)),
         ("[compact]\nseed = 2\n", ("full", "compact")),
-        ("[qat]\nshift = 1\n", ("full", "compact")),
+        ('[qat]\nnetwork = "compact"\n', ("full", "compact")),
+        ("[qat]\nshift = 1\n", ("full",)),
         ('[qat]\nnetwork = "full"\n[compact]\nseed = 2\n', ("full",)),
     ],
 )

@@ -28,7 +28,7 @@ def commands(tmp_path: Path) -> dict[str, tuple[list[str], int, str]]:
     path = tmp_path / "bad.toml"
     path.write_text(MISSPELT)
     return {
-        "help": (["--help"], 0, "quantization-aware training"),
+        "help": (["--help"], 0, "the firmware's network"),
         "help of a stage": (["report", "--help"], 0, "--scheduler"),
         "misspelt key": (["report", "--config", str(path)], 2, "unknown key 'treshold'"),
     }

@@ -30,6 +30,8 @@ class Table:
     # on two lines
     longer: tuple[float, ...] = (1.0, 2.0)
     inner: Inner = field(default_factory=lambda: Inner(4))  # changed in one key
+    # above it, whatever the formatter is told behind it
+    formatted: int = 2  # fmt: skip
     bare: str = ""
 
 
@@ -38,6 +40,7 @@ def test_comments_stand_beside_or_above_a_field() -> None:
         "plain": "behind | the field",
         "longer": "above the field, on two lines",
         "inner": "changed in one key",
+        "formatted": "above it, whatever the formatter is told behind it",
         "bare": "",
     }
     rows = list(written._rows(Table))

@@ -1,6 +1,6 @@
 """Networks that a report asks itself, and what the networks of a run were trained on."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,9 @@ from braggnn_edge.peaks.splits import TRAIN
 from braggnn_edge.peaks.table import PeakTable
 from braggnn_edge.training.train import load_network
 
+#: Float networks of a run: how the report calls them, their stage and their name there.
+_FLOAT = {"float": ("train", "full"), "float_compact": ("compact", "compact")}
+
 
 def networks_of(run: Path, size: int) -> dict[str, Locator]:
     """The network that ships, unless patches of ``size`` px are too small for it, and those that a run trained.
@@ -22,7 +25,7 @@ def networks_of(run: Path, size: int) -> dict[str, Locator]:
     """
     shipped = open_network(SHIPPED)
     found = {} if margin(shipped, size) is None else {SHIPPED: shipped}
-    for name, stage, network in (("float", "train", "full"), ("float_compact", "compact", "compact")):
+    for name, (stage, network) in _FLOAT.items():
         if (run / stage / f"{network}.pt").is_file():
             found[name] = float_locator(load_network(run / stage, network), "torch")
     if (path := run / "qat" / "locator.json").is_file():
@@ -58,9 +61,9 @@ def errors_of_crowds(
 
 
 def trained_on(
-    table: PeakTable, names: Iterable[str], networks: Mapping[str, Locator], config: Mapping[str, Any]
+    table: PeakTable, names: Sequence[str], networks: Mapping[str, Locator], config: Mapping[str, Any]
 ) -> dict[str, Ranges | None]:
-    """What networks were trained on: of the one that ships its file says it, else the training peaks of the table.
+    """What networks were trained on: their files say it of what was not trained here, else the table's training peaks.
 
     config: plain; an initial checkpoint in it was trained on other peaks, which are not known.
     """
@@ -69,4 +72,7 @@ def trained_on(
     if any(config.get(name, {}).get("initial") for name in ("full", "compact")):
         here = None
     own = {SHIPPED: networks[SHIPPED].trained_on} if SHIPPED in networks else {}
+    if "quantized" in networks and (ranges := networks["quantized"].trained_on) is not None:
+        # All forms of the firmware are the same integers.
+        own |= {name: ranges for name in names if name not in (SHIPPED, *_FLOAT)}
     return {name: own.get(name, here) for name in names}

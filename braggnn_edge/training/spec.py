@@ -107,7 +107,7 @@ class TrainSpec:
     """A float network and how it is trained. The defaults are the paper's recipe: Adam, 3e-4, batches of 512, squared
     error.
 
-    The network that goes to the firmware is the compact one, the full one with `qat.network = "full"`, or a circuit.
+    The compact network goes to the firmware with `qat.network = "compact"`, the full one with `qat.network = "full"`.
     The published head of 16, 8, 4 and 2 units can lose one of the two directions in training ([how
     often](../explanation/ablation.md)). Such a network is trained again from other initial weights, three times in all.
     """

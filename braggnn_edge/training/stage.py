@@ -33,10 +33,10 @@ def _check(context: Context, table: str) -> None:
 def float_networks(cfg: Config) -> tuple[str, ...]:
     """The float networks that the command ``train`` makes: the full one, and the compact one where it is asked for.
 
-    It is asked for by a table ``[compact]``, or by one that says what is made of it, ``[qat]``; a configuration with
-    neither is for the float network alone.
+    It is asked for by ``[qat]``, or by a table ``[compact]`` where nothing else goes to the firmware than what ships.
     """
-    wanted = cfg["qat"].network == "compact" and cfg.given & {"compact", "qat"}
+    spec = cfg["qat"]
+    wanted = spec.network == "compact" or (spec.is_shipped and "compact" in cfg.given)
     return ("full", "compact") if wanted else ("full",)
 
 
@@ -55,7 +55,7 @@ TRAIN = Stage(
 COMPACT = Stage(
     name="compact",
     help="train the compact float network",
-    writes="`compact.pt`: the compact float network for the firmware, unless another one goes there",
+    writes="`compact.pt`: the compact float network, where it goes to the firmware",
     work="braggnn_edge.training.train:work_compact",
     tables={"compact": TrainSpec},
     needs=lambda cfg: ("label",),

@@ -42,7 +42,7 @@ def vendor_files(directory: Path) -> tuple[Path, ...]:
 def analytic(project: Project, network: IntegerNetwork) -> dict[str, Any]:
     """By ``hls.cost.network``: ``dsp`` is the bound if every multiplier takes DSP slices, ``layers`` the bill."""
     if project.circuit:
-        raise UserError("the cycles of a circuit's pipelined top function are not counted; RTL projects state theirs")
+        raise UserError("the cycles of a top function that begins at counts are not counted; RTL projects state theirs")
     if project.backend == ACCELERATOR:
         raise UserError("the cycles of the board flow's AXI wrapper are not counted")
     cost = network_cost(

@@ -16,6 +16,7 @@ from braggnn_edge.peaks.table import PeakTable
 from braggnn_edge.peaks.table import load as load_table
 from hls.project.circuit import write_circuit_project
 from hls.project.layered import check_project, load_project, write_project
+from hls.project.reuse import fitted
 from hls.project.spec import HlsSpec, Settings, settings_of
 from quant.contract import locator as locators
 
@@ -51,7 +52,7 @@ def run(spec: HlsSpec, table: PeakTable, qat: Path, directory: Path, say: Callab
     ``boards/<target>/<io type>[-<flow>]/``, with ``boards/boards.json`` saying in what they differ from ``<io type>/``.
     """
     locator = locators.load(qat / "locator.json")
-    patches = golden_patches(spec, table)
+    spec, patches = fitted(spec, locator.network), golden_patches(spec, table)
     planned = list(_planned(spec))
     for _, io_type, options in planned:  # what cannot be is refused before a file is written
         check_project(locator.network, io_type=io_type, **asdict(options))
@@ -82,6 +83,7 @@ def run_whole(spec: HlsSpec, table: PeakTable, qat: Path, directory: Path, say: 
             "board"
         )
     locator, patches = locators.load(qat / "locator.json"), golden_patches(spec, table)
+    spec = fitted(spec, locator.network)
     for name, io_type, options in _planned(spec):
         if not (directory / name).exists():
             write_circuit_project(

@@ -1,11 +1,16 @@
 """Reuse factors: how many products each multiplier of a convolution or dense layer makes."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import prod
 
 from braggnn_edge.core.errors import UserError
 from hls.project.extension import hls4ml
+from hls.project.spec import HlsSpec
 from quant.contract.network import IntegerNetwork, Linear
+
+#: A layer of more weights is not unrolled unless that is asked for, and then has at most so many multipliers.
+_LARGE, _MULTIPLIERS = 4096, 512
 
 #: Factors that a message offers in place of one that is impossible.
 _SHOWN = 8
@@ -39,9 +44,7 @@ def check_reuse(network: IntegerNetwork, factors: tuple[int, ...], strategy: str
     for layer, factor in zip(linear_layers(network), factors, strict=True):
         outputs, inputs = len(layer.weight), prod(layer.weight.shape[1:])
         if strategy == "Resource":
-            valid = _blocks(inputs, outputs)
-            if layer.kind == "conv2d" and io_type == "io_parallel":
-                valid = [value for value in valid if value <= inputs]
+            valid = _valid(layer, io_type)
             if factor not in valid:
                 near = sorted(sorted(valid, key=lambda value: abs(value - factor))[:_SHOWN])
                 raise UserError(
@@ -54,6 +57,33 @@ def check_reuse(network: IntegerNetwork, factors: tuple[int, ...], strategy: str
                 f"layer {layer.name}: reuse factor {factor} is more than its {inputs * outputs} products; "
                 f"expected 1 to {inputs * outputs}"
             )
+
+
+def fitted(spec: HlsSpec, network: IntegerNetwork) -> HlsSpec:
+    """The table with a strategy and reuse factors where it leaves them open; see the comments of its keys."""
+    layers = linear_layers(network)
+    large = any(prod(layer.weight.shape) > _LARGE for layer in layers)
+    strategy = spec.strategy or ("Resource" if large and not spec.reuse else "Latency")
+    reuse = spec.reuse
+    if not reuse and strategy == "Resource":
+        reuse = tuple(max(_least(layer, io_type) for io_type in spec.io_types) for layer in layers)
+    return replace(spec, strategy=strategy, reuse=reuse or 1)
+
+
+def _least(layer: Linear, io_type: str) -> int:
+    """The smallest factor that leaves a layer at most so many multipliers; the largest where none does."""
+    outputs, inputs = len(layer.weight), prod(layer.weight.shape[1:])
+    valid = _valid(layer, io_type)
+    return next((factor for factor in valid if inputs * outputs <= _MULTIPLIERS * factor), valid[-1])
+
+
+def _valid(layer: Linear, io_type: str) -> list[int]:
+    """Factors of the Resource strategy, ascending."""
+    outputs, inputs = len(layer.weight), prod(layer.weight.shape[1:])
+    found = _blocks(inputs, outputs)
+    if layer.kind == "conv2d" and io_type == "io_parallel":
+        found = [value for value in found if value <= inputs]
+    return found
 
 
 def _blocks(inputs: int, outputs: int) -> list[int]:

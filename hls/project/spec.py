@@ -88,10 +88,12 @@ class HlsSpec:
     backend: str = "Vitis"  # `"Vitis"` or `"Vivado"`
     target: str = DEFAULT_TARGET  # board: `zcu102`, `zcu104`, `u280`, `u250`, `vcu118`, `pynq-z2`
     clock_mhz: float = 200.0  # clock to aim at
-    strategy: str = "Latency"  # `"Latency"` or `"Resource"`
+    # `"Latency"` or `"Resource"`; empty: Latency, or Resource where no `reuse` is given and a layer has more than 4096
+    # weights a position
+    strategy: str = ""
     # hls4ml's reuse factor, products a multiplier makes: one number, or one a layer: convolutions, hidden dense
-    # layers, last dense layer
-    reuse: int | tuple[int, ...] = 1
+    # layers, last dense layer; 0: 1 with Latency, and with Resource so that no layer has more than 512 multipliers
+    reuse: int | tuple[int, ...] = 0
     vectors: int = 200  # test peaks among the golden vectors
     # keys of an attention block handled in a cycle ([attention_hls.md](../explanation/attention_hls.md))
     keys_per_cycle: int = 8
@@ -139,7 +141,9 @@ class Settings:
 
 
 def settings_of(spec: HlsSpec, board: BoardSpec | None = None) -> Settings:
-    first = Settings(spec.backend, spec.target, spec.clock_mhz, spec.strategy, spec.reuse, spec.keys_per_cycle)
+    first = Settings(
+        spec.backend, spec.target, spec.clock_mhz, spec.strategy or "Latency", spec.reuse or 1, spec.keys_per_cycle
+    )
     if board is None:
         return first
     return replace(

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from braggnn_edge.evaluation.provenance import ranges_of
 from braggnn_edge.locate.locator import Locator
 from braggnn_edge.locate.onnx_session import session
 from quant.contract import emulate
@@ -20,13 +21,14 @@ _CHECKED_PATCHES = 500
 
 def integer_locator(locator: IntegerLocator) -> Locator:
     """A locator's integers, which equal the firmware code for code, from detector counts on."""
+    ranges = ranges_of(locator.provenance, Path("locator.json"))
     if locator.calibration is None:
-        return Locator("integer emulator", locator.size, locator.locate, "integer", "CPU")
+        return Locator("integer emulator", locator.size, locator.locate, "integer", "CPU", trained_on=ranges)
 
     def run(block: NDArray[np.generic]) -> NDArray[np.float64]:
         return np.concatenate(locator.locate_with_sigma(block), axis=1)
 
-    return Locator("integer emulator", locator.size, run, "integer", "CPU", sigma=True)
+    return Locator("integer emulator", locator.size, run, "integer", "CPU", sigma=True, trained_on=ranges)
 
 
 def qdq_locator(locator: IntegerLocator, target: Target = "cpu", device: str = "cpu", threads: int = 0) -> Locator:

@@ -15,7 +15,7 @@ from quant.contract.normalize import Normalizer
 
 @dataclass(frozen=True)
 class CircuitNetworkSpec:
-    """The network of a circuit. Two outputs follow its last layer."""
+    """The network of a circuit. Two outputs follow its last layer, with sigma four."""
 
     conv: tuple[int, ...] = ()  # channels of the convolutions, which come first
     kernel: int = 3  # their side, odd
@@ -58,7 +58,7 @@ UNUSED_KEYS: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class FrontEndSpec:
-    """What stands around the network of a circuit: window, normalizer and centroid."""
+    """What stands around the network of a circuit or of the layers that ship: window, normalizer and centroid."""
 
     RENAMED: ClassVar[Mapping[str, str]] = {"drop": "discarded_bits"}
 
@@ -136,9 +136,8 @@ class CircuitSpec:
     source: Literal["labels", "family"] = "labels"
     patches: int = 737_280  # drawn for training, of the family
     validation: int = 24_576  # drawn for validation, of the family
-    sigma: bool = (
-        False  # two more outputs, ln sigma (row, col); then the loss is a likelihood and `huber` has no effect
-    )
+    # two more outputs, ln sigma (row, col); then the loss is a likelihood and `huber` has no effect
+    sigma: bool = False
     beta: float = 0.5  # as in `[universal]`, with sigma
     # weight of a teacher's answer in the target, 0 to 1: of the full network with labels, of the universal one with the
     # family

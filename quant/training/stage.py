@@ -76,7 +76,7 @@ def _check(context: Context) -> None:
 
 QAT = Stage(
     name="qat",
-    help="quantization-aware training of the firmware's network, layers or circuit",
+    help="the firmware's network in integers: what ships, or trained with rounding, in layers or as a circuit",
     writes="`locator.json`: the locator in integers; `model.onnx`: its network as QONNX",
     work="quant.training.build:work",
     tables={"quant": BitPlan, "qat": QatSpec, "circuit": CircuitSpec, "universal_layers": UniversalLayersSpec},

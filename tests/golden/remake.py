@@ -162,8 +162,8 @@ class Golden:
             found[f"layered.{io_type}.normalizer"] = digest(csim_normalize(program, self.layered_counts))
         program = build_csim(self._project("circuit-io_parallel"), self.work / "csim", optimization="-O0")
         whole = run_csim_circuit(program, self.circuit, self.counts)
-        found["circuit.normalizer"] = digest(whole.codes)
-        found["circuit.offsets"] = digest(whole.offsets)
+        found["circuit.normalizer"] = digest(whole.inputs)
+        found["circuit.offsets"] = digest(whole.outputs)
         return found
 
     def rtl_sources(self) -> dict[str, str]:
