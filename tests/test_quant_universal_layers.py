@@ -69,8 +69,8 @@ def test_integers_are_the_trained_network(made: DensePlan) -> None:
 
 
 def test_quantization_stays_close_to_the_float_layers() -> None:
-    """At 8 bits the answers are those of the float layers to about a step of the activations."""
-    made = plan(bits=8)
+    """At 5 bits the answers are those of the float layers to half a step of the activations, and without a bias."""
+    made = plan(bits=5)
     torch.manual_seed(0)
     net = QuantDense(made)
     sources = [torch.nn.Linear(i, o) for i, o in zip(made.widths, made.widths[1:], strict=False)]
@@ -81,8 +81,10 @@ def test_quantization_stays_close_to_the_float_layers() -> None:
         for layer in sources[:-1]:
             x = torch.relu(layer(x))
         difference = net.eval()(values) - sources[-1](x)
-    assert difference.abs().max() < 0.05
-    assert difference.mean(dim=0).abs().max() < 0.01  # what floor takes away is in the biases
+    assert difference.abs().max() < 0.03
+    assert (
+        difference.mean(dim=0).abs().max() < 0.004
+    )  # one step of the output's format; what floor takes away is in the biases
 
 
 def bright_patches(rng: np.random.Generator, size: int, count: int) -> np.ndarray:
