@@ -1,6 +1,7 @@
 """Networks of learned bit widths: gradients of the roundings, pruning, exact integers, and the stage."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,9 @@ from quant.contract import emulate
 from quant.contract import locator as locators
 from quant.contract.arithmetic import Format
 from quant.contract.layers import Linear
-from quant.contract.vectors import corner_case_codes, random_codes
+from quant.contract.network import as_document
+from quant.contract.vectors import corner_case_codes, corner_case_inputs, random_codes, random_inputs
+from quant.exchange.from_qonnx import integer_network
 from quant.training import compress
 from quant.training.circuit_spec import CircuitNetworkSpec, CircuitSpec, FrontEndSpec
 from quant.training.compress import load_mixed_precision, luts, task_of
@@ -47,11 +50,11 @@ def uneven_spots(n: int, shift: int = 0) -> PeakTable:
     return spots(n, 9, shift, crops=crops)
 
 
-def disturbed(spec: CircuitNetworkSpec, seed: int = 1) -> MixedPrecisionNetwork:
+def disturbed(spec: CircuitNetworkSpec, seed: int = 1, *, exponent: int = 0, outputs: int = 2) -> MixedPrecisionNetwork:
     """A network with fractions, biases and masks that differ from channel to channel."""
     torch.manual_seed(seed)
-    net = MixedPrecisionNetwork(spec, 7, INPUT, OUTPUT)
-    net.initialize(torch.rand(200, 1, 7, 7))
+    net = MixedPrecisionNetwork(spec, 7, INPUT, OUTPUT, exponent=exponent, outputs=outputs)
+    net.initialize(torch.rand(200, *(net.shape if exponent else (1, 7, 7))))
     with torch.no_grad():
         for layer in net.stack:
             layer.fraction -= 0.3 * torch.rand_like(layer.fraction)
@@ -71,6 +74,20 @@ def test_integers_are_the_trained_network(name: str) -> None:
     assert np.array_equal(found.outputs, expected)
     assert len(np.unique(expected, axis=0)) > 15
     assert all(layer.overflows == 0 for layer in found.layers)
+
+
+@pytest.mark.parametrize("outputs", [2, 4])
+@pytest.mark.parametrize(("name", "exponent"), [("dense", 12), ("layer", 12), ("linear", 12), ("convolutions", 0)])
+def test_integers_with_exponent_and_sigma_are_the_trained_network(name: str, outputs: int, exponent: int) -> None:
+    net = disturbed(SPECS[name], exponent=exponent, outputs=outputs)
+    made = integers(net)
+    assert (made.shape, made.outputs, made.exponent) == (net.shape, outputs, exponent)
+    codes = np.concatenate([corner_case_inputs(made), random_inputs(made, 800, np.random.default_rng(0))])
+    found, expected = emulate.run(made, codes), exact_outputs(net, codes)
+    assert np.array_equal(found.outputs, expected)
+    assert len(np.unique(expected, axis=0)) > 15
+    assert all(layer.overflows == 0 for layer in found.layers)
+    assert exact_outputs(net, codes[:0]).shape == (0, outputs)
 
 
 def test_integers_notice_a_fraction_that_is_not_folded() -> None:
@@ -133,6 +150,21 @@ def test_cost_counted_by_hand() -> None:
     assert luts(costs).item() > 0
 
 
+def test_a_code_of_the_exponent_costs_one_bit() -> None:
+    """Codes 1 and 3 on inputs of 5 bits, 3 and 7 on the exponent: (1 + 2) times 5, and 2 + 3."""
+    net = MixedPrecisionNetwork(CircuitNetworkSpec(dense=()), 3, INPUT, OUTPUT, exponent=4, outputs=4)
+    with torch.no_grad():
+        layer = net.stack[0]
+        layer.weight.zero_()
+        layer.weight[0, 0], layer.weight[3, 8] = 0.25, -0.75
+        layer.weight[1, 9], layer.weight[2, 12] = 0.75, -1.75
+        layer.fraction.fill_(2 / 8)
+    net.quantized = True
+    answers, costs = net.priced(torch.zeros(1, 13))
+    assert answers.shape == (1, 4)
+    assert costs[0].item() == pytest.approx(15.0 + 5.0)
+
+
 def test_pruning_reaches_its_shares_and_frees_whole_channels() -> None:
     torch.manual_seed(0)
     net = MixedPrecisionNetwork(CircuitNetworkSpec(dense=(16, 8)), 7, INPUT, OUTPUT)
@@ -186,6 +218,46 @@ def test_stage_files_are_one_network(trained) -> None:
     codes = random_codes(7, made.network.input, 300, np.random.default_rng(0))
     outputs = exact_outputs(load_mixed_precision(directory, spec), codes)
     assert np.array_equal(outputs, emulate.run(made.network, codes).outputs)
+
+
+@pytest.fixture(scope="module")
+def knowing(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, CircuitSpec]:
+    """A run of the stage: exponent in, sigma out."""
+    directory = tmp_path_factory.mktemp("knowing")
+    front_end = FrontEndSpec(bits=5, exponent=True, discarded_bits=3, output_bits=12, output_frac=8)
+    loop = LoopSpec(128, 3e-3, "one_cycle", max_iterations=600, evaluate_every=300, patience=0)
+    spec = CircuitSpec(front_end, CircuitNetworkSpec(dense=(12,)), loop, loop, lut_budget=3000, sigma=True, beta=1.0)
+    compress.run(Examples.of_table(uneven_spots(4000)), spec, None, 1, directory, lambda _: None, {"seed": 4})
+    return directory, spec
+
+
+def test_stage_with_exponent_and_sigma_writes_one_network(knowing: tuple[Path, CircuitSpec]) -> None:
+    directory, spec = knowing
+    made = locators.load(directory / "locator.json")
+    assert (made.outputs, made.network.exponent, made.provenance) == (4, 16, {"seed": 4})
+    net = load_mixed_precision(directory, spec)
+    codes = np.concatenate(
+        [corner_case_inputs(made.network), random_inputs(made.network, 300, np.random.default_rng(0))]
+    )
+    outputs = emulate.run(made.network, codes).outputs
+    assert np.array_equal(exact_outputs(net, codes), outputs)
+    assert as_document(integers(net)) == as_document(made.network)
+    assert as_document(integer_network(directory / "model.onnx")) == as_document(made.network)
+    with pytest.raises(UserError, match=r"mixed_precision\.pt of the qat stage cannot be read"):
+        load_mixed_precision(directory, replace(spec, sigma=False, beta=0.5))
+
+
+def test_faint_spots_are_less_sure(knowing: tuple[Path, CircuitSpec]) -> None:
+    """Heights differ a thousandfold, and the exponent says by how much."""
+    made = locators.load(knowing[0] / "locator.json")
+    held = uneven_spots(1000).of(VALIDATION)
+    offsets, sigma = made.locate_with_sigma(held.patches())
+    error = np.abs(offsets - held.offsets("truth"))
+    assert 0.6 < (error <= sigma).mean() < 0.8
+    top = held.patches().max(axis=(1, 2))
+    faint, bright = top < 120, top > 3000
+    assert np.median(sigma[faint]) > 2 * np.median(sigma[bright])
+    assert np.median(error[faint]) > 2 * np.median(error[bright])
 
 
 def test_interrupted_training_goes_on_to_the_same_circuit(tmp_path: Path) -> None:
