@@ -233,3 +233,9 @@ def test_the_plan_is_that_of_the_front_end() -> None:
     assert made.widths == (121 + 16, 256, 128, 4)
     assert (made.input, made.output) == (Format(8, 8, False), Format(14, 10, True))
     assert (made.weight_bits, made.activation_bits) == (8, 8)
+
+
+def test_sizes_that_differ_are_refused_before_any_training(examples: Examples, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"front_end\.window 11 px, a universal network of 9 px and patches of 11 px"):
+        universal.run(UniversalLayersSpec(), UniversalNetwork(9, (4,)), examples, 5, tmp_path, lambda _: None, {})
+    assert not list(tmp_path.iterdir())

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from braggnn_edge.core.errors import UserError
+from braggnn_edge.core.errors import UserError
 from braggnn_edge.core.files import written_aside
 from braggnn_edge.core.rundir import write_json
 from braggnn_edge.evaluation import figures
@@ -66,6 +67,11 @@ def fit(
     say: Callable[[str], None],
 ) -> tuple[IntegerLocator, QuantDense, list[dict[str, float]]]:
     """Quantize, then train; a checkpoint in ``directory``. Returns the locator, its trainable form, and its curve."""
+    if not spec.front_end.window == network.size == examples.size:
+        raise UserError(
+            f"universal_layers: front_end.window {spec.front_end.window} px, a universal network of {network.size} px "
+            f"and patches of {examples.size} px; expected the same of all three"
+        )
     task = Task(spec.front_end, examples, spec.loop.batch, seed, sigma=True, beta=spec.beta, share=spec.teacher)
     torch.manual_seed(seed)
     net = QuantDense(plan_of(spec, network.dense))
