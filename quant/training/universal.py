@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from braggnn_edge.core.errors import UserError
-from braggnn_edge.core.errors import UserError
 from braggnn_edge.core.files import written_aside
 from braggnn_edge.core.rundir import write_json
 from braggnn_edge.evaluation import figures
