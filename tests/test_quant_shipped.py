@@ -127,3 +127,14 @@ def test_brighter_spots_are_surer(name: str) -> None:
     spot = np.exp(-(grid[:, None] ** 2 + grid[None] ** 2) / (2 * 1.2**2))
     sigma = [made.locate_with_sigma(np.round(height * spot)[None])[1].max() for height in (12, 200, 20_000)]
     assert sigma[0] > sigma[1] > sigma[2]
+
+
+def test_patches_beyond_the_hardwares_counts_are_counted_as_outside() -> None:
+    network = open_network(path_of("shipped"))
+    assert network.trained_on is not None
+    assert network.trained_on.counts == (5.0, 65535.0)
+    patches = np.zeros((3, 11, 11), np.float32)
+    patches[:, 5, 5] = 65535.0, 65536.0, 1e6
+    found = network.locate(patches)
+    assert network.outside == 2
+    assert np.array_equal(found[0], found[2])  # saturated, as in the hardware

@@ -1,5 +1,6 @@
 """The quantized network as a ``Locator``: the integer emulator, int8 QDQ in onnxruntime."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +21,14 @@ _CHECKED_PATCHES = 500
 
 
 def integer_locator(locator: IntegerLocator) -> Locator:
-    """A locator's integers, which equal the firmware code for code, from detector counts on."""
+    """A locator's integers, which equal the firmware code for code, from detector counts on.
+
+    Counts beyond those of the hardware saturate as they do there; ``outside`` of the result counts such patches.
+    """
     ranges = ranges_of(locator.provenance, Path("locator.json"))
+    if ranges is not None:  # what the hardware's counts cannot hold saturates, and is outside too
+        low, high = ranges.counts
+        ranges = replace(ranges, counts=(low, min(high, float(locator.normalizer.count_range[1]))))
     if locator.calibration is None:
         return Locator("integer emulator", locator.size, locator.locate, "integer", "CPU", trained_on=ranges)
 
