@@ -15,7 +15,7 @@ from braggnn_edge.core.files import written_aside
 from hls.project.layered import CXX_FLAGS, OPTIMIZATION, Project, write_project
 from hls.project.spec import BACKENDS
 from hls.project.targets import target
-from hls.project.test_bench import Golden, centroid_headers, render, test_bench_files
+from hls.project.test_bench import Golden, centroid_headers, render, sigma_text, test_bench_files
 from quant.contract import locator as locators
 from quant.contract.arithmetic import Codes, Format
 from quant.contract.block_shift import BlockShift
@@ -100,9 +100,7 @@ def _readme(circuit: IntegerLocator, project: Project, counts: int) -> str:
         else "firmware/centroid.h: the network corrects it; tables in centroid_tables.h",
         "CORRECTION": "the offset" if base is None else "its correction",
         "SIGMA": ", then ln sigma\n              (row, column), before calibration" * (circuit.outputs > 2),
-        "MEANING": " pixels, or of ln sigma (sigma in pixels);\n              locator.json has its calibration"
-        if circuit.outputs > 2
-        else " pixels",
+        "MEANING": " pixels" + (sigma_text(circuit) if circuit.calibration is not None else ""),
         "EXPONENT": " and the patch's exponent" if circuit.network.exponent else "",
         "OUTPUT_TYPE": circuit.output.ap_type, "OUTPUT_FRAC": circuit.output.frac,
         "PART": f"{project.part} ({target(project.target).board})", "CLOCK": f"{1000 / project.clock_mhz:g}",

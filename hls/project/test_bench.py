@@ -12,7 +12,7 @@ from quant.contract.arithmetic import Codes
 from quant.contract.block_shift import BlockShift
 from quant.contract.centroid import Centroid
 from quant.contract.emulate import run
-from quant.contract.locator import network_inputs
+from quant.contract.locator import IntegerLocator, network_inputs
 from quant.contract.network import IntegerNetwork
 from quant.contract.normalize import Normalizer
 
@@ -88,6 +88,14 @@ def golden(
     inputs = network_inputs(network, normalizer, counts)
     both = np.concatenate([inputs, np.asarray(codes, np.int64).reshape(-1, *network.shape)])
     return Golden(whole, count_codes, both, run(network, both).outputs)
+
+
+def sigma_text(locator: IntegerLocator) -> str:
+    """How the outputs become sigma, for a README.txt."""
+    return (
+        f"\n              sigma in pixels is exp(interp(code / 2**{locator.output.frac}, log_b, sigma)), with the "
+        "calibration\n              in locator.json: natural logarithms, linear between its nodes and constant beyond"
+    )
 
 
 def render(template: str, values: dict[str, Any]) -> str:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from braggnn_edge.core.errors import UserError
 from braggnn_edge.core.files import written_aside
 from hls.project.targets import DEFAULT_TARGET, target
-from hls.project.test_bench import render
+from hls.project.test_bench import render, sigma_text
 from hls.rtl.cmvm import Effort
 from hls.rtl.core import bits_in, bits_out, core_files, pipelined
 from hls.rtl.spec import DEFAULT_LEVELS, LANGUAGES, LIMIT
@@ -186,7 +186,7 @@ def _values(pipe: Pipeline, circuit: IntegerLocator, project: RtlProject | None)
         "NAME": NAME, "PIXELS": circuit.window**2, "WINDOW": circuit.window, "COUNT_BITS": normalizer.count_bits,
         "SIGN": "unsigned" if isinstance(normalizer, BlockShift) else "signed", "IN": width,
         "OUT_BITS": circuit.output.bits, "OUT": circuit.outputs * circuit.output.bits, "FRAC": circuit.output.frac,
-        "OUTPUTS": _OUTPUTS[circuit.outputs],
+        "OUTPUTS": _OUTPUTS[circuit.outputs], "SIGMA": "" if circuit.calibration is None else sigma_text(circuit),
         "CORE_OUT": bits_out(pipe), "STAGES": stages,
         "FLIGHT": "{flight[STAGES-2:0], accept}" if stages > 1 else "accept", "PLACES_LOG2": stages.bit_length(),
     }  # fmt: skip

@@ -11,6 +11,9 @@ RTL = Stage(
     tables={"rtl": RtlSpec},
     needs=lambda cfg: ("label", "qat"),
     check=lambda context: require_network(
-        context, "rtl", "circuit", "layers are not unrolled into RTL of ours: use `make hls`"
+        context,
+        "rtl",
+        "circuit",
+        'layers are not unrolled into RTL of ours: use `make hls`, or set network = "shipped_circuit" in [qat]',
     ),
 )

@@ -1,7 +1,7 @@
 // Bragg peak locator: a patch of @PIXELS@ counts in, its position out, a new patch every clock.
 //
 // in_data    @PIXELS@ counts of @COUNT_BITS@ bits (@SIGN@), row after row, the first in the lowest bits
-// out_data   @OUTPUTS@; @OUT_BITS@ bit signed each, the first in the lowest bits, code / 2**@FRAC@, px or of ln sigma
+// out_data   @OUTPUTS@; @OUT_BITS@ bit signed each, the first in the lowest bits, code / 2**@FRAC@: px, and ln(px) before calibration
 //
 // A transfer happens at a rising edge with valid and ready both 1. The pipeline itself never stops: a patch is only taken
 // while a place for its result is free, so that back-pressure needs no enable on any of its registers.

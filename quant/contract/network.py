@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from braggnn_edge.core.errors import UserError
-from quant.contract.arithmetic import Format
+from quant.contract.arithmetic import ROUNDINGS, Format
 from quant.contract.attention import NonLocal
 from quant.contract.layers import Flatten, Leaky, Linear, Requantize
 
@@ -88,7 +88,34 @@ def from_document(document: dict[str, Any]) -> IntegerNetwork:
     """Read :func:`as_document`; KeyError, TypeError or ValueError for anything else."""
     layers = tuple(_layer(entry) for entry in document["layers"])
     exponent = whole(document.get("exponent", 0))
-    return IntegerNetwork(whole(document["size"]), Format(**document["input"]), layers, exponent)
+    found = IntegerNetwork(whole(document["size"]), Format(**document["input"]), layers, exponent)
+    _check_linear_layers(found)
+    return found
+
+
+def _check_linear_layers(network: IntegerNetwork) -> None:
+    """Refuse weights beyond their format, biases of another number, and dense layers that do not fit each other."""
+    width = 0  # of a dense layer's result, 0 where it is not known
+    for layer in network.layers:
+        if isinstance(layer, Requantize) and layer.rounding not in ROUNDINGS:
+            raise UserError(f"layer {layer.name}: rounding {layer.rounding!r}; expected one of {', '.join(ROUNDINGS)}")
+        if not isinstance(layer, Linear):
+            width = width if isinstance(layer, Requantize) else 0
+            continue
+        low, high = int(layer.weight.min(initial=0)), int(layer.weight.max(initial=0))
+        if low < layer.weight_format.low or high > layer.weight_format.high:
+            raise UserError(
+                f"layer {layer.name}: weights span {low} to {high}, its format holds {layer.weight_format.low} to "
+                f"{layer.weight_format.high}"
+            )
+        if layer.bias.shape != (len(layer.weight),):
+            raise UserError(f"layer {layer.name}: {layer.bias.size} biases for {len(layer.weight)} outputs")
+        if layer.kind == "dense" and width and layer.weight.shape[1:] != (width,):
+            raise UserError(
+                f"layer {layer.name}: weights of shape {layer.weight.shape}, but {width} inputs come from the layer "
+                "before"
+            )
+        width = len(layer.weight) if layer.kind == "dense" else 0
 
 
 def _layer(entry: dict[str, Any]) -> Layer:

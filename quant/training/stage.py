@@ -47,14 +47,20 @@ def _needs(cfg: Config) -> tuple[str, ...]:
     return tuple(dict.fromkeys(("label", source, *(("train",) if cfg["qat"].teacher else ()))))
 
 
+#: The networks that a table is for.
+_USERS = {
+    "compact": '"compact"', "quant": '"compact" or "full"', "circuit": '"circuit"', "universal_layers": '"universal"',
+}  # fmt: skip
+
+
 def _check(context: Context) -> None:
     cfg = context.cfg
     size, spec = cfg["peaks"].size, cfg["qat"]
     idle = sorted(cfg.given & {"compact", "quant", "circuit", "universal_layers"}) if spec.is_shipped else []
     if idle:
         raise UserError(
-            f"qat: [{idle[0]}] has no effect on the network that ships (network = {spec.network!r}); say in [qat] "
-            'which network it is for, network = "compact", "full", "circuit" or "universal", or leave the table out'
+            f"qat: [{idle[0]}] has no effect on the network that ships (network = {spec.network!r}); set network = "
+            f"{_USERS[idle[0]]} in [qat], or leave the table out"
         )
     if spec.is_shipped or spec.network == "universal" or (spec.is_circuit and cfg["circuit"].source == "family"):
         wanted = cfg["family"].size
