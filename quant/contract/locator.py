@@ -158,10 +158,15 @@ class IntegerLocator:
 
 def network_inputs(layers: IntegerNetwork, normalizer: Normalizer | BlockShift, counts: NDArray[np.generic]) -> Codes:
     """What a network is given for counts (N, size, size): codes (N, *layers.shape), the exponent's last if it asks."""
+    return normalized(normalizer, counts, exponent=layers.exponent > 0)
+
+
+def normalized(normalizer: Normalizer | BlockShift, counts: NDArray[np.generic], *, exponent: bool) -> Codes:
+    """Counts (N, S, S) to codes (N, S, S), or with the exponent's codes behind them flat, (N, S**2 + count_bits)."""
     codes = normalizer.codes(counts)
-    if not layers.exponent or not isinstance(normalizer, BlockShift):
+    if not exponent or not isinstance(normalizer, BlockShift):
         return codes
-    return np.concatenate([codes.reshape(len(codes), layers.size**2), normalizer.exponents(counts)], axis=1)
+    return np.concatenate([codes.reshape(len(codes), codes.shape[1] ** 2), normalizer.exponents(counts)], axis=1)
 
 
 def of_layers(

@@ -4,12 +4,10 @@ import copy
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import brevitas.nn as qnn
 import numpy as np
 import torch
-from brevitas import config as brevitas_config
 from brevitas.quant import Int32Bias
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -20,7 +18,7 @@ from quant.contract.layers import Flatten, Requantize
 from quant.contract.network import IntegerNetwork, Layer
 from quant.contract.sizing import size_accumulators
 from quant.training.integers import activation_of, linear_of
-from quant.training.quantizers import Signed, Unsigned, Weight, corrected, fit_scale, scale_of
+from quant.training.quantizers import KeptQuantizers, Signed, Unsigned, Weight, corrected, fit_scale, scale_of
 
 #: Patches evaluated at a time in float64.
 _BATCH = 2048
@@ -53,7 +51,7 @@ class DensePlan:
         return (self.window**2 + self.exponent, *self.dense, self.outputs)
 
 
-class QuantDense(nn.Module):
+class QuantDense(KeptQuantizers):
     """Input values (n, ...), codes * 2**-frac, to (n, outputs). Every scale is a power of two, every zero point 0."""
 
     def __init__(self, plan: DensePlan) -> None:
@@ -78,15 +76,6 @@ class QuantDense(nn.Module):
         for dense, act in zip(self.dense, self.dense_act, strict=False):
             x = act(dense(x))
         return self.output(self.dense[-1](x))
-
-    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        """As for any module. Quantizers are kept, not built anew: optimizers stay valid."""
-        before = brevitas_config.REINIT_ON_STATE_DICT_LOAD
-        brevitas_config.REINIT_ON_STATE_DICT_LOAD = False
-        try:
-            return super().load_state_dict(*args, **kwargs)
-        finally:
-            brevitas_config.REINIT_ON_STATE_DICT_LOAD = before
 
     @torch.no_grad()
     def initialize(self, sources: Sequence[nn.Linear], values: Tensor) -> None:

@@ -9,7 +9,6 @@ from typing import Any
 import brevitas.nn as qnn
 import numpy as np
 import torch
-from brevitas import config as brevitas_config
 from brevitas.quant import Int32Bias
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -23,6 +22,7 @@ from quant.contract.emulate import checked_codes
 from quant.training.plan import BitPlan
 from quant.training.qnonlocal import QuantNonLocal, calibrate_block
 from quant.training.quantizers import (
+    KeptQuantizers,
     PowerOfTwoScale,
     QuantLeakyReLU,
     Signed,
@@ -55,7 +55,7 @@ __all__ = [
 _BATCH, _ATTENTION_BATCH = 2048, 256
 
 
-class QuantBraggNN(nn.Module):
+class QuantBraggNN(KeptQuantizers):
     """Input values (n, 1, size, size), codes * 2**-input_bits, to offsets (n, 2) (row, col) px from the centre pixel.
 
     conv and dense hold the layers in order, conv_act and dense_act the quantized ReLUs or LeakyReLUs between them, nlb
@@ -119,15 +119,6 @@ class QuantBraggNN(nn.Module):
         """The quantized ReLUs or LeakyReLUs, in order: one after each hidden layer."""
         yield from self.conv_act
         yield from self.dense_act
-
-    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        """As for any module. Quantizers are kept, not built anew: optimizers and devices stay valid."""
-        before = brevitas_config.REINIT_ON_STATE_DICT_LOAD
-        brevitas_config.REINIT_ON_STATE_DICT_LOAD = False
-        try:
-            return super().load_state_dict(*args, **kwargs)
-        finally:
-            brevitas_config.REINIT_ON_STATE_DICT_LOAD = before
 
 
 def train_scales(qnet: QuantBraggNN, enabled: bool = True) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 import brevitas.nn as qnn
 import numpy as np
 import torch
+from brevitas import config as brevitas_config
 from brevitas.core.function_wrapper import TensorClampSte
 from brevitas.inject.enum import FloatToIntImplType
 from brevitas.quant import Int32Bias
@@ -28,6 +29,19 @@ class PowerOfTwoScale(nn.Module):
     def forward(self, _: Tensor, __: Tensor | None = None) -> Tensor:
         whole = self.exponent + (self.exponent.round() - self.exponent).detach()  # straight-through gradient
         return torch.exp2(whole)
+
+
+class KeptQuantizers(nn.Module):
+    """A network whose quantizers outlive the loading of a state."""
+
+    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """As for any module. Quantizers are kept, not built anew: optimizers and devices stay valid."""
+        before = brevitas_config.REINIT_ON_STATE_DICT_LOAD
+        brevitas_config.REINIT_ON_STATE_DICT_LOAD = False
+        try:
+            return super().load_state_dict(*args, **kwargs)
+        finally:
+            brevitas_config.REINIT_ON_STATE_DICT_LOAD = before
 
 
 class Weight(IntQuant, WeightQuantSolver):

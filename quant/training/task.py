@@ -18,8 +18,7 @@ from braggnn_edge.universal.network import LIMITS
 from braggnn_edge.universal.train import calibrated
 from quant.contract import emulate
 from quant.contract.arithmetic import Codes, Format
-from quant.contract.block_shift import BlockShift
-from quant.contract.locator import IntegerLocator
+from quant.contract.locator import IntegerLocator, normalized
 from quant.contract.network import IntegerNetwork
 from quant.contract.vectors import corner_case_inputs, random_inputs
 from quant.training.circuit_spec import FrontEndSpec
@@ -88,11 +87,7 @@ class Task:
         """Patches (n, size, size) in counts to inputs: codes (n, window, window), or flat with exponents."""
         edge = (self.size - self.window) // 2
         inner = slice(edge, self.size - edge)
-        counts = patches[:, inner, inner].numpy()
-        codes = self.normalizer.codes(counts)
-        if not self.exponent or not isinstance(self.normalizer, BlockShift):
-            return codes
-        return np.concatenate([codes.reshape(len(codes), self.window**2), self.normalizer.exponents(counts)], axis=1)
+        return normalized(self.normalizer, patches[:, inner, inner].numpy(), exponent=self.exponent)
 
     def values(self, inputs: NDArray[np.int64]) -> Tensor:
         """Codes to the network's input values (n, 1, window, window), or flat (n, inputs)."""
