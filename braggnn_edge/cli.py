@@ -1,5 +1,7 @@
 """The command line: every stage of the chain as one command, each bringing the stages before it up to date.
 
+Beside them stand the commands that take files instead of a scenario.
+
 Nothing is imported here that is slow to load: help and a misspelt key are answered at once.
 """
 
@@ -11,6 +13,7 @@ from pathlib import Path
 
 from braggnn_edge import __version__
 from braggnn_edge.core import config, stages
+from braggnn_edge.core.commands import commands as plain_commands
 from braggnn_edge.core.errors import UserError
 from braggnn_edge.core.machine import available_cores
 from braggnn_edge.core.outcome import exit_status
@@ -30,8 +33,8 @@ def _say(text: str) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="braggnn-edge",
-        description="Bragg peaks from detector frames to a bit-exact FPGA firmware project. Each command runs one "
-        "stage, and those before it whose results are missing or out of date, in runs/<run>/.",
+        description="Bragg peaks from detector frames to a bit-exact FPGA firmware project. A command with --config "
+        "runs one stage, and those before it whose results are missing or out of date, in runs/<run>/.",
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="STAGE")
@@ -59,6 +62,16 @@ def _parser() -> argparse.ArgumentParser:
             help="tcp://host:port or scheduler file of a Dask cluster that labels (default: processes of this machine)",
         )
         for option, about in stage.options.items():
+            command.add_argument(option, **about)
+    for plain in plain_commands().values():
+        command = commands.add_parser(
+            plain.name,
+            help=plain.help,
+            description=f"{plain.help}.",
+            epilog=plain.epilog,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        for option, about in plain.arguments.items():
             command.add_argument(option, **about)
     return parser
 
@@ -109,6 +122,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"braggnn-edge: error: {words[0]} is now part of {new}; use `braggnn-edge {new}`", file=sys.stderr)
         return 2
     arguments = _parser().parse_args(words)
+    plain = plain_commands().get(arguments.command)
+    if plain is not None:
+        return exit_status(lambda: stages.resolve(plain.work)(arguments, _say), "braggnn-edge")
     return exit_status(lambda: _run(arguments), "braggnn-edge")
 
 

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from braggnn_edge.configuration_page import page
+from braggnn_edge.core.commands import commands
 from braggnn_edge.core.stages import Stage, stages
 
 #: Files with a list: what stands before it and after it.
@@ -36,6 +37,10 @@ def table(found: list[Stage]) -> str:
     for stage in found:
         name = f"`{stage.name}`" if stage.command else f"`{stage.name}` (made by `make train`)"
         rows.append(f"| {name} | {stage.help} | {stage.writes} |")
+    if plain := commands().values():
+        rows += ["", "Commands that take files instead of a scenario:", ""]
+        rows += ["| command | what it does | writes |", "|---|---|---|"]
+        rows += [f"| `{command.name}` | {command.help} | {command.writes} |" for command in plain]
     return "\n" + "\n".join(rows) + "\n\n"
 
 

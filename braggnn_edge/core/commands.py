@@ -1,0 +1,36 @@
+"""Commands that need no scenario: what they declare, and the registry of all of them.
+
+A stage (:mod:`braggnn_edge.core.stages`) works in a run directory and brings the stages before it up to date. A command
+takes files and options on the command line, and writes the file that it is told. It is declared in a light module,
+imported for ``--help``; what does the work is named by a dotted name and imported when it runs.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from types import MappingProxyType
+from typing import Any
+
+from braggnn_edge.core.stages import resolve
+
+#: Where the commands are declared, in the order of ``--help``.
+REGISTRY: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Command:
+    """The declaration of one command."""
+
+    name: str
+    help: str  # one line for ``--help`` and the docs
+    writes: str  # its results, for the docs
+    work: str  # dotted name of ``work(arguments, say)``: the parsed options, and what prints a line for the user
+    arguments: Mapping[str, Mapping[str, Any]]  # of the command line, as argparse has them
+    epilog: str = ""  # examples, shown at the end of its ``--help``
+
+
+@cache
+def commands() -> Mapping[str, Command]:
+    """All commands by name, in the order of ``--help``."""
+    found = [resolve(name) for name in REGISTRY]
+    return MappingProxyType({command.name: command for command in found})
