@@ -25,6 +25,7 @@ from braggnn_edge.training.train import located
 PUBLISHED = NetworkSpec()
 SMALL = NetworkSpec(conv=(7, 3), dense=(5,), attention=False, slope=0.0)
 ODD = NetworkSpec(conv=(6, 13, 2), dense=(9, 3), attention=True)
+CORRECTING = NetworkSpec(conv=(7, 3), dense=(5,), attention=False, slope=0.0, centroid=True)
 POOLED = NetworkSpec(conv=(6, 3), dense=(5,), attention_channels=2, attention_pool=3)
 
 
@@ -70,7 +71,7 @@ def corner_cases(size: int = 11) -> np.ndarray:
     )
 
 
-@pytest.mark.parametrize(("spec", "size"), [(PUBLISHED, 11), (SMALL, 9), (ODD, 13)])
+@pytest.mark.parametrize(("spec", "size"), [(PUBLISHED, 11), (SMALL, 9), (ODD, 13), (CORRECTING, 11)])
 @pytest.mark.parametrize(
     ("backend", "precision", "most"),
     [
@@ -110,6 +111,20 @@ def test_multiplied_out_is_the_same_function() -> None:
     with torch.no_grad():
         net.nlb.out_cnn.weight *= 0
     assert np.abs(in_float64(net, patches) - exact).max() > 1
+
+
+def test_a_network_that_corrects_is_its_layers_and_the_centroid() -> None:
+    """Its layers at zero, its answer is the centroid of the squared pixels above the minimum."""
+    net, patches = network(CORRECTING), spots(30)
+    with torch.no_grad():
+        net.dense_layers[-1].weight *= 0
+        net.dense_layers[-1].bias[:] = 0.5 / 11 + 5 / 11  # upstream's form of no correction
+    above = (patches - patches.min(axis=(1, 2), keepdims=True).astype(float)) ** 2
+    at = np.arange(11) - 5
+    wanted = np.stack([above.sum(axis=2) @ at, above.sum(axis=1) @ at], axis=1) / above.sum(axis=(1, 2))[:, None]
+    base = in_float64(net, patches) - wanted
+    assert np.abs(base - base[0]).max() < 1e-9
+    assert np.abs(float_locator(net, "compiled").locate(patches) - base[0] - wanted).max() < 2e-5
 
 
 def test_pooled_keys_are_computed_or_refused_by_form() -> None:

@@ -65,6 +65,31 @@ def test_a_lost_direction_is_refused() -> None:
     assert train.unexplained(np.zeros((10, 2)), offsets[:10]) == 0.0
 
 
+def test_a_network_of_convolutions_may_correct_the_centroid(tmp_path: Path) -> None:
+    """Float and integers: the locator's file holds the centroid, whose share of the answer is exact."""
+    table = spots(200, SIZE, 1, reach=1.5)
+    spec = NetworkSpec((4, 3), (8,), True, 0.01, centroid=True)
+    loop = LoopSpec(batch=64, learning_rate=3e-3, max_iterations=100, evaluate_every=50, patience=0)
+    train.run(table, "full", train.TrainSpec(spec, loop, initialize="linear"), 1, tmp_path, lambda _: None)
+    net = train.load_network(tmp_path, "full")
+    assert net.spec == spec
+    qat = QatSpec(loop=LoopSpec(batch=64, max_iterations=50, evaluate_every=50, patience=0), shift=0)
+    run(table, qat, BitPlan(power_of_two_slope=True), net, None, 1, tmp_path, lambda _: None)
+    locator = locators.load(tmp_path / "locator.json")
+    assert locator.centroid is not None
+    assert not locator.is_bare
+    patches, offsets = table.patches(), table.offsets("truth")
+    codes = locator.codes(patches)
+    layers = eval_exact(load_quantized(tmp_path, net, BitPlan(power_of_two_slope=True)), codes)
+    assert (locator.run(codes) == locator.combined(codes, layers)).all()
+    assert (locator.combined(codes, layers) != layers).any()
+    for found in (locator.locate(patches), train.predict(net, patches)):
+        centroid = np.ldexp(locator.centroid.codes(codes), -locator.centroid.frac)
+        assert np.median(np.hypot(*(found - offsets).T)) < np.median(np.hypot(*(centroid - offsets).T))
+    with pytest.raises(UserError, match="centroid: frac 20 is out of range"):
+        BitPlan(output_bits=24, output_frac=20).check(spec, SIZE)
+
+
 @pytest.mark.slow
 def test_stage_fine_tunes_a_network_with_attention(tmp_path: Path) -> None:
     table = spots(200, SIZE, 1, reach=1.5)

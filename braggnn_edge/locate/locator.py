@@ -27,6 +27,8 @@ from braggnn_edge.locate.eager import EagerNetwork
 from braggnn_edge.locate.fused import PRECISIONS, FusedNetwork
 from braggnn_edge.locate.onnx_session import onnx_network
 from braggnn_edge.peaks import find as peaks
+from braggnn_edge.training.centroid import squared_centroid
+from braggnn_edge.training.dataset import min_max
 from braggnn_edge.training.model import BraggNN
 
 Patches = NDArray[np.generic]
@@ -162,7 +164,21 @@ def float_locator(
         raise UserError(f"backend {backend!r} is unknown; expected one of {', '.join(BACKENDS)}")
     if optimize and backend != "torch":
         raise UserError(f"backend {backend!r} has no torch.compile; leave out optimize, or choose torch")
-    return BACKENDS[backend](net, precision, device, threads, optimize)
+    locator = BACKENDS[backend](net, precision, device, threads, optimize)
+    if net.spec.centroid:
+        _correct_centroid(locator)
+    return locator
+
+
+def _correct_centroid(locator: Locator) -> None:
+    """Add the centroid, which the network corrects: on the CPU, in float64, whatever runs the layers."""
+    layers = locator.run
+
+    def run(block: Patches) -> NDArray[np.floating]:
+        base = squared_centroid(min_max(torch.from_numpy(block.astype(np.float64)))).numpy()
+        return layers(block) + base
+
+    locator.run = run
 
 
 def _compiled(net: BraggNN, precision: str, device: str, threads: int, _: bool) -> Locator:

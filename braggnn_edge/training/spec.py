@@ -26,6 +26,9 @@ class NetworkSpec:
     # side of the windows whose maxima are the block's keys and values; 1: every position, as published. Divides
     # the patch's side - 2: 1, 3 or 9 for 11 px
     attention_pool: int = 1
+    # the network corrects the centroid of the squared pixels, min-max normalized; false, as published: it is the whole
+    # estimate
+    centroid: bool = False
 
     def __post_init__(self) -> None:
         if not self.conv or min((*self.conv, *self.dense)) < 1:

@@ -24,6 +24,7 @@ from braggnn_edge.peaks.splits import TRAIN, VALIDATION
 from braggnn_edge.peaks.table import PeakTable
 from braggnn_edge.peaks.table import load as load_table
 from braggnn_edge.training import upstream
+from braggnn_edge.training.centroid import squared_centroid
 from braggnn_edge.training.dataset import Batches, Peaks, min_max
 from braggnn_edge.training.initialize import begin_linear
 from braggnn_edge.training.model import BraggNN
@@ -56,11 +57,12 @@ def predict(net: BraggNN, patches: NDArray[np.generic], device: str = "cpu", chu
     return np.concatenate(parts) if parts else np.zeros((0, 2))
 
 
-def located(net: nn.Module, patches: Tensor) -> Tensor:
-    """Offsets (n, 2) px of patches (n, size, size) in counts by a network that answers in the upstream form."""
+def located(net: BraggNN, patches: Tensor) -> Tensor:
+    """Offsets (n, 2) px of patches (n, size, size) in counts by a network, with the centroid where it corrects that."""
     size = patches.shape[-1]
-    images = min_max(patches)[:, None].contiguous(memory_format=torch.channels_last)
-    return upstream.to_offset(net(images), size)
+    images = min_max(patches)
+    answer = upstream.to_offset(net(images[:, None].contiguous(memory_format=torch.channels_last)), size)
+    return answer + squared_centroid(images) if net.spec.centroid else answer
 
 
 def train_network(
@@ -93,7 +95,10 @@ def train_network(
 
     def loss(module: nn.Module, iteration: int) -> Tensor:
         drawn, wanted = batches(iteration, rank, world)
-        images = min_max(drawn)[:, None].contiguous(memory_format=torch.channels_last)
+        images = min_max(drawn)
+        if spec.network.centroid:
+            wanted = wanted - squared_centroid(images)
+        images = images[:, None].contiguous(memory_format=torch.channels_last)
         with torch.autocast(device.split(":")[0], torch.bfloat16, enabled=spec.precision == "bfloat16"):
             output = module(images)
         if spec.huber:

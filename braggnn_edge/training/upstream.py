@@ -63,7 +63,7 @@ def load_checkpoint(path: Path, spec: NetworkSpec | None = None) -> BraggNN:
     """Read an upstream (or our own) state dict; the patch size follows from the first dense layer.
 
     ``spec`` gives what the file does not hold: the activation slope when it is not the published 0.01, the pooling of
-    the block's keys when there is one. Channels are read from the file.
+    the block's keys when there is one, whether the network corrects the centroid. Channels are read from the file.
     Raises UserError for a file that is not such a state dict.
     """
     try:
@@ -77,7 +77,8 @@ def load_checkpoint(path: Path, spec: NetworkSpec | None = None) -> BraggNN:
     state = {key.removeprefix("module."): value for key, value in state.items()}
     found = spec_of(state)
     if spec is not None:
-        if found != replace(spec, slope=found.slope, attention_pool=found.attention_pool):
+        known = replace(spec, slope=found.slope, attention_pool=found.attention_pool, centroid=found.centroid)
+        if found != known:
             raise UserError(f"{path}: holds {found}, expected {spec}; name the right checkpoint or description")
         found = spec
     if "dense_layers.0.weight" not in state:

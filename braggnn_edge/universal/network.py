@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from braggnn_edge.core.errors import UserError
 from braggnn_edge.core.files import written_aside
 from braggnn_edge.locate.calibration import Calibration
+from braggnn_edge.training.centroid import squared_centroid
 
 #: What files of this kind call themselves, and the version of what they hold.
 SCHEMA, VERSION = "braggnn-edge universal network", 1
@@ -85,14 +86,6 @@ def scaled(patches: Tensor) -> tuple[Tensor, Tensor]:
     counts = patches.clamp(min=0)
     exponent = torch.ceil(torch.log2(counts.amax((1, 2)) + 1))
     return counts * torch.exp2(-exponent)[:, None, None], exponent
-
-
-def squared_centroid(pixels: Tensor) -> Tensor:
-    """Centroid (n, 2) (row, col) px of squared pixels (n, s, s) from the centre pixel; 0 where all are 0."""
-    weights = pixels * pixels
-    at = torch.arange(pixels.shape[1], dtype=pixels.dtype, device=pixels.device) - pixels.shape[1] // 2
-    total = weights.sum((1, 2)).clamp(min=1e-12)
-    return torch.stack([(weights.sum(2) * at).sum(1) / total, (weights.sum(1) * at).sum(1) / total], 1)
 
 
 def laplace_loss(answers: Tensor, offsets: Tensor, beta: float) -> Tensor:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from braggnn_edge.core.errors import UserError
 from braggnn_edge.training.spec import NetworkSpec
 from quant.contract.arithmetic import Codes, Format
+from quant.contract.centroid import Centroid
 from quant.contract.tables import difference_frac, exp_table, reciprocal_table
 
 #: Widest weight and activation: 16 + 16 bits and a fan-in up to 2**16 stay below the 53 bits of float64, in
@@ -16,6 +17,9 @@ MAX_BITS = 16
 #: Widest code in the non-local block: a weight of the softmax times a value, summed over 441 pixels, has
 #: 12 + 16 + 12 + 9 bits, below the 53 of float64; and its tables have at most 2**12 entries.
 MAX_ATTENTION_BITS = 12
+
+#: Widest weight of a pixel in the centroid that a network may correct.
+_CENTROID_BITS = 12
 
 #: The slope of the paper as an integer multiplier: 164 / 2**14 = 0.01000977.
 _EXACT_SLOPES = {0.01: (164, 14)}
@@ -119,6 +123,16 @@ class BitPlan:
         """Format of the output codes: offsets in pixels."""
         return Format(self.output_bits, self.output_frac, signed=True)
 
+    def centroid(self, spec: NetworkSpec, size: int) -> Centroid | None:
+        """The centroid in integers that the network ``spec`` corrects in patches of ``size`` px, if it does.
+
+        Raises UserError for input and output widths that it cannot have.
+        """
+        if not spec.centroid:
+            return None
+        discarded_bits = max(0, 2 * self.input_bits - _CENTROID_BITS)
+        return Centroid.of_power(size, self.input_bits, 2, discarded_bits, frac=self.output_frac)
+
     def weights(self, spec: NetworkSpec) -> tuple[int, ...]:
         """Weight bits of each layer of ``spec``, the block's four after the first; another length is refused."""
         first, *others = _spread("weight_bits", self.weight_bits, len(spec.conv) + len(spec.dense) + 1, spec)
@@ -133,8 +147,10 @@ class BitPlan:
         self.slope(spec)
         self.weights(spec)
         self.activations(spec)
-        if spec.attention and size is not None:
-            self.attention.check_keys(spec.keys(size))
+        if size is not None:
+            self.centroid(spec, size)
+            if spec.attention:
+                self.attention.check_keys(spec.keys(size))
 
     def slope(self, spec: NetworkSpec) -> tuple[int, int] | None:
         """``spec``'s negative slope as (code, frac), worth ``code * 2**-frac``; None for a plain ReLU.

@@ -22,6 +22,9 @@ from braggnn_edge.training.model import BraggNN
 from braggnn_edge.training.optimize import optimize, position_loss
 from braggnn_edge.training.tensors import save_tensors
 from quant.contract import locator as locators
+from quant.contract.arithmetic import Codes
+from quant.contract.centroid import Centroid
+from quant.contract.locator import IntegerLocator
 from quant.contract.normalize import Normalizer
 from quant.training.export import export_qonnx
 from quant.training.initialize import initialize
@@ -55,23 +58,28 @@ def run(
     batches = Batches(data, min(spec.loop.batch, len(data)), spec.shift, seed, spec.dihedral)
     torch.manual_seed(seed)
     qnet = QuantBraggNN(float_net.spec, float_net.size, plan)
-    sample = values_of(table.of(TRAIN).patches()[: spec.calibration], normalizer, plan)
+    sample = values_of(normalizer.codes(table.of(TRAIN).patches()[: spec.calibration]), plan)
     initialize(qnet, float_net, sample, say)
     train_scales(qnet, spec.learn_scales)
 
     patches, offsets = (tensor.numpy() for tensor in held_out.centred())
-    held_out_values = values_of(patches, normalizer, plan)
+    base = plan.centroid(float_net.spec, float_net.size)
+    held_out_codes = normalizer.codes(patches)
+    held_out_values, held_out_base = values_of(held_out_codes, plan), base_of(held_out_codes, base)
 
     def loss(module: nn.Module, iteration: int) -> Tensor:
         counts, target = batches(iteration)
         if teacher is not None:
             with torch.no_grad():
                 target = torch.lerp(target, train.located(teacher, counts), spec.teacher)
-        return position_loss(module(values_of(counts.numpy(), normalizer, plan)), target, spec.huber)
+        codes = normalizer.codes(counts.numpy())
+        target = target - torch.from_numpy(base_of(codes, base).astype(np.float32))
+        return position_loss(module(values_of(codes, plan)), target, spec.huber)
 
     def predicted() -> NDArray[np.float64]:
         with torch.inference_mode():
-            return np.concatenate([qnet(block).double().numpy() for block in held_out_values.split(4096)])
+            answers = [qnet(block).double().numpy() for block in held_out_values.split(4096)]
+        return np.concatenate(answers) + held_out_base
 
     def evaluate() -> dict[str, float]:
         return validation_figures(distances(predicted(), offsets))
@@ -88,7 +96,10 @@ def run(
     for check in (train.check_learned, train.check_directions):
         check(predicted(), offsets, "quantized network")
     integer = export_qonnx(qnet, directory / "model.onnx")
-    locators.save(locators.of_layers(integer, normalizer, provenance), directory / "locator.json")
+    made = IntegerLocator(
+        integer.size, integer.size, normalizer, integer, base, integer.output, provenance=provenance or {}
+    )
+    locators.save(made, directory / "locator.json")
     with written_aside(directory / "quantized.pt") as aside:
         save_tensors(qnet.state_dict(), aside)
     figures.learning_curves({"quantized": history}, directory / "curves.png")
@@ -96,9 +107,14 @@ def run(
     checkpoint.unlink(missing_ok=True)
 
 
-def values_of(patches: NDArray[np.generic], normalizer: Normalizer, plan: BitPlan) -> Tensor:
-    """Patches (n, size, size) in counts to network input values (n, 1, size, size), by way of input codes."""
-    return torch.from_numpy(plan.input.values(normalizer.codes(patches)).astype(np.float32))[:, None]
+def values_of(codes: Codes, plan: BitPlan) -> Tensor:
+    """Input codes (n, size, size) to the network's input values (n, 1, size, size)."""
+    return torch.from_numpy(plan.input.values(codes).astype(np.float32))[:, None]
+
+
+def base_of(codes: Codes, base: Centroid | None) -> NDArray[np.float64]:
+    """What a network corrects, (n, 2) px, for input codes (n, size, size): the centroid, or 0 without one."""
+    return np.zeros((len(codes), 2)) if base is None else np.ldexp(base.codes(codes), -base.frac)
 
 
 def load_quantized(directory: Path, float_net: BraggNN, plan: BitPlan) -> QuantBraggNN:
