@@ -11,6 +11,7 @@ from braggnn_edge.core.errors import UserError
 from braggnn_edge.frames.formats import BadFrame, FrameSource, check_file, images, open_source
 from braggnn_edge.frames.formats.braggnn import read_peaks
 from braggnn_edge.frames.formats.hdf5 import read_image
+from braggnn_edge.frames.omega import frame_omega
 from braggnn_edge.frames.spec import Meaning
 
 #: Called with the index of a frame that is left out, and the reason.
@@ -24,7 +25,8 @@ class Scan:
     dark: (rows, cols) subtracted from every frame; mask: (rows, cols), True where a pixel is bad in every frame;
     negative_is_bad: raw pixels below zero are bad; maximum_is_bad: raw pixels at the largest value of an unsigned
     type are; peaks: labels that came with the scan (:func:`formats.braggnn.read_peaks`). Bad pixels are 0 in every
-    frame, after the dark.
+    frame, after the dark. omega: rotation (frames, 2), start and end of each frame in degrees, None where neither the
+    file nor the caller says it; omega_remark: what is odd about it, one sentence, "" for nothing.
     """
 
     name: str
@@ -34,6 +36,8 @@ class Scan:
     peaks: np.ndarray | None = None
     negative_is_bad: bool = False
     maximum_is_bad: bool = False
+    omega: np.ndarray | None = None
+    omega_remark: str = ""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -47,11 +51,6 @@ class Scan:
             return self.source.dtype
         floating = "f" in (self.source.dtype.kind, self.dark.dtype.kind)
         return np.dtype(np.float32 if floating else np.int32)
-
-    @property
-    def omega(self) -> np.ndarray | None:
-        """Rotation (frames, 2), start and end of each frame in degrees, where the file has it."""
-        return self.source.omega
 
     def frames(
         self, start: int = 0, stop: int | None = None, on_bad: OnBad | None = None
@@ -149,6 +148,8 @@ def open_scan(
     peaks: str | Path | None = None,
     negative: Meaning = "auto",
     overflow_value: Meaning = "auto",
+    omega_start: float | None = None,
+    omega_step: float | None = None,
 ) -> Scan:
     """Open the scan ``path`` of a registered format (:data:`braggnn_edge.frames.formats.FORMATS`) without reading its
     frames.
@@ -156,21 +157,29 @@ def open_scan(
     name: of the scan in messages, by default the file's; dataset: path of the 3-D data set inside an HDF5 file; dark
     and mask: 2-D images, ``file.npy``, an image file, ``file.h5`` with one 2-D data set, or ``file.h5:data/set``; a
     mask is bool or 0 / 1, true where a pixel is bad, or a NeXus ``pixel_mask``, where every bit says why it is bad;
-    peaks: a peaks file of the BraggNN layout. negative, overflow_value: see :func:`marks`. Raises UserError for any
-    file that does not fit.
+    peaks: a peaks file of the BraggNN layout. negative, overflow_value: see :func:`marks`. omega_start, omega_step: the
+    rotation at the start of the first frame and of every frame, in degrees, in place of what the file says
+    (:func:`braggnn_edge.frames.omega.frame_omega`). Raises UserError for any file that does not fit.
     """
     path = Path(path)
     source = open_source(format, path, dataset)
     size = source.shape[1:]
     negative_is_bad, maximum_is_bad = marks(format, source.dtype, negative, overflow_value)
+    name = path.stem if name is None else name
+    try:
+        omega, remark = frame_omega(source.omega, omega_start, omega_step, source.shape[0])
+    except UserError as error:
+        raise UserError(f"scan {name!r}: {error}") from error
     return Scan(
-        path.stem if name is None else name,
+        name,
         source,
         None if dark is None else _image("dark", str(dark), size),
         None if mask is None else _mask(str(mask), size),
         None if peaks is None else _peaks(Path(peaks), source.shape),
         negative_is_bad,
         maximum_is_bad,
+        omega,
+        remark,
     )
 
 

@@ -41,7 +41,8 @@ def external_files(scans: tuple[ScanSpec, ...], folder: Path | None) -> tuple[Pa
 def open_spec(spec: ScanSpec, data: Path, folder: Path | None) -> Scan:
     """The frames of one scan: from the data stage when simulated, else from its file."""
     if spec.format == "simulated":
-        return open_scan("braggnn", data / f"{spec.name}.h5")
+        step = spec.simulate.omega_step
+        return open_scan("braggnn", data / f"{spec.name}.h5", omega_start=0.0, omega_step=step)
     spec = located(spec, folder)
     return open_scan(
         spec.format,
@@ -53,6 +54,8 @@ def open_spec(spec: ScanSpec, data: Path, folder: Path | None) -> Scan:
         peaks=spec.peaks or None,
         negative=spec.negative,
         overflow_value=spec.overflow_value,
+        omega_start=spec.omega_start,
+        omega_step=spec.omega_step,
     )
 
 

@@ -55,6 +55,9 @@ class ScanSpec:
     peaks: FilePath = ""  # peaks file of the BraggNN project, checked against the frames; labels are fitted anew
     negative: Meaning = "auto"  # raw pixels below zero are `"bad"`, `"data"`, or what is usual for the format
     overflow_value: Meaning = "auto"  # the same of the largest value of an unsigned type
+    # rotation at the start of the first frame, degrees, in place of what the file says; needs omega_step
+    omega_start: float | None = None
+    omega_step: float | None = None  # rotation of every frame, degrees; needs omega_start
     on_bad_frame: Literal["stop", "skip"] = "stop"  # at a frame that cannot be used: `"stop"`, or `"skip"` it
     background_box: int = 0  # side of the boxes in which the local background is found, px; 0: none
     # counts, above the local background if there is one, above which a pixel belongs to a peak
@@ -79,11 +82,16 @@ class ScanSpec:
             raise UserError(f"scan {self.name!r}: a measured scan needs a path, a simulated one has none")
         if self.format == "simulated":
             keys = ("dataset", "dark", "mask", "peaks", "negative", "overflow_value", "on_bad_frame")
-            refuse_unused(self, keys, "on a simulated scan")
+            refuse_unused(self, (*keys, "omega_start", "omega_step"), "on a simulated scan")
         else:
             refuse_unused(self, ("simulate",), "on a measured scan")
         if self.sigma:
             refuse_unused(self, ("threshold",), "beside sigma")
+        if (self.omega_start is None) != (self.omega_step is None) or self.omega_step == 0:
+            raise UserError(
+                f"scan {self.name!r}: omega_start {self.omega_start} and omega_step {self.omega_step}: give both in "
+                "degrees, with a step that is not 0, or neither"
+            )
         if not self.use or not set(self.use) <= set(SPLITS[:3]) or len(set(self.use)) != len(self.use):
             raise UserError(f"scan {self.name!r}: use {self.use} must name some of {', '.join(SPLITS[:3])}, each once")
         usable = self.name and all(c.isalnum() or c in "-_" for c in self.name)
