@@ -171,7 +171,8 @@ def test_range_outside_is_refused_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (FRAMES[0], "three dimensions"),
+        (FRAMES[0, 0], "three dimensions"),
+        (np.stack([FRAMES, FRAMES]), "three dimensions"),
         (FRAMES.astype(complex), "complex128 are not supported"),
         (np.array([[[b"a"]]]), "are not supported"),
         (FRAMES[:0], "at least one frame"),
@@ -261,6 +262,9 @@ def test_bad_caches(tmp_path: Path, change: dict, message: str | None) -> None:
 
 def test_wrong_dark_mask_and_peaks(tmp_path: Path) -> None:
     path = _hdf5(tmp_path / "f.h5", FRAMES)
+    _hdf5(tmp_path / "g.h5", FRAMES[0], "a")
+    with h5py.File(tmp_path / "g.h5", "a") as file:
+        file["b"] = FRAMES[1]
     np.save(tmp_path / "small.npy", np.zeros((3, 3)))
     np.save(tmp_path / "two.npy", np.full((12, 9), 2))
     np.save(tmp_path / "nan.npy", np.full((12, 9), np.nan))
@@ -269,7 +273,8 @@ def test_wrong_dark_mask_and_peaks(tmp_path: Path) -> None:
         ("dark", "nan.npy", "holds NaN"),
         ("mask", "two.npy", "other values than 0"),
         ("mask", "none.npy", "no such file"),
-        ("dark", "f.h5", "name the 2-D data set"),
+        ("mask", "f.h5", "holds 5 images; expected one"),
+        ("dark", "g.h5", "name the 2-D data set to read, or a 3-D one of several images; those in the file: /a, /b"),
     ):
         with pytest.raises(UserError, match=message):
             open_scan("hdf5", path, **{key: tmp_path / name})

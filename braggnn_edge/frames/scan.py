@@ -4,13 +4,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import h5py
 import numpy as np
 
 from braggnn_edge.core.errors import UserError
-from braggnn_edge.frames.formats import BadFrame, FrameSource, check_file, images, open_source
+from braggnn_edge.frames.corrections import read_dark, read_mask
+from braggnn_edge.frames.formats import BadFrame, FrameSource, open_source
 from braggnn_edge.frames.formats.braggnn import read_peaks
-from braggnn_edge.frames.formats.hdf5 import read_image
 from braggnn_edge.frames.omega import frame_omega
 from braggnn_edge.frames.spec import Meaning
 
@@ -121,9 +120,8 @@ class Scan:
             if self.dtype.kind == "f":
                 frame = raw.astype(np.float64) - self.dark
             else:
-                wide = raw.astype(np.int64) if raw.dtype != np.uint64 else np.minimum(raw, 2**63 - 1).astype(np.int64)
                 limits = np.iinfo(np.int32)
-                frame = np.clip(wide - self.dark.astype(np.int64), limits.min, limits.max)
+                frame = np.clip(_signed(raw) - _signed(self.dark), limits.min, limits.max)
             frame = frame.astype(self.dtype)
         if valid is not None:
             frame = np.where(valid, frame, frame.dtype.type(0))
@@ -135,6 +133,13 @@ class Scan:
                     "them or repair it"
                 )
         return frame
+
+
+def _signed(image: np.ndarray) -> np.ndarray:
+    """Integers as int64, clipped so that a difference of two fits as well."""
+    if image.dtype.itemsize < 8:
+        return image.astype(np.int64)
+    return np.clip(image, None if image.dtype.kind == "u" else -(2**62), 2**62).astype(np.int64)
 
 
 def open_scan(
@@ -155,10 +160,11 @@ def open_scan(
     frames.
 
     name: of the scan in messages, by default the file's; dataset: path of the 3-D data set inside an HDF5 file; dark
-    and mask: 2-D images, ``file.npy``, an image file, ``file.h5`` with one 2-D data set, or ``file.h5:data/set``; a
-    mask is bool or 0 / 1, true where a pixel is bad, or a NeXus ``pixel_mask``, where every bit says why it is bad;
-    peaks: a peaks file of the BraggNN layout. negative, overflow_value: see :func:`marks`. omega_start, omega_step: the
-    rotation at the start of the first frame and of every frame, in degrees, in place of what the file says
+    and mask: 2-D images, ``file.npy``, an image file, ``file.h5`` with one data set that fits, or ``file.h5:data/set``;
+    of a stack of darks the median is taken; a mask is bool or 0 / 1, true where a pixel is bad, or a NeXus
+    ``pixel_mask``, where every bit says why it is bad (:mod:`braggnn_edge.frames.corrections`); peaks: a peaks file of
+    the BraggNN layout. negative, overflow_value: see :func:`marks`. omega_start, omega_step: the rotation at the start
+    of the first frame and of every frame, in degrees, in place of what the file says
     (:func:`braggnn_edge.frames.omega.frame_omega`). Raises UserError for any file that does not fit.
     """
     path = Path(path)
@@ -173,8 +179,8 @@ def open_scan(
     return Scan(
         name,
         source,
-        None if dark is None else _image("dark", str(dark), size),
-        None if mask is None else _mask(str(mask), size),
+        None if dark is None else read_dark(str(dark), size),
+        None if mask is None else read_mask(str(mask), size),
         None if peaks is None else _peaks(Path(peaks), source.shape),
         negative_is_bad,
         maximum_is_bad,
@@ -194,47 +200,6 @@ def marks(format: str, dtype: np.dtype, negative: Meaning, overflow_value: Meani
     asked = (negative, overflow_value)
     first, second = (u if a == "auto" else a == "bad" for a, u in zip(asked, usual, strict=True))
     return first, second
-
-
-def split_name(name: str) -> tuple[Path, str | None]:
-    """``path`` or ``path:data set`` as the two; a file whose own name holds a colon is taken as a path."""
-    path = Path(name)
-    if path.exists() or ":" not in name:
-        return path, None
-    head, _, dataset = name.rpartition(":")
-    return Path(head), dataset
-
-
-def _image(role: str, name: str, size: tuple[int, ...]) -> np.ndarray:
-    """A 2-D image of shape ``size`` from ``name``: a path, or path:data set."""
-    path, dataset = split_name(name)
-    check_file(path)
-    if path.suffix == ".npy":
-        try:
-            image = np.load(path, allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            raise UserError(f"{role} {path}: is not a readable npy file ({error})") from error
-    elif dataset is not None or h5py.is_hdf5(path):
-        image = read_image(path, dataset)
-    else:
-        image = images.read_image(path)
-    image = np.asarray(image)
-    if image.shape != size:
-        raise UserError(f"{role} {name}: has shape {image.shape}; expected {size}, that of a frame")
-    if image.dtype.kind not in "buif":
-        raise UserError(f"{role} {name}: is of type {image.dtype}; expected integers or floats")
-    if image.dtype.kind == "f" and not np.isfinite(image).all():
-        raise UserError(f"{role} {name}: holds NaN or infinity; repair it")
-    return image
-
-
-def _mask(name: str, size: tuple[int, ...]) -> np.ndarray:
-    image = _image("mask", name, size)
-    if name.rpartition("/")[2] == "pixel_mask" and image.dtype.kind == "u":
-        return image != 0
-    if not np.isin(image, (0, 1)).all():
-        raise UserError(f"mask {name}: holds other values than 0 (good) and 1 (bad)")
-    return image.astype(bool)
 
 
 def _peaks(path: Path, shape: tuple[int, int, int]) -> np.ndarray:

@@ -8,8 +8,9 @@ from typing import Any
 from braggnn_edge.core.config import resolve_path
 from braggnn_edge.core.rundir import write_json
 from braggnn_edge.core.stages import Context
+from braggnn_edge.frames.corrections import files_of as correction_files
 from braggnn_edge.frames.formats import files_of
-from braggnn_edge.frames.scan import Scan, open_scan, split_name
+from braggnn_edge.frames.scan import Scan, open_scan
 from braggnn_edge.label.spec import DATA_KEYS, ScanSpec
 from braggnn_edge.simulation import simulate as simulation
 
@@ -34,7 +35,8 @@ def external_files(scans: tuple[ScanSpec, ...], folder: Path | None) -> tuple[Pa
     for scan in (located(spec, folder) for spec in scans):
         if scan.path:
             found += files_of(scan.format, Path(scan.path), scan.dataset or None)
-        found += [split_name(text)[0] for text in (scan.peaks, scan.dark, scan.mask) if text]
+        found += [Path(scan.peaks)] if scan.peaks else []
+        found += [file for text in (scan.dark, scan.mask) if text for file in correction_files(text)]
     return tuple(dict.fromkeys(found))
 
 

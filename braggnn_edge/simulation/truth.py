@@ -10,7 +10,7 @@ from scipy.spatial import cKDTree
 from braggnn_edge.core.errors import UserError
 from braggnn_edge.fit import cramer_rao
 from braggnn_edge.fit.pseudo_voigt import PARAMETERS
-from braggnn_edge.frames.formats.hdf5 import find_dataset, open_hdf5
+from braggnn_edge.frames.formats.hdf5_tree import find_dataset, open_hdf5
 
 #: One row a spot and frame. row, col: centre in px; amplitude: height of the profile above the background, in counts;
 #: tilt: radians in [0, pi), from +col towards +row; background: the smooth background there, in counts; total:

@@ -5,6 +5,7 @@ format, reads no more of it than that takes, and raises UserError with one messa
 may offer ``files_of(path, dataset)``, the files behind ``path``, where that is not the one file.
 """
 
+import glob
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -66,18 +67,32 @@ def files_of(name: str, path: Path, dataset: str | None) -> tuple[Path, ...]:
 
 
 def check_file(path: Path) -> None:
-    """Refuse a path that is missing, not a file, or empty."""
+    """Refuse a path that is missing, not a file, or empty, and a link to a file that is missing."""
+    if path.is_symlink() and not path.exists():
+        raise UserError(f"{path}: is a link to {path.readlink()}, which is not there; bring that file back")
     if not path.exists():
-        raise UserError(f"{path}: no such file; check the path in the configuration")
+        raise UserError(f"{path}: no such file; check the path in the configuration{_of_pattern(path)}")
     if not path.is_file():
         raise UserError(f"{path}: is not a file; name the data file itself")
     if path.stat().st_size == 0:
         raise UserError(f"{path}: the file is empty (0 bytes); fetch or write it again")
 
 
-def check_layout(where: str, shape: tuple[int, ...], dtype: np.dtype) -> tuple[int, int, int]:
-    """Refuse frames that are not (frames, rows, cols) of real numbers; ``where`` names them."""
-    if dtype.kind not in "uif":
+def _of_pattern(path: Path) -> str:
+    if not glob.has_magic(str(path)):
+        return ""
+    return (
+        '. Patterns are for format = "images"; to read several HDF5 files as one scan, name the master file, or a file '
+        "with a virtual data set, that joins them"
+    )
+
+
+def check_layout(where: str, shape: tuple[int, ...], dtype: np.dtype, kinds: str = "uif") -> tuple[int, int, int]:
+    """Refuse frames that are not (frames, rows, cols) of real numbers; ``where`` names them.
+
+    kinds: the kinds of numbers that are taken, as numpy's dtype.kind.
+    """
+    if dtype.kind not in kinds:
         raise UserError(f"{where}: frames of type {dtype} are not supported; expected integers or floats")
     if len(shape) != 3:
         raise UserError(f"{where}: has shape {shape}; expected three dimensions (frames, rows, cols)")

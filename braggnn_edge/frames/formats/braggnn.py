@@ -14,9 +14,10 @@ import numpy as np
 from braggnn_edge.core.errors import UserError
 from braggnn_edge.core.hdf5 import writing_hdf5
 from braggnn_edge.frames.formats import check_layout
-from braggnn_edge.frames.formats.hdf5 import Hdf5Frames, find_dataset, open_hdf5
+from braggnn_edge.frames.formats.hdf5 import Hdf5Frames
 from braggnn_edge.frames.formats.hdf5 import files_of as files_of_dataset
 from braggnn_edge.frames.formats.hdf5 import open_frames as open_dataset
+from braggnn_edge.frames.formats.hdf5_tree import find_dataset, open_hdf5
 
 PEAK_DTYPE = np.dtype(
     [("frame", "u4"), ("row", "f4"), ("col", "f4"), ("npeaks", "u2"), ("deviation", "f4"), ("valid", "?")]

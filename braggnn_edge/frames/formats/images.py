@@ -81,7 +81,7 @@ class ImageFrames:
             )
 
 
-def open_frames(path: Path, dataset: str | None) -> ImageFrames:
+def open_frames(path: Path, dataset: str | None, kinds: str = "uif") -> ImageFrames:
     """The frames of one file or of a series; image files have no data sets, so ``dataset`` must be None.
 
     Reads the first frame, and the last file's number of frames where files have several. A first file that is
@@ -98,7 +98,7 @@ def open_frames(path: Path, dataset: str | None) -> ImageFrames:
         except BadFrame as error:
             first = first or error
             continue
-        _, rows, cols = check_layout(str(file), (count, *frame.shape), frame.dtype)
+        _, rows, cols = check_layout(str(file), (count, *frame.shape), frame.dtype, kinds)
         last = count
         if count > 1 and files[-1] != file:
             with contextlib.suppress(BadFrame), _opened(files[-1]) as image:
@@ -110,12 +110,6 @@ def open_frames(path: Path, dataset: str | None) -> ImageFrames:
 def files_of(path: Path, dataset: str | None) -> tuple[Path, ...]:
     """The files of the scan; ``dataset`` is not used."""
     return series(path)
-
-
-def read_image(path: Path) -> np.ndarray:
-    """The first frame of an image file (rows, cols): a dark or a mask."""
-    with _opened(path) as image:
-        return _frame(path, image, 0)
 
 
 @contextlib.contextmanager

@@ -14,26 +14,37 @@ COMPRESSED = (".bz2", ".gz")
 def series(path: Path) -> tuple[Path, ...]:
     """The files that ``path`` names: itself, or those that match it as a pattern (``*``, ``?``, ``[]``, ``**``).
 
-    They are sorted naturally: frame_2 comes before frame_10. Raises UserError when there is none, for a file that is
-    empty, and for one that is there twice, plain and compressed.
+    As far as a path leads to folders that are there, it is taken as it is: brackets in their names are no pattern. The
+    files are sorted naturally: frame_2 comes before frame_10. Raises UserError when there is none, for a file that is
+    empty, for a link to a file that is missing, and for a file that is there twice, plain and compressed.
     """
-    if path.exists() or not glob.has_magic(str(path)):
+    pattern = _pattern(path)
+    if pattern is None:
         check_file(path)
         return (path,)
-    files = [found for found in map(Path, glob.glob(str(path), recursive=True)) if found.is_file()]
-    if not files:
+    matches = [found for found in map(Path, glob.glob(pattern, recursive=True)) if not found.is_dir()]
+    if not matches:
         raise UserError(f"{path}: no file matches this pattern; check the path in the configuration")
-    files.sort(key=natural_key)
+    matches.sort(key=natural_key)
     plain: dict[Path, Path] = {}
-    for file in files:
+    for file in matches:
         check_file(file)
-        name = file.with_suffix("") if file.suffix in COMPRESSED else file
+        name = file.with_suffix("") if file.suffix.lower() in COMPRESSED else file
         if name in plain:
             raise UserError(
                 f"{path}: {plain[name].name} and {file.name} are the same frame twice; make the pattern match one"
             )
         plain[name] = file
-    return tuple(files)
+    return tuple(matches)
+
+
+def _pattern(path: Path) -> str | None:
+    """The path as a pattern in which the folders that are there stand for themselves; None where it is no pattern."""
+    if path.exists() or path.is_symlink():
+        return None
+    folder = next(parent for parent in (*path.parents, Path(path.anchor or ".")) if parent.is_dir())
+    rest = str(path.relative_to(folder)) if folder != Path(".") or not path.is_absolute() else str(path)
+    return str(Path(glob.escape(str(folder)), rest)) if glob.has_magic(rest) else None
 
 
 def natural_key(path: Path) -> tuple[list[tuple[int, int | str]], str]:
