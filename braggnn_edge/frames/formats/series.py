@@ -6,9 +6,7 @@ from pathlib import Path
 
 from braggnn_edge.core.errors import UserError
 from braggnn_edge.frames.formats import check_file
-
-#: Endings of files that are unpacked while they are read.
-COMPRESSED = (".bz2", ".gz")
+from braggnn_edge.frames.formats.packing import ENDINGS
 
 
 def series(path: Path) -> tuple[Path, ...]:
@@ -29,7 +27,7 @@ def series(path: Path) -> tuple[Path, ...]:
     plain: dict[Path, Path] = {}
     for file in matches:
         check_file(file)
-        name = file.with_suffix("") if file.suffix.lower() in COMPRESSED else file
+        name = file.with_suffix("") if file.suffix.lower() in ENDINGS else file
         if name in plain:
             raise UserError(
                 f"{path}: {plain[name].name} and {file.name} are the same frame twice; make the pattern match one"
