@@ -233,7 +233,7 @@ def test_missing_data_set_lists_those_there_are(tmp_path: Path) -> None:
         file["loop"] = h5py.SoftLink("/")
     with pytest.raises(UserError, match="name the 3-D data set to read"):
         open_scan("hdf5", path)
-    with pytest.raises(UserError, match="unknown; expected one of braggnn, hdf5, hexrd, images"):
+    with pytest.raises(UserError, match="unknown; expected one of braggnn, hdf5, hexrd, imaged11, images"):
         open_scan("tiff", path)
 
 
@@ -245,7 +245,7 @@ def test_missing_data_set_lists_those_there_are(tmp_path: Path) -> None:
         ({"dtype": np.array(b"complex64")}, "not supported"),
         ({"dtype": np.array(b"nonsense")}, "malformed"),
         ({"shape": np.array([12])}, "three dimensions"),
-        ({"omega": np.zeros((4, 2))}, "omega has shape"),
+        ({"omega": np.zeros((4, 2))}, "omega in the file has shape"),
         ({"3_data": np.zeros(3, np.uint16)}, "frame 3: row, col, data have shapes"),
         ({"3_row": np.full(107, 12, np.uint16)}, None),
         ({"3_data": np.array([None, "x"], object)}, "entry '3_data' is missing or cannot be read"),

@@ -173,7 +173,8 @@ def open_scan(
     negative_is_bad, maximum_is_bad = marks(format, source.dtype, negative, overflow_value)
     name = path.stem if name is None else name
     try:
-        omega, remark = frame_omega(source.omega, omega_start, omega_step, source.shape[0])
+        told = source.omega if omega_start is None and omega_step is None else None
+        omega, remark = frame_omega(told, omega_start, omega_step, source.shape[0])
     except UserError as error:
         raise UserError(f"scan {name!r}: {error}") from error
     return Scan(

@@ -46,8 +46,8 @@ class ScanSpec:
     RENAMED: ClassVar[Mapping[str, str]] = {"type_maximum": "overflow_value"}
 
     name: str  # of the scan; letters, digits, `-`, `_`
-    # `"simulated"`, `"images"`, `"hdf5"`, `"braggnn"` or `"hexrd"` ([formats.md](formats.md))
-    format: Literal["simulated", "braggnn", "hexrd", "hdf5", "images"] = "simulated"
+    # `"simulated"`, `"images"`, `"hdf5"`, `"braggnn"`, `"hexrd"` or `"imaged11"` ([formats.md](formats.md))
+    format: Literal["simulated", "braggnn", "hexrd", "hdf5", "imaged11", "images"] = "simulated"
     path: FilePath = ""  # file of a measured scan, or a pattern for a series of image files
     dataset: str = ""  # 3-D data set inside an HDF5 file; may be left out when there is only one
     dark: FilePath = ""  # 2-D image that is subtracted: `file.npy`, `file.h5`, `file.h5:data/set` or an image file

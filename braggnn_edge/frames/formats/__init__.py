@@ -33,7 +33,7 @@ class FrameSource(Protocol):
 
     @property
     def omega(self) -> np.ndarray | None:
-        """Rotation (frames, 2): start and end of each frame in degrees; None where the file has none."""
+        """Rotation (frames, 2): start and end of each frame in degrees, unchecked; None where the file has none."""
 
     def file_of(self, index: int) -> Path:
         """The file that holds frame ``index``, for messages."""
@@ -49,6 +49,7 @@ FORMATS = {
     "braggnn": "braggnn_edge.frames.formats.braggnn",
     "hdf5": "braggnn_edge.frames.formats.hdf5",
     "hexrd": "braggnn_edge.frames.formats.hexrd",
+    "imaged11": "braggnn_edge.frames.formats.imaged11",
     "images": "braggnn_edge.frames.formats.images",
 }
 

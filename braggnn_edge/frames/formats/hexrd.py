@@ -1,7 +1,8 @@
-"""HEXRD's sparse frame cache: an npz with ``{i}_row``, ``{i}_col``, ``{i}_data`` for frame i.
+"""HEXRD's sparse frame cache: an npz with ``{i}_row``, ``{i}_col``, ``{i}_data`` for frame i, or an HDF5 file.
 
-Beside them ``shape`` (rows, cols), ``nframes``, ``dtype`` and usually ``omega`` (frames, 2) in degrees. Pixels that
-are not stored are zero (the cache keeps those above a threshold). Members are read one frame at a time.
+Beside them the npz has ``shape`` (rows, cols), ``nframes``, ``dtype`` and usually ``omega`` (frames, 2) in degrees.
+Pixels that are not stored are zero (the cache keeps those above a threshold). Members are read one frame at a time. The
+HDF5 file is read by :mod:`braggnn_edge.frames.formats.hexrd_h5`.
 """
 
 import zipfile
@@ -11,10 +12,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import h5py
 import numpy as np
 
 from braggnn_edge.core.errors import UserError
-from braggnn_edge.frames.formats import BadFrame, check_file, check_layout
+from braggnn_edge.frames.formats import BadFrame, FrameSource, check_file, check_layout
+from braggnn_edge.frames.formats.hdf5_tree import native
+from braggnn_edge.frames.formats.hexrd_h5 import open_h5
+from braggnn_edge.frames.formats.sparse import dense
 
 #: What numpy and zipfile raise for a damaged member; NotImplementedError: of a compression they do not know.
 _DAMAGED = (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError)
@@ -45,27 +50,16 @@ class HexrdFrames:
             row, col, data = (_member(self.path, cache, f"{index}_{part}") for part in ("row", "col", "data"))
         except UserError as error:
             raise BadFrame(str(error)) from error
-        if not row.shape == col.shape == data.shape or row.ndim != 1:
-            raise BadFrame(
-                f"{where}: row, col, data have shapes {row.shape}, {col.shape}, {data.shape}; expected equal 1-D"
-            )
-        if row.dtype.kind not in "ui" or col.dtype.kind not in "ui" or not np.can_cast(data.dtype, self.dtype):
-            raise BadFrame(
-                f"{where}: row, col, data are {row.dtype}, {col.dtype}, {data.dtype}; expected integer indices and "
-                f"data that fit {self.dtype}"
-            )
-        _, rows, cols = self.shape
-        if row.size and (row.min() < 0 or row.max() >= rows or col.min() < 0 or col.max() >= cols):
-            raise BadFrame(f"{where}: holds pixels outside the panel of {rows} x {cols}; the cache is damaged")
-        frame = np.zeros((rows, cols), self.dtype)
-        frame[row, col] = data
-        return frame
+        return dense(where, row, col, data, (self.shape[1], self.shape[2]), self.dtype)
 
 
-def open_frames(path: Path, dataset: str | None) -> HexrdFrames:
+def open_frames(path: Path, dataset: str | None) -> FrameSource:
     """The frame cache at ``path``; it has no data sets, so ``dataset`` must be None."""
     if dataset is not None:
         raise UserError(f"{path}: the hexrd format has no data sets; leave out dataset = {dataset!r}")
+    check_file(path)
+    if h5py.is_hdf5(path):
+        return open_h5(path)
     with _open(path) as cache:
         missing = [key for key in ("shape", "nframes", "dtype") if key not in cache]
         if missing:
@@ -81,10 +75,22 @@ def open_frames(path: Path, dataset: str | None) -> HexrdFrames:
         for index in (0, count - 1):
             if f"{index}_data" not in cache:
                 raise UserError(f"{path}: says {count} frames but has no entry {index}_data; the cache is incomplete")
-        omega = _member(path, cache, "omega") if "omega" in cache else None
-        if omega is not None and (omega.shape != (count, 2) or omega.dtype.kind != "f"):
-            raise UserError(f"{path}: omega has shape {omega.shape}; expected ({count}, 2) in degrees")
-        return HexrdFrames(path, shape, dtype, omega)
+        return HexrdFrames(path, shape, native(dtype), _omega(path, cache))
+
+
+def _omega(path: Path, cache: np.lib.npyio.NpzFile) -> np.ndarray | None:
+    """The rotation as the cache has it; None where it is missing, or objects such as None stand in its place."""
+    if "omega" not in cache:
+        return None
+    try:
+        omega = cache["omega"]
+    except ValueError:  # objects, which are not read
+        return None
+    except _DAMAGED as error:
+        raise UserError(f"{path}: entry 'omega' cannot be read ({error}); the cache is damaged") from error
+    if omega.dtype.kind not in "uif" or (omega.dtype.kind == "f" and np.isnan(omega).all()):
+        return None
+    return omega.astype(np.float64)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ import numpy as np
 
 from braggnn_edge.core.errors import UserError
 from braggnn_edge.frames.formats import BadFrame, check_layout
+from braggnn_edge.frames.formats.angles import omega_of
 from braggnn_edge.frames.formats.image_file import opened, read_frame
 from braggnn_edge.frames.formats.series import series
 
@@ -27,12 +28,16 @@ class ImageFrames:
     last: int
     size: tuple[int, int]
     dtype: np.dtype
-    omega: np.ndarray | None = None
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """(frames, rows, cols)."""
         return ((len(self.files) - 1) * self.per_file + self.last, *self.size)
+
+    @property
+    def omega(self) -> np.ndarray | None:
+        """Rotation (frames, 2) as far as the headers say it; reads the headers of all files."""
+        return omega_of(self.files, self.per_file, self.shape[0])
 
     def file_of(self, index: int) -> Path:
         """The file that holds frame ``index``."""
