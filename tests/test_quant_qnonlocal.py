@@ -443,7 +443,7 @@ def extra_reader(model: onnx.ModelProto) -> None:
 
 
 REFUSALS: list[tuple[str, Change]] = [
-    (r"node nlb_maximum: axes is \[1\], expected \[-1\]", attributes("nlb_maximum", "axes", [1])),
+    (r"node nlb_maximum: its axes is \[1\], expected \[-1\]", attributes("nlb_maximum", "axes", [1])),
     (r"node nlb_sum: its axes is \[1.0\], expected \[-1\]", constant("nlb_sum_axes", np.array([1]))),
     (r"node extra: operator Mul, expected MatMul \(scores, without a scale\)", between("nlb_difference", 1, "Mul")),
     (r"node extra: operator Mul, expected Sub", between("nlb_index_quant", 0, "Mul")),

@@ -24,6 +24,7 @@ from quant.contract.arithmetic import Format
 from quant.contract.attention import NonLocal
 from quant.contract.network import IntegerNetwork, Leaky, Linear
 from quant.exchange.from_qonnx import integer_network
+from quant.exchange.spelling import load
 
 
 def _fold_dense(model: ModelWrapper) -> ModelWrapper:
@@ -69,10 +70,7 @@ def channels_last(qonnx_path: Path) -> ModelWrapper:
     transformations are qonnx's own; initializers are put in the order of use, because qonnx leaves them in the order of
     a set and hls4ml numbers its layers after them.
     """
-    try:
-        proto = onnx.load(str(qonnx_path))
-    except Exception as error:
-        raise UserError(f"{qonnx_path}: not a readable QONNX file ({error}); make it with `make qat`") from error
+    proto = load(qonnx_path)
     blocks: tuple[NonLocal, ...] = ()
     if has_forks(proto.graph):
         blocks = tuple(layer for layer in integer_network(qonnx_path).layers if isinstance(layer, NonLocal))

@@ -18,6 +18,7 @@ from quant.contract.emulate import checked_codes, run
 from quant.contract.network import IntegerNetwork, Linear, NonLocal
 from quant.contract.vectors import corner_case_inputs, random_inputs
 from quant.exchange.from_qonnx import integer_network
+from quant.exchange.spelling import load
 
 #: float32 holds every integer up to 2**24, so sums of codes below it are exact in any order.
 _FLOAT32_LIMIT = 1 << 24
@@ -84,7 +85,7 @@ def _sums(network: IntegerNetwork) -> Iterator[tuple[str, Format]]:
 
 def _execute(path: Path, batches: NDArray[np.float32]) -> list[NDArray[np.float32]]:
     with quiet():
-        model = ModelWrapper(str(path)).transform(ChangeBatchSize(batches.shape[1])).transform(InferShapes())
+        model = ModelWrapper(load(path)).transform(ChangeBatchSize(batches.shape[1])).transform(InferShapes())
         (source,), (result,) = model.graph.input, model.graph.output
         return [execute_onnx(model, {source.name: values})[result.name] for values in batches]
 

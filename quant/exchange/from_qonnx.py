@@ -20,7 +20,6 @@ from quant.contract.network import Flatten, IntegerNetwork, Layer, Linear, Requa
 from quant.contract.sizing import size_accumulators
 from quant.exchange.from_qonnx_nonlocal import Graph, match_block, match_leaky
 from quant.exchange.qonnx_nodes import (
-    QUANT_OPS,
     Constant,
     attribute,
     bias_codes,
@@ -29,7 +28,10 @@ from quant.exchange.qonnx_nodes import (
     linear_layer,
     quant_parameters,
 )
+from quant.exchange.spelling import load
 from quant.exchange.to_qonnx import SIZE
+
+_TWO_INPUTS = ("Conv", "Gemm", "MatMul", "Add", "Reshape")
 
 
 @dataclass
@@ -47,15 +49,13 @@ class _Chain:
 
 def integer_network(path: Path) -> IntegerNetwork:
     """Read a QONNX file as an integer network; a graph with another meaning is refused, naming the node."""
-    model = _load(path)
+    model = load(path)
     graph = model.graph
     constants = {i.name: Constant(np.asarray(onnx.numpy_helper.to_array(i), np.float64)) for i in graph.initializer}
     chain, size = _start(path, model, constants)
     nodes = Graph(graph, constants)
     for node in graph.node:
-        if node.op_type == "Constant":
-            constants[node.output[0]] = Constant(np.asarray(attribute(node, "value", None), np.float64))
-        elif node.op_type in QUANT_OPS and node.input[0] in constants:
+        if node.op_type == "Quant" and node.input[0] in constants:
             constants[node.output[0]] = constant_quant(nodes.name(node), node, constants)
     for node in graph.node:
         if node.output[0] in constants or nodes.taken(node):
@@ -91,13 +91,6 @@ def _size(path: Path, model: onnx.ModelProto, shape: tuple[int, ...]) -> int:
     return int(found)
 
 
-def _load(path: Path) -> onnx.ModelProto:
-    try:
-        return onnx.load(str(path))
-    except Exception as error:  # protobuf, onnx and the file system raise many types; each means the same here
-        raise UserError(f"{path}: not a readable QONNX file ({error}); make it with `make qat`") from error
-
-
 def _start(path: Path, model: onnx.ModelProto, constants: dict[str, Constant]) -> tuple[_Chain, int]:
     """The chain before its first node, and the side of the patches."""
     inputs = [i for i in model.graph.input if i.name not in constants]
@@ -127,16 +120,18 @@ def _step(name: str, node: onnx.NodeProto, chain: _Chain, constants: dict[str, C
         "LeakyRelu": _leaky,
         "Flatten": _flatten,
     }
-    known |= {"Reshape": _flatten} | dict.fromkeys(QUANT_OPS, _requantize)
+    known |= {"Reshape": _flatten, "Quant": _requantize}
     if node.op_type not in known:
         raise UserError(f"node {name}: operator {node.op_type} is not supported; expected one of {', '.join(known)}")
     data = [tensor for tensor in node.input if tensor and tensor not in constants]
     if data != [chain.tensor]:
         raise UserError(f"node {name}: reads {data}, expected {chain.tensor!r} alone; the graph must be one chain")
-    if chain.frac is None and node.op_type not in QUANT_OPS:
+    if chain.frac is None and node.op_type != "Quant":
         raise UserError(f"node {name}: comes before the input's Quant; put a Quant node with power-of-two scale first")
-    if chain.relu and node.op_type not in QUANT_OPS:
+    if chain.relu and node.op_type != "Quant":
         raise UserError(f"node {name}: follows Relu {chain.relu}, expected a Quant there")
+    if node.op_type in _TWO_INPUTS and len(node.input) < 2:
+        raise UserError(f"node {name}: has {len(node.input)} inputs, expected 2 or more")
     check_attributes(name, node)
     known[node.op_type](name, node, chain, constants)
     chain.tensor = node.output[0]
@@ -218,5 +213,5 @@ def _add(name: str, node: onnx.NodeProto, chain: _Chain, constants: dict[str, Co
     if not isinstance(last, Linear) or last.kind != "dense" or last.bias.any():
         raise UserError(f"node {name}: Add is supported as the bias after a MatMul alone")
     constant = next(constants[tensor] for tensor in node.input if tensor in constants)
-    bias = bias_codes(name, constant, last.accumulator.frac, len(last.weight))
+    bias = bias_codes(name, constant, last.accumulator.frac, len(last.weight), one_for_all=True)
     chain.layers[-1] = replace(last, bias=bias)

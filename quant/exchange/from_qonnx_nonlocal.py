@@ -16,7 +16,7 @@ from quant.contract.arithmetic import Codes, Format
 from quant.contract.attention import NonLocal, size_block
 from quant.contract.layers import Linear
 from quant.contract.tables import sum_tables
-from quant.exchange.qonnx_nodes import QUANT_OPS, Constant, attribute, check_attributes, linear_layer, quant_parameters
+from quant.exchange.qonnx_nodes import Constant, attribute, check_attributes, linear_layer, quant_parameters
 
 _SLOPE_FRAC = 14
 
@@ -26,13 +26,13 @@ class Graph:
 
     def __init__(self, graph: onnx.GraphProto, constants: dict[str, Constant]) -> None:
         self.constants = constants
-        self._names = {n.output[0]: n.name or f"{n.op_type} (node {i})" for i, n in enumerate(graph.node)}
+        self._names = {n.output[0]: n.name for n in graph.node}
         self._writers = {tensor: n for n in graph.node for tensor in n.output}
         self._nodes = list(graph.node)
         self._taken: set[str] = set()
 
     def name(self, node: onnx.NodeProto) -> str:
-        """The node's name, or its operator and position."""
+        """The node's name."""
         return self._names[node.output[0]]
 
     def readers(self, tensor: str) -> list[onnx.NodeProto]:
@@ -97,8 +97,8 @@ class _Walk:
 
     def step(self, reader: onnx.NodeProto, place: int, op: str, role: str, **attributes: Any) -> onnx.NodeProto:
         """The writer of the reader's input; ``op`` with these attributes or a refusal."""
-        node = self.graph.writer(reader.input[place], reader)
-        if node.op_type not in (QUANT_OPS if op == "Quant" else (op,)):
+        node = self.graph.writer(self.input(reader, place), reader)
+        if node.op_type != op:
             raise self.refused(node, f"operator {node.op_type}, expected {op} ({role}) before node {self.name(reader)}")
         check_attributes(self.name(node), node)
         for key, expected in attributes.items():
@@ -115,13 +115,26 @@ class _Walk:
     def refused(self, node: onnx.NodeProto, problem: str) -> UserError:
         return UserError(f"node {self.name(node)}: {problem}")
 
+    def input(self, node: onnx.NodeProto, place: int) -> str:
+        """What the node reads there."""
+        if place >= len(node.input):
+            raise self.refused(node, f"has {len(node.input)} inputs, expected {place + 1} or more")
+        return node.input[place]
+
     def same(self, node: onnx.NodeProto, place: int, expected: str, role: str) -> None:
         """The node must read this very tensor."""
-        if node.input[place] != expected:
+        if self.input(node, place) != expected:
             raise self.refused(node, f"reads {node.input[place]!r}, expected {expected!r} ({role})")
 
+    def last_axis(self, node: onnx.NodeProto) -> None:
+        """The node must reduce the last of three axes; newer ONNX names them by an input, older by an attribute."""
+        given = attribute(node, "axes", None)
+        axes = self.constant(node, 1, "axes").values.reshape(-1).tolist() if given is None else list(given)
+        if axes not in ([-1], [2]):
+            raise self.refused(node, f"its axes is {axes}, expected [-1]")
+
     def constant(self, node: onnx.NodeProto, place: int, role: str) -> Constant:
-        found = self.graph.constants.get(node.input[place])
+        found = self.graph.constants.get(self.input(node, place))
         if found is None:
             raise self.refused(node, f"its {role} {node.input[place]!r} is computed, expected a constant")
         return found
@@ -218,7 +231,7 @@ def _reciprocals(
     whole = walk.step(power, 1, "Cast", "sums", to=onnx.TensorProto.INT64)
     walk.same(place, 1, whole.output[0], "the sums")
     total = walk.step(whole, 0, "ReduceSum", "sums of exponentials", keepdims=1)
-    walk.values(total, 1, "axes", [-1])
+    walk.last_axis(total)
     walk.same(total, 0, exponentials.output[0], "the exponentials")
     return place, power, reciprocal
 
@@ -231,7 +244,8 @@ def _differences(walk: _Walk, exponentials: onnx.NodeProto) -> tuple[Format, onn
     difference = walk.quant(clipped, signed=False)
     walk.values(steps, 1, "scale", [2.0**difference.frac])
     below = walk.step(clipped, 0, "Sub", "the row's maximum less the score, without a scale")
-    highest = walk.step(below, 0, "ReduceMax", "maximum over keys", axes=[-1], keepdims=1)
+    highest = walk.step(below, 0, "ReduceMax", "maximum over keys", keepdims=1)
+    walk.last_axis(highest)
     scores = walk.step(below, 1, "MatMul", "scores, without a scale")
     walk.same(highest, 0, scores.output[0], "the scores")
     return difference, scores
@@ -286,7 +300,10 @@ def match_leaky(graph: Graph, x: str) -> tuple[str, tuple[int, int], str]:
     below = walk.step(ends[0], 1, "Mul", "slope times the sum")
     walk.same(ends[0], 0, cast.output[0], "the sum")
     walk.same(below, 0, cast.output[0], "the sum")
-    slope = float(walk.constant(below, 1, "slope").values)
+    slopes = walk.constant(below, 1, "slope").values.reshape(-1)
+    if len(slopes) != 1:
+        raise walk.refused(below, f"its slope has {len(slopes)} values, expected one")
+    slope = float(slopes[0])
     code = slope * 2**_SLOPE_FRAC
     if not 0 < slope < 1 or not code.is_integer():
         raise walk.refused(below, f"its slope is {slope}, expected a multiple of 2**-{_SLOPE_FRAC} between 0 and 1")

@@ -11,7 +11,6 @@ from braggnn_edge.core.errors import UserError
 from quant.contract.arithmetic import Codes, Format, exact_codes, power_of_two_exponent
 from quant.contract.layers import Linear
 
-QUANT_OPS = ("Quant", "IntQuant")
 ATTRIBUTES: dict[str, dict[str, Any]] = {
     "Conv": {"dilations": [1, 1], "group": 1, "pads": [0, 0, 0, 0], "strides": [1, 1], "auto_pad": b"NOTSET"},
     "Gemm": {"alpha": 1.0, "beta": 1.0, "transA": 0},
@@ -36,8 +35,7 @@ def attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
     """The value of a node's attribute."""
     for found in node.attribute:
         if found.name == name:
-            value = onnx.helper.get_attribute_value(found)
-            return onnx.numpy_helper.to_array(value) if isinstance(value, onnx.TensorProto) else value
+            return onnx.helper.get_attribute_value(found)
     return default
 
 
@@ -87,11 +85,12 @@ def constant_quant(name: str, node: onnx.NodeProto, constants: dict[str, Constan
     return Constant(to.values(codes), codes, to)
 
 
-def bias_codes(name: str, constant: Constant, frac: int, outputs: int) -> Codes:
-    """A bias on its accumulator's grid; another value is refused."""
-    if constant.values.size != outputs:
-        raise UserError(f"node {name}: bias of shape {constant.values.shape}, expected {outputs} values")
-    return exact_codes(constant.values.reshape(-1), frac, f"node {name}, bias")
+def bias_codes(name: str, constant: Constant, frac: int, outputs: int, one_for_all: bool) -> Codes:
+    """A bias on its accumulator's grid; another value is refused. one_for_all: whether a single number is spread."""
+    values = constant.values
+    if values.ndim > 1 or values.size not in ((1, outputs) if one_for_all else (outputs,)):
+        raise UserError(f"node {name}: bias of shape {values.shape}, expected {outputs} values")
+    return exact_codes(np.broadcast_to(values, (outputs,)), frac, f"node {name}, bias")
 
 
 def linear_layer(
@@ -114,5 +113,5 @@ def linear_layer(
     frac += weight.format.frac
     bias = np.zeros(len(codes), np.int64)
     if len(node.input) > 2 and node.input[2]:
-        bias = bias_codes(name, constants[node.input[2]], frac, len(codes))
+        bias = bias_codes(name, constants[node.input[2]], frac, len(codes), kind == "dense")
     return Linear(name, kind, codes, weight.format, bias, Format(1, frac, signed=True))
