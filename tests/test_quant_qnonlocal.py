@@ -477,6 +477,38 @@ def test_other_patterns_are_refused_by_name(
         integer_network(tmp_path / "m.onnx")
 
 
+def spelt_otherwise(model: onnx.ModelProto) -> None:
+    """Axes where another version of ONNX has them, counted from the front; defaults left out; constants as nodes."""
+    total, highest = node(model, "nlb_sum"), node(model, "nlb_maximum")
+    axes = total.input.pop()
+    total.attribute.append(helper.make_attribute("axes", [2]))
+    kept = [found for found in highest.attribute if found.name not in ("axes", "keepdims")]
+    del highest.attribute[:]
+    highest.attribute.extend(kept)
+    highest.input.append(axes)
+    for name in ("nlb_exponentials", "nlb_sum_index", "nlb_reciprocal", "nlb_sum_power"):
+        del node(model, name).attribute[:]
+    for tensor in [tensor for tensor in model.graph.initializer if tensor.data_type == TensorProto.INT64]:
+        if len(tensor.dims) == 1:
+            values = onnx.numpy_helper.to_array(tensor).tolist()
+            model.graph.initializer.remove(tensor)
+            model.graph.node.insert(0, helper.make_node("Constant", [], [tensor.name], value_ints=values))
+
+
+def test_another_spelling_of_the_block_is_the_same(model: onnx.ModelProto, tmp_path: Path) -> None:
+    onnx.save(model, str(tmp_path / "a.onnx"))
+    other = onnx.ModelProto.FromString(model.SerializeToString())
+    spelt_otherwise(other)
+    onnx.save(other, str(tmp_path / "b.onnx"))
+    one, two = (integer_network(tmp_path / name) for name in ("a.onnx", "b.onnx"))
+    codes = random_codes(9, one.input, 40, np.random.default_rng(2))
+    assert np.array_equal(run(one, codes).outputs, run(two, codes).outputs)
+    node(other, "nlb_sum").input[:] = []
+    onnx.save(other, str(tmp_path / "c.onnx"))
+    with pytest.raises(UserError, match="node nlb_sum: has 0 inputs, expected 1 or more"):
+        integer_network(tmp_path / "c.onnx")
+
+
 @pytest.fixture(scope="module")
 def pooled_model() -> onnx.ModelProto:
     return qonnx_model(integers(network(6, spec=POOLED)))
