@@ -279,3 +279,16 @@ def test_patterns_and_dangling_links_say_what_they_need(tmp_path: Path) -> None:
     folder.mkdir()
     hdf5(folder / "a[2].h5", d=FRAMES)
     assert open_scan("hdf5", folder / "a[2].h5").shape == FRAMES.shape
+
+
+def test_odd_objects_beside_the_frames_do_no_harm(tmp_path: Path) -> None:
+    path = hdf5(tmp_path / "s.h5", d=FRAMES)
+    with h5py.File(path, "a") as file:
+        file.create_dataset("null", data=h5py.Empty("f"))
+        h5py.h5d.create(file.id, b"time", h5py.h5t.UNIX_D32LE, h5py.h5s.create_simple((3,)))  # numpy has no such type
+        h5py.h5g.create(file.id, b"no utf \xff\xfe")
+        file["type"], file["loop"] = np.dtype("f8"), h5py.SoftLink("/loop")
+        file["text"] = np.array(["a"], dtype=h5py.string_dtype())
+    assert np.array_equal(stack(open_scan("hdf5", path)), FRAMES)
+    with pytest.raises(UserError, match="has no data set 'e'; the data sets there are: /d"):
+        open_scan("hdf5", path, dataset="e")

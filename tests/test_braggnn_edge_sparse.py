@@ -10,6 +10,7 @@ import pytest
 
 from braggnn_edge.core.errors import UserError
 from braggnn_edge.frames.formats import BadFrame, files_of
+from braggnn_edge.frames.options import guessed_format
 from braggnn_edge.frames.scan import Scan, open_scan
 from braggnn_edge.label.acquisition import open_spec
 from braggnn_edge.label.spec import ScanSpec
@@ -244,3 +245,11 @@ def test_marks_and_masks_hold_for_sparse_frames(tmp_path: Path) -> None:
     assert np.array_equal(stack(open_spec(spec, tmp_path, tmp_path)), np.where(mask, 0, FRAMES))
     kept = dataclasses.replace(spec, overflow_value="bad")
     assert open_spec(kept, tmp_path, tmp_path).frame(4)[-1, -1] == 0
+
+
+def test_the_kind_of_an_hdf5_file_is_told_by_its_content(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "plain.h5", "w") as file:
+        file["entry/data"], file["table/nnz"] = FRAMES, [1, 2]
+    assert guessed_format(imaged11(tmp_path / "s.h5")) == "imaged11"
+    assert guessed_format(fch5(tmp_path / "c.h5")) == "hexrd"
+    assert guessed_format(tmp_path / "plain.h5") == "hdf5"

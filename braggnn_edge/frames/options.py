@@ -7,6 +7,7 @@ from typing import Any, get_args
 
 from braggnn_edge.core.errors import UserError
 from braggnn_edge.frames.formats import FORMATS
+from braggnn_edge.frames.formats.imaged11 import hdf5_kind
 from braggnn_edge.frames.scan import Scan, open_scan
 from braggnn_edge.frames.spec import Meaning
 
@@ -44,7 +45,7 @@ def guessed_format(path: Path) -> str:
     if path.is_file():
         with path.open("rb") as stream:
             if stream.read(8) == b"\x89HDF\r\n\x1a\n":
-                return "hdf5"
+                return hdf5_kind(path)
     return "images"
 
 

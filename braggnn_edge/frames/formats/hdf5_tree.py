@@ -81,25 +81,36 @@ def list_datasets(file: h5py.File) -> list[Entry]:
                 item = group[key]
                 where = home if hard else _place(item)
                 mark = (where, _address(item))
-            except (KeyError, OSError, ValueError, RuntimeError):  # a broken link, or a named type without an address
+                kind = item.dtype.kind if isinstance(item, h5py.Dataset) else ""
+            except (KeyError, OSError, ValueError, RuntimeError, TypeError):  # a broken link, a type that numpy lacks
                 continue
             if mark in seen:
                 continue
             seen.add(mark)
-            name = f"{prefix}/{key}"
+            name = f"{prefix}/{_text(key)}"
             if isinstance(item, h5py.Dataset):
-                found.append(Entry(name, item.shape or (), item.dtype.kind))
+                found.append(Entry(name, item.shape or (), kind))
             elif isinstance(item, h5py.Group):
                 below.append((name, item, where))
         waiting += reversed(below)
     return found
 
 
-def _keys(group: h5py.Group) -> list[tuple[str, bool]]:
-    """The links of a group, and whether each is a hard one, in the order of :func:`list_datasets`."""
+def _keys(group: h5py.Group) -> list[tuple[str | bytes, bool]]:
+    """The links of a group, and whether each is a hard one, in the order of :func:`list_datasets`.
+
+    h5py gives a name that is no UTF-8 as bytes.
+    """
     links = group.id.links
-    keys = [(key, links.get_info(key.encode()).type == h5py.h5l.TYPE_HARD) for key in group]
-    return sorted(keys, key=lambda pair: (not EIGER_PART.fullmatch(pair[0]), not pair[1]))
+    keys = [
+        (key, links.get_info(key if isinstance(key, bytes) else key.encode()).type == h5py.h5l.TYPE_HARD)
+        for key in group
+    ]
+    return sorted(keys, key=lambda pair: (not EIGER_PART.fullmatch(_text(pair[0])), not pair[1]))
+
+
+def _text(key: str | bytes) -> str:
+    return key.decode("utf-8", "backslashreplace") if isinstance(key, bytes) else key
 
 
 def _address(item: h5py.Group | h5py.Dataset) -> int:

@@ -14,15 +14,16 @@ from braggnn_edge.frames.formats import check_layout
 from braggnn_edge.frames.formats.hdf5_tree import find_dataset, native, open_hdf5
 from braggnn_edge.frames.formats.sparse import Column, SparseFrames, checked
 
-_VERSION = "HEXRD_FRAMECACHE_VERSION"
+#: Attribute of such a file; its value is 1.
+VERSION = "HEXRD_FRAMECACHE_VERSION"
 
 
 def open_h5(path: Path) -> SparseFrames:
     """The frame cache at ``path``; UserError for an HDF5 file of another kind."""
     with open_hdf5(path) as file:
-        if int(file.attrs.get(_VERSION, 0)) != 1:
+        if int(file.attrs.get(VERSION, 0)) != 1:
             raise UserError(
-                f'{path}: is an HDF5 file without {_VERSION} = 1; expected a HEXRD frame cache, or format = "hdf5"'
+                f'{path}: is an HDF5 file without {VERSION} = 1; expected a HEXRD frame cache, or format = "hdf5"'
             )
         size, count, name, places = (
             find_dataset(path, file, key)[()] for key in ("shape", "nframes", "dtype", "frame_ids")

@@ -16,6 +16,7 @@ from braggnn_edge.frames.formats.hdf5 import behind
 from braggnn_edge.frames.formats.hdf5_complete import unwritten
 from braggnn_edge.frames.formats.hdf5_omega import degrees
 from braggnn_edge.frames.formats.hdf5_tree import choose, find_dataset, list_datasets, native, open_hdf5
+from braggnn_edge.frames.formats.hexrd_h5 import VERSION
 from braggnn_edge.frames.formats.sparse import Column, SparseFrames, checked
 from braggnn_edge.frames.omega import around
 
@@ -60,6 +61,18 @@ def files_of(path: Path, dataset: str | None) -> tuple[Path, ...]:
         for key in ("nnz", *_LISTS):
             found += behind(find_dataset(path, file, f"{name}/{key}"))
     return tuple(dict.fromkeys(found))
+
+
+def hdf5_kind(path: Path) -> str:
+    """The name of the format that an HDF5 file is in by its content: "hexrd", "imaged11" or "hdf5"."""
+    with suppress(UserError), open_hdf5(path) as file:
+        if VERSION in file.attrs:
+            return "hexrd"
+        lists = [entry for entry in list_datasets(file) if entry.name.endswith("/nnz")]
+        groups = [file[entry.name].parent for entry in lists]
+        if any("nframes" in group.attrs and "intensity" in group for group in groups):
+            return "imaged11"
+    return "hdf5"
 
 
 def _name(path: Path, file: h5py.File, dataset: str | None) -> str:
