@@ -83,6 +83,24 @@ def test_darks_and_masks_never_written_are_refused(tmp_path: Path) -> None:
         read_mask(f"{tmp_path}/c.h5:mask", SIZE)
 
 
+def test_raw_numbers_in_another_file_that_ends_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    parts = [("a.raw", 16, 2 * 160), ("b.raw", 0, h5py.h5f.UNLIMITED)]
+    with h5py.File("s.h5", "w") as file:
+        file.create_dataset("d", FRAMES.shape, "u2", external=parts)[...] = FRAMES
+    assert np.array_equal(stack(open_scan("hdf5", "s.h5")), FRAMES)
+    assert files_of("hdf5", Path("s.h5"), None) == (Path("s.h5"), Path("a.raw"), Path("b.raw"))
+    with Path("b.raw").open("r+b") as raw:
+        raw.truncate(160 + 10)
+    bad: list[int] = []
+    found = dict(open_scan("hdf5", "s.h5").frames(on_bad=lambda index, _: bad.append(index)))
+    assert bad == [3, 4, 5]
+    assert all(np.array_equal(found[index], FRAMES[index]) for index in (0, 1, 2))
+    Path("a.raw").unlink()
+    with pytest.raises(UserError, match="cannot be read"):
+        open_scan("hdf5", "s.h5").frame(0)
+
+
 def test_every_object_is_visited_once(tmp_path: Path) -> None:
     path = hdf5(tmp_path / "g.h5", **{"entry/data/data": FRAMES})
     with h5py.File(path, "a") as file:

@@ -185,8 +185,8 @@ def files_of(path: Path, dataset: str | None) -> tuple[Path, ...]:
 
 
 def behind(data: h5py.Dataset) -> list[Path]:
-    """The file that a data set lies in, and those of the sources of a virtual one."""
-    return [Path(data.file.filename), *(source_files(data) if data.is_virtual else ())]
+    """The file that a data set lies in, and those behind it."""
+    return [Path(data.file.filename), *source_files(data)]
 
 
 def _names(path: Path, file: h5py.File, dataset: str | None) -> list[str]:

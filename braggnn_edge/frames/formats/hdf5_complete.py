@@ -25,6 +25,9 @@ from braggnn_edge.frames.formats.hdf5_selection import (
 )  # fmt: skip
 from braggnn_edge.frames.formats.hdf5_sources import PREFIX, is_pattern, numbered, opened, refuse_gap
 
+#: Environment variable with the folder of files of raw numbers.
+_RAW_PREFIX = "HDF5_EXTFILE_PREFIX"
+
 
 @dataclass
 class _Search:
@@ -46,7 +49,9 @@ def unwritten(where: str, data: h5py.Dataset, axis: int = 0) -> NDArray[np.bool_
 
 
 def source_files(data: h5py.Dataset) -> list[Path]:
-    """The files behind a virtual data set, those of its sources and theirs, as far as they are found."""
+    """The files behind a data set: those of the sources of a virtual one and of theirs, as far as they are found."""
+    if not data.is_virtual:
+        return [path for path, _, _ in _external(data)]
     search = _Search()
     with contextlib.suppress(UserError):  # opening the scan says what is wrong
         _unwritten("", data, 0, search)
@@ -59,8 +64,10 @@ def _unwritten(where: str, data: h5py.Dataset, axis: int, search: _Search) -> ND
     found = np.zeros(data.shape[axis] if data.shape else 1, bool)
     if not data.size:
         return found
+    if data.external:
+        return _of_external(data, axis)
     if data.chunks is None:  # one piece of storage: there, or never made
-        found[:] = data.id.get_storage_size() == 0 and not data.external
+        found[:] = data.id.get_storage_size() == 0
         return found
     grid = [-(-size // chunk) for size, chunk in zip(data.shape, data.chunks, strict=True)]
     if data.id.get_num_chunks() == np.prod(grid, dtype=np.int64):
@@ -73,6 +80,26 @@ def _unwritten(where: str, data: h5py.Dataset, axis: int, search: _Search) -> ND
     data.id.chunk_iter(mark)
     others = tuple(i for i in range(len(grid)) if i != axis)
     return np.repeat(~written.all(axis=others), chunks[axis])[: data.shape[axis]]
+
+
+def _of_external(data: h5py.Dataset, axis: int) -> NDArray[np.bool_]:
+    """What lies beyond the end of a file of raw numbers; a file that is missing is an error when it is read."""
+    found = np.zeros(data.shape[axis], bool)
+    each = data.nbytes // data.shape[axis]
+    begin = 0
+    for path, offset, size in _external(data):
+        room = min(size, data.nbytes - begin)
+        there = min(room, max(0, path.stat().st_size - offset)) if path.is_file() else room
+        if there < room:
+            found[(begin + there) // each : -(-(begin + room) // each)] = True
+        begin += room
+    return found if all(size == 1 for size in data.shape[:axis]) else np.full_like(found, found.any())
+
+
+def _external(data: h5py.Dataset) -> list[tuple[Path, int, int]]:
+    """The files of raw numbers: path, offset and bytes of each, found as HDF5 does."""
+    prefix = os.environ.get(_RAW_PREFIX, "").replace("${ORIGIN}", str(Path(data.file.filename).absolute().parent))
+    return [(Path(prefix, name), offset, size) for name, offset, size in data.external or ()]
 
 
 def _of_virtual(where: str, data: h5py.Dataset, axis: int, search: _Search) -> NDArray[np.bool_]:

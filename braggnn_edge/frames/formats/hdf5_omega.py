@@ -104,12 +104,12 @@ def _axis(group: h5py.Group, axis: str, frames: int) -> tuple[int, NDArray[np.fl
 
 def _values(group: h5py.Group, key: str) -> NDArray[np.float64] | None:
     """The numbers (n,) of a data set; None where there are none that can be trusted."""
-    data = group.get(key)
-    if not isinstance(data, h5py.Dataset) or data.ndim > 1 or data.dtype.kind not in "uif":
-        return None
     try:
+        data = group.get(key)
+        if not isinstance(data, h5py.Dataset) or data.ndim > 1 or data.dtype.kind not in "uif":
+            return None
         if data.shape and unwritten(key, data).any():
             return None
         return degrees(data).reshape(-1)
-    except (UserError, OSError):
+    except (UserError, KeyError, OSError, RuntimeError, TypeError):  # a broken link, a missing source, a damaged file
         return None

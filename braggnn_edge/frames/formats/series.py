@@ -40,8 +40,8 @@ def _pattern(path: Path) -> str | None:
     """The path as a pattern in which the folders that are there stand for themselves; None where it is no pattern."""
     if path.exists() or path.is_symlink():
         return None
-    folder = next(parent for parent in (*path.parents, Path(path.anchor or ".")) if parent.is_dir())
-    rest = str(path.relative_to(folder)) if folder != Path(".") or not path.is_absolute() else str(path)
+    folder = next(parent for parent in path.parents if parent.is_dir())  # the root is, or the working directory
+    rest = str(path.relative_to(folder))
     return str(Path(glob.escape(str(folder)), rest)) if glob.has_magic(rest) else None
 
 
