@@ -241,6 +241,16 @@ def test_the_dark_of_a_stack_is_its_median(tmp_path: Path, kind: str, monkeypatc
             read_dark(dark_file(tmp_path, kind, floats), SIZE)
 
 
+def test_the_dark_of_an_eiger_is_the_median_of_all_its_files(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "m.h5", "w") as master:
+        for k, part in enumerate((DARKS[:3], DARKS[3:]), 1):
+            hdf5(tmp_path / f"p{k}.h5", d=part)
+            master[f"entry/data/data_{k:06d}"] = h5py.ExternalLink(f"p{k}.h5", "d")
+    name = f"{tmp_path}/m.h5:entry/data"
+    assert np.array_equal(read_dark(name, SIZE), np.median(DARKS, axis=0))
+    assert set(corrections.files_of(name)) == set(tmp_path.iterdir())
+
+
 def test_medians_of_large_integers_do_not_overflow(tmp_path: Path) -> None:
     for dtype, values in ((np.uint64, [2**64 - 1, 2**64 - 3]), (np.int64, [-(2**63), -(2**63) + 3])):
         np.save(tmp_path / "d.npy", np.array(values, dtype)[:, None, None] * np.ones((1, 1, 1), dtype))

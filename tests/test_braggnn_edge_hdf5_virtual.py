@@ -88,6 +88,16 @@ def prefix(folder: Path, patch: pytest.MonkeyPatch) -> Path:
     return folder / "c/v.h5"
 
 
+def prefix_of_origin(folder: Path, patch: pytest.MonkeyPatch) -> Path:
+    """HDF5 itself reads this form once, before its first file: the sources lie where it finds them without, too."""
+    halves(folder / "a")
+    (folder / "a/deep").mkdir()
+    shutil.move(folder / "a/v.h5", folder / "a/deep/v.h5")
+    patch.setenv("HDF5_VDS_PREFIX", "${ORIGIN}/..")
+    patch.chdir(folder / "a")
+    return folder / "a/deep/v.h5"
+
+
 def working_directory(folder: Path, patch: pytest.MonkeyPatch) -> Path:
     halves(folder / "a")
     (folder / "c").mkdir()
@@ -178,7 +188,8 @@ def numbered_datasets(folder: Path, _: pytest.MonkeyPatch) -> Path:
 
 
 WHOLE = [
-    moved, link_to_the_file, link_to_the_folder, prefix, working_directory, itself, nested, behind_links, quarters,
+    moved, link_to_the_file, link_to_the_folder, prefix, prefix_of_origin, working_directory,
+    itself, nested, behind_links, quarters,
     images_one_by_one, some_of_a_source, without_end, numbered_files, numbered_datasets,
 ]  # fmt: skip
 
@@ -188,7 +199,7 @@ def test_sources_are_found_as_hdf5_finds_them(
     tmp_path: Path, make: Callable[[Path, pytest.MonkeyPatch], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = make(tmp_path, monkeypatch)
-    dataset = "d" if make in (moved, link_to_the_file, link_to_the_folder, prefix, working_directory) else "a"
+    dataset = "d" if make in WHOLE[:6] else "a"
     scan = open_scan("hdf5", path, dataset=dataset)
     assert np.array_equal(stack(scan), FRAMES)
     files = files_of("hdf5", path, dataset)

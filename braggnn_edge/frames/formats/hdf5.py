@@ -122,7 +122,7 @@ def open_frames(path: Path, dataset: str | None) -> Hdf5Frames:
     is what an Eiger writes: its data sets in this order are one scan.
     """
     with open_hdf5(path) as file:
-        names = _names(path, file, dataset)
+        names = names_of(path, file, dataset)
         found = frames_in(path, file, names)
         return replace(found, omega=read_omega(file, names[0], found.shape[0]))
 
@@ -179,7 +179,7 @@ def files_of(path: Path, dataset: str | None) -> tuple[Path, ...]:
     """
     found = [path]
     with suppress(UserError), open_hdf5(path) as file:
-        for name in _names(path, file, dataset):
+        for name in names_of(path, file, dataset):
             found += behind(find_dataset(path, file, name))
     return tuple(dict.fromkeys(found))
 
@@ -189,7 +189,7 @@ def behind(data: h5py.Dataset) -> list[Path]:
     return [Path(data.file.filename), *source_files(data)]
 
 
-def _names(path: Path, file: h5py.File, dataset: str | None) -> list[str]:
+def names_of(path: Path, file: h5py.File, dataset: str | None) -> list[str]:
     """The data sets of a scan in order (see :func:`open_frames`)."""
     group = dataset
     if group is None:

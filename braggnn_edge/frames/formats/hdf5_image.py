@@ -6,7 +6,7 @@ from pathlib import Path
 import h5py
 
 from braggnn_edge.core.errors import UserError
-from braggnn_edge.frames.formats.hdf5 import Hdf5Frames, behind, frames_in
+from braggnn_edge.frames.formats.hdf5 import Hdf5Frames, behind, frames_in, names_of
 from braggnn_edge.frames.formats.hdf5_tree import choose, list_datasets, open_hdf5, own_names
 
 #: What NeXus calls a mask in which every bit says why a pixel is bad.
@@ -16,12 +16,12 @@ NEXUS_MASK = "pixel_mask"
 def open_image(path: Path, dataset: str | None, size: tuple[int, ...], mask: bool) -> tuple[Hdf5Frames, bool]:
     """The images of a data set of any real type or bool, and whether it is a NeXus mask by its name.
 
-    Without a name it is the one whose images have the shape ``size``, or the only one that has images; for a mask the
-    one that is called pixel_mask goes before the others.
+    The name may be that of an Eiger's group of data sets. Without a name it is the data set whose images have the shape
+    ``size``, or the only one that has images; for a mask the one that is called pixel_mask goes before the others.
     """
     with open_hdf5(path) as file:
-        name = dataset or _name(path, file, size, mask)
-        return frames_in(path, file, [name], "buif"), mask and NEXUS_MASK in own_names(file, name)
+        names = names_of(path, file, dataset or _name(path, file, size, mask))
+        return frames_in(path, file, names, "buif"), mask and NEXUS_MASK in own_names(file, names[0])
 
 
 def _name(path: Path, file: h5py.File, size: tuple[int, ...], mask: bool) -> str:
@@ -36,6 +36,6 @@ def files_of_image(path: Path, dataset: str | None) -> tuple[Path, ...]:
     found = [path]
     with suppress(UserError, OSError, KeyError), open_hdf5(path) as file:
         entries = [entry for entry in list_datasets(file) if len(entry.shape) >= 2]
-        for name in [dataset] if dataset else [entry.name for entry in entries]:
+        for name in names_of(path, file, dataset) if dataset else [entry.name for entry in entries]:
             found += behind(file[name])
     return tuple(dict.fromkeys(found))

@@ -15,6 +15,8 @@ from braggnn_edge.core.errors import UserError
 
 #: Environment variable with folders of source files, separated by colons.
 PREFIX = "HDF5_VDS_PREFIX"
+#: In place of a single such folder: the folder of the file itself, and what follows is relative to it.
+_ORIGIN = "${ORIGIN}"
 
 
 @contextmanager
@@ -43,10 +45,13 @@ def _places(home: str, name: str) -> Iterator[str]:
     if os.path.isabs(name):
         yield name
         name = os.path.basename(name)
-    for folder in os.environ.get(PREFIX, "").split(os.pathsep):
-        if folder:
-            yield os.path.join(folder, name)
-    yield os.path.join(os.path.dirname(os.path.abspath(home)), name)
+    beside = os.path.dirname(os.path.abspath(home))
+    prefix = os.environ.get(PREFIX, "")
+    for folder in filter(None, prefix.split(os.pathsep)):
+        yield os.path.join(folder, name)
+    if prefix.startswith(_ORIGIN):
+        yield os.path.join(beside + prefix.removeprefix(_ORIGIN), name)
+    yield os.path.join(beside, name)
     yield name
     yield os.path.join(os.path.dirname(os.path.realpath(home)), name)
 
