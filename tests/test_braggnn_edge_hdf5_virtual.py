@@ -148,6 +148,13 @@ def some_of_a_source(folder: Path, _: pytest.MonkeyPatch) -> Path:
     return virtual(folder / "v.h5", FRAMES.shape, part, name="a")
 
 
+def grown_source(folder: Path, _: pytest.MonkeyPatch) -> Path:
+    """All of a source, which had as many frames as the virtual data set when this was made, and has more now."""
+    virtual(folder / "v.h5", FRAMES.shape, (slice(None), "s.h5", "d", FRAMES.shape), name="a")
+    source(folder / "s.h5", np.concatenate([FRAMES, FRAMES[:2]]))
+    return folder / "v.h5"
+
+
 def without_end(folder: Path, _: pytest.MonkeyPatch) -> Path:
     """Made while the scan had two frames; its source has grown since."""
     path = source(folder / "s.h5", FRAMES[:2], maxshape=(None, 8, 10), chunks=(1, 8, 10))
@@ -190,7 +197,7 @@ def numbered_datasets(folder: Path, _: pytest.MonkeyPatch) -> Path:
 WHOLE = [
     moved, link_to_the_file, link_to_the_folder, prefix, prefix_of_origin, working_directory,
     itself, nested, behind_links, quarters,
-    images_one_by_one, some_of_a_source, without_end, numbered_files, numbered_datasets,
+    images_one_by_one, some_of_a_source, grown_source, without_end, numbered_files, numbered_datasets,
 ]  # fmt: skip
 
 
@@ -287,6 +294,12 @@ def source_too_small(folder: Path) -> tuple[Path, str]:
     return path, r"source s1\.h5:d: has shape \(2, 8, 10\)"
 
 
+def source_of_other_rows(folder: Path) -> tuple[Path, str]:
+    path = halves(folder)
+    source(folder / "s1.h5", np.zeros((3, 9, 10), np.uint16))  # HDF5 would shift the pixels
+    return path, r"source s1\.h5:d: has shape \(3, 9, 10\), and 270 of its elements are to fill 240"
+
+
 def selection_outside(folder: Path) -> tuple[Path, str]:
     source(folder / "s.h5", FRAMES)
     part = (slice(None), "s.h5", "d", (9, 8, 10), np.s_[3:9])
@@ -301,7 +314,7 @@ def gap_in_numbered_files(folder: Path) -> tuple[Path, str]:
 
 BROKEN = [
     missing, renamed, broken_link, a_group, no_hdf5, nested_missing, circle, no_source_for_a_frame,
-    no_source_for_columns, no_source_for_a_corner_of_a_frame, source_too_small, selection_outside,
+    no_source_for_columns, no_source_for_a_corner_of_a_frame, source_too_small, source_of_other_rows, selection_outside,
     gap_in_numbered_files,
 ]  # fmt: skip
 

@@ -229,6 +229,10 @@ def _empty_constant(m: onnx.ModelProto) -> None:
         (_odd_constant, "node odd: a constant as value_string; expected value, value_float, "),
         (_empty_constant, "node odd: a constant as nothing; expected value, "),
         (lambda m: node(m, "conv").input.pop() and node(m, "conv").input.pop(), "node conv: has 1 inputs, expected 2"),
+        (
+            lambda m: without(m, "kernel_shape") or node(m, "conv").input.__delitem__(slice(1, None)),
+            "node conv: has 1 inputs, expected 2",
+        ),
         (lambda m: node(m, "dense").input.__delitem__(slice(1, None)), "node dense: has 1 inputs, expected 2"),
         (lambda m: set_attribute(m, "conv", "strides", [2]), r"node conv: strides is \[2\], expected \[1, 1\]"),
         (lambda m: set_attribute(m, "conv", "kernel_shape", [3]), r"node conv: kernel \(3,\) does not fit"),

@@ -19,7 +19,7 @@ _NPY = b"\x93NUMPY"
 def read_dark(name: str, size: tuple[int, ...]) -> np.ndarray:
     """The dark ``name`` (path, or path:data set) of frames of shape ``size``; of a stack the median.
 
-    The median of integers is an integer, the lower one of two. Raises UserError for another shape, another type than
+    The median of integers is an integer (:func:`median`). Raises UserError for another shape, another type than
     integers or floats, and values that are not finite.
     """
     source, _ = _open("dark", name, size, mask=False)

@@ -90,11 +90,10 @@ def _name_nodes(graph: onnx.GraphProto) -> None:
 
 def _initialize_constants(graph: onnx.GraphProto) -> None:
     for node in [node for node in graph.node if node.op_type == "Constant"]:
-        (found,) = node.attribute or (AttributeProto(),)
-        if found.name not in _CONSTANTS:
-            raise UserError(
-                f"node {node.name}: a constant as {found.name or 'nothing'}; expected {', '.join(_CONSTANTS)}"
-            )
+        found = next((one for one in node.attribute if one.name in _CONSTANTS), None)
+        if found is None:
+            given = ", ".join(one.name for one in node.attribute) or "nothing"
+            raise UserError(f"node {node.name}: a constant as {given}; expected {', '.join(_CONSTANTS)}")
         graph.initializer.append(numpy_helper.from_array(np.asarray(_CONSTANTS[found.name](found)), node.output[0]))
         graph.node.remove(node)
 
@@ -143,8 +142,9 @@ def _respell(node: NodeProto, values: dict[str, TensorProto], shapes: dict[str, 
             del node.input[1:], node.attribute[:]
             node.op_type = "Flatten"
             node.attribute.append(helper.make_attribute("axis", 1))
-    if node.op_type == "Conv" and "kernel_shape" not in attributes and len(shapes.get(node.input[1], ())) == 4:
-        node.attribute.append(helper.make_attribute("kernel_shape", shapes[node.input[1]][2:]))
+    weight = shapes.get(node.input[1], []) if len(node.input) > 1 else []
+    if node.op_type == "Conv" and "kernel_shape" not in attributes and len(weight) == 4:
+        node.attribute.append(helper.make_attribute("kernel_shape", weight[2:]))
 
 
 def _change(values: dict[str, TensorProto], name: str, change: Callable[[NDArray[Any]], NDArray[Any]]) -> None:

@@ -194,6 +194,11 @@ def _boxes(
     else:
         (slab,) = selected(mapping.vspace, data.shape, along=1)
         (target,) = [selected(mapping.vspace, data.shape, along=volume(source) // max(1, volume([slab])))]
+    if mapping.src_space.get_select_type() == h5py.h5s.SEL_ALL and len(target) == 1:
+        # Of a source that has grown since, the first slices are meant, if these are as they were.
+        lengths = [len(index) for index in target[0] if len(index) != 1][-len(shape) :]
+        if lengths and lengths[1:] == list(shape[1:]) and lengths[0] < shape[0]:
+            source = [(np.arange(lengths[0]), *source[0][1:])]
     if volume(target) != volume(source):
         raise UserError(
             f"{what}: has shape {shape}, and {volume(source)} of its elements are to fill {volume(target)}; write the "
