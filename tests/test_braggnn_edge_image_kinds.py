@@ -124,18 +124,22 @@ def test_strips_that_are_short_or_missing_are_bad_frames(tmp_path: Path, compres
             open_scan("images", path)
 
 
-def ge_edf(path: Path, frames: np.ndarray, words: str = "", count: int | None = None) -> Path:
-    """A GE file as the newer acquisition writes it: an EDF header of 8,192 bytes, then all frames."""
+def ge_edf(path: Path, frames: np.ndarray, end: int = 8192, count: int | None = None, declared: bool = True) -> Path:
+    """A GE file as the newer acquisition writes it: an EDF header of 8,192 bytes, then all frames.
+
+    end: where the closing bracket is, if before the end of the header; declared: whether it says its size.
+    """
     _, rows, cols = frames.shape
     count = len(frames) if count is None else count
     order = "High" if frames.dtype.byteorder == ">" else "Low"
     kind = "SignedInteger" if frames.dtype.kind == "i" else "UnsignedShort"
+    size = "EDF_HeaderSize =       8192 ; \r\n" if declared else ""
     head = (
-        "{EDF_DataBlockID = 1.Image.Psd ; \r\nEDF_HeaderSize =       8192 ; \r\nHeaderID = EH:000001:000000:000000 ; "
+        f"{{EDF_DataBlockID = 1.Image.Psd ; \r\n{size}HeaderID = EH:000001:000000:000000 ; "
         f"\r\nByteOrder = {order}ByteFirst ; \r\nNum_Images = {count} ; \r\nDataType = {kind} ; \r\nImage = 1 ; "
-        f"\r\nDim_1 = {cols} ; \r\nDim_2 = {rows} ; \r\nSize = {frames[0].nbytes} ; \r\n{words}"
+        f"\r\nDim_1 = {cols} ; \r\nDim_2 = {rows} ; \r\nSize = {frames[0].nbytes} ; \r\n"
     )
-    path.write_bytes(head.ljust(8190).encode() + b"}\n" + frames.tobytes())
+    path.write_bytes((head.ljust(end - 2) + "}\n").ljust(8192).encode() + frames.tobytes())
     return path
 
 
@@ -163,6 +167,26 @@ def test_ge_files_with_an_edf_header_by_any_name(tmp_path: Path, name: str) -> N
 def test_ge_files_with_an_edf_header_of_other_types(tmp_path: Path, name: str) -> None:
     for frames in (FRAMES.astype(">u2"), FRAMES.astype("<i4"), FRAMES[:, :, :-1].copy()):
         assert np.array_equal(stack(open_scan("images", ge_edf(tmp_path / name, frames), negative="data")), frames)
+
+
+@pytest.mark.parametrize("declared", [True, False])
+@pytest.mark.parametrize("end", [512, 1024, 8192])
+def test_ge_files_whose_header_ends_early(tmp_path: Path, end: int, declared: bool) -> None:
+    frames = FRAMES.copy()
+    frames[0, 0, :4] = 0x2020  # pixels that look like blanks
+    for kept in (FRAMES, frames):
+        path = ge_edf(tmp_path / "s.edf", kept, end, declared=declared)
+        assert np.array_equal(stack(open_scan("images", path)), kept)
+
+
+def test_ge_files_whose_header_has_no_sizes(tmp_path: Path) -> None:
+    frames = np.zeros((2, 2048, 2048), np.uint16)
+    frames[:, 5, 7] = 3, 4
+    path = tmp_path / "s.ge"
+    path.write_bytes(b"{\nNum_Images = 2 ;\n".ljust(8190) + b"}\n" + frames.tobytes())
+    scan = open_scan("images", path)
+    assert scan.shape == frames.shape
+    assert [int(frame[5, 7]) for _, frame in scan.frames()] == [3, 4]
 
 
 def test_ge_files_that_were_cut_off_miss_frames(tmp_path: Path) -> None:

@@ -19,6 +19,8 @@ from braggnn_edge.frames.formats.packing import unpacked
 
 #: First bytes of files with GE's own header, and with one that is blank.
 GE_MAGIC = (b"ADEPT", bytes(10))
+#: Of a GE detector: bytes of its headers, and pixels along both sides where a header leaves them out.
+_GE_HEADER, _GE_SIDE = 8192, 2048
 _HEAD = 1 << 18
 
 
@@ -88,11 +90,16 @@ def _edf_stack(stream: BinaryIO) -> RawStack | None:
         block = EdfImage._read_header_block(start, 0)
         offset = start.tell()
     header = {key.lower(): value for key, value in block.header.items()}
-    if int(header.get("num_images", 1)) < 2 or not {"dim_1", "dim_2", "datatype"} <= set(header):
+    # The header may end before its own size, or that of GE's headers, with blanks behind it.
+    declared = int(header.get("edf_headersize", 0))
+    if not declared and not head[offset:_GE_HEADER].strip(b" \r\n\t"):
+        declared = _GE_HEADER
+    offset = max(offset, declared)
+    if int(header.get("num_images", 1)) < 2:
         return None
     order = "<" if header.get("byteorder", "LowByteFirst").lower().startswith("low") else ">"
-    dtype = np.dtype(DATA_TYPES[header["datatype"]]).newbyteorder(order)
-    shape = int(header["dim_2"]), int(header["dim_1"])
+    dtype = np.dtype(DATA_TYPES[header.get("datatype", "UnsignedShort")]).newbyteorder(order)
+    shape = int(header.get("dim_2", _GE_SIDE)), int(header.get("dim_1", _GE_SIDE))
     size = math.prod(shape) * dtype.itemsize
     # The size may be that of one frame or of all.
     stride = int(header.get("size", size))
