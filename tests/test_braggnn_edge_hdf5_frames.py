@@ -112,21 +112,21 @@ def test_every_object_is_visited_once(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "other.h5", "w") as file:
         file["back"] = h5py.ExternalLink("g.h5", "/entry")
         file["table"] = np.zeros((3, 2))
-    before = time.perf_counter()
+    before = time.process_time()
     assert np.array_equal(stack(open_scan("hdf5", path)), FRAMES)
     with h5py.File(path) as file:
         assert [entry.shape for entry in list_datasets(file)] == [FRAMES.shape, (3, 2)]
-    assert time.perf_counter() - before < 2  # it was a power of the links
+    assert time.process_time() - before < 2  # it was a power of the links
 
 
 def test_thousands_of_data_sets_take_seconds(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "many.h5", "w") as file:
         for k in range(3000):
             file[f"ff1/{k}"] = np.zeros((2, 9))
-    before = time.perf_counter()
+    before = time.process_time()
     with pytest.raises(UserError, match="name the 3-D data set to read; those in the file"):
         open_scan("hdf5", tmp_path / "many.h5")
-    assert time.perf_counter() - before < 5  # 0.3 s
+    assert time.process_time() - before < 5  # 0.3 s
 
 
 def test_data_sets_of_several_names_are_one(tmp_path: Path) -> None:

@@ -275,7 +275,7 @@ def no_source_for_columns(folder: Path) -> tuple[Path, str]:
     part = ((slice(None), slice(None), slice(7)), "s.h5", "d", (6, 8, 7))
     return virtual(
         folder / "v.h5", FRAMES.shape, part
-    ), "24 elements of frame or row 0 have no source, and some of 6 such in all"
+    ), "24 pixels of every frame have no source, the first at row 0, column 7; HDF5 reads the fill value 0"
 
 
 def no_source_for_a_corner_of_a_frame(folder: Path) -> tuple[Path, str]:
@@ -324,6 +324,52 @@ def test_what_is_missing_is_an_error_that_names_it(tmp_path: Path, make: Callabl
     path, message = make(tmp_path)
     with pytest.raises(UserError, match=message):
         open_scan("hdf5", path)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "fill", "options", "good"),
+    [
+        ("u4", 2**32 - 1, {}, True),  # the largest value of the type, which marks bad pixels
+        ("u4", 0, {}, False),
+        ("u2", 65535, {}, False),
+        ("u2", 65535, {"overflow_value": "bad"}, True),
+        ("i4", -1, {}, False),
+        ("i4", -1, {"negative": "bad"}, True),
+        ("f4", np.nan, {}, False),
+    ],
+)
+def test_gaps_between_modules_must_be_bad_pixels(
+    tmp_path: Path, dtype: str, fill: float, options: dict, good: bool
+) -> None:
+    layout = h5py.VirtualLayout(FRAMES.shape, dtype)
+    for module in (0, 1):
+        frames = FRAMES[:, :, 6 * module : 6 * module + 4].astype(dtype)
+        source(tmp_path / f"m{module}.h5", frames)
+        layout[:, :, 6 * module : 6 * module + 4] = h5py.VirtualSource(f"m{module}.h5", "d", (6, 8, 4))
+    with h5py.File(tmp_path / "v.h5", "w") as file:
+        file.create_virtual_dataset("d", layout, fillvalue=fill)
+    gap = np.zeros(FRAMES.shape[1:], bool)
+    gap[:, 4:6] = True
+    expected = np.where(gap, 0, FRAMES)
+    if good:
+        _, frame, valid = next(open_scan("hdf5", tmp_path / "v.h5", **options).frames_with_valid())
+        assert np.array_equal(valid, ~gap)
+        assert np.array_equal(frame, expected[0])
+    else:
+        with pytest.raises(UserError, match="16 pixels of every frame have no source, the first at row 0, column 4"):
+            open_scan("hdf5", tmp_path / "v.h5", **options)
+    np.save(tmp_path / "mask.npy", gap)
+    assert np.array_equal(stack(open_scan("hdf5", tmp_path / "v.h5", mask=tmp_path / "mask.npy")), expected)
+    gap[2, 4] = False
+    np.save(tmp_path / "mask.npy", gap)
+    if not good:
+        with pytest.raises(UserError, match="1 pixels of every frame have no source, the first at row 2, column 4"):
+            open_scan("hdf5", tmp_path / "v.h5", mask=tmp_path / "mask.npy", **options)
+    path = source(tmp_path / "s.h5", FRAMES)
+    with pytest.raises(
+        UserError, match=r"dark .*v\.h5: is a virtual data set, and some of its elements have no source"
+    ):
+        open_scan("hdf5", path, dark=tmp_path / "v.h5")
 
 
 def test_masks_and_darks_may_be_virtual(tmp_path: Path) -> None:

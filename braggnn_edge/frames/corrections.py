@@ -79,6 +79,8 @@ def _open(role: str, name: str, size: tuple[int, ...], mask: bool) -> tuple[Fram
     holes = getattr(source, "unwritten", None)
     if holes is not None:
         raise UserError(f"{role} {name}: image {holes[0]} was declared but never written; write it again")
+    if getattr(source, "gaps", None) is not None:
+        raise UserError(f"{role} {name}: is a virtual data set, and some of its elements have no source; map all of it")
     return source, nexus
 
 

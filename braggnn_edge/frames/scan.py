@@ -177,17 +177,43 @@ def open_scan(
         omega, remark = frame_omega(told, omega_start, omega_step, source.shape[0])
     except UserError as error:
         raise UserError(f"scan {name!r}: {error}") from error
+    bad = None if mask is None else read_mask(str(mask), size)
+    _check_gaps(name, source, bad, negative_is_bad, maximum_is_bad)
     return Scan(
         name,
         source,
         None if dark is None else read_dark(str(dark), size),
-        None if mask is None else read_mask(str(mask), size),
+        bad,
         None if peaks is None else _peaks(Path(peaks), source.shape),
         negative_is_bad,
         maximum_is_bad,
         omega,
         remark,
     )
+
+
+def _check_gaps(
+    name: str, source: FrameSource, mask: np.ndarray | None, negative_is_bad: bool, maximum_is_bad: bool
+) -> None:
+    """Refuse a virtual data set with pixels that have no source, unless they are bad by the mask or their fill value.
+
+    The fill value stands in gaps between modules, say; as a count it would be an invention.
+    """
+    gaps = getattr(source, "gaps", None)
+    if gaps is None:
+        return
+    fill = getattr(source, "fill", 0.0)
+    marked = (negative_is_bad and fill < 0) or (
+        maximum_is_bad and source.dtype.kind == "u" and fill == float(np.iinfo(source.dtype).max)
+    )
+    open_ones = gaps if mask is None else gaps & ~mask
+    if open_ones.any() and not marked:
+        row, col = np.argwhere(open_ones)[0]
+        raise UserError(
+            f"scan {name!r}: is a virtual data set in which {open_ones.sum()} pixels of every frame have no source, "
+            f"the first at row {row}, column {col}; HDF5 reads the fill value {fill:g} there: mark them bad in the mask, "
+            "or map them"
+        )
 
 
 def marks(format: str, dtype: np.dtype, negative: Meaning, overflow_value: Meaning) -> tuple[bool, bool]:

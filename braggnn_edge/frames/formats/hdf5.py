@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from braggnn_edge.core.errors import UserError
 from braggnn_edge.frames.formats import BadFrame, check_layout
-from braggnn_edge.frames.formats.hdf5_complete import source_files, unwritten
+from braggnn_edge.frames.formats.hdf5_complete import source_files, unwritten, unwritten_and_gaps
 from braggnn_edge.frames.formats.hdf5_omega import read_omega
 from braggnn_edge.frames.formats.hdf5_tree import (
     EIGER_PART,
@@ -47,8 +47,8 @@ class Part(NamedTuple):
 class Hdf5Frames:
     """Frames (frames, rows, cols) of one HDF5 data set, or of several one after another.
 
-    unwritten: indices of frames that were never written, ascending. The file is open only while :meth:`read` is
-    iterated.
+    unwritten: indices of frames that were never written, ascending; gaps: (rows, cols) True where a virtual data set
+    has no source in any frame, and ``fill`` is read. The file is open only while :meth:`read` is iterated.
     """
 
     path: Path
@@ -58,6 +58,8 @@ class Hdf5Frames:
     block: int
     omega: np.ndarray | None = None
     unwritten: NDArray[np.intp] | None = None
+    gaps: NDArray[np.bool_] | None = None
+    fill: float = 0.0
 
     def file_of(self, index: int) -> Path:
         """The file, whatever links it follows."""
@@ -137,6 +139,7 @@ def frames_in(path: Path, file: h5py.File, names: list[str], kinds: str = "uif")
     dtype = data.dtype
     size: tuple[int, ...] = (data.shape or ())[-2:]
     parts, holes, count = list[Part](), list[NDArray[np.intp]](), 0
+    gaps: NDArray[np.bool_] | None = None
     for name in names:
         one = find_dataset(path, file, name)
         where = f"{path}: data set {name!r}"
@@ -146,8 +149,11 @@ def frames_in(path: Path, file: h5py.File, names: list[str], kinds: str = "uif")
                 f"{path}: {name!r} is {one.dtype} {shape[1:]}, but the scan began with {dtype} {size} in "
                 f"{names[0]!r}; name one data set"
             )
-        missing = unwritten(where, one, axis or 0)
-        missing = np.array([missing.any()]) if axis is None else missing
+        if axis is None:
+            missing = np.array([unwritten(where, one).any()])
+        else:
+            missing, gap = unwritten_and_gaps(where, one, axis)
+            gaps = gaps if gap is None else gap.reshape(size) | (False if gaps is None else gaps)
         holes.append(np.flatnonzero(missing) + count)
         parts.append(Part(name, shape[0], axis))
         count += shape[0]
@@ -157,8 +163,10 @@ def frames_in(path: Path, file: h5py.File, names: list[str], kinds: str = "uif")
     axis = parts[0].axis
     chunk = data.chunks[axis] if data.chunks and axis is not None else 1
     block = max(1, min(chunk, BLOCK_BYTES // max(1, int(np.prod(size)) * dtype.itemsize)))
-    holes_or_none = never if len(never) else None
-    return Hdf5Frames(path, tuple(parts), (count, size[0], size[1]), native(dtype), block, unwritten=holes_or_none)
+    return Hdf5Frames(
+        path, tuple(parts), (count, size[0], size[1]), native(dtype), block,
+        unwritten=never if len(never) else None, gaps=gaps, fill=0.0 if gaps is None else float(data.fillvalue),
+    )  # fmt: skip
 
 
 def frames_of(where: str, data: h5py.Dataset, kinds: str = "uif") -> tuple[tuple[int, int, int], int | None]:

@@ -36,6 +36,7 @@ class _Search:
     files: list[Path] = field(default_factory=list)
     known: dict[tuple[str, str, int], tuple[tuple[int, ...], NDArray[np.bool_]]] = field(default_factory=dict)
     under_way: list[tuple[str, str]] = field(default_factory=list)  # virtual data sets
+    gaps: NDArray[np.bool_] | None = None  # of the data set that is checked, where they are allowed
 
 
 def unwritten(where: str, data: h5py.Dataset, axis: int = 0) -> NDArray[np.bool_]:
@@ -46,6 +47,16 @@ def unwritten(where: str, data: h5py.Dataset, axis: int = 0) -> NDArray[np.bool_
     have no source.
     """
     return _unwritten(where, data, axis, _Search())
+
+
+def unwritten_and_gaps(where: str, data: h5py.Dataset, axis: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_] | None]:
+    """:func:`unwritten`, and where a virtual data set has no source at any index along ``axis``, over the other axes.
+
+    So are the gaps between the modules of a detector; they hold fill values. None where there are none.
+    """
+    search = _Search(gaps=np.zeros(0, bool))
+    found = _unwritten(where, data, axis, search)
+    return found, search.gaps if search.gaps is not None and search.gaps.any() else None
 
 
 def source_files(data: h5py.Dataset) -> list[Path]:
@@ -123,10 +134,12 @@ def _of_virtual(where: str, data: h5py.Dataset, axis: int, search: _Search) -> N
                 bad[hit[hit < len(bad)]] = True
     search.under_way.pop()
     lacking = cover.missing()
-    if lacking:
+    if lacking and lacking.everywhere is not None and search.gaps is not None and not search.under_way:
+        search.gaps = lacking.everywhere
+    elif lacking:
         raise UserError(
-            f"{where}: is a virtual data set in which {lacking[1]} elements of frame or row {lacking[0]} have no "
-            f"source, and some of {lacking[2]} such in all; HDF5 would read fill values there: map all of it"
+            f"{where}: is a virtual data set in which {lacking.elements} elements of frame or row {lacking.first} have "
+            f"no source, and some of {lacking.number} such in all; HDF5 would read fill values there: map all of it"
         )
     return bad
 

@@ -1,5 +1,7 @@
 """Selections of HDF5 data spaces as index arrays, and how much of a data set several of them cover together."""
 
+from dataclasses import dataclass
+
 import h5py
 import numpy as np
 from numpy.typing import NDArray
@@ -56,6 +58,20 @@ def volume(boxes: list[Box]) -> int:
     return sum(int(np.prod([len(index) for index in box], dtype=np.int64)) for box in boxes)
 
 
+@dataclass(frozen=True)
+class Missing:
+    """What a :class:`Cover` lacks.
+
+    first: the first index along its axis that is not covered whole; elements: how many lack there; number: of such
+    indices; everywhere: where elements lack, over the other axes, if that is the same at every index.
+    """
+
+    first: int
+    elements: int
+    number: int
+    everywhere: NDArray[np.bool_] | None
+
+
 class Cover:
     """Which elements of a data set of ``shape`` are in one of the boxes that were added."""
 
@@ -72,11 +88,8 @@ class Cover:
         _, along = self._parts.setdefault(key, (others, np.zeros(self.shape[self.axis], bool)))
         along[inside[self.axis]] = True
 
-    def missing(self) -> tuple[int, int, int] | None:
-        """The first index along ``axis`` that is not covered whole, how many elements lack there, how many such.
-
-        None where everything is covered.
-        """
+    def missing(self) -> "Missing | None":
+        """What is not covered; None where everything is."""
         rest = tuple(size for i, size in enumerate(self.shape) if i != self.axis)
         whole = np.zeros(self.shape[self.axis], bool)
         for box, along in self._parts.values():
@@ -89,6 +102,7 @@ class Cover:
         patterns = np.array([along[open_ones] for _, along in parts], bool).reshape(len(parts), -1)
         unique, inverse = np.unique(patterns, axis=1, return_inverse=True)
         lacking = np.zeros(unique.shape[1], np.int64)
+        seen = np.zeros(rest, bool)
         for column in range(unique.shape[1]):
             seen = np.zeros(rest, bool)
             for (box, _), used in zip(parts, unique[:, column], strict=True):
@@ -99,7 +113,10 @@ class Cover:
         if not bad.any():
             return None
         index = int(bad.argmax())
-        return int(open_ones[index]), int(lacking[inverse.reshape(-1)[index]]), int(bad.sum())
+        alike = unique.shape[1] == 1 and len(open_ones) == len(whole)
+        return Missing(
+            int(open_ones[index]), int(lacking[inverse.reshape(-1)[index]]), int(bad.sum()), ~seen if alike else None
+        )
 
 
 def corresponding(target: list[Box], source: list[Box], axis: int, along: int) -> tuple[NDArray[np.intp], ...] | None:
