@@ -211,8 +211,8 @@ def _check_gaps(
         row, col = np.argwhere(open_ones)[0]
         raise UserError(
             f"scan {name!r}: is a virtual data set in which {open_ones.sum()} pixels of every frame have no source, "
-            f"the first at row {row}, column {col}; HDF5 reads the fill value {fill:g} there: mark them bad in the mask, "
-            "or map them"
+            f"the first at row {row}, column {col}; HDF5 reads the fill value {fill:g} there: mark them bad in the "
+            "mask, or map them"
         )
 
 
