@@ -31,6 +31,8 @@ from braggnn_edge.universal.spec import UniversalSpec
 VALIDATION_SHARD = 1 << 20
 #: Nodes of the calibration, at most.
 NODES = 16
+#: Errors of a node of the calibration, at least, unless equal shares are smaller than twice that.
+_LEAST_IN_A_NODE = 200
 #: Patches answered at a time.
 _CHUNK = 2048
 
@@ -49,12 +51,14 @@ def answers(network: UniversalNetwork, patches: NDArray[np.generic], eight: bool
 def calibrated(found: NDArray[np.floating], offsets: NDArray[np.floating], nodes: int = NODES) -> Calibration:
     """The half-widths that hold 68.27 and 95.45 % of the errors of answers (n, 4) for true offsets (n, 2) px.
 
-    There are at most ``nodes`` nodes, at equal numbers of answers; half-widths do not fall with b.
+    There are at most ``nodes`` nodes, at equal numbers of answers, as far as equal ln b allow it: those of integers are
+    often equal, and belong to one node. Half-widths do not fall with b.
     """
     log_b = found[:, 2:].astype(np.float64).ravel()
     error = np.abs(found[:, :2].astype(np.float64) - offsets).ravel()
+    order = np.argsort(log_b, kind="stable")
     found_at: list[tuple[float, float, float]] = []
-    for some in np.array_split(np.argsort(log_b, kind="stable"), min(nodes, NODES)):
+    for some in np.split(order, _borders(log_b[order], min(nodes, NODES, len(order)))):
         widths = (max(float(np.quantile(error[some], share)), 1e-6) for share in (0.6827, 0.9545))
         sigma_at, wide_at = map(math.log, widths)
         found_at.append((float(np.median(log_b[some])), sigma_at, wide_at))
@@ -64,6 +68,23 @@ def calibrated(found: NDArray[np.floating], offsets: NDArray[np.floating], nodes
     below, above = ([(one[k] + step) for one in (at, sigma, wide)] for k, step in ends)
     columns = np.stack([below, *zip(at, sigma, wide, strict=True), above], 1)
     return Calibration(*(tuple(map(float, one)) for one in columns))
+
+
+def _borders(ordered: NDArray[np.float64], nodes: int) -> list[int]:
+    """Where ``ordered`` values (n,) are cut into at most ``nodes`` groups of about equal size, none through equal ones.
+
+    A border among equal values moves to the nearer end of them; a group that would be too small for its quantiles joins
+    the next one.
+    """
+    sizes = [len(some) for some in np.array_split(ordered, nodes)]
+    least = min(_LEAST_IN_A_NODE, sizes[-1] // 2)
+    found: list[int] = []
+    for border in np.cumsum(sizes[:-1]).tolist():
+        begin, end = (int(np.searchsorted(ordered, ordered[border], side)) for side in ("left", "right"))
+        moved = begin if border - begin <= end - border else end
+        if moved - (found[-1] if found else 0) >= max(least, 1) and len(ordered) - moved >= max(least, 1):
+            found.append(moved)
+    return found
 
 
 class Drawn:
