@@ -13,6 +13,7 @@ import pytest
 import torch
 from builders import TINY_SCAN, sloping_spots
 
+from braggnn_edge import __version__
 from braggnn_edge.cli import main
 from braggnn_edge.core.digests import sha256
 from braggnn_edge.core.errors import UserError
@@ -77,7 +78,10 @@ def tuned(
     return tune(spec, FAMILY, table, parent, 5, out, 1, say)
 
 
-def test_spots_that_the_parent_has_not_seen_are_learned(parent: Path, tmp_path: Path) -> None:
+def test_spots_that_the_parent_has_not_seen_are_learned(
+    parent: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("braggnn_edge.core.checkout.commit", lambda: "fedc")
     said: list[str] = []
     found = tuned(scan(), parent, tmp_path / "out", say=said.append)
     assert found["kept"]
@@ -93,6 +97,7 @@ def test_spots_that_the_parent_has_not_seen_are_learned(parent: Path, tmp_path: 
     assert (np.abs(offsets - test.offsets) <= sigma).mean() == pytest.approx(found["test"]["after"]["within_one_sigma"])
     _, _, provenance = load(tmp_path / "out/universal.npz")
     assert provenance["kept"] == "tuned"
+    assert (provenance["made_by"], provenance["commit"]) == (f"braggnn-edge {__version__}", "fedc")
     assert provenance["parent"] == {"sha256": sha256(parent), "provenance": {"family": "another"}}
     assert (provenance["seed"], provenance["scans"], provenance["test"]) == (5, ["scan"], found["test"])
     history = json.loads((tmp_path / "out/tune.json").read_text())["history"]

@@ -14,7 +14,6 @@ import math
 import os
 import platform
 import re
-import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from braggnn_edge import __version__
+from braggnn_edge.core.checkout import commit
 from braggnn_edge.core.digests import Digests, sha256
 from braggnn_edge.core.errors import UserError
 from braggnn_edge.core.files import written_aside
@@ -130,7 +130,7 @@ def execute(run: Path, stage: Stage, say: Callable[[str], None]) -> bool:
         return False
     spent = _prepare(partial, identity, say)
     say(f"{stage.name}: {reason if spent is None else 'continues an interrupted run'}")
-    commit = _git_commit()  # now: a checkout may move on during hours of training, the code at work does not
+    at_work = commit()  # now: a checkout may move on during hours of training, the code at work does not
     started = time.monotonic()
     try:
         stage.work(partial)
@@ -147,7 +147,7 @@ def execute(run: Path, stage: Stage, say: Callable[[str], None]) -> bool:
     manifest = {
         **identity,
         "seed": stage.settings.get("seed"),
-        "git_commit": commit,
+        "git_commit": at_work,
         "python": platform.python_version(),
         "outputs": outputs,
         "wall_seconds": round(seconds, 3),
@@ -215,17 +215,6 @@ def _set_aside(final: Path, say: Callable[[str], None], what: str = "the previou
         number += 1
     os.replace(final, aside)
     say(f"{final.name}: {what} is kept as {aside.name}")
-
-
-def _git_commit() -> str | None:
-    """Commit of the project's checkout ("+" when it has changes), or None outside one."""
-    where = Path(__file__).parent
-    try:
-        head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=where, capture_output=True, text=True, check=True)
-        dirty = subprocess.run(["git", "status", "--porcelain"], cwd=where, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return head.stdout.strip() + ("+" if dirty.stdout.strip() else "")
 
 
 @functools.cache

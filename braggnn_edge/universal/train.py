@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from braggnn_edge import __version__
+from braggnn_edge.core.checkout import maker
 from braggnn_edge.core.progress import clock
 from braggnn_edge.core.rundir import write_json
 from braggnn_edge.core.stages import Context
@@ -112,9 +112,9 @@ def train(
 ) -> UniversalNetwork:
     """Draw the family's patches, train, calibrate; write ``universal.npz``, ``universal.json`` and ``curves.png``.
 
-    The same for the same spec, seed, machine and thread count. Raises UserError when the network has not learned.
+    The same for the same spec, seed, commit, machine and thread count. Raises UserError when it has not learned.
     """
-    device = choose_device()
+    device, made_by = choose_device(), maker()
     patches = family.draw(drawn, seed, spec.patches, 0, workers, Drawn(say))
     held = family.draw(drawn, seed, spec.validation, VALIDATION_SHARD, workers)
     peaks = Peaks(torch.from_numpy(patches.counts), torch.from_numpy(patches.offsets), drawn.size, 0)
@@ -140,8 +140,7 @@ def train(
     calibration = calibrated(found, held.offsets)
     errors = summary(found[:, :2], held.offsets, "truth")
     provenance = {
-        "made_by": f"braggnn-edge {__version__}", "seed": seed, "training": asdict(spec), "family": asdict(drawn),
-        "validation_px": errors,
+        **made_by, "seed": seed, "training": asdict(spec), "family": asdict(drawn), "validation_px": errors,
     }  # fmt: skip
     save(network, calibration, provenance, directory / "universal.npz")
     write_json(directory / "universal.json", {"history": history, "calibration": vars(calibration), **provenance})

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from braggnn_edge import __version__
+from braggnn_edge.core.checkout import maker
 from braggnn_edge.core.config import resolve_path
 from braggnn_edge.core.digests import sha256
 from braggnn_edge.core.errors import UserError
@@ -80,6 +80,7 @@ def tune(
     of ``parent``. Returns what ``tune.json`` holds. Raises UserError for too few labelled peaks, and for patches that
     do not suit.
     """
+    made_by = maker()
     network, calibration, origin = load(parent)
     _check_size(parent.name, network.size, table.size, drawn.size)
     splits = {split: labelled(table, split, spec.labels, network.size) for split in (TRAIN, VALIDATION)}
@@ -105,7 +106,7 @@ def tune(
         change = differences(before[name].errors, after[name].errors, peaks.reflections, seed)
         document[name] = {"before": before[name].entry, "after": after[name].entry, "difference": change}
     document["kept"], document["why"] = _verdict(document["validation"], splits[VALIDATION].offsets)
-    _write(document, spec, drawn, parent, origin, table, seed, (network, tuned), directory)
+    _write(document, made_by, spec, drawn, parent, origin, table, seed, (network, tuned), directory)
     write_json(directory / "tune.json", {**document, "history": history})
     errors = {"before": before["test"].errors, "after": after["test"].errors}
     picture(history, errors, document["test"], directory / "tune.png")
@@ -177,6 +178,7 @@ def _verdict(validation: dict[str, Any], offsets: NDArray[np.float32]) -> tuple[
 
 def _write(
     document: dict[str, Any],
+    made_by: dict[str, str],
     spec: TuneSpec,
     drawn: FamilySpec,
     parent: Path,
@@ -190,7 +192,7 @@ def _write(
     kept = document["kept"]
     training = {**asdict(spec), "initial": parent.name}
     provenance = {
-        "made_by": f"braggnn-edge {__version__}", "seed": seed, "kept": "tuned" if kept else "parent",
+        **made_by, "seed": seed, "kept": "tuned" if kept else "parent",
         "why": document["why"], "training": training, "family": asdict(drawn), "scans": list(table.scans),
         "peaks": document["peaks"], "validation": document["validation"], "test": document["test"],
         "parent": {"sha256": sha256(parent), "provenance": origin},

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from braggnn_edge import __version__
+from braggnn_edge.core.checkout import maker
 from braggnn_edge.core.stages import Context
 from braggnn_edge.peaks.table import PeakTable
 from braggnn_edge.peaks.table import load as load_table
@@ -66,8 +66,7 @@ def family_examples(context: Context, spec: UniversalLayersSpec | CircuitSpec, t
 
 
 def _origin(context: Context, size: int) -> dict[str, Any]:
-    return {
-        "made_by": f"braggnn-edge {__version__}",
+    return maker() | {
         "kind": "circuit" if context.cfg["qat"].is_circuit else "layers",
         "patches": {"size": size, "centred_on": "brightest pixel"},
         "seed": context.cfg.seed,
