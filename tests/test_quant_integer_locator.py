@@ -207,6 +207,15 @@ def test_integer_json_of_version_1_is_read_to_the_same_digest(tmp_path: Path) ->
         locators.load(path)
 
 
+def test_a_file_without_a_digest_is_read(tmp_path: Path) -> None:
+    """Files of before have none."""
+    locators.save(small_circuit(), tmp_path / "locator.json")
+    document = json.loads((tmp_path / "locator.json").read_text())
+    assert document.pop("digest") == small_circuit().digest
+    (tmp_path / "locator.json").write_text(json.dumps(document))
+    assert locators.load(tmp_path / "locator.json").digest == small_circuit().digest
+
+
 def test_provenance_is_no_part_of_digest_or_equality(tmp_path: Path) -> None:
     locator = small_circuit()
     other = replace(locator, provenance={"seed": 7})
@@ -260,6 +269,21 @@ DAMAGE: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
     "centroid's table": (within("centroid/table/3", 12345), "reciprocals is not the one of its widths"),
     "output": (within("output/frac", 8), "fraction bits, the locator's 8"),
     "provenance": (within("provenance", 5), "not a locator file"),
+    "bias beyond its accumulator": (
+        within("network/layers/1/bias/0", 2**40),
+        r"biases span -?\d+ to .*make it again with",
+    ),
+    "accumulator too narrow": (
+        within("network/layers/1/accumulator/bits", 8),
+        "holds -128 to 127, but its sums need .* bits, signed: the file was changed or is damaged; make it again with",
+    ),
+    "accumulator unsigned": (within("network/layers/3/accumulator/signed", False), "its sums need .* bits, signed"),
+    "accumulator's fraction": (within("network/layers/1/accumulator/frac", 1), "has 1 fraction bits, its sums have"),
+    "another weight": (within("network/layers/1/weight/0/0", 0), "its contents give the digest .*make it again with"),
+    "fewer activation bits": (within("network/layers/2/output/bits", 3), "its contents give the digest"),
+    "more activation bits": (within("network/layers/2/output/bits", 12), "its sums need .* bits"),
+    "another digest": (within("digest", "0" * 64), "its contents give the digest .*, it names 000000000000: it was"),
+    "digest that is none": (within("digest", 3), "its contents give the digest .*, it names 3: it was changed"),
 }
 
 

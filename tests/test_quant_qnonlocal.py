@@ -20,9 +20,10 @@ from quant.contract import locator as locators
 from quant.contract.arithmetic import Codes
 from quant.contract.attention import NonLocal, nonlocal_codes
 from quant.contract.emulate import run
-from quant.contract.layers import Leaky
+from quant.contract.layers import Leaky, Linear
 from quant.contract.network import IntegerNetwork
 from quant.contract.normalize import Normalizer
+from quant.contract.sizing import check_accumulators
 from quant.contract.tables import exp_table
 from quant.contract.vectors import corner_case_codes, random_codes
 from quant.exchange.execute import run_qonnx
@@ -81,6 +82,21 @@ def inputs(seed: int, count: int = 100, size: int = SIZE) -> Codes:
 
 def block_of(found: IntegerNetwork) -> tuple[int, NonLocal]:
     return next((i, layer) for i, layer in enumerate(found.layers) if isinstance(layer, NonLocal))
+
+
+@pytest.mark.parametrize("name", ["score", "total", "weighted", "accumulator", "theta", "phi", "g", "out"])
+def test_a_sum_of_the_block_that_is_too_narrow_is_refused(name: str) -> None:
+    found = integers(network(6, 1, POOLED))
+    check_accumulators(found)
+    index, block = block_of(found)
+    part = getattr(block, name)
+    if isinstance(part, Linear):
+        narrow = replace(part, accumulator=replace(part.accumulator, bits=part.accumulator.bits - 1))
+    else:
+        narrow = replace(part, bits=part.bits - 1)
+    layers = (*found.layers[:index], replace(block, **{name: narrow}), *found.layers[index + 1 :])
+    with pytest.raises(UserError, match=r"its accumulator holds .*make it again with `make qat`"):
+        check_accumulators(replace(found, layers=layers))
 
 
 @pytest.mark.parametrize(

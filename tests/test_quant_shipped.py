@@ -55,6 +55,13 @@ def test_files_say_where_they_come_from(name: str) -> None:
     assert made.provenance["patches"]["size"] == made.size == FamilySpec().size
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_files_are_as_they_were_written(name: str, tmp_path: Path) -> None:
+    """With the digest of their contents, so that damage is noticed."""
+    locators.save(locators.load(path_of(name)), tmp_path / "again.json")
+    assert (tmp_path / "again.json").read_bytes() == path_of(name).read_bytes()
+
+
 def test_layers_are_counted_in_the_file() -> None:
     network = locators.load(path_of("shipped")).network
     assert layers_of("shipped") == (0, len([layer for layer in network.layers if layer.kind == "dense"]) - 1)

@@ -28,6 +28,7 @@ from quant.contract.block_shift import BlockShift
 from quant.contract.centroid import Centroid
 from quant.contract.network import IntegerNetwork
 from quant.contract.normalize import Normalizer
+from quant.contract.sizing import check_accumulators
 
 SCHEMA = "braggnn-edge locator"
 _VERSION = 3
@@ -180,7 +181,10 @@ def of_layers(
 
 def save(locator: IntegerLocator, path: Path) -> None:
     """Write ``locator.json``: the same bytes for the same locator and provenance. It appears whole or not at all."""
-    document = {"schema": SCHEMA, "version": _VERSION, **_document(locator), "provenance": dict(locator.provenance)}
+    document = {
+        "schema": SCHEMA, "version": _VERSION, "digest": locator.digest, **_document(locator),
+        "provenance": dict(locator.provenance),
+    }  # fmt: skip
     with written_aside(path) as aside:
         aside.write_text(json.dumps(document, separators=(",", ":")) + "\n", encoding="utf-8")
 
@@ -188,7 +192,8 @@ def save(locator: IntegerLocator, path: Path) -> None:
 def load(path: Path) -> IntegerLocator:
     """Read ``locator.json``, or an ``integer.json`` or ``circuit.json`` of an earlier version.
 
-    Raises UserError for a file of another kind or version, and for a damaged one.
+    Raises UserError for a file of another kind or version, for one whose contents are not those that its digest is of
+    (files of before have none), and for any other damaged one.
     """
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
@@ -198,7 +203,13 @@ def load(path: Path) -> IntegerLocator:
                 f"{path}: locator version {version} of schema {document.get('schema')!r}, expected {_VERSION} of "
                 f"{SCHEMA!r}; make it again with `make qat`"
             )
-        return _read(document if "network" in document else _from_network(document, path))
+        found = _read(document if "network" in document else _from_network(document, path))
+        if document.get("digest", found.digest) != found.digest:
+            raise UserError(
+                f"its contents give the digest {found.digest[:12]}, it names {document['digest']!s:.12}: it was "
+                "changed or is damaged; make it again with `make qat`"
+            )
+        return found
     except UserError as error:  # of one of its steps, which does not know the file
         message = str(error)
         raise UserError(message if message.startswith(f"{path}: ") else f"{path}: {message}") from error
@@ -226,11 +237,13 @@ def _read(document: dict[str, Any]) -> IntegerLocator:
     kind = entry.pop("kind")
     normalizer = BlockShift(**entry) if kind == "block_shift" else Normalizer.from_document(entry)
     base, calibration = document["centroid"], document.get("calibration")
+    layers = network.from_document(document["network"])
+    check_accumulators(layers)
     return IntegerLocator(
         network.whole(document["size"]),
         network.whole(document["window"]),
         normalizer,
-        network.from_document(document["network"]),
+        layers,
         None if base is None else Centroid.from_document(base),
         Format(**document["output"]),
         None if calibration is None else Calibration(**{k: tuple(map(float, v)) for k, v in calibration.items()}),
