@@ -77,8 +77,14 @@ def test_sigma_is_what_the_calibration_makes_of_it(random_circuit: Make, detecto
     assert np.array_equal(sigma, locator.calibration.half_widths(codes[:, 2:] / 2.0**frac)[0])
     assert np.array_equal(offsets, codes[:, :2] / 2.0**frac)
     assert np.array_equal(locator.locate(patches), offsets)
+    wide = locator.locate_with_intervals(patches)[2]
+    assert np.array_equal(wide, locator.calibration.half_widths(codes[:, 2:] / 2.0**frac)[1])
+    assert all(np.array_equal(*pair) for pair in zip(locator.intervals(codes), (sigma, wide), strict=True))
+    assert len(np.unique(wide / sigma)) > 10  # it is no multiple
     form = integer_locator(locator)
     assert form.sigma
+    given = form.locate_with_intervals(patches.astype(np.int32))
+    assert all(np.array_equal(*pair) for pair in zip(given, (offsets, sigma, wide), strict=True))
     given = form.locate_with_sigma(patches.astype(np.int32))
     assert all(np.array_equal(*pair) for pair in zip(given, (offsets, sigma), strict=True))
 
@@ -90,8 +96,9 @@ def test_without_sigma_none_is_given(random_circuit: Make, detector_patches: Pat
         locator.locate_with_sigma(patches)
     form = integer_locator(locator)
     assert not form.sigma
-    with pytest.raises(UserError, match="knows no sigma"):
-        form.locate_with_sigma(patches.astype(np.int32))
+    for ask in (form.locate_with_sigma, form.locate_with_intervals):
+        with pytest.raises(UserError, match="knows no sigma"):
+            ask(patches.astype(np.int32))
 
 
 @pytest.mark.parametrize("knows", [{}, *KNOWS.values()], ids=["neither", *KNOWS])
@@ -103,7 +110,8 @@ def test_no_patches_have_no_answers(knows: dict[str, bool], random_circuit: Make
     assert locator.locate(none).shape == (0, 2)
     assert integer_locator(locator).locate(none).shape == (0, 2)
     if locator.calibration is not None:
-        assert [found.shape for found in locator.locate_with_sigma(none)] == [(0, 2), (0, 2)]
+        assert [found.shape for found in locator.locate_with_intervals(none)] == [(0, 2)] * 3
+        assert [found.shape for found in integer_locator(locator).locate_with_intervals(none)] == [(0, 2)] * 3
     assert random_inputs(locator.network, 0, np.random.default_rng(0)).shape == (0, *locator.network.shape)
 
 
@@ -253,8 +261,8 @@ def test_int8_equals_the_emulator(target: Target, name: str, random_circuit: Mak
     locator = random_circuit(5, BlockShift(8, 16), hidden=(12, 8), activation=8, output=12, **KNOWS[name])
     form = qdq_locator(locator, target)
     patches = np.clip(detector_patches(locator, 1000), 0, 70_000).astype(np.int32)
-    found, sigma = (form.locate_with_sigma(patches), True) if form.sigma else ((form.locate(patches),), False)
-    expected = locator.locate_with_sigma(patches) if sigma else (locator.locate(patches),)
+    found, sigma = (form.locate_with_intervals(patches), True) if form.sigma else ((form.locate(patches),), False)
+    expected = locator.locate_with_intervals(patches) if sigma else (locator.locate(patches),)
     assert sigma == ("sigma" in KNOWS[name])
     for one, other in zip(found, expected, strict=True):
         assert np.array_equal(one, other)

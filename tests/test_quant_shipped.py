@@ -91,9 +91,7 @@ def test_sigma_holds(judged: tuple[IntegerLocator, family.Patches]) -> None:
     """The two intervals of the calibration: of one and of two standard deviations of a normal distribution."""
     made, drawn = judged
     codes = made.run(made.codes(drawn.counts))
-    assert made.calibration is not None
-    sigma, wide = made.calibration.half_widths(made.output.values(codes[:, 2:]))
-    assert np.array_equal(sigma, made.sigma(codes))
+    sigma, wide = made.intervals(codes)
     error = np.abs(made.positions(codes) - drawn.offsets)
     assert 0.64 <= (error <= sigma).mean() <= 0.72
     assert 0.935 <= (error <= wide).mean() <= 0.97

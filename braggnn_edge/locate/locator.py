@@ -43,10 +43,11 @@ class Locator:
     """One form of a network on one device.
 
     run: a block (m, size, size) of counts, C order, uint8, uint16, int16, int32 or float32 and finite, to offsets
-    (m, 2) px, or with ``sigma`` to (m, 4): these and the standard deviations of each, px. name: of the form; precision
-    and device: in words; batch: patches in a block, halved for good when the device is out of memory, and never below
-    ``least``. trained_on: the ranges of what the network was trained on, where they are known; outside: patches so far
-    whose brightest pixel was fainter or brighter than these.
+    (m, 2) px, or with ``sigma`` to (m, 6): these, the standard deviations of each, and the half-widths of the intervals
+    that hold 95.45 % of the errors, px; to (m, 4) without the last. name: of the form; precision and device: in words;
+    batch: patches in a block, halved for good when the device is out of memory, and never below ``least``.
+    trained_on: the ranges of what the network was trained on, where they are known; outside: patches so far whose
+    brightest pixel was fainter or brighter than these.
     """
 
     name: str
@@ -74,10 +75,18 @@ class Locator:
 
         Raises UserError for a network that does not know them, and as :meth:`locate` does.
         """
+        return self.locate_with_intervals(patches)[:2]
+
+    def locate_with_intervals(self, patches: Patches) -> tuple[Offsets, Offsets, Offsets]:
+        """:meth:`locate_with_sigma`, and the half-widths (n, 2) px of the intervals that hold 95.45 % of the errors.
+
+        They are no multiple of sigma, since errors are not normally distributed; NaN from a form that has none. Raises
+        UserError as :meth:`locate_with_sigma` does.
+        """
         if not self.sigma:
             raise UserError(f"{self.name} knows no sigma; choose a network that does, such as the universal one")
         found = self._answers(patches)
-        return found[:, :2], found[:, 2:]
+        return found[:, :2], found[:, 2:4], found[:, 4:]
 
     def _answers(self, patches: Patches) -> Offsets:
         patches = np.asarray(patches)
@@ -88,13 +97,14 @@ class Locator:
             )
         if patches.dtype.kind not in "iuf":
             raise UserError(f"patches are {patches.dtype}; expected integers or floats in detector counts")
-        offsets = np.empty((len(patches), 4 if self.sigma else 2))
+        offsets = np.full((len(patches), 6 if self.sigma else 2), np.nan)
         start = 0
         while start < len(patches):
             stop = min(start + self.batch, len(patches))
             block = _block(patches[start:stop], start)
             try:
-                offsets[start:stop] = self.run(block)
+                answered = self.run(block)
+                offsets[start:stop, : answered.shape[1]] = answered
             except Exception as error:
                 if not _out_of_memory(error):
                     raise
@@ -256,13 +266,15 @@ Find = Callable[[NDArray[Any], NDArray[np.bool_] | None], NDArray[np.int64]]
 class Located:
     """Peaks of successive frames: frame (m,), pixel (m, 2) the brightest, position (m, 2) px in the frame.
 
-    sigma: (m, 2) standard deviations of the position, px, where the network knows them.
+    sigma: (m, 2) standard deviations of the position, px, where the network knows them; wide: (m, 2) half-widths of the
+    intervals that hold 95.45 % of the errors, px.
     """
 
     frame: NDArray[np.int64]
     pixel: NDArray[np.int64]
     position: Offsets
     sigma: Offsets | None = None
+    wide: Offsets | None = None
 
 
 def bright_spots(threshold: float, size: int, min_area: int = 4) -> Find:
@@ -312,5 +324,5 @@ def _located(
     pixel, found = np.concatenate(pixels), np.concatenate(patches)
     if not locator.sigma:
         return Located(np.concatenate(frames), pixel, pixel + locator.locate(found))
-    offsets, sigma = locator.locate_with_sigma(found)
-    return Located(np.concatenate(frames), pixel, pixel + offsets, sigma)
+    offsets, sigma, wide = locator.locate_with_intervals(found)
+    return Located(np.concatenate(frames), pixel, pixel + offsets, sigma, wide)

@@ -27,8 +27,7 @@ def universal_locator(path: Path = SHIPPED) -> Locator:
     def run(block: NDArray[np.generic]) -> NDArray[np.floating]:
         with torch.inference_mode():
             found = network.answer(torch.from_numpy(block.astype(np.float32, copy=False))).numpy().astype(np.float64)
-        found[:, 2:], _ = calibration.half_widths(found[:, 2:])
-        return found
+        return np.concatenate([found[:, :2], *calibration.half_widths(found[:, 2:])], axis=1)
 
     return Locator(
         "universal", network.size, run, "float32", "CPU", batch=2048, sigma=True, trained_on=ranges_of(provenance, path)

@@ -133,8 +133,14 @@ class IntegerLocator:
 
     def locate_with_sigma(self, patches: NDArray[np.generic]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """:meth:`locate`, and the standard deviations (N, 2) px. Raises UserError for a locator that knows none."""
+        return self.locate_with_intervals(patches)[:2]
+
+    def locate_with_intervals(
+        self, patches: NDArray[np.generic]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+        """:meth:`locate_with_sigma`, and the half-widths (N, 2) px of the intervals that hold 95.45 % of the errors."""
         codes = self.run(self.codes(patches))
-        return self.positions(codes), self.sigma(codes)
+        return self.positions(codes), *self.intervals(codes)
 
     def positions(self, codes: NDArray[np.integer]) -> NDArray[np.float64]:
         """Output codes (N, 2 or 4) to offsets (N, 2) in px."""
@@ -142,9 +148,16 @@ class IntegerLocator:
 
     def sigma(self, codes: NDArray[np.integer]) -> NDArray[np.float64]:
         """Output codes (N, 4) to calibrated standard deviations (N, 2) in px; UserError where there are none."""
+        return self.intervals(codes)[0]
+
+    def intervals(self, codes: NDArray[np.integer]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Output codes (N, 4), of whatever form, to half-widths (N, 2) in px that hold 68.27 and 95.45 % of the errors.
+
+        The first are the standard deviations. Raises UserError for a locator that knows none.
+        """
         if self.calibration is None:
             raise UserError("this locator knows no sigma; choose one that was trained with it")
-        return self.calibration.half_widths(self.output.values(codes[:, 2:]))[0]
+        return self.calibration.half_widths(self.output.values(codes[:, 2:]))
 
     @property
     def is_bare(self) -> bool:

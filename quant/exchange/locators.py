@@ -33,7 +33,7 @@ def integer_locator(locator: IntegerLocator) -> Locator:
         return Locator("integer emulator", locator.size, locator.locate, "integer", "CPU", trained_on=ranges)
 
     def run(block: NDArray[np.generic]) -> NDArray[np.float64]:
-        return np.concatenate(locator.locate_with_sigma(block), axis=1)
+        return np.concatenate(locator.locate_with_intervals(block), axis=1)
 
     return Locator("integer emulator", locator.size, run, "integer", "CPU", sigma=True, trained_on=ranges)
 
@@ -67,7 +67,7 @@ def qdq_locator(locator: IntegerLocator, target: Target = "cpu", device: str = "
         inputs = locator.codes(block)
         found = locator.combined(inputs, outputs(inputs))
         positions = locator.positions(found)
-        return positions if locator.calibration is None else np.concatenate([positions, locator.sigma(found)], axis=1)
+        return positions if locator.calibration is None else np.concatenate([positions, *locator.intervals(found)], 1)
 
     return Locator(
         f"onnxruntime QDQ ({target})", locator.size, run, "int8" if fused else "int8 in float32", words, batch=512,
