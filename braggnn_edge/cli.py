@@ -88,7 +88,7 @@ def _run(arguments: argparse.Namespace) -> None:
             f"run name {name!r} is not a folder name; use letters, digits, '-' and '_', at most {config.LONGEST_NAME}"
         )
     run = arguments.runs / name
-    wanted = {option.lstrip("-") for option in stages.stages()[arguments.command].options}
+    wanted = {option.lstrip("-").replace("-", "_") for option in stages.stages()[arguments.command].options}
     options = {name: getattr(arguments, name) for name in sorted(wanted)}
     context = Context(cfg, arguments.config, run, arguments.workers, _say, arguments.scheduler, options)
     stages.check(arguments.command, context)

@@ -50,6 +50,10 @@ def test_errors_are_those_of_the_networks() -> None:
     assert list(found["sigma"]) == ["wrong"]
     assert found["sigma"]["wrong"]["within_two"] == 1.0
     assert found["sigma"]["wrong"]["median_px"] == 0.25
+    assert "within_wide" not in found["sigma"]["wrong"]  # it gives none
+    assert found["sigma"]["wrong"]["flag"]["flagged"] == 0
+    flagged = evaluate(table(), {"wrong": offset_by(0.25, sigma=True)}, largest_sigma=0.2)["sigma"]["wrong"]["flag"]
+    assert (flagged["sigma_px"], flagged["chosen"], flagged["flagged"]) == (0.2, "asked for", 200)
     lines = table_lines(found)
     assert lines[0] == "200 test peaks, errors in px to the truth:"
     assert lines.index(next(one for one in lines if "right" in one)) < lines.index(
@@ -157,14 +161,17 @@ def test_command_writes_the_errors_and_a_picture(tmp_path: Path, capsys: pytest.
     )
     out = tmp_path / "out.json"
     words = ["evaluate", "--config", str(tmp_path / "s.toml"), "--runs", str(tmp_path / "runs"), "--workers", "1"]
-    assert main([*words, "--network", "universal", "--json", str(out)]) == 0
+    assert main([*words, "--network", "universal", "--json", str(out), "--largest-sigma", "0.3"]) == 0
     found = json.loads(out.read_text())
+    assert (found["sigma"]["universal"]["flag"]["sigma_px"]) == 0.3
     assert found["reference"] == "truth"
     assert found["errors_px"]["universal"]["p50"] < found["errors_px"]["centre_of_mass"]["p50"]
     assert out.with_suffix(".png").stat().st_size > 10_000
     assert "within one sigma" in capsys.readouterr().out
     assert main([*words, "--network", str(tmp_path / "none.pt")]) == 2
     assert "does not exist" in capsys.readouterr().err
+    assert main([*words, "--largest-sigma", "0"]) == 2
+    assert "--largest-sigma 0.0: expected a length in px, above 0" in capsys.readouterr().err
     for wrong in ("out.png", "none/out.json"):
         assert main([*words, "--json", str(tmp_path / wrong)]) == 2
         assert "expected the name of a .json file" in capsys.readouterr().err

@@ -18,6 +18,8 @@ from braggnn_edge.core.errors import UserError
 from braggnn_edge.core.rundir import write_json
 from braggnn_edge.evaluation import evaluate
 from braggnn_edge.evaluation.estimators import ESTIMATORS
+from braggnn_edge.evaluation.positions import load_positions, save_positions
+from braggnn_edge.evaluation.sigma import Intervals
 from braggnn_edge.locate.locator import Locator
 from braggnn_edge.peaks import table
 from braggnn_edge.peaks.splits import EXCLUDED, TEST
@@ -26,6 +28,7 @@ from braggnn_edge.report import build as report
 from braggnn_edge.report import page
 from braggnn_edge.report.error_section import compared
 from braggnn_edge.report.networks import left_out, networks_of
+from braggnn_edge.report.spec import ReportSpec
 from braggnn_edge.training.model import BraggNN
 from braggnn_edge.training.spec import NetworkSpec
 from braggnn_edge.training.upstream import save_checkpoint
@@ -86,6 +89,12 @@ def moved(offsets: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
+def knowing(n: int) -> dict[str, Intervals]:
+    """Of :func:`moved`: forms whose col is off by 0.1 px, within their wide interval, and a row that is right."""
+    same = Intervals(np.full((n, 2), 0.05), np.full((n, 2), 0.15))
+    return {"csim:io_stream": same, "quantized": same, "float": Intervals(np.full((n, 2), 0.02), np.full((n, 2), 0.03))}
+
+
 INFO: dict[str, Any] = {
     "name": "tiny",
     "seed": 5,
@@ -129,7 +138,7 @@ def words_of(directory: Path) -> str:
 def simulated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     data, offsets = make_table()
     directory = tmp_path_factory.mktemp("simulated")
-    return directory, build(directory, data, moved(offsets))
+    return directory, build(directory, data, moved(offsets), intervals=knowing(80))
 
 
 @pytest.fixture(scope="module")
@@ -400,7 +409,7 @@ def test_every_name_is_escaped(tmp_path: Path) -> None:
 
 def test_same_input_same_bytes(tmp_path: Path, simulated: tuple[Path, dict[str, Any]]) -> None:
     data, offsets = make_table()
-    build(tmp_path, data, moved(offsets))
+    build(tmp_path, data, moved(offsets), intervals=knowing(80))
     files = sorted(p.relative_to(tmp_path) for p in tmp_path.rglob("*") if p.is_file())
     assert {"report.json", "report.html", "report.png", "figures/gallery.png"} <= set(map(str, files))
     for name in files:
@@ -473,14 +482,14 @@ def test_no_test_peak_is_an_error(tmp_path: Path) -> None:
 def test_float_that_loses_to_the_centroid_is_refused(tmp_path: Path) -> None:
     data, offsets = make_table(40)
     with pytest.raises(UserError, match="is not below the centre of mass"):
-        build(tmp_path, data, {"float": offsets + 2.0}, float_beats_centroid=True)
+        build(tmp_path, data, {"float": offsets + 2.0}, spec=ReportSpec(float_beats_centroid=True))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_float_that_beats_the_centroid_passes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(report, "_write", lambda *_: None)
     data, offsets = make_table(40)
-    document = build(tmp_path, data, {"float": offsets}, float_beats_centroid=True)
+    document = build(tmp_path, data, {"float": offsets}, spec=ReportSpec(float_beats_centroid=True))
     assert document["errors_px"]["float"]["p95"] < document["errors_px"]["centre_of_mass"]["p95"]
 
 
@@ -503,7 +512,7 @@ def test_stage_collects_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(UserError, match="run `braggnn-edge csim`"):
         report.run(cfg["report"], cfg, run, stages, [], tmp_path / "out", said.append)
     write_json(run / "csim/results.json", RESULTS | {"hardware": []})
-    np.savez(run / "csim/predictions.npz", **moved(offsets))
+    save_positions(moved(offsets), {name: knowing(20)[name] for name in ("quantized",)}, run / "csim/predictions.npz")
     with pytest.raises(UserError, match="run `braggnn-edge reference`"):
         report.run(cfg["report"], cfg, run, stages, [], tmp_path / "out", said.append)
     write_json(run / "reference/reference.json", {"patches": 40})
@@ -521,6 +530,13 @@ def test_stage_collects_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert (document["git_commit"], document["seed"], document["name"]) == ("abc+", 7, "tiny")
     assert document["errors_px"]["csim:io_stream"]["p50"] == pytest.approx(0.1, abs=1e-11)
     assert said[-1] == "  bit-exactness: PASS"
+    assert list(document["sigma"]) == ["universal", "quantized"]
+    positions, intervals = load_positions(tmp_path / "out/positions.npz")
+    assert set(positions) == {*moved(offsets), "universal"}
+    assert set(intervals) == {"universal", "quantized"}
+    shipped = networks_of(run, 11)["universal"].locate_with_intervals(data.of(TEST).patches())
+    for found, expected in zip((positions["universal"], *vars(intervals["universal"]).values()), shipped, strict=True):
+        assert np.array_equal(found, expected)
 
 
 def test_everything_written_is_documented(
@@ -534,3 +550,56 @@ def test_everything_written_is_documented(
             assert f"`{key}`" in text, key
         for key in document["dataset"]:
             assert f"`{key}`" in text, key
+    for entry in simulated[1]["sigma"].values():
+        for key in (*entry, *entry["flag"], *entry["reliability"][0], *entry["by_brightness"][0]):
+            assert f"`{key}`" in text, key
+
+
+def test_sigma_has_a_section(simulated: tuple[Path, dict[str, Any]], measured: tuple[Path, dict[str, Any]]) -> None:
+    directory, document = simulated
+    sigma = document["sigma"]
+    assert list(sigma) == ["float", "quantized", "csim:io_stream"]
+    assert sigma["quantized"] == sigma["csim:io_stream"]
+    assert (sigma["quantized"]["within_one"], sigma["quantized"]["within_wide"]) == (0.5, 1.0)
+    assert (sigma["float"]["within_one"], sigma["float"]["n"], sigma["float"]["median_px"]) == (1.0, 80, 0.02)
+    assert [part["n"] for part in sigma["float"]["by_brightness"]] == [20] * 4
+    html = words_of(directory)
+    assert "sigma: how sure the networks are" in html
+    assert "quantized, C simulation, io_stream</th>" in html  # one entry for forms that answer alike
+    assert '<td class="lost">▲ 50.0%</td><td>100.0%</td>' in html
+    assert "too few peaks" in html  # for means
+    assert (directory / "figures/sigma.png").stat().st_size > 10_000
+    assert "the truth is not known" not in html.partition("sigma: how sure")[2].partition("<h2>")[0]
+    assert measured[1]["sigma"] == {}
+    assert "sigma: how sure" not in words_of(measured[0])
+    assert not (measured[0] / "figures/sigma.png").exists()
+
+
+def test_sigma_of_measured_peaks_is_said_to_be_against_the_fit(tmp_path: Path) -> None:
+    data, offsets = make_table(simulated=False)
+    documents = [
+        report.evaluate_run(data, moved(offsets), {}, {}, INFO, {}, knowing(80), largest).document
+        for largest in (0.0, 0.01)
+    ]
+    assert documents[0]["sigma"]["float"]["reference"] == "voigt"
+    assert documents[0]["sigma"]["float"]["flag"]["flagged"] == 0
+    assert documents[1]["sigma"]["float"]["flag"]["flagged"] == 80
+    for document in documents:
+        html = " ".join(page.render(document, "float", tmp_path).split())
+        assert "<b>Errors are differences from the pseudo-Voigt fit</b>" in html
+        assert "a share here is one of agreement with the fit and not of truth" in html
+    assert "<small>asked for</small>" in html
+
+
+@pytest.mark.parametrize(("n", "sigma"), [(79, 0.1), (80, 0.0), (80, float("nan"))])
+def test_intervals_that_do_not_fit_are_refused(n: int, sigma: float) -> None:
+    data, offsets = make_table()
+    given = {"float": Intervals(np.full((n, 2), sigma), np.full((n, 2), 0.1))}
+    with pytest.raises(UserError, match=r"intervals of 'float' have shape .* run `braggnn-edge csim`"):
+        report.evaluate_run(data, moved(offsets), {}, {}, INFO, {}, given)
+
+
+@pytest.mark.parametrize("largest", [-0.1, float("inf"), float("nan")])
+def test_a_threshold_that_is_none_is_refused(largest: float) -> None:
+    with pytest.raises(UserError, match=r"report: largest_sigma .* px; expected a length, or 0"):
+        ReportSpec(largest_sigma=largest)

@@ -84,7 +84,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     locators.save(locators.of_layers(integer, normalizer), folder / "qat/locator.json")
     patches = peak_table().of(splits.TEST).patches()
     offsets = integer.output.values(emulate.run(integer, normalizer.codes(patches)).outputs)
-    np.savez(folder / "csim/predictions.npz", **{"csim:io_parallel": offsets, "float": offsets + 9})
+    np.savez(
+        folder / "csim/predictions.npz",
+        **{"csim:io_parallel": offsets, "csim:io_parallel/sigma": offsets, "float": offsets + 9},
+    )
     return folder
 
 

@@ -39,7 +39,7 @@ def table(size: int) -> PeakTable:
     return PeakTable(peaks, rng.poisson(200, (20, size, size)).astype(np.uint16), ("scan",), size, 0)
 
 
-@pytest.fixture(params=["circuit", "compact"])
+@pytest.fixture(params=["circuit", "compact", "sigma"])
 def context(
     request: pytest.FixtureRequest,
     random_circuit: Callable[..., IntegerLocator],
@@ -47,7 +47,7 @@ def context(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Context:
     """A run whose stages before the comparison are finished, without their training; the forms in Python alone."""
-    circuit = random_circuit(5)
+    circuit = random_circuit(5, sigma=request.param == "sigma")
     locator = circuit
     if request.param == "compact":
         locator = locators.of_layers(circuit.network, Normalizer(circuit.normalizer.bits, 9))
@@ -62,8 +62,9 @@ def context(
     trained: Callable[[Codes], Codes] = lambda codes: emulate.run(locator.network, codes).outputs  # noqa: E731
     monkeypatch.setattr(verify, "trained_outputs", lambda context: trained)
     monkeypatch.setattr(form, "FORMS", tuple(entry for entry in FORMS if entry.name in ("quantized", "qonnx")))
+    kind = "compact" if request.param == "compact" else "circuit"
     (tmp_path / "a.toml").write_text(
-        f'[[scan]]\nname = "scan"\n[qat]\nnetwork = "{request.param}"\n[csim]\npatches = {PATCHES}\nsoftware = 40\n'
+        f'[[scan]]\nname = "scan"\n[qat]\nnetwork = "{kind}"\n[csim]\npatches = {PATCHES}\nsoftware = 40\n'
     )
     cfg = config.load(tmp_path / "a.toml", stages.tables())
     return Context(cfg, tmp_path / "a.toml", run, 1, lambda _: None)
@@ -80,9 +81,14 @@ def test_forms_that_agree_are_counted(context: Context, tmp_path: Path) -> None:
     assert all(entry["wrong"] == 0 for entry in found.values())
     assert found["quantized/integer"]["patches"] > PATCHES
     assert found["qonnx/integer"]["patches"] == 40
-    expected = locators.load(context.run / "qat/locator.json").locate(table_of_test(context))
+    locator = locators.load(context.run / "qat/locator.json")
     with np.load(tmp_path / "predictions.npz") as file:
-        assert np.array_equal(file["quantized"], expected)
+        assert np.array_equal(file["quantized"], locator.locate(table_of_test(context)))
+        knows = {"quantized/sigma", "quantized/wide"} if locator.outputs == 4 else set()
+        assert {name for name in file.files if "/" in name} == knows
+        if knows:
+            expected = locator.locate_with_intervals(table_of_test(context))[1:]
+            assert np.array_equal((file["quantized/sigma"], file["quantized/wide"]), expected)
 
 
 def table_of_test(context: Context) -> np.ndarray:

@@ -20,6 +20,7 @@ from braggnn_edge.evaluation.figures import error_by_height
 from braggnn_edge.evaluation.groups import DOUBLE, FEWEST, NEIGHBOURS, crowded, crowds, errors_by_group, part
 from braggnn_edge.evaluation.metrics import PERCENTILES, distances
 from braggnn_edge.evaluation.provenance import OUTSIDE, described, groups_outside, outside, sentence
+from braggnn_edge.evaluation.sigma import Intervals, sentences, sigma_figures, width
 from braggnn_edge.locate.locator import Locator
 from braggnn_edge.locate.networks import margin, open_network, patches_for
 from braggnn_edge.locate.stage import SHIPPED
@@ -35,7 +36,9 @@ _WIDTHS = (0.0, 1.5, 2.0, 3.0, 4.0, 6.0, np.inf)
 _BRIGHTNESS = 4
 
 
-def evaluate(table: PeakTable, networks: Mapping[str, Locator], seed: int = 1) -> dict[str, Any]:
+def evaluate(
+    table: PeakTable, networks: Mapping[str, Locator], seed: int = 1, largest_sigma: float = 0.0
+) -> dict[str, Any]:
     """Errors in px of networks and trivial estimators on a peak table.
 
         table = load(Path("runs/demo/label/peaks.h5"))
@@ -45,9 +48,10 @@ def evaluate(table: PeakTable, networks: Mapping[str, Locator], seed: int = 1) -
     ``errors_px`` is as in report.json, over test peaks with a reference; ``errors_px_clean`` the same over clean
     measured peaks. ``groups`` is the same over parts of the test peaks (by brightness, by width, fits on a bound), and
     over peaks with company: "double maxima" and "neighbours within N px" (see :mod:`braggnn_edge.evaluation.groups`).
-    ``sigma`` says how many errors are within the networks' own intervals. ``provenance`` says, by network, how many
-    test peaks are outside what it was trained on, and why; an entry of errors counts its own as ``outside``, and the
-    errors over all of them are a group.
+    ``sigma`` says what the networks' own intervals are worth (:mod:`braggnn_edge.evaluation.sigma`); with
+    ``largest_sigma`` px as the threshold above which a peak is not to be trusted. ``provenance`` says, by network, how
+    many test peaks are outside what it was trained on, and why; an entry of errors counts its own as ``outside``, and
+    the errors over all of them are a group.
     Raises UserError when there is no test peak with a reference, and for a network of larger patches.
     """
     test = table.of(TEST)
@@ -57,7 +61,7 @@ def evaluate(table: PeakTable, networks: Mapping[str, Locator], seed: int = 1) -
     used = test.where(test.has(kind))
     if not len(used.peaks):
         raise UserError(f"no test peak has a reference ({kind}); lower the threshold, or look at the fits' flags")
-    estimates, sigma = _estimates(used, kind, networks, seed)
+    estimates, intervals = _estimates(used, kind, networks, seed)
     reference = used.offsets(kind)
     document: dict[str, Any] = {"reference": kind, "peaks": len(used.peaks)}
     known = {name: network.trained_on for name, network in networks.items()}
@@ -74,24 +78,25 @@ def evaluate(table: PeakTable, networks: Mapping[str, Locator], seed: int = 1) -
         others, _ = _estimates(near, kind, networks, seed)
         beyond = {name: outside(ranges, near) for name, ranges in known.items()}
         document["groups"] |= errors_by_group(crowds(near), others, near.offsets(kind), kind, beyond)
-    document["sigma"] = {name: _within(estimates[name] - reference, deviation) for name, deviation in sigma.items()}
+    document["sigma"] = sigma_figures(estimates, intervals, used, kind, seed, largest_sigma)
     return document
 
 
 def _estimates(
     used: PeakTable, kind: str, networks: Mapping[str, Locator], seed: int
-) -> tuple[dict[str, Offsets], dict[str, Offsets]]:
-    """Offsets (n, 2) px by estimator, and the standard deviations (n, 2) px of the networks that know theirs."""
+) -> tuple[dict[str, Offsets], dict[str, Intervals]]:
+    """Offsets (n, 2) px by estimator, and the intervals of the networks that know theirs."""
     estimates = estimates_without_network(used, kind, used.offsets(kind), seed)
-    deviations: dict[str, Offsets] = {}
+    intervals: dict[str, Intervals] = {}
     for name, network in networks.items():
         _check_size(name, network, used.size)
         cut = patches_for(network, used)
         if network.sigma:
-            estimates[name], deviations[name] = network.locate_with_sigma(cut)
+            estimates[name], *known = network.locate_with_intervals(cut)
+            intervals[name] = Intervals(*known)
         else:
             estimates[name] = network.locate(cut)
-    return estimates, deviations
+    return estimates, intervals
 
 
 def _groups(used: PeakTable) -> dict[str, NDArray[np.bool_]]:
@@ -104,23 +109,12 @@ def _groups(used: PeakTable) -> dict[str, NDArray[np.bool_]]:
     for low, high in pairwise(edges):
         name = f"{low:.0f} to {high:.0f} counts" if np.isfinite(high) else f"{low:.0f} counts and more"
         groups[name] = (height >= low) & (height < high)
-    width = np.sqrt(p["voigt_fwhm_major"] * p["voigt_fwhm_minor"])
-    fitted = p["voigt_converged"]
+    broad, fitted = width(used), p["voigt_converged"]
     for low, high in pairwise(_WIDTHS):
         name = f"FWHM {low:g} to {high:g} px" if np.isfinite(high) else f"FWHM {low:g} px and more"
-        groups[name] = fitted & (width >= low) & (width < high)
+        groups[name] = (broad >= low) & (broad < high)
     groups["fit on a bound"] = fitted & ((p["flags"] & Flag.AT_BOUND) != 0)
     return groups
-
-
-def _within(errors: Offsets, deviation: Offsets) -> dict[str, float]:
-    """Share of errors (n, 2) px within one and two standard deviations (n, 2) px, and the median deviation."""
-    known = np.isfinite(errors)
-    return {
-        "within_one": float((np.abs(errors) <= deviation)[known].mean()),
-        "within_two": float((np.abs(errors) <= 2 * deviation)[known].mean()),
-        "median_px": float(np.median(deviation)),
-    }
 
 
 def named(networks: Sequence[str]) -> dict[str, Locator]:
@@ -144,11 +138,8 @@ def table_lines(document: Mapping[str, Any]) -> list[str]:
     if document["reference"] == "voigt" and bound:
         lines.append(f"  {bound} of the fits ended on a bound, so their positions are soft")
     lines += [f"  {sentence([name], entry)}" for name, entry in document["provenance"].items()]
-    for name, share in document["sigma"].items():
-        lines.append(
-            f"  {name}: {share['within_one']:.1%} of the errors are within one sigma, {share['within_two']:.1%} "
-            "within two"
-        )
+    for name, entry in document["sigma"].items():
+        lines += [f"  {name}: {said}" for said in sentences(entry)]
     for name in groups:
         if name.startswith((OUTSIDE, DOUBLE, NEIGHBOURS)):
             lines += [f"{groups[name]['constant']['n']} peaks, {name}:", *_rows(groups[name])]
@@ -184,7 +175,7 @@ def work(context: Context) -> None:
     """The command: ``evaluate.json`` and ``evaluate.png`` in the run directory, and the table on the screen."""
     networks = named(context.options["network"] or [SHIPPED])
     table = load_table(context.run / "label" / "peaks.h5")
-    document = evaluate(table, networks, context.cfg.seed)
+    document = evaluate(table, networks, context.cfg.seed, context.options["largest_sigma"] or 0.0)
     for line in table_lines(document):
         context.say(line)
     target = context.options["json"] or context.run / "evaluate.json"

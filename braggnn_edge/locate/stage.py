@@ -19,6 +19,9 @@ def _check(context: Context) -> None:
         raise UserError(
             f"--json {out}: expected the name of a .json file in a folder that exists; a picture lies beside it"
         )
+    largest = context.options["largest_sigma"]
+    if largest is not None and not 0 < largest < float("inf"):
+        raise UserError(f"--largest-sigma {largest}: expected a length in px, above 0")
     resolve("braggnn_edge.locate.evaluate:check")(context)
 
 
@@ -34,6 +37,12 @@ EVALUATE = Stage(
             "metavar": "FILE",
             "help": "universal.npz, locator.json, full.pt, compact.pt, or an upstream checkpoint; may be repeated "
             "(default: the universal network that ships)",
+        },
+        "--largest-sigma": {
+            "type": float,
+            "metavar": "PX",
+            "help": "peaks with a larger sigma of either axis are flagged, as not to be trusted (default: the one that "
+            "a twentieth of the peaks exceed)",
         },
         "--json": {"type": Path, "metavar": "OUT", "help": "result (default: evaluate.json in the run's folder)"},
     },

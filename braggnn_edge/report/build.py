@@ -24,7 +24,9 @@ from braggnn_edge.evaluation import figures
 from braggnn_edge.evaluation.evaluate import errors_of, estimates_without_network, is_clean, losses, reference_of
 from braggnn_edge.evaluation.groups import errors_by_group, part
 from braggnn_edge.evaluation.metrics import distances
+from braggnn_edge.evaluation.positions import load_positions, save_positions
 from braggnn_edge.evaluation.provenance import described, groups_outside, outside
+from braggnn_edge.evaluation.sigma import Intervals, sigma_figures
 from braggnn_edge.locate.locator import Locator
 from braggnn_edge.locate.networks import patches_for
 from braggnn_edge.locate.stage import SHIPPED
@@ -35,6 +37,8 @@ from braggnn_edge.report import page
 from braggnn_edge.report.distribution import error_distribution
 from braggnn_edge.report.gallery import Centres, gallery, summary_picture
 from braggnn_edge.report.networks import errors_of_crowds, left_out, networks_of, trained_on
+from braggnn_edge.report.sigma_figure import reliability
+from braggnn_edge.report.sigma_section import alike
 from braggnn_edge.report.spec import ReportSpec
 
 Offsets = NDArray[np.float64]
@@ -49,6 +53,7 @@ _COPIED: tuple[tuple[str, Any], ...] = (
 )
 #: Learning curves by the name of their file, where they are called otherwise.
 _CURVES = {"qat": "quantized", "circuit_training": "circuit"}
+_DEFAULT = ReportSpec()
 _NETWORKS = (SHIPPED, "float", "float_compact", "quantized")
 
 
@@ -68,13 +73,14 @@ def run(
     table = load_table(run / "label/peaks.h5")
     try:
         results = json.loads((run / "csim" / "results.json").read_text())
-        with np.load(run / "csim" / "predictions.npz", allow_pickle=False) as file:
-            predictions = {name: file[name].astype(np.float64) for name in file.files}
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"results of the csim stage cannot be read ({error}); run `braggnn-edge csim`") from error
+    predictions, intervals = load_positions(run / "csim" / "predictions.npz")
     networks = networks_of(run, table.size)
     if SHIPPED in networks:
-        predictions[SHIPPED] = networks[SHIPPED].locate(patches_for(networks[SHIPPED], table.of(TEST)))
+        patches = patches_for(networks[SHIPPED], table.of(TEST))
+        predictions[SHIPPED], *known = networks[SHIPPED].locate_with_intervals(patches)
+        intervals[SHIPPED] = Intervals(*known)
     results["hardware"] = hardware + results.get("hardware", [])
     if "reference" in stages:
         try:
@@ -106,9 +112,11 @@ def run(
         seconds,
         info,
         directory,
-        spec.float_beats_centroid,
+        spec,
         networks,
+        intervals,
     )
+    save_positions(predictions, intervals, directory / "positions.npz")
     for name, entry in document["errors_px"].items():
         say(f"  {name:24s} p50 {entry['p50']:.4f}  p75 {entry['p75']:.4f}  p95 {entry['p95']:.4f} px")
     say(f"  bit-exactness: {page.verdict(document['bit_exact'])}")
@@ -144,16 +152,17 @@ def build(
     seconds: Mapping[str, float],
     info: Mapping[str, Any],
     directory: Path,
-    float_beats_centroid: bool = False,
+    spec: ReportSpec = _DEFAULT,
     networks: Mapping[str, Locator] = MappingProxyType({}),
+    intervals: Mapping[str, Intervals] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """Write ``report.json``, ``report.html``, ``report.png`` and ``figures/*.png``; return the JSON document.
 
     histories: as in :func:`figures.learning_curves`; the rest as in :func:`evaluate_run`. Nothing is written when
     that raises UserError, or when ``float_beats_centroid`` is asked for and is not so.
     """
-    evaluation = evaluate_run(table, predictions, results, seconds, info, networks)
-    if float_beats_centroid:
+    evaluation = evaluate_run(table, predictions, results, seconds, info, networks, intervals, spec.largest_sigma)
+    if spec.float_beats_centroid:
         _require_float(evaluation.document["errors_px"])
     _write(evaluation, histories, directory)
     return evaluation.document
@@ -166,6 +175,8 @@ def evaluate_run(
     seconds: Mapping[str, float],
     info: Mapping[str, Any],
     networks: Mapping[str, Locator] = MappingProxyType({}),
+    intervals: Mapping[str, Intervals] = MappingProxyType({}),
+    largest_sigma: float = 0.0,
 ) -> Evaluation:
     """The content of ``report.json``.
 
@@ -173,8 +184,9 @@ def evaluate_run(
     the csim stage (``bit_exact``, ``layers``, ``hardware``, and perhaps ``notes``, ``corner_cases``), perhaps with the
     reference stage's document as ``reference_inference``; seconds: wall time of each stage; info: ``name``, ``seed``,
     ``config`` (plain), and where known ``split_by``, ``notes``, ``versions``, ``git_commit``; networks: those that
-    can be asked of peaks with company, which are no test peaks; of the one that ships, what it was trained on. Raises
-    UserError when there is nothing to test on, or predictions do not fit the table.
+    can be asked of peaks with company, which are no test peaks; of the one that ships, what it was trained on;
+    intervals: of the predictions that have some; largest_sigma: as in ``[report]``. Raises UserError when there is
+    nothing to test on, or predictions do not fit the table.
     """
     test = table.of(TEST)
     kind = reference_of(test)
@@ -189,6 +201,9 @@ def evaluate_run(
     known = trained_on(table, _ordered(predictions), networks, info["config"])
     beyond = {name: outside(ranges, used) for name, ranges in known.items()}
     errors = errors_of(estimates, reference, kind, beyond)
+    sure = {
+        name: _checked_intervals(name, intervals[name], len(test.peaks)).where(rows) for name in _ordered(intervals)
+    }
     document: dict[str, Any] = {
         "name": info["name"],
         "seed": info["seed"],
@@ -197,6 +212,7 @@ def evaluate_run(
         "reference": {"kind": kind, "left_out": int((~rows).sum())},
         "errors_px": errors,
         "loses_to_centroid": losses(errors),
+        "sigma": sigma_figures(estimates, sure, used, kind, int(info["seed"]), largest_sigma),
         "provenance": {name: described(ranges, used) for name, ranges in known.items()},
         "groups": errors_of_crowds(table, kind, networks, known, int(info["seed"]))
         | errors_by_group(groups_outside(known, used), estimates, reference, kind, beyond),
@@ -234,6 +250,16 @@ def _checked(name: str, given: NDArray[np.floating], count: int) -> Offsets:
         bad = int((~np.isfinite(offsets).all(axis=1)).sum())
         raise UserError(f"predictions of {name!r} are not finite on {bad} of {count} patches; train it again")
     return offsets
+
+
+def _checked_intervals(name: str, given: Intervals, count: int) -> Intervals:
+    for values in (given.sigma, given.wide):
+        if values.shape != (count, 2) or not (values > 0).all():
+            raise UserError(
+                f"intervals of {name!r} have shape {values.shape}, expected {(count, 2)} and widths above 0; run "
+                "`braggnn-edge csim`"
+            )
+    return given
 
 
 def _require_float(errors: Mapping[str, Mapping[str, Any]]) -> None:
@@ -317,6 +343,8 @@ def _write(evaluation: Evaluation, histories: Mapping[str, Sequence[Mapping[str,
     folder.mkdir(parents=True, exist_ok=True)
     error_distribution(answered, described, folder / "errors.png")
     figures.error_by_height(errors, used.peaks["maximum"], described, folder / "height.png")
+    if document["sigma"]:
+        reliability(alike(document["sigma"]), folder / "sigma.png")
     marks = {name: offsets for name, offsets in evaluation.estimates.items() if name != "cramer_rao_bound"}
     subject = next((n for n in marks if n.startswith(("rtl", "csim"))), list(marks)[-1])
     centres = Centres(used.patches(), marks, reference, described, subject)

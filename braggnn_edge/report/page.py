@@ -10,6 +10,7 @@ from braggnn_edge.report.elements import section
 from braggnn_edge.report.error_section import REFERENCES, compared, error_section
 from braggnn_edge.report.hardware_section import hardware_section
 from braggnn_edge.report.inference_section import reference_section
+from braggnn_edge.report.sigma_section import sigma_section
 
 #: Forms that are compared with the integer network, in words, and whether a report without one says so.
 _FORMS = {
@@ -62,6 +63,7 @@ def render(document: Mapping[str, Any], subject: str, figures: Path) -> str:
         configuration=json.dumps(document["configuration"], indent=1),
         sections={
             "errors": error_section(document, figures),
+            "sigma": sigma_section(document, figures),
             "inference": reference_section(document.get("reference_inference"), figures),
             "hardware": hardware_section(document["hardware"]),
         },

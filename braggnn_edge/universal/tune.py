@@ -60,7 +60,7 @@ class _Answered:
         entry = summary(found[:, :2], peaks.offsets, peaks.reference)
         sigma, wide = calibration.half_widths(found[:, 2:])
         off = np.abs(found[:, :2] - peaks.offsets)
-        entry |= {"within_one_sigma": float((off <= sigma).mean()), "within_two_sigma": float((off <= wide).mean())}
+        entry |= {"within_one_sigma": float((off <= sigma).mean()), "within_wide": float((off <= wide).mean())}
         return _Answered(distances(found[:, :2], peaks.offsets), entry)
 
 

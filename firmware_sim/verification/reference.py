@@ -16,6 +16,7 @@ from braggnn_edge.core.errors import UserError
 from braggnn_edge.core.rundir import write_json
 from braggnn_edge.core.stages import Context
 from braggnn_edge.evaluation.metrics import distances, summary
+from braggnn_edge.evaluation.positions import load_positions
 from braggnn_edge.locate.locator import Locator, float_locator
 from braggnn_edge.peaks.splits import TEST
 from braggnn_edge.peaks.table import PeakTable
@@ -131,11 +132,7 @@ def _summary(estimate: Offsets, reference: Offsets, name: str) -> dict[str, Any]
 
 def _predictions(path: Path, count: int) -> dict[str, Offsets]:
     """The firmware's offsets (n, 2) px of the test peaks, by form of the C simulation."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            found = {name: file[name].astype(np.float64) for name in file.files if name.startswith("csim")}
-    except (OSError, ValueError) as error:
-        raise UserError(f"predictions of the csim stage cannot be read ({error}); run `braggnn-edge csim`") from error
+    found = {name: offsets for name, offsets in load_positions(path)[0].items() if name.startswith("csim")}
     if not found or any(values.shape != (count, 2) for values in found.values()):
         raise UserError(f"{path.name}: no C simulation of all {count} test peaks; run `braggnn-edge csim`")
     return found

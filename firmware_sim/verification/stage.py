@@ -57,7 +57,7 @@ def _report_needs(cfg: Config) -> tuple[str, ...]:
 REPORT = Stage(
     name="report",
     help="report.json and report.html",
-    writes="`report.json`, `report.html`, `report.png`",
+    writes="`report.json`, `report.html`, `report.png`; `positions.npz`: of all networks, with sigma",
     work="firmware_sim.verification.report:work",
     tables={"report": ReportSpec},
     needs=_report_needs,

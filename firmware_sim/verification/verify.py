@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from braggnn_edge.core.errors import UserError
-from braggnn_edge.core.files import written_aside
 from braggnn_edge.core.rundir import write_json
 from braggnn_edge.core.stages import Context
+from braggnn_edge.evaluation.positions import save_positions
+from braggnn_edge.evaluation.sigma import Intervals
 from braggnn_edge.peaks.splits import TEST
 from braggnn_edge.peaks.table import load as load_table
 from braggnn_edge.training import train
@@ -30,7 +31,7 @@ from quant.training.stage import float_stages
 
 
 def work(context: Context, directory: Path) -> None:
-    """The stage: write ``results.json`` and ``predictions.npz`` (positions of the test peaks, offsets (n, 2) px)."""
+    """The stage: write ``results.json`` and ``predictions.npz`` (of the test peaks positions, and sigma if known)."""
     spec, run, say = context.cfg["csim"], context.run, context.say
     unrolled = context.cfg["qat"].is_circuit
     table = load_table(run / "label" / "peaks.h5")
@@ -46,7 +47,8 @@ def work(context: Context, directory: Path) -> None:
 
     test_patches = table.of(TEST).patches()
     shown = {"train": ("full", "float"), "compact": ("compact", "float_compact")}
-    predictions = {}
+    predictions: dict[str, NDArray[np.float64]] = {}
+    intervals: dict[str, Intervals] = {}
     for stage in float_stages(context.cfg):
         network, name = shown[stage]
         predictions[name] = train.predict(train.load_network(run / stage, network), test_patches)
@@ -61,7 +63,10 @@ def work(context: Context, directory: Path) -> None:
         if answer.comparison is not None:
             compared[answer.name] = answer.comparison
         if answer.shown:  # its first rows are the test peaks
-            predictions[answer.shown] = locator.positions(answer.outputs[: given.test])
+            shown_codes = answer.outputs[: given.test]
+            predictions[answer.shown] = locator.positions(shown_codes)
+            if locator.calibration is not None:
+                intervals[answer.shown] = Intervals(*locator.intervals(shown_codes))
         hardware |= answer.hardware or {}
     results = {
         "bit_exact": bit_exact,
@@ -70,18 +75,18 @@ def work(context: Context, directory: Path) -> None:
         "corner_cases": {"patches": given.corner_cases},
         "first_difference": {name: str(c.first) for name, c in compared.items() if c.first is not None},
     }
-    conclude(directory, results, predictions, compared)
+    conclude(directory, results, predictions, intervals, compared)
 
 
 def conclude(
     directory: Path,
     results: dict[str, Any],
     predictions: dict[str, NDArray[np.float64]],
+    intervals: dict[str, Intervals],
     compared: dict[str, Comparison],
 ) -> None:
     """Write ``results.json`` and ``predictions.npz``; then refuse forms that differ, else remove what was compiled."""
-    with written_aside(directory / "predictions.npz") as aside, aside.open("wb") as stream:
-        np.savez_compressed(stream, **predictions)  # type: ignore[arg-type]
+    save_positions(predictions, intervals, directory / "predictions.npz")
     write_json(directory / "results.json", results)
     require_equal_forms(results["bit_exact"], compared)
     for scratch in ("build", "bench", "chunks"):
