@@ -566,7 +566,7 @@ def test_sigma_has_a_section(simulated: tuple[Path, dict[str, Any]], measured: t
     html = words_of(directory)
     assert "sigma: how sure the networks are" in html
     assert "quantized, C simulation, io_stream</th>" in html  # one entry for forms that answer alike
-    assert '<td class="lost">▲ 50.0%</td><td>100.0%</td>' in html
+    assert '<td class="lost">▲ 50.0 %</td><td>100.0 %</td>' in html
     assert "too few peaks" in html  # for means
     assert (directory / "figures/sigma.png").stat().st_size > 10_000
     assert "the truth is not known" not in html.partition("sigma: how sure")[2].partition("<h2>")[0]
