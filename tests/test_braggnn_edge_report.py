@@ -267,10 +267,33 @@ def test_peaks_with_company_have_a_table_of_their_own(tmp_path: Path, simulated:
         assert errors["quantized"]["n"] == 30
         assert errors["quantized"] == errors["centre_of_mass_squared"]
         assert errors["quantized"]["reference"] == kind
+    assert document["sigma"] == {}
     html = " ".join(page.render(document, "float", tmp_path).split())
     assert "Groups of peaks" in html
     assert "neighbours within 5 px</th>" in html
     assert "Groups of peaks" not in page.render(content(make_table()[0], moved(make_table()[1])), "float", tmp_path)
+
+
+def test_flags_of_peaks_with_company_are_those_of_the_integers(tmp_path: Path) -> None:
+    data, offsets = make_table(200)
+    data.peaks["split"][0::2] = EXCLUDED
+    data.peaks["maxima"][0:60:2] = 2
+
+    def run(block: np.ndarray) -> np.ndarray:
+        found = ESTIMATORS["centre_of_mass_squared"](block)
+        return np.concatenate([found, np.full_like(found, 0.2)], 1)
+
+    one = Locator("known", SIZE, run, "float64", "CPU", sigma=True)
+    known, networks = knowing(100), {"quantized": one}
+    document = report.evaluate_run(data, moved(offsets), RESULTS, {}, INFO, networks, known, 0.1).document
+    flags = {name: entry["flag"] for name, entry in document["sigma"].items()}
+    assert "groups" not in flags["float"]  # it cannot be asked
+    for name in ("quantized", "csim:io_stream"):
+        assert flags[name]["flagged"] == 0
+        (tail,) = flags[name]["groups"].values()
+        assert (tail["n"], tail["flagged"]) == (30, 30)
+        assert tail["p95"] == document["groups"]["double maxima"]["quantized"]["p95"]
+    assert "The same threshold on peaks with company" in " ".join(page.render(document, "float", tmp_path).split())
 
 
 def test_networks_of_a_run_are_those_that_it_trained(tmp_path: Path) -> None:

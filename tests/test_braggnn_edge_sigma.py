@@ -9,7 +9,7 @@ from builders import spots
 
 from braggnn_edge.core.errors import UserError
 from braggnn_edge.evaluation.positions import load_positions, save_positions
-from braggnn_edge.evaluation.sigma import ONE, WIDE, Intervals, sentences, sigma_figures, width
+from braggnn_edge.evaluation.sigma import ONE, WIDE, Intervals, flag_groups, sentences, sigma_figures, width
 from braggnn_edge.peaks.table import PeakTable
 
 N = 20_000
@@ -90,8 +90,8 @@ def test_flag_is_by_the_larger_sigma_of_both_axes() -> None:
     known = Intervals(sigma, 2 * sigma)
     entry = figures(error, known, 0.4)["flag"]
     assert entry == {
-        "sigma_px": 0.4, "chosen": "asked for", "flagged": 40, "p99_5": pytest.approx(5.0),
-        "p99_5_without": pytest.approx(1.0),
+        "sigma_px": 0.4, "chosen": "asked for", "flagged": 40, "p95": pytest.approx(1.0),
+        "p95_without": pytest.approx(0.5), "p99_5": pytest.approx(5.0), "p99_5_without": pytest.approx(1.0),
     }  # fmt: skip
     entry = figures(error, known)["flag"]
     assert (entry["sigma_px"], entry["flagged"]) == (
@@ -102,6 +102,23 @@ def test_flag_is_by_the_larger_sigma_of_both_axes() -> None:
     everything = figures(error, known, 0.05)["flag"]
     assert everything["flagged"] == n
     assert "p99_5_without" not in everything
+
+
+def test_the_flag_is_put_on_other_peaks_with_the_same_threshold() -> None:
+    sigma = {"net": figures(*drawn(), 0.2), "silent": figures(*drawn(), 0.2)}
+    n = 100
+    offsets, reference = np.zeros((n, 2)), np.full((n, 2), [0.3, 0.4])
+    reference[:30] = 3.0, 4.0
+    known = Intervals(np.full((n, 2), 0.1), np.full((n, 2), 0.2))
+    known.sigma[:30, 0] = 0.3
+    groups = {"double": np.arange(n) < 60, "single": np.arange(n) >= 60, "few": np.arange(n) < 19}
+    flag_groups(sigma, groups, {"net": offsets, "another": offsets}, {"net": known, "another": known}, reference)
+    assert "groups" not in sigma["silent"]["flag"]
+    found = sigma["net"]["flag"]["groups"]
+    assert set(found) == {"double", "single"}
+    assert (found["double"]["n"], found["double"]["flagged"], found["single"]["flagged"]) == (60, 30, 0)
+    assert (found["double"]["p95"], found["double"]["p95_without"]) == pytest.approx((5.0, 0.5))
+    assert "so have 30 of 60 peaks with double: p95 is 5.000 px, and 0.500 px without them" in sentences(sigma["net"])
 
 
 def test_words_say_the_figures() -> None:

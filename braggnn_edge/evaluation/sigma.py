@@ -85,6 +85,12 @@ def sentences(entry: Mapping[str, Any]) -> list[str]:
             f"{flag['flagged']} peaks have a sigma above {flag['sigma_px']:.3f} px ({flag['chosen']}): p99.5 is "
             f"{flag['p99_5']:.3f} px, and {flag['p99_5_without']:.3f} px without them"
         )
+    for group, tail in flag.get("groups", {}).items():
+        if "p95_without" in tail:
+            said.append(
+                f"so have {tail['flagged']} of {tail['n']} peaks with {group}: p95 is {tail['p95']:.3f} px, and "
+                f"{tail['p95_without']:.3f} px without them"
+            )
     return said
 
 
@@ -162,15 +168,37 @@ def _means(error: Pixels, sigma: Pixels, seed: int) -> dict[str, Any]:
 
 def _flag(error: Pixels, sigma: Pixels, largest: float) -> dict[str, Any]:
     """What the flag "do not trust" does to the tail of the distances."""
-    distance, unsure = np.linalg.norm(error, axis=1), sigma.max(axis=1)
-    threshold = largest or float(np.quantile(unsure, 1 - FLAGGED))
-    trusted = distance[unsure <= threshold]
-    found = {
-        "sigma_px": threshold,
-        "chosen": "asked for" if largest else f"exceeded by {100 * FLAGGED:g} % of these peaks",
-        "flagged": len(distance) - len(trusted),
-        "p99_5": float(np.percentile(distance, PERCENTILES["p99_5"])),
-    }
-    if len(trusted):
-        found["p99_5_without"] = float(np.percentile(trusted, PERCENTILES["p99_5"]))
+    threshold = largest or float(np.quantile(sigma.max(axis=1), 1 - FLAGGED))
+    chosen = "asked for" if largest else f"exceeded by {100 * FLAGGED:g} % of these peaks"
+    return {"sigma_px": threshold, "chosen": chosen} | _tail(error, sigma, threshold)
+
+
+def _tail(error: Pixels, sigma: Pixels, threshold: float) -> dict[str, Any]:
+    """How many peaks have a sigma above a threshold, px, and the tail of the distances with and without them."""
+    distance, flagged = np.linalg.norm(error, axis=1), sigma.max(axis=1) > threshold
+    found: dict[str, Any] = {"flagged": int(flagged.sum())}
+    for key in ("p95", "p99_5"):
+        found[key] = float(np.percentile(distance, PERCENTILES[key]))
+        if not flagged.all():
+            found[f"{key}_without"] = float(np.percentile(distance[~flagged], PERCENTILES[key]))
     return found
+
+
+def flag_groups(
+    sigma: Mapping[str, Any],
+    groups: Mapping[str, NDArray[np.bool_]],
+    estimates: Mapping[str, Pixels],
+    intervals: Mapping[str, Intervals],
+    reference: Pixels,
+) -> None:
+    """Add ``groups`` to ``flag`` of the entries of :func:`sigma_figures`: what the same threshold does to other peaks.
+
+    groups: masks (n,) by name; estimates, reference: offsets (n, 2) px. A group has at least 20 peaks.
+    """
+    for name in [name for name in sigma if name in intervals]:
+        error, known, flag = estimates[name] - reference, intervals[name].sigma, sigma[name]["flag"]
+        flag["groups"] = {
+            group: {"n": int(chosen.sum())} | _tail(error[chosen], known[chosen], flag["sigma_px"])
+            for group, chosen in groups.items()
+            if chosen.sum() >= FEWEST
+        }

@@ -20,7 +20,7 @@ from braggnn_edge.evaluation.figures import error_by_height
 from braggnn_edge.evaluation.groups import DOUBLE, FEWEST, NEIGHBOURS, crowded, crowds, errors_by_group, part
 from braggnn_edge.evaluation.metrics import PERCENTILES, distances
 from braggnn_edge.evaluation.provenance import OUTSIDE, described, groups_outside, outside, sentence
-from braggnn_edge.evaluation.sigma import Intervals, sentences, sigma_figures, width
+from braggnn_edge.evaluation.sigma import Intervals, flag_groups, sentences, sigma_figures, width
 from braggnn_edge.locate.locator import Locator
 from braggnn_edge.locate.networks import margin, open_network, patches_for
 from braggnn_edge.locate.stage import SHIPPED
@@ -73,12 +73,13 @@ def evaluate(
     document["provenance"] = {name: described(ranges, used) for name, ranges in known.items()}
     groups = _groups(used) | groups_outside(known, used)
     document["groups"] = errors_by_group(groups, estimates, reference, kind, beyond)
+    document["sigma"] = sigma_figures(estimates, intervals, used, kind, seed, largest_sigma)
     near = crowded(table, kind)
     if len(near.peaks) >= FEWEST:
-        others, _ = _estimates(near, kind, networks, seed)
+        others, intervals = _estimates(near, kind, networks, seed)
+        flag_groups(document["sigma"], crowds(near), others, intervals, near.offsets(kind))
         beyond = {name: outside(ranges, near) for name, ranges in known.items()}
         document["groups"] |= errors_by_group(crowds(near), others, near.offsets(kind), kind, beyond)
-    document["sigma"] = sigma_figures(estimates, intervals, used, kind, seed, largest_sigma)
     return document
 
 

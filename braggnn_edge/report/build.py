@@ -30,10 +30,11 @@ from braggnn_edge.evaluation.sigma import Intervals, sigma_figures
 from braggnn_edge.locate.locator import Locator
 from braggnn_edge.locate.networks import patches_for
 from braggnn_edge.locate.stage import SHIPPED
-from braggnn_edge.peaks.splits import TEST, TRAIN, VALIDATION
+from braggnn_edge.peaks.splits import TEST
 from braggnn_edge.peaks.table import PeakTable
 from braggnn_edge.peaks.table import load as load_table
 from braggnn_edge.report import page
+from braggnn_edge.report.dataset import dataset_entry
 from braggnn_edge.report.distribution import error_distribution
 from braggnn_edge.report.gallery import Centres, gallery, summary_picture
 from braggnn_edge.report.networks import errors_of_crowds, left_out, networks_of, trained_on
@@ -204,17 +205,18 @@ def evaluate_run(
     sure = {
         name: _checked_intervals(name, intervals[name], len(test.peaks)).where(rows) for name in _ordered(intervals)
     }
+    sigma = sigma_figures(estimates, sure, used, kind, int(info["seed"]), largest_sigma)
     document: dict[str, Any] = {
         "name": info["name"],
         "seed": info["seed"],
         "notes": [*_lines(info.get("notes")), *_lines(results.get("notes"))],
-        "dataset": _dataset(table, info),
+        "dataset": dataset_entry(table, info),
         "reference": {"kind": kind, "left_out": int((~rows).sum())},
         "errors_px": errors,
         "loses_to_centroid": losses(errors),
-        "sigma": sigma_figures(estimates, sure, used, kind, int(info["seed"]), largest_sigma),
+        "sigma": sigma,
         "provenance": {name: described(ranges, used) for name, ranges in known.items()},
-        "groups": errors_of_crowds(table, kind, networks, known, int(info["seed"]))
+        "groups": errors_of_crowds(table, kind, networks, known, int(info["seed"]), sigma)
         | errors_by_group(groups_outside(known, used), estimates, reference, kind, beyond),
     }
     if kind == "truth":
@@ -269,54 +271,6 @@ def _require_float(errors: Mapping[str, Mapping[str, Any]]) -> None:
             f"the float BraggNN's p95 of {got:.3f} px is not below the centre of mass ({baseline:.3f} px): "
             "train it longer ([full.loop] max_iterations), or set float_beats_centroid = false in [report]"
         )
-
-
-def _dataset(table: PeakTable, info: Mapping[str, Any]) -> dict[str, Any]:
-    config = info.get("config", {})
-    entry: dict[str, Any] = {"source": _source(table)}
-    for name, split in (("train", TRAIN), ("validation", VALIDATION), ("test", TEST)):
-        entry[name] = int((table.peaks["split"] == split).sum())
-    entry["split_by"] = info.get("split_by") or _split_by(config)
-    shift = max((config[s]["shift"] for s in ("full", "compact", "qat") if "shift" in config.get(s, {})), default=0)
-    train = table.of(TRAIN)
-    truth = int(train.has("truth").sum())
-    entry["labels"] = {"truth": truth, "voigt": int((train.has("best") & ~train.has("truth")).sum())}
-    entry["patch"] = {"size": table.size, "centred_on": "brightest pixel", "training_shift": shift}
-    entry["test_scans"] = _test_scans(table, config)
-    return {key: value for key, value in entry.items() if value not in (None, [])}
-
-
-def _source(table: PeakTable) -> str:
-    known = table.has("truth")
-    words = []
-    for index, name in enumerate(table.scans):
-        mine = table.peaks["scan"] == index
-        words.append(f"{name} ({'simulated' if known[mine].any() else 'measured'})")
-    return ", ".join(words)
-
-
-def _split_by(config: Mapping[str, Any]) -> str | None:
-    split = config.get("split")
-    if not split:
-        return None
-    return (
-        f"blocks of {split['block']} frames; {split['guard']} frame(s) on either side of a border are left "
-        "out, since a reflection rocks through several; a scan used for one part alone is whole in it"
-    )
-
-
-def _test_scans(table: PeakTable, config: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """How the peaks of every test scan were selected."""
-    peaks = table.of(TEST).peaks
-    keys = ("name", "format", "threshold", "min_area", "max_residual", "unsaturated")
-    described = []
-    for index, name in enumerate(table.scans):
-        count = int((peaks["scan"] == index).sum())
-        scan = next((s for s in config.get("scan", []) if s.get("name") == name), {"name": name})
-        if count:
-            lone = {"lone": config["peaks"]["lone"]} if "lone" in config.get("peaks", {}) else {}
-            described.append({key: scan[key] for key in keys if key in scan} | lone | {"peaks": count})
-    return described
 
 
 def _lines(notes: Any) -> list[str]:

@@ -7,6 +7,7 @@ from typing import Any
 from braggnn_edge.evaluation.evaluate import estimates_without_network
 from braggnn_edge.evaluation.groups import FEWEST, crowded, crowds, errors_by_group
 from braggnn_edge.evaluation.provenance import Ranges, outside, ranges_of_peaks
+from braggnn_edge.evaluation.sigma import Intervals, flag_groups
 from braggnn_edge.locate.locator import Locator, float_locator
 from braggnn_edge.locate.networks import margin, open_network, patches_for
 from braggnn_edge.locate.stage import SHIPPED
@@ -45,17 +46,38 @@ def left_out(networks: Mapping[str, Locator], size: int) -> tuple[str, ...]:
 
 
 def errors_of_crowds(
-    table: PeakTable, kind: str, networks: Mapping[str, Locator], known: Mapping[str, Ranges | None], seed: int
+    table: PeakTable,
+    kind: str,
+    networks: Mapping[str, Locator],
+    known: Mapping[str, Ranges | None],
+    seed: int,
+    sigma: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Errors in px over the groups of peaks with company, by the estimators and by the networks that can be asked.
 
-    known: what networks were trained on.
+    known: what networks were trained on. To ``sigma`` of the report it adds what the flags do to these peaks.
     """
     near = crowded(table, kind)
     if len(near.peaks) < FEWEST:
         return {}
     estimates = estimates_without_network(near, kind, near.offsets(kind), seed)
-    estimates |= {name: network.locate(patches_for(network, near)) for name, network in networks.items()}
+    intervals: dict[str, Intervals] = {}
+    for name, network in networks.items():
+        if network.sigma:
+            estimates[name], *found = network.locate_with_intervals(patches_for(network, near))
+            intervals[name] = Intervals(*found)
+        else:
+            estimates[name] = network.locate(patches_for(network, near))
+    own = (SHIPPED, *_FLOAT)
+    answers = {name: name if name in own else "quantized" for name in sigma}  # all other forms are the same integers
+    asked = {name: answer for name, answer in answers.items() if answer in intervals}
+    flag_groups(
+        sigma,
+        crowds(near),
+        {name: estimates[answer] for name, answer in asked.items()},
+        {name: intervals[answer] for name, answer in asked.items()},
+        near.offsets(kind),
+    )
     beyond = {name: outside(ranges, near) for name, ranges in known.items()}
     return errors_by_group(crowds(near), estimates, near.offsets(kind), kind, beyond)
 

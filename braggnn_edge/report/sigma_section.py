@@ -28,7 +28,8 @@ def sigma_section(document: Mapping[str, Any], figures: Path) -> str:
     kind = document["reference"]["kind"]
     return section(
         "sigma.html",
-        networks=alike(document["sigma"]),
+        networks=(networks := alike(document["sigma"])),
+        groups=any(entry["flag"].get("groups") for entry in networks.values()),
         truth=kind == "truth",
         reference=REFERENCES[kind],
         wanted={"within_one": ONE, "within_wide": WIDE},
