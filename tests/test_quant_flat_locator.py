@@ -89,6 +89,18 @@ def test_sigma_is_what_the_calibration_makes_of_it(random_circuit: Make, detecto
     assert all(np.array_equal(*pair) for pair in zip(given, (offsets, sigma), strict=True))
 
 
+def test_a_threshold_on_sigma_is_one_on_its_code(random_circuit: Make, detector_patches: Patches) -> None:
+    locator = random_circuit(5, **BOTH)
+    codes = locator.run(locator.codes(detector_patches(locator, 300)))
+    sigma = locator.sigma(codes)
+    for largest in (*np.quantile(sigma, (0.0, 0.2, 0.5, 0.95, 1.0)), 0.0, 1e-9, 0.3, 1e9):
+        assert np.array_equal(codes[:, 2:] > locator.code_of_sigma(largest), sigma > largest)
+    assert 0 < (sigma > np.quantile(sigma, 0.5)).mean() < 1
+    assert locator.code_of_sigma(0.0) == locator.output.low - 1
+    with pytest.raises(UserError, match="knows no sigma"):
+        random_circuit(5).code_of_sigma(0.1)
+
+
 def test_without_sigma_none_is_given(random_circuit: Make, detector_patches: Patches) -> None:
     locator = random_circuit(5, exponent=True)
     patches = detector_patches(locator, 3)

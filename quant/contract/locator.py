@@ -159,6 +159,15 @@ class IntegerLocator:
             raise UserError("this locator knows no sigma; choose one that was trained with it")
         return self.calibration.half_widths(self.output.values(codes[:, 2:]))
 
+    def code_of_sigma(self, largest: float) -> int:
+        """The code of ln sigma above which, and only there, sigma is larger than ``largest`` px: a flag for hardware.
+
+        One less than the lowest code where sigma is always larger. Raises UserError for a locator that knows none.
+        """
+        codes = np.arange(self.output.low, self.output.high + 1)
+        sigma, _ = self.intervals(np.repeat(codes[:, None], 4, axis=1))
+        return int(np.searchsorted(sigma[:, 0], largest, side="right")) + self.output.low - 1
+
     @property
     def is_bare(self) -> bool:
         """Whether it is a network of whole patches behind a normalizer, and nothing else."""
