@@ -315,6 +315,29 @@ def test_frames_stream_in_order_and_pieces_change_nothing(tmp_path: Path) -> Non
     (part,) = locate_frames(locator, scan, find, start=3, stop=5)
     assert np.array_equal(part.position, whole.position[12:20])
     assert list(locate_frames(locator, scan, bright_spots(1e9, locator.size))) == []
+    assert (whole.sigma, whole.wide) == (None, None)
+
+
+@pytest.mark.parametrize("wide", [True, False])
+def test_intervals_of_peaks_of_frames_are_those_of_their_patches(tmp_path: Path, wide: bool) -> None:
+    """A form that gives sigma alone has no 95 % interval: NaN."""
+    frames = np.zeros((2, 40, 40), np.uint16)
+    frames[:, 10:12, 20:22] = [[900, 300], [250, 100]]
+    frames[1] *= 2
+    with h5py.File(tmp_path / "scan.h5", "w") as file:
+        file["frames"] = frames
+
+    def run(block: np.ndarray) -> np.ndarray:
+        brightest = block.max(axis=(1, 2))[:, None].astype(np.float64)
+        columns = [0 * brightest, 0 * brightest, brightest, brightest / 2, brightest / 3, brightest / 4]
+        return np.concatenate(columns[: 6 if wide else 4], axis=1)
+
+    one = Locator("known", 9, run, "float64", "CPU", sigma=True)
+    (found,) = locate_frames(one, open_scan("braggnn", tmp_path / "scan.h5"), bright_spots(50.0, 9))
+    assert found.sigma is not None
+    assert found.wide is not None
+    assert np.array_equal(found.sigma, [[900, 450], [1800, 900]])
+    assert np.array_equal(found.wide, [[300, 225], [600, 450]] if wide else np.full((2, 2), np.nan), equal_nan=True)
 
 
 def test_memory_is_bounded_by_the_batch() -> None:
