@@ -46,8 +46,9 @@ guard = 1
 #: The command itself, with a cluster even for a short scan, and 10 s for a dead scheduler to come back.
 CLIENT = """
 import sys
-from braggnn_edge import cli, distribute, label
-label._CLUSTER_PAYS, distribute.ANSWER = -1.0, 10.0
+from braggnn_edge import cli
+from braggnn_edge.shards import distribute, run
+run.CLUSTER_PAYS, distribute.ANSWER = -1.0, 10.0
 sys.exit(cli.main(sys.argv[1:]))
 """
 DASK = [sys.executable, "-m", "dask"]

@@ -17,11 +17,12 @@ from distributed import Client, KilledWorker, LocalCluster
 
 from braggnn_edge.core.errors import UserError
 from braggnn_edge.frames.formats.braggnn import write_frames
-from braggnn_edge.label import distribute, environment, shards
 from braggnn_edge.label import labelling as label
+from braggnn_edge.label import shard
 from braggnn_edge.label.shard import Task
 from braggnn_edge.label.spec import PeakSpec, ScanSpec, SplitSpec
 from braggnn_edge.peaks.table import load
+from braggnn_edge.shards import distribute, environment, files, run
 
 FRAMES = 160
 
@@ -63,7 +64,7 @@ def labelled(scan: ScanSpec, out: Path, workers: int = 1, scheduler: str = "") -
 
 
 def tasks(scan: ScanSpec, out: Path) -> list[Task]:
-    to = shards.folder(out)
+    to = files.folder(out)
     return [Task(0, scan, i, i + 16, out, out, PeakSpec(), to / f"00-{i:06d}.npz") for i in range(0, FRAMES, 16)]
 
 
@@ -79,7 +80,7 @@ def threads() -> Iterator[LocalCluster]:
 def test_killed_worker_loses_and_doubles_nothing(
     scan: ScanSpec, serial: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(label, "_CLUSTER_PAYS", -1.0)
+    monkeypatch.setattr(run, "CLUSTER_PAYS", -1.0)
     original, killed = distribute.do_shards, []
 
     def with_a_murder(client: Client, tasks, done, say, *, local: bool) -> None:
@@ -107,14 +108,14 @@ def test_cluster_of_an_address_or_a_file_labels_the_same(
 def test_error_of_a_worker_arrives_and_finished_shards_stay(
     scan: ScanSpec, serial: bytes, threads: LocalCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = shards.label_shard
+    original = shard.label_shard
 
     def disk_fills_up(task: Task) -> None:
         if task.start == 96:
             raise OSError(28, "No space left on device", str(task.shard))
         original(task)
 
-    monkeypatch.setattr(shards, "label_shard", disk_fills_up)
+    monkeypatch.setattr(shard, "label_shard", disk_fills_up)
     with pytest.raises(OSError, match="No space left") as caught:
         labelled(scan, tmp_path, scheduler=threads.scheduler_address)
     assert caught.value.errno == 28
@@ -128,7 +129,7 @@ def test_error_of_a_worker_arrives_and_finished_shards_stay(
         again.append(task.start)
         original(task)
 
-    monkeypatch.setattr(shards, "label_shard", counted)
+    monkeypatch.setattr(shard, "label_shard", counted)
     assert labelled(scan, tmp_path) == serial
     assert len(again) <= FRAMES // 16 - len(kept)
     assert 96 in again
@@ -221,15 +222,15 @@ def test_worker_in_another_environment_is_refused(scan: ScanSpec, tmp_path: Path
 
 def test_straggler_of_an_earlier_run_leaves_nothing(scan: ScanSpec, tmp_path: Path) -> None:
     first = tasks(scan, tmp_path)[0]
-    shards.remove(tmp_path)
+    files.remove(tmp_path)
     second = tasks(scan, tmp_path)[0]
     with pytest.raises(UserError, match="does not see"):
-        shards.make(first, environment.environment(first))
+        files.make(first, environment.environment(first))
     assert not list(second.shard.parent.iterdir())
 
 
 def test_two_workers_at_one_shard_do_not_meet(scan: ScanSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    task, original, meeting = tasks(scan, tmp_path)[0], shards.label_shard, threading.Barrier(2)
+    task, original, meeting = tasks(scan, tmp_path)[0], shard.label_shard, threading.Barrier(2)
     asides = []
 
     def together(task: Task) -> None:
@@ -237,21 +238,23 @@ def test_two_workers_at_one_shard_do_not_meet(scan: ScanSpec, tmp_path: Path, mo
         meeting.wait(20)
         original(task)
 
-    monkeypatch.setattr(shards, "label_shard", together)
+    monkeypatch.setattr(shard, "label_shard", together)
     wanted = environment.environment(task)
-    both = [threading.Thread(target=shards.make, args=(task, wanted)) for _ in range(2)]
+    both = [threading.Thread(target=files.make, args=(task, wanted)) for _ in range(2)]
     for one in both:
         one.start()
     for one in both:
         one.join()
     assert len(set(asides)) == 2
     assert [path.name for path in task.shard.parent.iterdir()] == [task.shard.name]
-    assert shards.head(task.shard) == (48, np.dtype(np.uint16))
+    assert files.head(task)["crops"] == (48, np.dtype(np.uint16))
 
 
-def test_shard_that_never_appears_here_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shards, "_VISIBLE", 0.0)
+def test_shard_that_never_appears_here_is_named(
+    scan: ScanSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "_VISIBLE", 0.0)
     began = time.monotonic()
     with pytest.raises(UserError, match=r"00-000000\.npz was written by a worker and is not seen here"):
-        shards.finished(tmp_path / "00-000000.npz")
+        files.finished(tasks(scan, tmp_path)[0])
     assert time.monotonic() - began < 5 < math.inf

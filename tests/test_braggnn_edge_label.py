@@ -12,12 +12,13 @@ from braggnn_edge.core import progress
 from braggnn_edge.core.errors import UserError
 from braggnn_edge.frames.formats.braggnn import read_peaks
 from braggnn_edge.frames.scan import open_scan
-from braggnn_edge.label import acquisition, shards
+from braggnn_edge.label import acquisition, shard
 from braggnn_edge.label import labelling as label
 from braggnn_edge.label.spec import DetectorSpec, PeakSpec, ScanSpec, SplitSpec, check_scans
 from braggnn_edge.peaks import table
 from braggnn_edge.peaks.find import is_lone
 from braggnn_edge.peaks.splits import EXCLUDED, TEST, TRAIN
+from braggnn_edge.shards import files
 from braggnn_edge.simulation.simulate import SimulationSpec
 
 SCAN = ScanSpec(
@@ -79,7 +80,7 @@ def test_labels_and_frames_are_a_pair_in_the_upstream_layout(data, tmp_path) -> 
 
 def interrupted(data: Path, out: Path, monkeypatch: pytest.MonkeyPatch, after: int) -> list[Path]:
     """The shards that a run leaves which is stopped when it has made some."""
-    original, made = shards.label_shard, []
+    original, made = shard.label_shard, []
 
     def stops(task) -> None:
         if len(made) == after:
@@ -88,7 +89,7 @@ def interrupted(data: Path, out: Path, monkeypatch: pytest.MonkeyPatch, after: i
         made.append(task.start)
 
     with monkeypatch.context() as patch:
-        patch.setattr(shards, "label_shard", stops)
+        patch.setattr(shard, "label_shard", stops)
         with pytest.raises(KeyboardInterrupt):
             labelled(data, out)
     assert not (out / "peaks.h5").exists()
@@ -103,9 +104,9 @@ def test_interrupted_run_goes_on_and_gives_the_same_bytes(data, tmp_path, monkey
     kept[0].write_bytes(kept[0].read_bytes()[:-100])
     kept[0].with_name(".00-000032.writing").write_bytes(b"half")
     before = kept[1].stat().st_mtime_ns
-    made, original = [], shards.label_shard
-    monkeypatch.setattr(shards, "label_shard", lambda task: (made.append(task.start), original(task)))
-    monkeypatch.setattr(shards, "remove", lambda _: None)
+    made, original = [], shard.label_shard
+    monkeypatch.setattr(shard, "label_shard", lambda task: (made.append(task.start), original(task)))
+    monkeypatch.setattr(files, "remove", lambda _: None)
     labelled(data, tmp_path / "killed")
     assert made == [0, 32]
     assert kept[1].stat().st_mtime_ns == before
@@ -118,7 +119,7 @@ def test_run_stopped_while_tidying_up_labels_nothing_again(data, tmp_path, monke
     before = (tmp_path / "out/peaks.h5").stat().st_mtime_ns
     for name in ("shards-1", ".shards-2"):
         (tmp_path / "out" / name).mkdir()
-    monkeypatch.setattr(shards, "label_shard", None)
+    monkeypatch.setattr(shard, "label_shard", None)
     labelled(data, tmp_path / "out")
     assert (tmp_path / "out/peaks.h5").stat().st_mtime_ns == before
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"peaks.h5", "tiny_peaks.h5", "summary.json"}
@@ -151,19 +152,19 @@ def test_part_that_a_scan_feeds_must_have_peaks(data, tmp_path, monkeypatch) -> 
 
 
 def test_skipped_frames_are_counted_and_rows_that_are_not_alone_excluded(data, tmp_path, monkeypatch) -> None:
-    original, said = shards.label_shard, []
+    original, said = shard.label_shard, []
 
     def marks(task) -> None:
         original(task)
-        with np.load(task.shard) as shard:
-            arrays = dict(shard)
+        with np.load(task.shard) as file:
+            arrays = dict(file)
         if task.start == 16:
             arrays["bad_frames"] = np.array([17, 20])
         arrays["peaks"]["maxima"][::2] = 2
         with task.shard.open("wb") as stream:
             np.savez(stream, **arrays)
 
-    monkeypatch.setattr(shards, "label_shard", marks)
+    monkeypatch.setattr(shard, "label_shard", marks)
     monkeypatch.setattr(sys.modules[__name__], "quiet", said.append)
     found = labelled(data, tmp_path / "out", use=("test",))
     assert json.loads((tmp_path / "out/summary.json").read_text())["tiny"]["bad_frames"] == 2

@@ -9,24 +9,37 @@ _REWRITE, _SILENCE = 0.2, 300.0
 
 
 class Progress:
-    """Counts shards and peaks. ``done``, ``peaks``: of an earlier run, which do not count for the rate."""
+    """Counts what is done, in units, and peaks.
 
-    def __init__(self, total: int, say: Callable[[str], None], done: int = 0, peaks: int = 0) -> None:
+    done, peaks: of an earlier run, which do not count for the rate. verb and units: of the line.
+    """
+
+    def __init__(
+        self,
+        total: int,
+        say: Callable[[str], None],
+        done: int = 0,
+        peaks: int = 0,
+        verb: str = "labelled",
+        units: str = "shards",
+    ) -> None:
+        self._verb, self._units = verb, units
         self.total, self.done, self.peaks = total, done, peaks
         self._say, self._first, self._first_peaks = say, done, peaks
         self._began = self._spoke = time.monotonic()
         self._live = sys.stdout is not None and sys.stdout.isatty()
 
-    def add(self, peaks: int) -> None:
-        """One more shard with its number of peaks."""
-        self.done, self.peaks = self.done + 1, self.peaks + peaks
+    def add(self, peaks: int, units: int = 1) -> None:
+        """One more unit, or some, with its number of peaks."""
+        tenths = self.done * 10 // max(1, self.total)
+        self.done, self.peaks = self.done + units, self.peaks + peaks
         now, last = time.monotonic(), self.done == self.total
         if self._live:
             if last or now - self._spoke > _REWRITE:
                 sys.stdout.write(f"\r{self.line(now)}\x1b[K" + ("\n" if last else ""))
                 sys.stdout.flush()
                 self._spoke = now
-        elif last or self.done % max(1, self.total // 10) == 0 or now - self._spoke > _SILENCE:
+        elif last or self.done * 10 // self.total > tenths or now - self._spoke > _SILENCE:
             self._say(self.line(now))
             self._spoke = now
 
@@ -36,11 +49,12 @@ class Progress:
             sys.stdout.write("\n")
 
     def line(self, now: float) -> str:
-        """``labelled 12 of 40 shards, 15,230 peaks, 812 peaks/s, 0:42 left``"""
-        spent, shards = max(now - self._began, 1e-9), self.done - self._first
-        left = round(spent / shards * (self.total - self.done)) if shards else 0
+        """``labelled 12 of 40 shards, 15,230 peaks, 812 peaks/s, 0:42 left``; of frames their rate too."""
+        spent, units = max(now - self._began, 1e-9), self.done - self._first
+        left = round(spent / units * (self.total - self.done)) if units else 0
+        rate = f"{units / spent:,.0f} frames/s, " if self._units == "frames" else ""
         return (
-            f"  labelled {self.done} of {self.total} shards, {self.peaks:,} peaks, "
+            f"  {self._verb} {self.done:,} of {self.total:,} {self._units}, {self.peaks:,} peaks, {rate}"
             f"{(self.peaks - self._first_peaks) / spent:,.0f} peaks/s, {clock(left)} left"
         )
 

@@ -40,6 +40,13 @@ def external_files(scans: tuple[ScanSpec, ...], folder: Path | None) -> tuple[Pa
     return tuple(dict.fromkeys(found))
 
 
+def files_of_spec(spec: ScanSpec, data: Path, folder: Path | None) -> tuple[Path, ...]:
+    """The files that the work on one scan reads; of a simulated one those of the data stage."""
+    if spec.format == "simulated":
+        return data / f"{spec.name}.h5", data / f"{spec.name}_truth.h5"
+    return external_files((spec,), folder)
+
+
 def open_spec(spec: ScanSpec, data: Path, folder: Path | None) -> Scan:
     """The frames of one scan: from the data stage when simulated, else from its file."""
     if spec.format == "simulated":

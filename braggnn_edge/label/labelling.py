@@ -5,34 +5,29 @@ joined in order of scan and frame. An interrupted stage goes on from the shards 
 neither on interruptions nor on the workers.
 """
 
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import DTypeLike, NDArray
 
 from braggnn_edge.core.errors import UserError
-from braggnn_edge.core.progress import Progress
 from braggnn_edge.core.rundir import write_json
 from braggnn_edge.core.stages import Context
 from braggnn_edge.frames.formats.braggnn import PEAK_DTYPE, write_peaks
-from braggnn_edge.label import shards
 from braggnn_edge.label.acquisition import located, open_spec
-from braggnn_edge.label.environment import environment
 from braggnn_edge.label.shard import Task
 from braggnn_edge.label.spec import PeakSpec, ScanSpec, SplitSpec
 from braggnn_edge.label.split import frame_splits
 from braggnn_edge.peaks import table
 from braggnn_edge.peaks.find import is_lone
 from braggnn_edge.peaks.splits import EXCLUDED, SPLITS
+from braggnn_edge.shards import files
+from braggnn_edge.shards import run as shards
 
 #: Frames in one unit of work.
 _RUN = 16
-#: Seconds of work left from which on a local cluster pays: it takes some 5 to 20 to start on two cores.
-_CLUSTER_PAYS = 20.0
 
 
 @dataclass(frozen=True)
@@ -59,19 +54,19 @@ def run(
     """Write ``peaks.h5``, ``<scan>_peaks.h5`` and ``summary.json`` into ``directory``.
 
     workers: processes on this machine; scheduler: address or scheduler file of a Dask cluster that does the work
-    instead (see :func:`distribute.connected`). Memory holds the shards in work, and 19 bytes a peak of one scan.
+    instead (:func:`braggnn_edge.shards.run.do`). Memory holds the shards in work, and 19 bytes a peak of one scan.
 
     Raises UserError when no peak is found in a scan, and when none falls into a part that a scan is used for.
     """
     if (directory / "summary.json").exists():  # written last: an earlier run was stopped while it tidied up
-        shards.remove(directory)
+        files.remove(directory)
         return
-    to = shards.folder(directory.absolute())
+    to = files.folder(directory.absolute())
     labelled = [_plan(i, s, spec, split, seed, data.absolute(), folder.absolute(), to) for i, s in enumerate(scans)]
-    _label([task for scan in labelled for task in scan.tasks], workers, scheduler, say)
+    shards.do([task for scan in labelled for task in scan.tasks], workers, scheduler, say, "labelled")
     summary = _join(labelled, spec, directory, say)
     write_json(directory / "summary.json", summary)
-    shards.remove(directory)
+    files.remove(directory)
 
 
 def _plan(
@@ -92,55 +87,10 @@ def _plan(
     ))  # fmt: skip
 
 
-def _label(tasks: list[Task], workers: int, scheduler: str, say: Callable[[str], None]) -> None:
-    """Make the shards that are missing or damaged."""
-    waiting, peaks = [], 0
-    for task in tasks:
-        found = shards.head(task.shard)
-        if found is None:
-            waiting.append(task)
-        else:
-            peaks += found[0]
-    progress = Progress(len(tasks), say, len(tasks) - len(waiting), peaks)
-    if progress.done:
-        say(f"  {progress.done} of {progress.total} shards were done before")
-
-    def done(task: Task) -> None:
-        progress.add(shards.finished(task.shard))
-
-    try:
-        if not scheduler:
-            waiting = _serially(waiting, workers, done)
-        if waiting:
-            # Dask takes seconds to import.
-            from braggnn_edge.label import distribute  # noqa: PLC0415
-
-            with distribute.connected(scheduler) if scheduler else distribute.local_cluster(workers) as client:
-                distribute.do_shards(client, waiting, done, say, local=not scheduler)
-    finally:
-        progress.end()
-
-
-def _serially(tasks: list[Task], workers: int, done: Callable[[Task], None]) -> list[Task]:
-    """Do tasks in this process while that is quicker than to start a cluster; what is left to that."""
-    wanted = {task.scan: environment(task) for task in {task.scan: task for task in tasks}.values()}
-    threads, began = torch.get_num_threads(), time.monotonic()
-    try:
-        for number, task in enumerate(tasks):
-            left = len(tasks) - number
-            if workers > 1 and left > 1 and number and (time.monotonic() - began) / number * left > _CLUSTER_PAYS:
-                return tasks[number:]
-            shards.make(task, wanted[task.scan])
-            done(task)
-        return []
-    finally:
-        torch.set_num_threads(threads)
-
-
 def _join(labelled: list[_Labelled], spec: PeakSpec, directory: Path, say: Callable[[str], None]) -> dict[str, dict]:
     """Join the shards, one in memory at a time, and give every row its split; the peaks of every scan and split."""
-    heads = [head for scan in labelled for task in scan.tasks if (head := shards.head(task.shard))]
-    crops: DTypeLike = np.result_type(*{dtype for rows, dtype in heads if rows} or {np.dtype(np.uint16)})
+    heads = [head for scan in labelled for task in scan.tasks if (head := files.head(task))]
+    crops: DTypeLike = np.result_type(*{kind for rows, kind in (h["crops"] for h in heads) if rows} or {np.dtype("u2")})
     summary: dict[str, dict] = {}
     names = tuple(scan.spec.name for scan in labelled)
     upstream: dict[str, list[NDArray[np.void]]] = {name: [] for name in names}
@@ -180,7 +130,7 @@ def _shards_of(
     scan: _Labelled, spec: PeakSpec
 ) -> Iterator[tuple[NDArray[np.void], NDArray[np.generic], NDArray[np.int64]]]:
     for task in scan.tasks:
-        rows, crops, bad = shards.load(task.shard)
+        rows, crops, bad = files.load(task.shard, "peaks", "crops", "bad_frames")
         rows["split"] = scan.splits[rows["frame"]]
         unfit = ~is_lone(rows) if spec.lone else np.zeros(len(rows), bool)
         if scan.spec.max_residual:

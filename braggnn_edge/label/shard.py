@@ -1,6 +1,6 @@
 """One unit of labelling: a run of frames of one scan to rows and crops of its peaks, in one shard file."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from braggnn_edge.core.files import written_aside
 from braggnn_edge.fit.joint import MAX_PEAKS
 from braggnn_edge.frames.background import threshold_of
-from braggnn_edge.label.acquisition import open_spec
+from braggnn_edge.label.acquisition import files_of_spec, open_spec
 from braggnn_edge.label.fits import Fits
 from braggnn_edge.label.spec import PeakSpec, ScanSpec
 from braggnn_edge.peaks import find as peaks
@@ -29,6 +29,24 @@ class Task:
     folder: Path | None  # where the scan's paths start from; None: they are complete
     peaks: PeakSpec
     shard: Path
+
+    @property
+    def scan_name(self) -> str:
+        """For messages."""
+        return self.spec.name
+
+    @property
+    def rows(self) -> np.dtype:
+        """Of the rows in the shard."""
+        return PEAK
+
+    def inputs(self) -> tuple[Path, ...]:
+        """The files of the scan."""
+        return files_of_spec(self.spec, self.data, self.folder)
+
+    def work(self, path: Path) -> None:
+        """:func:`label_shard` to the file ``path``."""
+        label_shard(replace(self, shard=path))
 
 
 def label_shard(task: Task) -> None:

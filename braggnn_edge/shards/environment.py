@@ -1,4 +1,4 @@
-"""What a worker must share with the command that sends it work: versions, run directory, frames."""
+"""What a worker must share with the command that sends it work: versions, folder of the results, frames."""
 
 import hashlib
 import importlib.metadata
@@ -9,13 +9,14 @@ from functools import lru_cache
 from pathlib import Path
 
 from braggnn_edge.core.errors import UserError
-from braggnn_edge.label.acquisition import external_files
-from braggnn_edge.label.shard import Task
-from braggnn_edge.label.spec import ScanSpec
+from braggnn_edge.shards.unit import Unit
 
-#: Packages on whose versions the bits of a label may depend.
+#: Packages on whose versions the bits of a result may depend.
 _PACKAGES = ("torch", "numpy", "scipy", "h5py", "hdf5plugin")
 _SOURCES = (".py", ".cpp")
+#: Digests of the files of scans that this process has seen. The folder of the shards is unique to a run, so that a
+#: worker that outlives the run looks again for the next.
+_SEEN: dict[tuple[Path, int], str] = {}
 
 
 @dataclass(frozen=True)
@@ -26,20 +27,20 @@ class Environment:
     files: str
 
 
-def environment(task: Task) -> Environment:
-    """That of this process, for the scan of ``task``."""
-    return Environment(_versions(), _files(task.spec, task.data, task.folder, task.shard.parent))
+def environment(unit: Unit) -> Environment:
+    """That of this process, for the scan of ``unit``."""
+    return Environment(versions(), _files(unit))
 
 
-def check(task: Task, wanted: Environment) -> None:
+def check(unit: Unit, wanted: Environment) -> None:
     """Refuse work in another environment: UserError names the machine and what differs."""
     host = socket.gethostname()
-    if not task.shard.parent.is_dir():
+    if not unit.shard.parent.is_dir():
         raise UserError(
-            f"worker on {host} does not see {task.shard.parent}; the frames and the run directory must be on a file "
+            f"worker on {host} does not see {unit.shard.parent}; the frames and the results must be on a file "
             "system that all machines share, under the same path"
         )
-    here = environment(task)
+    here = environment(unit)
     if here.versions != wanted.versions:
         theirs, ours = dict(here.versions), dict(wanted.versions)
         differing = [f"{name} {theirs[name]} instead of {ours[name]}" for name in ours if theirs[name] != ours[name]]
@@ -48,13 +49,14 @@ def check(task: Task, wanted: Environment) -> None:
         )
     if here.files != wanted.files:
         raise UserError(
-            f"worker on {host} sees other files of scan {task.spec.name!r} than this command, by name or size; they "
+            f"worker on {host} sees other files of scan {unit.scan_name!r} than this command, by name or size; they "
             "must be on a file system that all machines share"
         )
 
 
 @lru_cache
-def _versions() -> tuple[tuple[str, str], ...]:
+def versions() -> tuple[tuple[str, str], ...]:
+    """Name and version of what results depend on."""
     digest = hashlib.sha256()
     for path in sorted(Path(__file__).parents[1].rglob("*")):
         if path.suffix in _SOURCES:
@@ -63,11 +65,9 @@ def _versions() -> tuple[tuple[str, str], ...]:
     return (*found, *((name, importlib.metadata.version(name)) for name in _PACKAGES))
 
 
-@lru_cache
-def _files(spec: ScanSpec, data: Path, folder: Path | None, run: Path) -> str:
-    """``run``: the folder of the shards, unique to a run, so a worker that outlives it looks again for the next."""
-    paths = external_files((spec,), folder)
-    if spec.format == "simulated":
-        paths = (data / f"{spec.name}.h5", data / f"{spec.name}_truth.h5")
-    sizes = [f"{path.name} {path.stat().st_size if path.exists() else 'missing'}" for path in paths]
-    return hashlib.sha256("\n".join(sizes).encode()).hexdigest()
+def _files(unit: Unit) -> str:
+    key = unit.shard.parent, unit.scan
+    if key not in _SEEN:
+        sizes = [f"{path.name} {path.stat().st_size if path.exists() else 'missing'}" for path in unit.inputs()]
+        _SEEN[key] = hashlib.sha256("\n".join(sizes).encode()).hexdigest()
+    return _SEEN[key]

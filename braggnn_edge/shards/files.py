@@ -1,4 +1,4 @@
-"""Shard files: what units of labelling leave in a folder of their own, until they are joined."""
+"""Shard files: what units of work leave in a folder of their own, until they are joined."""
 
 import os
 import shutil
@@ -7,7 +7,7 @@ import tokenize
 import uuid
 import zipfile
 import zlib
-from dataclasses import replace
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +15,8 @@ import torch
 from numpy.typing import NDArray
 
 from braggnn_edge.core.errors import UserError
-from braggnn_edge.label import environment
-from braggnn_edge.label.shard import Task, label_shard
-from braggnn_edge.peaks.table import PEAK
+from braggnn_edge.shards import environment
+from braggnn_edge.shards.unit import Unit
 
 #: Seconds within which a network file system shows the file that another machine wrote.
 _VISIBLE = 60.0
@@ -49,36 +48,38 @@ def remove(directory: Path) -> None:
         shutil.rmtree(path)
 
 
-def make(task: Task, wanted: environment.Environment) -> None:
+def make(unit: Unit, wanted: environment.Environment) -> None:
     """Make one shard file, in this process; nothing when it is there. Workers of a cluster are sent this function.
 
-    Raises UserError when this process is not in the environment that is ``wanted``, and what labelling raises.
+    Raises UserError when this process is not in the environment that is ``wanted``, and what the work raises.
     """
-    environment.check(task, wanted)
-    if head(task.shard) is not None:
+    environment.check(unit, wanted)
+    if head(unit) is not None:
         return
     # Two workers may be at the same shard when a scheduler took one of them for dead: each has a file of its own.
-    aside = task.shard.with_name(f".{task.shard.stem}.{uuid.uuid4().hex}.npz")
+    aside = unit.shard.with_name(f".{unit.shard.stem}.{uuid.uuid4().hex}.npz")
     torch.set_num_threads(1)  # in every process, the serial one too: the same bits whatever the workers
     try:
-        label_shard(replace(task, shard=aside))
-        os.replace(aside, task.shard)
+        unit.work(aside)
+        os.replace(aside, unit.shard)
     finally:
         aside.unlink(missing_ok=True)
 
 
-def head(path: Path) -> tuple[int, np.dtype] | None:
-    """Number of peaks and type of the crops, without reading them; None for a file that is not a whole shard."""
+def head(unit: Unit) -> Mapping[str, tuple[int, np.dtype]] | None:
+    """Length and type of every array in the shard of a unit, without reading them; None when it is not whole."""
     try:
-        with zipfile.ZipFile(path) as file:
-            (rows, peaks), (count, crops) = (_shape(file, name) for name in ("peaks", "crops"))
+        with zipfile.ZipFile(unit.shard) as file:
+            found = {name.removesuffix(".npy"): _shape(file, name) for name in file.namelist()}
+        rows, kind = found["peaks"]
     except (OSError, *_DAMAGED):
         return None
-    return (rows, crops) if peaks == PEAK and rows == count else None
+    lengths = {length for name, (length, _) in found.items() if name != "bad_frames"}
+    return found if kind == unit.rows and lengths == {rows} else None
 
 
 def _shape(file: zipfile.ZipFile, name: str) -> tuple[int, np.dtype]:
-    with file.open(f"{name}.npy") as stream:
+    with file.open(name) as stream:
         read = {
             (1, 0): np.lib.format.read_array_header_1_0,
             (2, 0): np.lib.format.read_array_header_2_0,
@@ -87,29 +88,29 @@ def _shape(file: zipfile.ZipFile, name: str) -> tuple[int, np.dtype]:
         return shape[0], dtype
 
 
-def finished(path: Path) -> int:
+def finished(unit: Unit) -> int:
     """Number of peaks of a shard that a worker has written; UserError when it does not appear here."""
     until = time.monotonic() + _VISIBLE
-    while (found := head(path)) is None:
+    while (found := head(unit)) is None:
         if time.monotonic() > until:
             raise UserError(
-                f"shard {path.name} was written by a worker and is not seen here; the run directory must be on a file "
+                f"shard {unit.shard.name} was written by a worker and is not seen here; the results must be on a file "
                 "system that all machines share"
             )
         time.sleep(0.5)
-        os.listdir(path.parent)  # makes a network file system look again
-    return found[0]
+        os.listdir(unit.shard.parent)  # makes a network file system look again
+    return found["peaks"][0]
 
 
-def load(path: Path) -> tuple[NDArray[np.void], NDArray[np.generic], NDArray[np.int64]]:
-    """Peaks (n,), crops (n, side, side) and the numbers of the bad frames that were skipped.
+def load(path: Path, *names: str) -> tuple[NDArray, ...]:
+    """The arrays of a shard with these names; ``bad_frames``, the frames that were skipped, may be missing: none.
 
     A shard whose checksums do not fit is removed, so that the next run makes it again; UserError says so.
     """
     try:
         with np.load(path) as shard:
-            bad = shard["bad_frames"] if "bad_frames" in shard else np.zeros(0, np.int64)
-            return shard["peaks"], shard["crops"], bad
+            none = np.zeros(0, np.int64)
+            return tuple(none if name == "bad_frames" and name not in shard else shard[name] for name in names)
     except _DAMAGED as error:
         path.unlink()
         raise UserError(

@@ -1,4 +1,4 @@
-"""Units of labelling on a Dask cluster: one of this machine, or that of a scheduler's address.
+"""Units of work on a Dask cluster: one of this machine, or that of a scheduler's address.
 
 A shard counts as done when its file is there, and it gets there by one rename, so that workers, scheduler and client
 may be killed at any moment: what is missing is done again, by whom and how often is of no consequence for the result.
@@ -23,9 +23,9 @@ from distributed.security import Security
 from distributed.utils import silence_logging_cmgr
 
 from braggnn_edge.core.errors import UserError
-from braggnn_edge.label import shards
-from braggnn_edge.label.environment import environment
-from braggnn_edge.label.shard import Task
+from braggnn_edge.shards import files
+from braggnn_edge.shards.environment import environment
+from braggnn_edge.shards.unit import Unit
 
 #: Seconds that a scheduler has to answer, at the start and after a lost connection.
 ANSWER = 30.0
@@ -124,53 +124,53 @@ async def _greet(address: str, security: Security) -> None:
 
 def do_shards(
     client: Client,
-    tasks: Sequence[Task],
-    done: Callable[[Task], None],
+    units: Sequence[Unit],
+    done: Callable[[Unit], None],
     say: Callable[[str], None],
     *,
     local: bool,
 ) -> None:
-    """Do all ``tasks`` on the cluster; ``done`` is called here with each whose shard is there, in any order.
+    """Do all ``units`` on the cluster; ``done`` is called here with each whose shard is there, in any order.
 
     Bounded: few more than the workers can do are handed over, and nothing but errors comes back. Raises what a worker
     raised; UserError when the scheduler is lost, when one shard kills worker after worker, and when a cluster that is
     ``local`` has no worker for long.
     """
     where = str(client.scheduler.address) if client.scheduler else "of this machine"
-    first = {task.scan: task for task in tasks}
-    wanted = {scan: environment(task) for scan, task in first.items()}
-    waiting, running = deque(tasks), dict[str, tuple[Future, Task]]()
+    first = {unit.scan: unit for unit in units}
+    wanted = {scan: environment(unit) for scan, unit in first.items()}
+    waiting, running = deque(units), dict[str, tuple[Future, Unit]]()
     ready: SimpleQueue[str] = SimpleQueue()
     killed: Counter[Path] = Counter()
     watch = _Watch(client, where, say, _RESTART if local else math.inf)
     while waiting or running:
         while waiting and len(running) < watch.ahead:
-            task = waiting.popleft()
-            key = f"label-{task.shard.stem}-{uuid.uuid4().hex}"
-            future = client.submit(shards.make, task, wanted[task.scan], key=key, pure=False)
-            running[key] = future, task
+            unit = waiting.popleft()
+            key = f"shard-{unit.shard.stem}-{uuid.uuid4().hex}"
+            future = client.submit(files.make, unit, wanted[unit.scan], key=key, pure=False)
+            running[key] = future, unit
             future.add_done_callback(lambda future: ready.put(future.key))
         try:
             key = ready.get(timeout=_LOOK)
         except Empty:
             if not watch.look():
-                in_hand = _named([task for _, task in running.values()])
+                in_hand = _named([unit for _, unit in running.values()])
                 raise UserError(
                     f"no worker of this machine is left; in hand were {in_hand}; most likely they lack memory: what is "
                     "finished is kept, run the same command again with fewer --workers"
                 ) from None
             continue
         watch.alive()
-        future, task = running.pop(key)
+        future, unit = running.pop(key)
         if future.status == "finished":
-            shards.finished(task.shard)
-            done(task)
+            files.finished(unit)
+            done(unit)
         elif future.status == "error":
-            _check_error(future.exception(), task, killed, where)
-            waiting.append(task)
+            _check_error(future.exception(), unit, killed, where)
+            waiting.append(unit)
         else:  # cancelled, with all the others, since the connection is lost
             _wait_for_connection(client, where)
-            waiting.append(task)
+            waiting.append(unit)
 
 
 class _Watch:
@@ -215,19 +215,19 @@ class _Watch:
         return True
 
 
-def _named(tasks: list[Task], most: int = 4) -> str:
-    first = [f"frames {task.start} to {task.stop - 1} of scan {task.spec.name!r}" for task in tasks[:most]]
-    return ", ".join(first) + (f" and {len(tasks) - most} shards more" if len(tasks) > most else "")
+def _named(units: list[Unit], most: int = 4) -> str:
+    first = [f"frames {unit.start} to {unit.stop - 1} of scan {unit.scan_name!r}" for unit in units[:most]]
+    return ", ".join(first) + (f" and {len(units) - most} shards more" if len(units) > most else "")
 
 
-def _check_error(error: BaseException, task: Task, killed: Counter[Path], where: str) -> None:
+def _check_error(error: BaseException, unit: Unit, killed: Counter[Path], where: str) -> None:
     """Return when the shard is to be tried again, raise when not."""
     if isinstance(error, KilledWorker):
-        killed[task.shard] += 1
-        if killed[task.shard] < _ROUNDS:
+        killed[unit.shard] += 1
+        if killed[unit.shard] < _ROUNDS:
             return
         raise UserError(
-            f"{_named([task])} brought down worker after worker, most "
+            f"{_named([unit])} brought down worker after worker, most "
             "likely for lack of memory; what is finished is kept: give each worker more memory (fewer --workers, or "
             "another job script) and run the same command again"
         ) from error
