@@ -55,15 +55,24 @@ class Scan:
         self, start: int = 0, stop: int | None = None, on_bad: OnBad | None = None
     ) -> Iterator[tuple[int, np.ndarray]]:
         """(index, frame (rows, cols)) for start <= index < stop: :meth:`frames_with_valid` without the third."""
-        return ((index, frame) for index, frame, _ in self.frames_with_valid(start, stop, on_bad))
+        return ((index, frame) for index, frame, *_ in self.frames_with_stored(start, stop, on_bad))
 
     def frames_with_valid(
         self, start: int = 0, stop: int | None = None, on_bad: OnBad | None = None
     ) -> Iterator[tuple[int, np.ndarray, np.ndarray | None]]:
-        """(index, frame (rows, cols), valid (rows, cols)) for start <= index < stop, one chunk in memory at a time.
+        """(index, frame (rows, cols), valid (rows, cols)): :meth:`frames_with_stored` without the fourth."""
+        return ((index, frame, valid) for index, frame, valid, _ in self.frames_with_stored(start, stop, on_bad))
+
+    def frames_with_stored(
+        self, start: int = 0, stop: int | None = None, on_bad: OnBad | None = None
+    ) -> Iterator[tuple[int, np.ndarray, np.ndarray | None, np.ndarray | None]]:
+        """(index, frame (rows, cols), valid (rows, cols), stored (n,)) for start <= index < stop, one chunk in memory
+        at a time.
 
         valid: False where a pixel is bad, and then 0 in the frame; None when all are good. With a dark the difference
         is signed: int32 (clipped to its range where the file has wider integers), or float32 if either is floating.
+        stored: flat indices, ascending, of the pixels that may differ from 0; None where the format does not say, and
+        with a dark.
 
         A frame is bad when it cannot be decoded or holds NaN or infinity in a good pixel: BadFrame names scan, file
         and frame. With ``on_bad`` it is called with the index and that message, and the frame is left out. Raises
@@ -81,16 +90,22 @@ class Scan:
             raise UserError(f"frame {index} of {self.name!r}: expected 0 to {self.shape[0] - 1}")
         return next(self._frames(index, index + 1, None))[1]
 
+    def _read(self, start: int, stop: int) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+        sparse = getattr(self.source, "read_stored", None)
+        if sparse is not None and self.dark is None:
+            return sparse(start, stop)
+        return ((raw, None) for raw in self.source.read(start, stop))
+
     def _frames(
         self, start: int, stop: int, on_bad: OnBad | None
-    ) -> Iterator[tuple[int, np.ndarray, np.ndarray | None]]:
+    ) -> Iterator[tuple[int, np.ndarray, np.ndarray | None, np.ndarray | None]]:
         good = None if self.mask is None or not self.mask.any() else ~self.mask
-        index, raw_frames = start, self.source.read(start, stop)
+        index, raw_frames = start, self._read(start, stop)
         while index < stop:
             try:
-                raw = next(raw_frames)
-                valid = self._valid(raw, good)
-                frame = self._correct(index, raw, valid)
+                raw, stored = next(raw_frames)
+                valid = self._valid(raw, good, stored)
+                frame = self._correct(index, raw, valid, stored)
             except BadFrame as error:
                 message = f"scan {self.name!r}, frame {index}: {error}"
                 if on_bad is None:
@@ -98,23 +113,28 @@ class Scan:
                         f'{message}; repair it, or leave such frames out with on_bad_frame = "skip"'
                     ) from error
                 on_bad(index, message)
-                raw_frames = self.source.read(index + 1, stop)  # a generator that has raised is at its end
+                raw_frames = self._read(index + 1, stop)  # a generator that has raised is at its end
             else:
-                yield index, frame, valid
+                yield index, frame, valid, stored
             index += 1
 
-    def _valid(self, raw: np.ndarray, good: np.ndarray | None) -> np.ndarray | None:
+    def _valid(self, raw: np.ndarray, good: np.ndarray | None, stored: np.ndarray | None) -> np.ndarray | None:
         """The one place that decides which pixels of a frame are good; None for all."""
+        values = raw if stored is None else raw.reshape(-1)[stored]  # a pixel that is not stored is 0, and not marked
         marked = None
         if self.negative_is_bad and raw.dtype.kind in "if":
-            marked = raw < 0
+            marked = values < 0
         elif self.maximum_is_bad and raw.dtype.kind == "u":
-            marked = raw == np.iinfo(raw.dtype).max
+            marked = values == np.iinfo(raw.dtype).max
         if marked is None or not marked.any():
             return good
-        return ~marked if good is None else good & ~marked
+        if stored is None:
+            return ~marked if good is None else good & ~marked
+        valid = np.ones(raw.shape, bool) if good is None else good.copy()
+        valid.reshape(-1)[stored[marked]] = False
+        return valid
 
-    def _correct(self, index: int, raw: np.ndarray, valid: np.ndarray | None) -> np.ndarray:
+    def _correct(self, index: int, raw: np.ndarray, valid: np.ndarray | None, stored: np.ndarray | None) -> np.ndarray:
         frame = raw
         if self.dark is not None:
             if self.dtype.kind == "f":
@@ -123,10 +143,17 @@ class Scan:
                 limits = np.iinfo(np.int32)
                 frame = np.clip(_signed(raw) - _signed(self.dark), limits.min, limits.max)
             frame = frame.astype(self.dtype)
-        if valid is not None:
-            frame = np.where(valid, frame, frame.dtype.type(0))
+        if stored is not None:  # a frame of our own, of which nothing but the stored pixels is looked at
+            flat = frame.reshape(-1)
+            if valid is not None:
+                flat[stored[~valid.reshape(-1)[stored]]] = 0
+            checked = flat[stored]
+        else:
+            if valid is not None:
+                frame = np.where(valid, frame, frame.dtype.type(0))
+            checked = frame
         if frame.dtype.kind == "f":
-            bad = frame.size - int(np.isfinite(frame).sum())
+            bad = checked.size - int(np.isfinite(checked).sum())
             if bad:
                 raise BadFrame(
                     f"{self.source.file_of(index)}: frame {index} holds {bad} pixels that are NaN or infinite; mask "

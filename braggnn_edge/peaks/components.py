@@ -22,8 +22,11 @@ class Runs:
     @staticmethod
     def of(above: np.ndarray) -> "Runs":
         """The runs of a bool image, labelled by 8-connected component."""
-        cols = above.shape[1]
-        flat = np.flatnonzero(above)
+        return Runs.of_pixels(np.flatnonzero(above), above.shape[1])
+
+    @staticmethod
+    def of_pixels(flat: np.ndarray, cols: int) -> "Runs":
+        """The same of the pixels with flat indices ``flat`` (n,), ascending, in an image of ``cols`` columns."""
         starts = np.empty(len(flat), bool)
         starts[:1] = True
         # A run ends with its row.

@@ -56,12 +56,15 @@ def detect(
     prominence: float = 4.0,
     gain: float = 1.0,
     read_noise: float = 0.0,
+    stored: np.ndarray | None = None,
 ) -> Detection:
     """Peaks of ``frame`` (rows, cols).
 
     A component is a set of 8-connected pixels above ``threshold`` (counts, strictly; one number, or one a pixel); those
     of fewer than ``min_area`` pixels are noise. Pixels where ``valid`` (rows, cols) is False may hold anything and
     belong to no component. ``size`` (odd) is the side of a patch and size + 2 ``margin`` that of a crop, in px.
+    ``stored``: flat indices, ascending, of the pixels that may differ from 0, where these are known (sparse formats);
+    the result is the same, and is there sooner.
 
     Maxima: a local maximum is a pixel, or a plateau of equal connected pixels, with no brighter one among its
     neighbours in the component. The brightest counts. Another counts when it rises above the valley to every brighter
@@ -72,22 +75,15 @@ def detect(
     Raises UserError for a frame that is not 2-D, not of real numbers or holds NaN, for a threshold or valid that
     does not fit, and for a size that is even or larger than the frame.
     """
-    _check(frame, threshold, valid, min_area, size, margin)
+    _check(frame, valid, min_area, size, margin)
     cols = frame.shape[1]
-    if np.ndim(threshold) == 0 and frame.dtype.kind in "ui":
-        threshold = math.floor(threshold)  # the same pixels, compared without making floats of them
-    above = frame > threshold
-    if valid is not None:
-        above &= valid
-    runs = Runs.of(above).large(min_area)
+    above = pixels_above(frame, threshold, valid, stored)
+    runs = Runs.of_pixels(above, cols).large(min_area)
     flat, component = runs.pixels()
     if not len(flat):
         return Detection(np.empty(0, MAXIMUM_DTYPE), flat, component)
     image = frame.reshape(-1)
-    # Next to a pixel above a constant threshold, one that is not is darker; with a threshold a pixel, or bad
-    # pixels, it may be brighter and has to be left out.
-    inside = None if valid is None and np.ndim(threshold) == 0 else above.reshape(-1)
-    top = local_maxima(image, frame.shape, flat, inside)
+    top = local_maxima(image, frame.shape, flat, inside(above, threshold, valid, image))
     tops, of = flat[top], component[top]
     value = image[tops].astype(np.float64)
     # Brightest first in each component; tops ascend, so that equals keep row-major order.
@@ -114,6 +110,39 @@ def detect(
     maxima["masked"] = 0 if valid is None else _bad(valid, maxima["row"], maxima["col"], size // 2)
     maxima["edge"] = _outside(frame.shape, maxima["row"], maxima["col"], size + 2 * margin)
     return Detection(maxima, flat, number[component])
+
+
+def pixels_above(
+    frame: np.ndarray, threshold: float | np.ndarray, valid: np.ndarray | None, stored: np.ndarray | None = None
+) -> np.ndarray:
+    """(p,) flat indices, ascending, of the valid pixels of ``frame`` (rows, cols) above ``threshold``: see
+    :func:`detect`, whose errors for a threshold it raises."""
+    _check_threshold(frame, threshold, valid)
+    if np.ndim(threshold) == 0:
+        if frame.dtype.kind in "ui":
+            threshold = math.floor(threshold)  # the same pixels, compared without making floats of them
+        if stored is not None and threshold >= 0:  # the others are 0: not above
+            found = stored[frame.reshape(-1)[stored] > threshold]
+            return found if valid is None else found[valid.reshape(-1)[found]]
+    above = frame > threshold
+    if valid is not None:
+        above &= valid
+    return np.flatnonzero(above)
+
+
+def inside(
+    above: np.ndarray, threshold: float | np.ndarray, valid: np.ndarray | None, image: np.ndarray
+) -> np.ndarray | None:
+    """(pixels,) whether a pixel is above its threshold, where that has to be looked up; else None.
+
+    Next to a pixel above a constant threshold, one that is not is darker; with a threshold a pixel, or bad pixels, it
+    may be brighter and has to be left out.
+    """
+    if valid is None and np.ndim(threshold) == 0:
+        return None
+    found = np.zeros(image.shape, bool)
+    found[above] = True
+    return found
 
 
 def is_lone(peaks: np.ndarray) -> np.ndarray:
@@ -143,14 +172,7 @@ def crops(frame: np.ndarray, rows: np.ndarray, cols: np.ndarray, size: int) -> n
     return windows[rows - size // 2, cols - size // 2]
 
 
-def _check(
-    frame: np.ndarray,
-    threshold: float | np.ndarray,
-    valid: np.ndarray | None,
-    min_area: int,
-    size: int,
-    margin: int,
-) -> None:
+def _check(frame: np.ndarray, valid: np.ndarray | None, min_area: int, size: int, margin: int) -> None:
     if frame.ndim != 2 or frame.dtype.kind not in "uif":
         raise UserError(f"frame is {frame.dtype} {frame.shape}; expected real numbers (rows, cols)")
     if valid is not None and (valid.shape != frame.shape or valid.dtype != bool):
@@ -159,6 +181,15 @@ def _check(
         nan = np.isnan(frame) if valid is None else np.isnan(frame) & valid
         if nan.any():
             raise UserError(f"frame holds {int(nan.sum())} NaN pixels; mask them (mask = ...)")
+    if min_area < 1:
+        raise UserError(f"min_area {min_area}: expected at least 1 pixel")
+    if margin < 0:
+        raise UserError(f"margin {margin}: expected 0 px or more")
+    _check_size(frame.shape, "patch size", size)
+    _check_size(frame.shape, "crop size (patch size + 2 * margin)", size + 2 * margin)
+
+
+def _check_threshold(frame: np.ndarray, threshold: float | np.ndarray, valid: np.ndarray | None) -> None:
     if np.ndim(threshold) == 0:
         if not np.isfinite(threshold):
             raise UserError(f"threshold {threshold!r}: expected a finite number of counts")
@@ -166,12 +197,6 @@ def _check(
         raise UserError(f"threshold of shape {np.shape(threshold)}: expected one number, or {frame.shape} as the frame")
     elif np.isnan(np.min(threshold)) and (np.isnan(threshold) if valid is None else np.isnan(threshold) & valid).any():
         raise UserError("threshold holds NaN in valid pixels; expected counts")
-    if min_area < 1:
-        raise UserError(f"min_area {min_area}: expected at least 1 pixel")
-    if margin < 0:
-        raise UserError(f"margin {margin}: expected 0 px or more")
-    _check_size(frame.shape, "patch size", size)
-    _check_size(frame.shape, "crop size (patch size + 2 * margin)", size + 2 * margin)
 
 
 def _check_size(shape: tuple[int, ...], name: str, size: int) -> None:

@@ -21,7 +21,11 @@ class BadFrame(UserError):
 
 
 class FrameSource(Protocol):
-    """Raw frames of one scan: what a format module returns. It holds no open file, so a process can be sent it."""
+    """Raw frames of one scan: what a format module returns. It holds no open file, so a process can be sent it.
+
+    Sparse formats offer ``read_stored(start, stop)`` besides: as ``read``, each frame with the flat indices (n,) of its
+    stored pixels, ascending; all others are 0. What looks for bright pixels need not look at these.
+    """
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -40,11 +40,15 @@ class HexrdFrames:
 
     def read(self, start: int, stop: int) -> Iterator[np.ndarray]:
         """Frames start .. stop - 1; one dense frame in memory. Raises BadFrame for one that cannot be decoded."""
+        return (frame for frame, _ in self.read_stored(start, stop))
+
+    def read_stored(self, start: int, stop: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """:meth:`read`, each frame with the flat indices of its stored pixels, ascending; the others are 0."""
         with _open(self.path) as cache:
             for index in range(start, stop):
                 yield self._frame(cache, index)
 
-    def _frame(self, cache: np.lib.npyio.NpzFile, index: int) -> np.ndarray:
+    def _frame(self, cache: np.lib.npyio.NpzFile, index: int) -> tuple[np.ndarray, np.ndarray]:
         where = f"{self.path}: frame {index}"
         try:
             row, col, data = (_member(self.path, cache, f"{index}_{part}") for part in ("row", "col", "data"))

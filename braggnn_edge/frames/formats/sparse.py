@@ -16,8 +16,9 @@ from braggnn_edge.frames.formats.hdf5_tree import find_dataset, open_hdf5
 
 def dense(
     where: str, row: np.ndarray, col: np.ndarray, values: np.ndarray, size: tuple[int, int], dtype: np.dtype
-) -> np.ndarray:
-    """The image (rows, cols) of ``dtype`` with these pixels, each (n,), and zeros elsewhere.
+) -> tuple[np.ndarray, np.ndarray]:
+    """The image (rows, cols) of ``dtype`` with these pixels, each (n,), and zeros elsewhere; and their flat indices,
+    ascending, each once.
 
     A pixel that is listed several times holds the sum. Raises BadFrame, which ``where`` begins, for lists of different
     lengths, indices that are no integers or lie outside, and values that the type cannot hold.
@@ -26,9 +27,10 @@ def dense(
         raise BadFrame(
             f"{where}: row, col, data have shapes {row.shape}, {col.shape}, {values.shape}; expected equal 1-D"
         )
+    # Of these zeros the system gives memory to the pages alone that hold a pixel of the list.
     image = np.zeros(size, dtype)
     if not row.size:
-        return image
+        return image, np.empty(0, np.int64)
     held = values.astype(dtype) if values.dtype.kind in "buif" else values
     fits = np.can_cast(values.dtype, dtype) or (values.dtype.kind in "buif" and np.array_equal(held, values))
     if row.dtype.kind not in "ui" or col.dtype.kind not in "ui" or not fits:
@@ -39,11 +41,12 @@ def dense(
     if row.min() < 0 or row.max() >= size[0] or col.min() < 0 or col.max() >= size[1]:
         raise BadFrame(f"{where}: holds pixels outside the panel of {size[0]} x {size[1]}; the file is damaged")
     place = row.astype(np.int64) * size[1] + col.astype(np.int64)
-    if (np.diff(place) > 0).all() or len(np.unique(place)) == len(place):
+    stored = place if (np.diff(place) > 0).all() else np.unique(place)
+    if len(stored) == len(place):
         image.reshape(-1)[place] = held
     else:
         np.add.at(image.reshape(-1), place, held)
-    return image
+    return image, stored
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,10 @@ class SparseFrames:
 
     def read(self, start: int, stop: int) -> Iterator[np.ndarray]:
         """Frames start .. stop - 1; one dense frame in memory. Raises BadFrame for one that cannot be decoded."""
+        return (frame for frame, _ in self.read_stored(start, stop))
+
+    def read_stored(self, start: int, stop: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """:meth:`read`, each frame with the flat indices of its stored pixels, ascending; the others are 0."""
         with open_hdf5(self.path) as file:
             for index in range(start, stop):
                 where = f"{self.path}: frame {index}"
