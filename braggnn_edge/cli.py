@@ -71,8 +71,8 @@ def _parser() -> argparse.ArgumentParser:
             epilog=plain.epilog,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        for option, about in plain.arguments.items():
-            command.add_argument(option, **about)
+        for options, about in plain.arguments.items():
+            command.add_argument(*options.split(), **about)
     return parser
 
 

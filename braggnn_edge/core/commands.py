@@ -14,7 +14,7 @@ from typing import Any
 from braggnn_edge.core.stages import resolve
 
 #: Where the commands are declared, in the order of ``--help``.
-REGISTRY: tuple[str, ...] = ()
+REGISTRY: tuple[str, ...] = ("braggnn_edge.locate.command:LOCATE",)
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,8 @@ class Command:
     help: str  # one line for ``--help`` and the docs
     writes: str  # its results, for the docs
     work: str  # dotted name of ``work(arguments, say)``: the parsed options, and what prints a line for the user
-    arguments: Mapping[str, Mapping[str, Any]]  # of the command line, as argparse has them
+    # of the command line, as argparse has them, by name; two names of one option have a blank between them
+    arguments: Mapping[str, Mapping[str, Any]]
     epilog: str = ""  # examples, shown at the end of its ``--help``
 
 

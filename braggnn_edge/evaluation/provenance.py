@@ -92,14 +92,21 @@ def reasons(ranges: Ranges, table: PeakTable) -> dict[str, Mask]:
     """
     p = table.peaks
     width = np.where(p["voigt_converged"], p["voigt_fwhm_minor"], np.nan)
+    return reasons_of(ranges, width, p["maximum"], p["area"], p["saturated"])
+
+
+def reasons_of(
+    ranges: Ranges, fwhm: NDArray[Any], counts: NDArray[Any], area: NDArray[Any], saturated: Mask
+) -> dict[str, Mask]:
+    """The same of peaks (n,) by their properties, as :class:`Ranges` has them; NaN, not known, is no reason."""
     found = {
-        **_beyond(width, ranges.fwhm, "narrower", "wider", "px"),
-        **_beyond(p["maximum"], ranges.counts, "fainter", "brighter", "counts"),
+        **_beyond(fwhm, ranges.fwhm, "narrower", "wider", "px"),
+        **_beyond(counts, ranges.counts, "fainter", "brighter", "counts"),
     }
     if ranges.area is not None:
-        found |= _beyond(p["area"], ranges.area, "smaller", "larger", "pixels")
+        found |= _beyond(area, ranges.area, "smaller", "larger", "pixels")
     if not ranges.saturated:
-        found["saturated"] = p["saturated"]
+        found["saturated"] = saturated
     return {name: mask for name, mask in found.items() if mask.any()}
 
 

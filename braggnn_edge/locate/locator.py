@@ -1,13 +1,11 @@
-"""Reference inference: one :class:`Locator` over all forms of a network, patches or frames in, positions out.
+"""Reference inference: one :class:`Locator` over all forms of a network, patches in, positions out.
 
     locator = float_locator(net)                       # fastest form on this machine's CPU
     offsets = locator.locate(patches)                  # (n, size, size) counts -> (n, 2) px
-    for found in locate_frames(locator, scan, bright_spots(threshold=45.0, size=locator.size)):
-        ...                                            # found.frame (m,), found.position (m, 2) px
 
-A locator works in batches, so memory is bounded whatever is asked of it; a batch for which the device has no memory is
-tried again in halves, and what is finished is kept. The forms of a quantized network are in
-:mod:`quant.exchange.locators`.
+Frames are for :mod:`braggnn_edge.locate.frames`. A locator works in batches, so memory is bounded whatever is asked of
+it; a batch for which the device has no memory is tried again in halves, and what is finished is kept. The forms of a
+quantized network are in :mod:`quant.exchange.locators`.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -20,13 +18,11 @@ from numpy.typing import NDArray
 
 from braggnn_edge.core.errors import UserError
 from braggnn_edge.evaluation.provenance import Ranges
-from braggnn_edge.frames.scan import OnBad, Scan
 from braggnn_edge.locate.compiled import CompiledNetwork
 from braggnn_edge.locate.cuda import CudaPipeline
 from braggnn_edge.locate.eager import EagerNetwork
 from braggnn_edge.locate.fused import PRECISIONS, FusedNetwork
 from braggnn_edge.locate.onnx_session import onnx_network
-from braggnn_edge.peaks import find as peaks
 from braggnn_edge.training.centroid import squared_centroid
 from braggnn_edge.training.dataset import min_max
 from braggnn_edge.training.model import BraggNN
@@ -256,73 +252,3 @@ BACKENDS: dict[str, Callable[[BraggNN, str, str, int, bool], Locator]] = {
     "onnxruntime": _onnxruntime,
     "eager": _eager,
 }
-
-
-#: How peaks are found: a frame, and which of its pixels are good (None: all), to pixels (m, 2) whose patches fit.
-Find = Callable[[NDArray[Any], NDArray[np.bool_] | None], NDArray[np.int64]]
-
-
-@dataclass(frozen=True)
-class Located:
-    """Peaks of successive frames: frame (m,), pixel (m, 2) the brightest, position (m, 2) px in the frame.
-
-    sigma: (m, 2) standard deviations of the position, px, where the network knows them; wide: (m, 2) half-widths of the
-    intervals that hold 95.45 % of the errors, px.
-    """
-
-    frame: NDArray[np.int64]
-    pixel: NDArray[np.int64]
-    position: Offsets
-    sigma: Offsets | None = None
-    wide: Offsets | None = None
-
-
-def bright_spots(threshold: float, size: int, min_area: int = 4) -> Find:
-    """A :data:`Find` by one threshold in counts: the brightest pixel of every component whose patch fits."""
-
-    def find(frame: NDArray[Any], valid: NDArray[np.bool_] | None) -> NDArray[np.int64]:
-        found = peaks.detect(frame, threshold=threshold, valid=valid, min_area=min_area, size=size).components
-        found = found[~found["edge"]]
-        return np.stack([found["row"], found["col"]], axis=1).astype(np.int64)
-
-    return find
-
-
-def locate_frames(
-    locator: Locator,
-    scan: Scan,
-    find: Find,
-    start: int = 0,
-    stop: int | None = None,
-    on_bad: OnBad | None = None,
-) -> Iterator[Located]:
-    """Positions of all peaks of frames ``start`` to ``stop``, frames in order, in pieces.
-
-    One frame and the patches of about one batch are in memory at a time, whatever the length of the scan. ``on_bad`` is
-    called with a frame that cannot be read, which is left out; without it BadFrame is raised and the scan ends there.
-    """
-    frames: list[NDArray[np.int64]] = []
-    pixels: list[NDArray[np.int64]] = []
-    patches: list[Patches] = []
-    waiting = 0
-    for index, frame, valid in scan.frames_with_valid(start, stop, on_bad):
-        found = find(frame, valid)
-        frames.append(np.full(len(found), index))
-        pixels.append(found)
-        patches.append(peaks.crops(frame, found[:, 0], found[:, 1], locator.size))
-        waiting += len(found)
-        if waiting >= locator.batch:
-            yield _located(locator, frames, pixels, patches)
-            frames, pixels, patches, waiting = [], [], [], 0
-    if waiting:
-        yield _located(locator, frames, pixels, patches)
-
-
-def _located(
-    locator: Locator, frames: list[NDArray[np.int64]], pixels: list[NDArray[np.int64]], patches: list[Patches]
-) -> Located:
-    pixel, found = np.concatenate(pixels), np.concatenate(patches)
-    if not locator.sigma:
-        return Located(np.concatenate(frames), pixel, pixel + locator.locate(found))
-    offsets, sigma, wide = locator.locate_with_intervals(found)
-    return Located(np.concatenate(frames), pixel, pixel + offsets, sigma, wide)

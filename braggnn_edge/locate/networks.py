@@ -23,22 +23,50 @@ OPENERS = {
 }
 
 
+#: What a run's folder may hold of networks, the first that is there is meant: the integers that its firmware has, then
+#: float networks.
+_OF_RUN = (
+    "qat/locator.json", "universal/universal.npz", "compact/compact.pt", "full/full.pt",
+    "locator.json", "universal.npz", "compact.pt", "full.pt",
+)  # fmt: skip
+
+
+def network_file(name: str | Path) -> str:
+    """The name of the network that ships, or the complete path of a file: that which is named, or that of a run's
+    folder. Raises UserError for anything else."""
+    if str(name) == SHIPPED:
+        return SHIPPED
+    path = Path(name).absolute()
+    if path.is_dir():
+        found = [path / inside for inside in _OF_RUN if (path / inside).is_file()]
+        if not found:
+            raise UserError(f"network {name}: this folder holds no network; expected one of {', '.join(_OF_RUN)} in it")
+        path = found[0]
+    if path.suffix not in OPENERS:
+        raise UserError(
+            f"network {str(name)!r}: expected {SHIPPED!r} (the one that ships), a run's folder, or a file of "
+            f"{', '.join(OPENERS)}"
+        )
+    if not path.is_file():
+        raise UserError(f"network {name} does not exist; correct its path, or train it first")
+    return str(path)
+
+
+def file_of(name: str) -> Path:
+    """The file of a network by :func:`network_file`."""
+    return resolve("braggnn_edge.universal.locator:SHIPPED") if name == SHIPPED else Path(name)
+
+
 def open_network(name: str | Path) -> Locator:
-    """A network as a locator: "universal", the one that ships, or a file.
+    """A network as a locator: "universal", the one that ships, a run's folder, or a file.
 
     The file is ``universal.npz``, ``locator.json`` of a run, ``full.pt`` or ``compact.pt`` of a run, or a checkpoint of
     the upstream project. Raises UserError for anything else.
     """
-    if str(name) == SHIPPED:
+    found = network_file(name)
+    if found == SHIPPED:
         return resolve(OPENERS[".npz"])()
-    path = Path(name)
-    if path.suffix not in OPENERS:
-        raise UserError(
-            f"network {str(name)!r}: expected {SHIPPED!r} (the one that ships), or a file of {', '.join(OPENERS)}"
-        )
-    if not path.is_file():
-        raise UserError(f"network {path} does not exist; correct its path, or train it first")
-    return resolve(OPENERS[path.suffix])(path)
+    return resolve(OPENERS[Path(found).suffix])(Path(found))
 
 
 def margin(network: Locator, size: int) -> int | None:

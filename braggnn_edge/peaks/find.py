@@ -75,7 +75,7 @@ def detect(
     Raises UserError for a frame that is not 2-D, not of real numbers or holds NaN, for a threshold or valid that
     does not fit, and for a size that is even or larger than the frame.
     """
-    _check(frame, valid, min_area, size, margin)
+    check_frame(frame, valid, min_area, size, margin)
     cols = frame.shape[1]
     above = pixels_above(frame, threshold, valid, stored)
     runs = Runs.of_pixels(above, cols).large(min_area)
@@ -107,8 +107,8 @@ def detect(
     order = np.argsort(tops)
     maxima, of = maxima[order], of[order]
     maxima["neighbours"] = runs.others(maxima["row"], maxima["col"], of, size // 2)
-    maxima["masked"] = 0 if valid is None else _bad(valid, maxima["row"], maxima["col"], size // 2)
-    maxima["edge"] = _outside(frame.shape, maxima["row"], maxima["col"], size + 2 * margin)
+    maxima["masked"] = 0 if valid is None else bad_in_patches(valid, maxima["row"], maxima["col"], size // 2)
+    maxima["edge"] = outside_frame(frame.shape, maxima["row"], maxima["col"], size + 2 * margin)
     return Detection(maxima, flat, number[component])
 
 
@@ -161,7 +161,7 @@ def crops(frame: np.ndarray, rows: np.ndarray, cols: np.ndarray, size: int) -> n
     """
     _check_size(frame.shape, "patch size", size)
     rows, cols = np.asarray(rows, np.int64), np.asarray(cols, np.int64)
-    bad = _outside(frame.shape, rows, cols, size)
+    bad = outside_frame(frame.shape, rows, cols, size)
     if bad.any():
         first = int(np.flatnonzero(bad)[0])
         raise UserError(
@@ -172,7 +172,8 @@ def crops(frame: np.ndarray, rows: np.ndarray, cols: np.ndarray, size: int) -> n
     return windows[rows - size // 2, cols - size // 2]
 
 
-def _check(frame: np.ndarray, valid: np.ndarray | None, min_area: int, size: int, margin: int) -> None:
+def check_frame(frame: np.ndarray, valid: np.ndarray | None, min_area: int, size: int, margin: int = 0) -> None:
+    """Refuse what :func:`detect` refuses, but for the threshold."""
     if frame.ndim != 2 or frame.dtype.kind not in "uif":
         raise UserError(f"frame is {frame.dtype} {frame.shape}; expected real numbers (rows, cols)")
     if valid is not None and (valid.shape != frame.shape or valid.dtype != bool):
@@ -206,12 +207,13 @@ def _check_size(shape: tuple[int, ...], name: str, size: int) -> None:
         raise UserError(f"{name} {size} is larger than the frame of {shape[0]} x {shape[1]}; choose a smaller one")
 
 
-def _outside(shape: tuple[int, ...], rows: np.ndarray, cols: np.ndarray, size: int) -> np.ndarray:
+def outside_frame(shape: tuple[int, ...], rows: np.ndarray, cols: np.ndarray, size: int) -> np.ndarray:
+    """(n,) whether the patch of ``size`` px around the pixel (rows, cols) (n,) does not fit in a frame of ``shape``."""
     half = size // 2
     return (rows < half) | (cols < half) | (rows >= shape[0] - half) | (cols >= shape[1] - half)
 
 
-def _bad(valid: np.ndarray, rows: np.ndarray, cols: np.ndarray, half: int) -> np.ndarray:
+def bad_in_patches(valid: np.ndarray, rows: np.ndarray, cols: np.ndarray, half: int) -> np.ndarray:
     """(n,) bad pixels in the patches that reach ``half`` px from the pixels (rows, cols); outside the frame: none."""
     steps = np.arange(-half, half + 1)
     row, col = rows[:, None] + steps, cols[:, None] + steps

@@ -1,0 +1,160 @@
+"""What a command line, and a scenario behind it, ask of ``locate``."""
+
+from argparse import Namespace
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from braggnn_edge.core import config, stages
+from braggnn_edge.core.errors import UserError
+from braggnn_edge.frames.options import GUESS, guessed_format
+from braggnn_edge.label.acquisition import located
+from braggnn_edge.label.spec import DetectorSpec, ScanSpec
+from braggnn_edge.locate.networks import network_file
+from braggnn_edge.peaks.layouts import Writer, layout_of
+from braggnn_edge.peaks.rules import RULES, Find
+
+#: Keys of a [[scan]] that options have the names of.
+_KEYS = (
+    "dataset", "dark", "mask", "negative", "overflow_value", "omega_start", "omega_step", "on_bad_frame", "threshold",
+    "sigma", "background_box", "min_area",
+)  # fmt: skip
+_DETECTOR = ("gain", "read_noise", "saturation")
+
+
+@dataclass(frozen=True)
+class Request:
+    """spec: the scan, its paths complete; network: a name or file; find: the rule, by its name and as it is called;
+    frames: (start, stop), stop None for all; trust: largest sigma that is trusted, px; outputs: files and what writes
+    them; center: (row, col) of the beam, px."""
+
+    spec: ScanSpec
+    network: str
+    rule: str
+    find: Find
+    frames: tuple[int, int | None]
+    trust: float
+    outputs: tuple[tuple[Path, Writer], ...]
+    center: tuple[float, float] | None
+
+
+def request_of(arguments: Namespace) -> Request:
+    """The request of a command line. Raises UserError for anything that does not fit, before any work."""
+    if arguments.workers < 1:
+        raise UserError(f"--workers {arguments.workers} must be at least 1")
+    trust = arguments.do_not_trust_above
+    if trust is not None and not trust > 0:
+        raise UserError(f"--do-not-trust-above {trust}: expected a positive number of px")
+    outputs = tuple((path, layout_of(path)) for path in arguments.output)
+    for path, _ in outputs:
+        if path.is_dir() or not path.absolute().parent.is_dir():
+            raise UserError(f"output {path}: expected the name of a file in a folder that exists")
+    if len({path.absolute() for path, _ in outputs}) < len(outputs):
+        raise UserError("two outputs have the same name; give each its own")
+    spec = _spec(arguments)
+    return Request(
+        spec, network_file(arguments.network), arguments.find, _find(arguments.find, spec),
+        _frames(arguments.frames), float("inf") if trust is None else trust, outputs, _center(arguments.beam_center),
+    )  # fmt: skip
+
+
+def _find(rule: str, spec: ScanSpec) -> Find:
+    return RULES[rule](
+        spec.threshold, spec.min_area, spec.sigma, spec.background_box, spec.detector.saturation, spec.detector.gain,
+        spec.detector.read_noise,
+    )  # fmt: skip
+
+
+def _spec(arguments: Namespace) -> ScanSpec:
+    given = {key: getattr(arguments, key) for key in _KEYS if getattr(arguments, key) is not None}
+    for key in ("dark", "mask"):
+        if key in given:
+            given[key] = str(Path(given[key]).absolute())
+    if arguments.config is None:
+        if arguments.scan_name:
+            raise UserError(f"--scan {arguments.scan_name} names a [[scan]] of a scenario; give its --config too")
+        if not arguments.scan:
+            raise UserError("no scan is named; give its file, or a scenario with --config")
+        if "threshold" not in given and "sigma" not in given:
+            raise UserError(
+                "no threshold; give --threshold COUNTS, or --background-box PX (32, say) with --sigma N (5, say)"
+            )
+        base = ScanSpec(
+            name=_name(arguments.scan), path=str(Path(arguments.scan).absolute()), format=_format(arguments)
+        )
+    else:
+        base = _of_scenario(arguments)
+    if "sigma" in given and "threshold" in given:
+        raise UserError("--threshold and --sigma exclude each other; give one of them")
+    if "sigma" in given:
+        given["threshold"] = _default("threshold")
+    elif "threshold" in given:
+        given["sigma"] = 0.0
+    detector = {key: getattr(arguments, key) for key in _DETECTOR if getattr(arguments, key) is not None}
+    return replace(base, **given, detector=replace(base.detector or DetectorSpec(), **detector))
+
+
+def _of_scenario(arguments: Namespace) -> ScanSpec:
+    """The [[scan]] of a scenario, with the file that the command line names in the place of its own."""
+    cfg = config.load(arguments.config, stages.tables(), stages.RENAMED_TABLES)
+    scans: dict[str, ScanSpec] = {scan.name: scan for scan in cfg["scan"]}
+    name = arguments.scan_name or (next(iter(scans)) if len(scans) == 1 else "")
+    if name not in scans:
+        said = f"has no [[scan]] {name!r}" if name else "has several scans, or none"
+        raise UserError(f"{arguments.config} {said}; choose one of {', '.join(scans) or '(none)'} with --scan")
+    spec = replace(located(scans[name], cfg.folder), peaks="")
+    if spec.format == "simulated":
+        made = Path(arguments.scan) if arguments.scan else Path("runs") / cfg.name / "data" / f"{name}.h5"
+        if not made.is_file():
+            raise UserError(
+                f"{made}: no such file; simulate it with `braggnn-edge data --config {arguments.config}`, or name the "
+                "file of the simulated scan"
+            )
+        kept = {key: getattr(spec, key) for key in ("background_box", "threshold", "sigma", "min_area", "detector")}
+        rotation = {"omega_start": 0.0, "omega_step": spec.simulate.omega_step}
+        return ScanSpec(name=name, format="braggnn", path=str(made.absolute()), **kept, **rotation)
+    if arguments.scan:
+        spec = replace(spec, path=str(Path(arguments.scan).absolute()))
+    if arguments.format is not None or arguments.scan:
+        spec = replace(spec, format=spec.format if arguments.format is None else _format(arguments, spec.path))
+    return spec
+
+
+def _default(key: str) -> Any:
+    return next(f.default for f in fields(ScanSpec) if f.name == key)
+
+
+def _format(arguments: Namespace, path: str = "") -> Any:
+    asked = arguments.format
+    return guessed_format(Path(path or arguments.scan)) if asked in (None, GUESS) else asked
+
+
+def _name(scan: str) -> str:
+    """A name for a scan by its file: what a name may not hold becomes ``_``."""
+    name = "".join(c if c.isalnum() or c in "-_" else "_" for c in Path(scan).stem) or "scan"
+    while len(name.encode()) > config.LONGEST_NAME:
+        name = name[:-1]
+    return name
+
+
+def _frames(text: str | None) -> tuple[int, int | None]:
+    if not text:
+        return 0, None
+    first, colon, last = text.partition(":")
+    try:
+        start, stop = int(first or 0), int(last) if last else None
+        if not colon or start < 0 or (stop is not None and stop <= start):
+            raise ValueError
+    except ValueError:
+        raise UserError(f"--frames {text}: expected START:STOP, two numbers from 0, the second the larger") from None
+    return start, stop
+
+
+def _center(text: str | None) -> tuple[float, float] | None:
+    if text is None:
+        return None
+    try:
+        row, col = map(float, text.split(","))
+    except ValueError:
+        raise UserError(f"--beam-center {text}: expected ROW,COL, two numbers in px") from None
+    return row, col

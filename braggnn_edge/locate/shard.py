@@ -1,0 +1,70 @@
+"""One unit of ``locate``: a run of frames to rows of the list of peaks, in one shard file."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from braggnn_edge.label.acquisition import files_of_spec, open_spec
+from braggnn_edge.label.spec import ScanSpec
+from braggnn_edge.locate.frames import locate_frames, mark
+from braggnn_edge.locate.locator import Locator
+from braggnn_edge.locate.networks import open_network
+from braggnn_edge.locate.stage import SHIPPED
+from braggnn_edge.peaks.peak_list import PEAKS, PeakFlag
+from braggnn_edge.peaks.rules import Find
+
+
+@dataclass(frozen=True)
+class Task:
+    """Frames [start, stop) of one scan, whose paths are complete, to one shard file.
+
+    network: the name or file of one (:func:`braggnn_edge.locate.networks.open_network`); trust: the largest sigma that
+    is trusted, px.
+    """
+
+    scan: int
+    spec: ScanSpec
+    start: int
+    stop: int
+    network: str
+    find: Find
+    trust: float
+    shard: Path
+
+    @property
+    def scan_name(self) -> str:
+        """For messages."""
+        return self.spec.name
+
+    @property
+    def rows(self) -> np.dtype:
+        """Of the rows in the shard."""
+        return PEAKS
+
+    def inputs(self) -> tuple[Path, ...]:
+        """The files of the scan, and that of the network."""
+        own = () if self.network == SHIPPED else (Path(self.network),)
+        return (*files_of_spec(self.spec, Path(), None), *own)
+
+    def work(self, path: Path) -> None:
+        """Write ``peaks`` (n,) of :data:`PEAKS` and ``bad_frames``, indices left out, to the npz file ``path``."""
+        bad: list[int] = []
+        skip = (lambda index, _: bad.append(index)) if self.spec.on_bad_frame == "skip" else None
+        scan = open_spec(self.spec, Path(), None)
+        pieces: list[NDArray[np.void]] = [np.empty(0, PEAKS)]
+        for rows in locate_frames(_network(self.network), scan, self.find, self.start, self.stop, skip):
+            rows["scan"] = self.scan
+            for axis in ("sigma_row", "sigma_col"):
+                mark(rows, rows[axis] > self.trust, PeakFlag.NOT_TRUSTED)
+            pieces.append(rows)
+        with path.open("wb") as stream:
+            np.savez(stream, peaks=np.concatenate(pieces), bad_frames=np.array(bad, np.int64))
+
+
+@lru_cache(maxsize=2)
+def _network(name: str) -> Locator:
+    """Opened once in every process."""
+    return open_network(name)

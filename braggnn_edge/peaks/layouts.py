@@ -1,0 +1,181 @@
+"""How a list of peaks is written, by the suffix of the file: our HDF5, CSV, and the layouts of other programs.
+
+Positions in every layout are pixels counted from 0, the centre of the first pixel being 0.0, and frames are as they lie
+in the scan's file: no layout turns or mirrors them. docs/reference/peak_lists.md has the columns.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from braggnn_edge.core.errors import UserError
+from braggnn_edge.core.files import written_aside
+from braggnn_edge.frames.formats.braggnn import PEAK_DTYPE, write_peaks
+from braggnn_edge.peaks import peak_file
+from braggnn_edge.peaks.peak_file import About, Append
+from braggnn_edge.peaks.peak_list import PEAKS, PeakFlag
+
+#: Columns of text by name, each with the format of its values.
+_Columns = Mapping[str, tuple[str, NDArray]]
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a layout needs besides the rows. center: (row, col) of the beam, px; None: not known."""
+
+    about: About
+    center: tuple[float, float] | None = None
+
+
+Writer = Callable[[Path, Context], AbstractContextManager[Append]]
+
+
+def layout_of(path: Path) -> Writer:
+    """What writes a file with this name; UserError for a suffix that stands for no layout."""
+    for suffix, writer in LAYOUTS.items():
+        if path.name.endswith(suffix) and path.name != suffix:
+            return writer
+    raise UserError(
+        f"output {path}: its suffix stands for no layout; expected one of {', '.join(LAYOUTS)} behind a name"
+    )
+
+
+@contextlib.contextmanager
+def _hdf5(path: Path, context: Context) -> Iterator[Append]:
+    with peak_file.writing(path, context.about) as append:
+        yield append
+
+
+@contextlib.contextmanager
+def _csv(path: Path, context: Context) -> Iterator[Append]:
+    """All columns by their names; numbers in full precision."""
+    with written_aside(path) as aside, aside.open("w", encoding="utf-8") as stream:
+        stream.write(",".join(PEAKS.names or ()) + "\n")
+
+        def append(rows: NDArray[np.void]) -> None:
+            stream.writelines(",".join(map(str, row)) + "\n" for row in rows.tolist())
+
+        yield append
+
+
+def _table(separator: str, head: str, columns: Callable[[NDArray[np.void], int, Context], _Columns]) -> Writer:
+    """A writer of text: a line of names behind ``head``, and a line of numbers a row.
+
+    columns: rows (n,), the number of the first of them, and the context, to columns (n,).
+    """
+
+    @contextlib.contextmanager
+    def writing(path: Path, context: Context) -> Iterator[Append]:
+        names = columns(np.empty(0, PEAKS), 0, context)
+        line = separator.join(form for form, _ in names.values()) + "\n"
+        with written_aside(path) as aside, aside.open("w", encoding="utf-8") as stream:
+            stream.write(head + separator.join(names) + "\n")
+            written = 0
+
+            def append(rows: NDArray[np.void]) -> None:
+                nonlocal written
+                values = [column.tolist() for _, column in columns(rows, written, context).values()]
+                stream.writelines(line % numbers for numbers in zip(*values, strict=True))
+                written += len(rows)
+
+            yield append
+
+    return writing
+
+
+def _imaged11(rows: NDArray[np.void], first: int, context: Context) -> _Columns:
+    """Columns of ImageD11's columnfile that one frame has: s is slow, our row; f is fast, our col."""
+    frames = context.about.shape[0]
+    number = np.arange(first, first + len(rows))
+    return {
+        "sc": ("%.5f", rows["row"]),
+        "fc": ("%.5f", rows["col"]),
+        "omega": ("%.5f", rows["omega"]),
+        "Number_of_pixels": ("%d", rows["area"]),
+        "avg_intensity": ("%.4f", rows["intensity"] / rows["area"]),
+        "s_raw": ("%.5f", rows["row"]),
+        "f_raw": ("%.5f", rows["col"]),
+        "sigs": ("%.5f", rows["width_row"]),
+        "sigf": ("%.5f", rows["width_col"]),
+        "sum_intensity": ("%.4f", rows["intensity"]),
+        "IMax_int": ("%.4f", rows["maximum"]),
+        "IMax_s": ("%d", rows["pixel_row"]),
+        "IMax_f": ("%d", rows["pixel_col"]),
+        "IMax_o": ("%.5f", rows["omega"]),
+        "Min_o": ("%.5f", rows["omega"]),
+        "Max_o": ("%.5f", rows["omega"]),
+        "onfirst": ("%d", rows["frame"] == 0),
+        "onlast": ("%d", rows["frame"] == frames - 1),
+        "spot3d_id": ("%d", number),
+        # What columnfile reads besides, and we know:
+        "frame": ("%d", rows["frame"]),
+        "scan": ("%d", rows["scan"]),
+        "sigma_s": ("%.5f", rows["sigma_row"]),
+        "sigma_f": ("%.5f", rows["sigma_col"]),
+        "background": ("%.4f", rows["background"]),
+        "flags": ("%d", rows["flags"]),
+    }
+
+
+def _midas(rows: NDArray[np.void], first: int, context: Context) -> _Columns:
+    """Columns of MIDAS's ``Result_StartNr_1_EndNr_N.csv``, as its far-field programs write and read it."""
+    row, col = np.full(2, np.nan) if context.center is None else context.center
+    down, left = rows["row"] - row, col - rows["col"]
+    radius = np.hypot(down, left)
+    # MIDAS counts eta from the positive z axis, here downwards along the rows, and negative for positive y.
+    with np.errstate(invalid="ignore", divide="ignore"):
+        eta = np.degrees(np.arccos(down / radius)) * np.where(left > 0, -1.0, 1.0)
+    width = np.sqrt((rows["width_row"] ** 2 + rows["width_col"] ** 2) / 2)
+    return {
+        "SpotID": ("%d", np.arange(first + 1, first + 1 + len(rows))),
+        "IntegratedIntensity": ("%.6f", rows["intensity"]),
+        "Omega(degrees)": ("%.6f", rows["omega"]),
+        "YCen(px)": ("%.6f", rows["col"]),
+        "ZCen(px)": ("%.6f", rows["row"]),
+        "IMax": ("%.6f", rows["maximum"] - rows["background"]),
+        "MinOme(degrees)": ("%.6f", rows["omega"]),
+        "MaxOme(degress)": ("%.6f", rows["omega"]),  # spelt as MIDAS spells it
+        "SigmaR": ("%.6f", width),
+        "SigmaEta": ("%.6f", width),
+        "NrPx": ("%d", rows["area"]),
+        "NrPxTot": ("%d", rows["area"]),
+        "Radius(px)": ("%.6f", radius),
+        "Eta(degrees)": ("%.6f", eta),
+    }
+
+
+@contextlib.contextmanager
+def _braggnn(path: Path, context: Context) -> Iterator[Append]:
+    """The peaks file of the BraggNN project, from memory: 19 bytes a peak.
+
+    ``deviations``, of which upstream keeps 0 to below 1, is the distance in px from the brightest pixel.
+    """
+    pieces = [np.empty(0, PEAK_DTYPE)]
+
+    def append(rows: NDArray[np.void]) -> None:
+        peak = np.zeros(len(rows), PEAK_DTYPE)
+        for name in ("frame", "row", "col"):
+            peak[name] = rows[name]
+        peak["npeaks"] = np.where(rows["flags"] & PeakFlag.DOUBLE, 2, 1)
+        peak["deviation"] = np.hypot(rows["row"] - rows["pixel_row"], rows["col"] - rows["pixel_col"])
+        pieces.append(peak)
+
+    yield append
+    write_peaks(path, np.concatenate(pieces))
+
+
+#: Layouts by suffix; of two that fit, the first is meant.
+LAYOUTS: Mapping[str, Writer] = {
+    ".braggnn.h5": _braggnn,
+    ".midas.csv": _table(" ", "", _midas),
+    ".h5": _hdf5,
+    ".hdf5": _hdf5,
+    ".nxs": _hdf5,
+    ".csv": _csv,
+    ".flt": _table(" ", "# ", _imaged11),
+}
