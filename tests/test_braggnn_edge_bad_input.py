@@ -1,8 +1,6 @@
 """Bad input at the front door: one clear line, exit status 2, and nothing that looks finished."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import h5py
@@ -195,14 +193,6 @@ def test_odd_state_dicts_are_refused(tmp_path: Path, state: dict, message: str) 
     torch.save(state, tmp_path / "odd.pt")
     with pytest.raises(UserError, match=message):
         load_checkpoint(tmp_path / "odd.pt")
-
-
-def test_example_refuses_a_missing_network_in_one_line(tmp_path: Path) -> None:
-    example = Path(__file__).parent.parent / "examples/locate_peaks.py"
-    command = [sys.executable, str(example), str(tmp_path / "none.json"), str(tmp_path / "none.h5"), "--threshold", "1"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert re.fullmatch(r"locate_peaks\.py: error: .*none\.json.*\n", done.stderr)
 
 
 def test_missing_make_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

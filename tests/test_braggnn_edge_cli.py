@@ -15,6 +15,7 @@ from braggnn_edge import cli
 from braggnn_edge.core import config, stages
 from braggnn_edge.core.digests import sha256
 from braggnn_edge.core.stages import Context
+from braggnn_edge.peaks import peak_file
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 TINY = (
@@ -186,24 +187,15 @@ def test_outputs_of_a_run_hold_no_nan(finished) -> None:
             assert np.isfinite(file[name]).all(), name
 
 
-def test_example_locates_peaks(finished) -> None:
-    run = finished / "runs/tiny"
-    example = Path(__file__).parent.parent / "examples/locate_peaks.py"
-    command = [
-        sys.executable,
-        str(example),
-        str(run / "qat/locator.json"),
-        str(run / "data/scan.h5"),
-        "--threshold",
-        "45",
-        "--frames",
-        "3",
-    ]
-    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
-    found = np.array([[float(word) for word in line.split()] for line in lines])
-    assert len(found) > 5
-    assert set(found[:, 0]) <= {0, 1, 2}
-    assert ((found[:, 1:] > 0) & (found[:, 1:] < 256)).all()
+def test_locate_takes_the_network_of_a_run(finished, tmp_path) -> None:
+    run, out = finished / "runs/tiny", tmp_path / "peaks.h5"
+    options = ["--threshold", "45", "--frames", "0:3", "--network", str(run), "-o", str(out)]
+    assert cli.main(["locate", str(run / "data/scan.h5"), *options]) == 0
+    rows, about = peak_file.load(out)
+    assert about.settings["network"]["file"] == "locator.json"
+    assert len(rows) > 5
+    assert set(rows["frame"].tolist()) <= {0, 1, 2}
+    assert ((rows["row"] > 0) & (rows["row"] < 256) & (rows["col"] > 0) & (rows["col"] < 256)).all()
 
 
 @pytest.mark.slow

@@ -16,8 +16,10 @@ from braggnn_edge.frames.scan import open_scan
 from braggnn_edge.locate import onnx_session as locate_onnx
 from braggnn_edge.locate.compiled import CompiledNetwork
 from braggnn_edge.locate.cuda import CudaPipeline
+from braggnn_edge.locate.frames import locate_frames
 from braggnn_edge.locate.fused import FusedNetwork, multiplications
-from braggnn_edge.locate.locator import Locator, bright_spots, float_locator, locate_frames
+from braggnn_edge.locate.locator import Locator, float_locator
+from braggnn_edge.peaks.rules import component_rule
 from braggnn_edge.training.model import BraggNN
 from braggnn_edge.training.spec import NetworkSpec
 from braggnn_edge.training.train import located
@@ -304,18 +306,20 @@ def test_frames_stream_in_order_and_pieces_change_nothing(tmp_path: Path) -> Non
     scan_file(tmp_path / "scan.h5", 12)
     scan = open_scan("braggnn", tmp_path / "scan.h5")
     locator = float_locator(network(SMALL, 9))
-    find = bright_spots(100.0, locator.size)
+    find = component_rule(100.0)
     (whole,) = locate_frames(locator, scan, find)
-    assert np.array_equal(whole.frame, np.repeat(np.arange(12), 4))
-    assert np.abs(whole.pixel[:4] - [[12, 14], [12, 45], [44, 14], [44, 45]]).max() <= 1
+    assert np.array_equal(whole["frame"], np.repeat(np.arange(12), 4))
+    pixel = np.stack([whole["pixel_row"], whole["pixel_col"]], axis=1)
+    assert np.abs(pixel[:4] - [[12, 14], [12, 45], [44, 14], [44, 45]]).max() <= 1
+    assert np.isnan(whole["omega"]).all()
     locator.batch = 16
     pieces = list(locate_frames(locator, scan, find))
-    assert [len(piece.frame) for piece in pieces] == [16, 16, 16]
-    assert np.array_equal(np.concatenate([piece.position for piece in pieces]), whole.position)
+    assert [len(piece) for piece in pieces] == [16, 16, 16]
+    assert np.concatenate(pieces).tobytes() == whole.tobytes()
     (part,) = locate_frames(locator, scan, find, start=3, stop=5)
-    assert np.array_equal(part.position, whole.position[12:20])
-    assert list(locate_frames(locator, scan, bright_spots(1e9, locator.size))) == []
-    assert (whole.sigma, whole.wide) == (None, None)
+    assert part.tobytes() == whole[12:20].tobytes()
+    assert list(locate_frames(locator, scan, component_rule(1e9))) == []
+    assert np.isnan([whole["sigma_row"], whole["wide_row"]]).all()
 
 
 @pytest.mark.parametrize("wide", [True, False])
@@ -333,11 +337,10 @@ def test_intervals_of_peaks_of_frames_are_those_of_their_patches(tmp_path: Path,
         return np.concatenate(columns[: 6 if wide else 4], axis=1)
 
     one = Locator("known", 9, run, "float64", "CPU", sigma=True)
-    (found,) = locate_frames(one, open_scan("braggnn", tmp_path / "scan.h5"), bright_spots(50.0, 9))
-    assert found.sigma is not None
-    assert found.wide is not None
-    assert np.array_equal(found.sigma, [[900, 450], [1800, 900]])
-    assert np.array_equal(found.wide, [[300, 225], [600, 450]] if wide else np.full((2, 2), np.nan), equal_nan=True)
+    (found,) = locate_frames(one, open_scan("braggnn", tmp_path / "scan.h5"), component_rule(50.0))
+    assert [found["sigma_row"].tolist(), found["sigma_col"].tolist()] == [[900, 1800], [450, 900]]
+    expected = [[300, 600], [225, 450]] if wide else np.full((2, 2), np.nan)
+    assert np.array_equal([found["wide_row"], found["wide_col"]], expected, equal_nan=True)
 
 
 def test_memory_is_bounded_by_the_batch() -> None:

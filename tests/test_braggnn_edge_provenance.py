@@ -1,7 +1,6 @@
 """What a network was trained on: ranges of its file, peaks outside of them, in evaluate and in the report."""
 
 import json
-import runpy
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +24,12 @@ from braggnn_edge.evaluation.provenance import (
 from braggnn_edge.frames.scan import open_scan
 from braggnn_edge.locate.calibration import Calibration
 from braggnn_edge.locate.evaluate import evaluate, table_lines
+from braggnn_edge.locate.frames import flagged, locate_frames
 from braggnn_edge.locate.locator import Locator
 from braggnn_edge.locate.networks import open_network
+from braggnn_edge.locate.summary import Summary
+from braggnn_edge.peaks.peak_list import PeakFlag
+from braggnn_edge.peaks.rules import component_rule
 from braggnn_edge.peaks.splits import TEST
 from braggnn_edge.peaks.table import PeakTable
 from braggnn_edge.report import build as report
@@ -203,18 +206,24 @@ def test_a_universal_file_without_a_family_is_of_unknown_provenance(tmp_path: Pa
         open_network(tmp_path / "a.npz")
 
 
-def test_the_example_says_how_many_peaks_are_beyond(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    example: Any = runpy.run_path(str(Path(__file__).parent.parent / "examples/locate_peaks.py"))
+def test_locate_says_how_many_peaks_are_outside_and_marks_them(tmp_path: Path) -> None:
     frames = np.zeros((2, 32, 32), np.uint16)
     for frame, top in zip(frames, (500, 50_000), strict=True):
         frame[14:17, 14:17] = top // 2
         frame[15, 15] = top
     with h5py.File(tmp_path / "scan.h5", "w") as file:
         file["frames"] = frames
-    for counts, words in (((5.0, 900.0), "(5 to 900 counts in the brightest pixel): 1"), ((5.0, 4e5), "")):
-        locator = network(Ranges((1.0, 4.0), counts))
-        example["locate"](locator, open_scan("braggnn", tmp_path / "scan.h5"), 100.0)
-        said = capsys.readouterr()
-        assert len(said.out.splitlines()) == 2
-        assert words in said.err
-        assert bool(words) == bool(said.err)
+    for ranges, marked, words in (
+        (Ranges((1.0, 4.0), (5.0, 900.0)), [0, 1], "(counts of the brightest pixel 5 to 900, FWHM 1 to 4 px"),
+        (Ranges((1.0, 4.0), (5.0, 900.0)), [0, 1], "): 1 brighter than 900 counts"),
+        (Ranges((3.0, 4.0), (5.0, 4e5)), [1, 1], "): 2 narrower than 3 px"),
+        (Ranges((1.0, 4.0), (5.0, 4e5), (4.0, 8.0)), [1, 1], "area 4 to 8 px, not saturated): 2 larger than 8 pixels"),
+        (Ranges((1.0, 4.0), (5.0, 4e5)), [0, 0], "OUTSIDE: 0 peaks are outside of what known was trained on ("),
+        (None, [0, 0], "what known was trained on is not known: no peak is marked OUTSIDE"),
+    ):
+        locator = network(ranges)
+        (rows,) = locate_frames(locator, open_scan("braggnn", tmp_path / "scan.h5"), component_rule(100.0))
+        assert flagged(rows, PeakFlag.OUTSIDE).tolist() == marked
+        summary = Summary(locator)
+        summary.add(rows)
+        assert words in summary.lines(2, [])[-1]

@@ -110,7 +110,9 @@ def _of_scenario(arguments: Namespace) -> ScanSpec:
                 f"{made}: no such file; simulate it with `braggnn-edge data --config {arguments.config}`, or name the "
                 "file of the simulated scan"
             )
-        kept = {key: getattr(spec, key) for key in ("background_box", "threshold", "sigma", "min_area", "detector")}
+        kept: dict[str, Any] = {
+            key: getattr(spec, key) for key in ("background_box", "threshold", "sigma", "min_area", "detector")
+        }
         rotation = {"omega_start": 0.0, "omega_step": spec.simulate.omega_step}
         return ScanSpec(name=name, format="braggnn", path=str(made.absolute()), **kept, **rotation)
     if arguments.scan:

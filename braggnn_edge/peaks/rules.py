@@ -6,6 +6,7 @@
 Both give one peak a row in the same form, so that what comes after does not know which one it was.
 """
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -133,7 +134,7 @@ class WindowRule(_Rule):
 
 
 #: The rules by the name that a command line has for them.
-RULES: dict[str, type[_Rule]] = {"component": ComponentRule, "window": WindowRule}
+RULES: Mapping[str, Callable[..., Find]] = {"component": ComponentRule, "window": WindowRule}
 
 
 def component_rule(threshold: float, **options: Any) -> ComponentRule:

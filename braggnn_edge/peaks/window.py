@@ -32,9 +32,9 @@ class WindowPeaks:
     """The peaks of a frame, m of them, in raster order.
 
     row, col: px; maximum: counts; saturated: it is, and with it the brightest one within reach; edge: the patch
-    does not fit in the frame. Of the component: component, its number; area, its pixels. Of the patch: neighbours, other components of
-    at least min_area pixels; masked, bad pixels. pixels: (p,) flat indices, ascending, of the pixels of components of
-    at least min_area pixels, and of, the number of each one's.
+    does not fit in the frame. Of the component: component, its number; area, its pixels. Of the patch: neighbours,
+    other components of at least min_area pixels; masked, bad pixels. pixels: (p,) flat indices, ascending, of the
+    pixels of components of at least min_area pixels, and of, the number of each one's.
     """
 
     row: NDArray[np.int64]
