@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from braggnn_edge.core.errors import UserError
 from braggnn_edge.peaks.components import Runs
 from braggnn_edge.peaks.find import bad_in_patches, check_frame, inside, outside_frame, pixels_above
 
@@ -72,6 +73,8 @@ def window_peaks(
         ([1], [0], [4])
     """
     check_frame(frame, valid, min_area, size)
+    if reach < 0:
+        raise UserError(f"reach {reach}: expected 0 px or more")
     above = pixels_above(frame, threshold, valid, stored)
     rows, cols = frame.shape
     image = frame.reshape(-1)
