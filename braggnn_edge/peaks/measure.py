@@ -2,11 +2,15 @@
 
 The patch is the square of ``size`` px around the brightest pixel, as far as it lies in the frame.
 
-- *background*: the median of the patch's border pixels, those of its outermost ring that are valid and in no component.
-  Where fewer than :data:`LEAST` are left, the ring is the whole patch; where that has none either, it is not known.
+- *background*: a mean over the patch's border pixels, those of its outermost ring that are valid and in no component.
+  Left out are those farther than 3 standard deviations from their median; the deviation is that of the border itself,
+  by its median absolute deviation, and at least the square root of the median, or 1 count. (The median itself is a
+  whole number where pixels hold few counts, and off by up to half a count.) Where fewer than :data:`LEAST` border
+  pixels are left, the whole patch stands for the ring; where that has none either, the background is not known.
 - *intensity*: the sum, over the patch's pixels, of counts minus background. Left out are bad pixels, the pixels of
   other components, and of the peak's own component those nearer to another of its maxima. What is left out is not made
-  up for: the flags BAD_PIXEL, NEIGHBOUR, DOUBLE and EDGE say where something may be missing.
+  up for: the flags BAD_PIXEL, NEIGHBOUR, DOUBLE and EDGE say where something may be missing. So are tails: what a spot
+  has beyond the patch is not in the sum, and what it has on the border counts as background.
 - *width*: the standard deviation of the spot along rows and columns. Second moments over the same pixels are weighted
   by the square of counts minus background (below it: 0), which noise and tails hardly touch; a spot that is normally
   distributed has twice the variance of its square. Its full width at half maximum is 2.355 of them (:data:`FWHM`).
@@ -21,8 +25,12 @@ from numpy.typing import NDArray
 
 from braggnn_edge.peaks.rules import Found, Valid
 
-#: Border pixels of which the median is taken at least.
+#: Border pixels of which the background is taken at least.
 LEAST = 8
+#: Border pixels farther from their median, in standard deviations, are no background.
+_CLIP = 3.0
+#: Standard deviation of a normal distribution over its median absolute deviation.
+_MAD = 1.4826
 #: Full width at half maximum of a normal distribution, in standard deviations.
 FWHM = 2.0 * math.sqrt(2.0 * math.log(2.0))
 #: Peaks that are measured at a time, which bounds memory.
@@ -67,7 +75,7 @@ def _measure(
     counts, owned = frame.reshape(-1)[flat].astype(np.float64), owner[flat]
     ring = np.zeros((size, size), bool)
     ring[[0, -1]] = ring[:, [0, -1]] = True
-    background = _median(counts, good & (owned == 0), ring)
+    background = _level(counts, good & (owned == 0), ring)
     mine = np.arange(block.start, block.stop)[:, None, None] + 1
     inside = good & ((owned == 0) | (owned == mine))
     above = np.where(inside, counts - background[:, None, None], 0.0)
@@ -83,20 +91,30 @@ def _measure(
             result.width[block, axis] = np.sqrt(2 * variance.clip(0.0))
 
 
-def _median(counts: NDArray[np.float64], free: NDArray[np.bool_], ring: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """(m,) median of the ``free`` pixels (m, s, s) on the ring (s, s), or of the whole patch where these are few."""
+def _level(counts: NDArray[np.float64], free: NDArray[np.bool_], ring: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """(m,) background by the ``free`` pixels (m, s, s) on the ring (s, s), or in the patch where these are few."""
     border = np.where(free & ring, counts, np.nan)[:, ring]
     few = np.isfinite(border).sum(axis=1) < LEAST
     found = np.full(len(counts), np.nan)
-    found[~few] = _nan_median(border[~few])
-    found[few] = _nan_median(np.where(free[few], counts[few], np.nan)[:, np.ones_like(ring)])
+    found[~few] = _clipped_mean(border[~few])
+    found[few] = _clipped_mean(np.where(free[few], counts[few], np.nan)[:, np.ones_like(ring)])
     return found
 
 
-def _nan_median(values: NDArray[np.float64]) -> NDArray[np.float64]:
+def _clipped_mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(m,) mean of those numbers of every row that are near its median; NaN for a row that has none."""
+    middle = _median(values)[:, None]
+    deviation = np.abs(values - middle)
+    spread = np.maximum(_MAD * _median(deviation)[:, None], np.sqrt(np.maximum(middle, 1.0)))
+    near = deviation <= _CLIP * spread  # False for NaN
+    with np.errstate(invalid="ignore"):
+        return np.where(near, values, 0.0).sum(axis=1) / near.sum(axis=1)
+
+
+def _median(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """(m,) median of the numbers of every row, NaN for a row that has none (``np.nanmedian`` goes row by row)."""
-    if not len(values):
-        return np.empty(0)
+    if not values.size:
+        return np.full(len(values), np.nan)
     ascending = np.sort(values, axis=1)  # NaN is at the end
     count = np.isfinite(values).sum(axis=1)
     each = np.arange(len(values))
