@@ -23,9 +23,9 @@ from braggnn_edge.core.files import written_aside
 from braggnn_edge.frames.scan import Scan
 from braggnn_edge.label.acquisition import open_spec
 from braggnn_edge.locate.locator import Locator
-from braggnn_edge.locate.networks import file_of, open_network
+from braggnn_edge.locate.networks import file_of
 from braggnn_edge.locate.request import Request, request_of
-from braggnn_edge.locate.shard import Task
+from braggnn_edge.locate.shard import Task, network
 from braggnn_edge.locate.summary import Summary
 from braggnn_edge.peaks.layouts import Context
 from braggnn_edge.peaks.peak_file import About
@@ -34,8 +34,8 @@ from braggnn_edge.shards import run as shards
 
 Say = Callable[[str], None]
 
-#: Frames in one unit of work.
-_RUN = 32
+#: Frames in one unit of work: what is lost when the command is killed.
+_RUN = 64
 #: Keys of a scan that ``locate`` does not use.
 _UNUSED = ("peaks", "max_residual", "unsaturated", "use", "simulate")
 
@@ -52,7 +52,7 @@ def run(request: Request, workers: int, say: Say, scheduler: str = "") -> None:
     BraggNN holds 19 bytes a peak. Raises UserError for a scan, network or range of frames that does not fit.
     """
     scan = open_spec(request.spec, Path(), None)
-    locator = open_network(request.network)
+    locator = network(request.network)
     start, stop = _range(scan, request.frames)
     if locator.size > min(scan.shape[1:]):
         raise UserError(
@@ -89,12 +89,12 @@ def _range(scan: Scan, frames: tuple[int, int | None]) -> tuple[int, int]:
 def _about(request: Request, scan: Scan, locator: Locator, frames: tuple[int, int]) -> tuple[About, dict[str, Any]]:
     """What the list says of itself, and what besides must be the same for shards to be used again."""
     spec = asdict(request.spec)
-    network = file_of(request.network)
+    weights = file_of(request.network)
     settings = {
         "scan": {key: value for key, value in spec.items() if key not in _UNUSED},
         "find": request.rule,
         "frames": list(frames),
-        "network": {"name": locator.name, "file": network.name, "sha256": sha256(network), "patch": locator.size},
+        "network": {"name": locator.name, "file": weights.name, "sha256": sha256(weights), "patch": locator.size},
         "trust": request.trust if np.isfinite(request.trust) else None,
     }
     task = Task(0, request.spec, *frames, request.network, request.find, request.trust, Path())

@@ -1,6 +1,5 @@
 """One way to open any network, by its file: float checkpoints, integers of a run, universal networks."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -8,18 +7,16 @@ from numpy.typing import NDArray
 
 from braggnn_edge.core.errors import UserError
 from braggnn_edge.core.stages import resolve
-from braggnn_edge.evaluation.provenance import ranges_of
-from braggnn_edge.locate.locator import Locator, float_locator
+from braggnn_edge.locate.locator import Locator
 from braggnn_edge.locate.stage import SHIPPED
 from braggnn_edge.peaks.table import PeakTable
-from braggnn_edge.training.train import load_network
-from braggnn_edge.training.upstream import load_checkpoint
 
-#: What opens a file, by its suffix: dotted names, since some of it lies in packages above this one.
+#: What opens a file, by its suffix: dotted names, since some of it lies in packages above this one,
+#: and some takes long to import.
 OPENERS = {
     ".npz": "braggnn_edge.universal.locator:universal_locator",
     ".json": "quant.exchange.locators:load_integer_locator",
-    ".pt": "braggnn_edge.locate.networks:checkpoint_locator",
+    ".pt": "braggnn_edge.locate.checkpoints:checkpoint_locator",
 }
 
 
@@ -80,13 +77,3 @@ def patches_for(network: Locator, table: PeakTable) -> NDArray[np.generic]:
     edge = margin(network, table.size) or 0
     inner = slice(edge, table.size - edge)
     return np.ascontiguousarray(table.patches()[:, inner, inner])
-
-
-def checkpoint_locator(path: Path) -> Locator:
-    """``full.pt`` or ``compact.pt`` of a run, or an upstream checkpoint, in float32 on the CPU."""
-    if not path.with_suffix(".json").exists():
-        return float_locator(load_checkpoint(path))
-    locator = float_locator(load_network(path.parent, path.stem))
-    described = path.with_suffix(".json")
-    locator.trained_on = ranges_of(json.loads(described.read_text()), described)
-    return locator

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from braggnn_edge.frames.scan import Scan
 from braggnn_edge.label.acquisition import files_of_spec, open_spec
 from braggnn_edge.label.spec import ScanSpec
 from braggnn_edge.locate.frames import locate_frames, mark
@@ -53,9 +54,9 @@ class Task:
         """Write ``peaks`` (n,) of :data:`PEAKS` and ``bad_frames``, indices left out, to the npz file ``path``."""
         bad: list[int] = []
         skip = (lambda index, _: bad.append(index)) if self.spec.on_bad_frame == "skip" else None
-        scan = open_spec(self.spec, Path(), None)
+        scan = _scan(self.spec, self.shard.parent)
         pieces: list[NDArray[np.void]] = [np.empty(0, PEAKS)]
-        for rows in locate_frames(_network(self.network), scan, self.find, self.start, self.stop, skip):
+        for rows in locate_frames(network(self.network), scan, self.find, self.start, self.stop, skip):
             rows["scan"] = self.scan
             for axis in ("sigma_row", "sigma_col"):
                 mark(rows, rows[axis] > self.trust, PeakFlag.NOT_TRUSTED)
@@ -64,7 +65,13 @@ class Task:
             np.savez(stream, peaks=np.concatenate(pieces), bad_frames=np.array(bad, np.int64))
 
 
+@lru_cache(maxsize=1)
+def _scan(spec: ScanSpec, shards: Path) -> Scan:
+    """Opened once in every process and run; the folder of the shards is unique to a run."""
+    return open_spec(spec, Path(), None)
+
+
 @lru_cache(maxsize=2)
-def _network(name: str) -> Locator:
+def network(name: str) -> Locator:
     """Opened once in every process."""
     return open_network(name)

@@ -57,14 +57,18 @@ def do(
 def _serially(units: list[Unit], workers: int, done: Callable[[Unit], None]) -> list[Unit]:
     """Do units in this process while that is quicker than to start a cluster; what is left to that."""
     wanted = {unit.scan: environment(unit) for unit in {unit.scan: unit for unit in units}.values()}
-    threads, began = torch.get_num_threads(), time.monotonic()
+    threads, began = torch.get_num_threads(), 0.0
     try:
         for number, unit in enumerate(units):
             left = len(units) - number
-            if workers > 1 and left > 1 and number and (time.monotonic() - began) / number * left > CLUSTER_PAYS:
-                return units[number:]
+            if number > 1:  # the first took longer: it opened, or built, what all others use
+                expected = (time.monotonic() - began) / (number - 1) * left
+                if workers > 1 and left > 1 and expected > CLUSTER_PAYS:
+                    return units[number:]
             files.make(unit, wanted[unit.scan])
             done(unit)
+            if not number:
+                began = time.monotonic()
         return []
     finally:
         torch.set_num_threads(threads)
