@@ -57,9 +57,10 @@ def measure(what: str, folder: Path) -> dict:
     """What a child process does: one of the measurements, under the limit."""
     resource.setrlimit(resource.RLIMIT_AS, (LIMIT, LIMIT))
     from braggnn_edge.label import labelling as label  # noqa: PLC0415
-    from braggnn_edge.label import shards  # noqa: PLC0415
+    from braggnn_edge.label import shard  # noqa: PLC0415
     from braggnn_edge.label.spec import PeakSpec, ScanSpec, SplitSpec  # noqa: PLC0415
     from braggnn_edge.peaks.table import PEAK  # noqa: PLC0415
+    from braggnn_edge.shards import run  # noqa: PLC0415
 
     out = folder / what
     out.mkdir()
@@ -67,7 +68,7 @@ def measure(what: str, folder: Path) -> dict:
     if what == "import":
         return mebibytes()
     if what == "scan":
-        label._CLUSTER_PAYS = -1.0
+        run.CLUSTER_PAYS = -1.0
         scan = ScanSpec("big", format="braggnn", path=str(folder / "big.h5"), threshold=60.0, use=("test",))
         label.run((scan,), PeakSpec(), SplitSpec(), 1, out, out, out, 2, lambda text: print(text, file=sys.stderr))
         size = {"scan_mib": FRAMES * SIDE**2 * 2 / 2**20}
@@ -81,7 +82,7 @@ def measure(what: str, folder: Path) -> dict:
             with task.shard.open("wb") as stream:
                 np.savez(stream, peaks=rows, crops=rng.integers(0, 9, (PEAKS, 13, 13), np.uint16))
 
-        shards.label_shard = made_up
+        shard.label_shard = made_up
         path = folder / "empty.h5"
         import h5py  # noqa: PLC0415
 

@@ -144,8 +144,9 @@ def test_midas_layout_has_its_columns(found: Path) -> None:
     assert np.abs(np.hypot(down, left) * np.sin(eta) + left).max() < 1e-4
 
 
+@pytest.mark.filterwarnings("ignore")  # of its own imports
 def test_flt_is_read_by_imaged11(found: Path) -> None:
-    columnfile = pytest.importorskip("ImageD11.columnfile", reason="ImageD11 is not installed (extra `grains`)")
+    columnfile = pytest.importorskip("ImageD11.columnfile", reason="ImageD11 is not installed (extra `imaged11`)")
     rows, _ = peak_file.load(found / "peaks.h5")
     read = columnfile.columnfile(str(found / "peaks.flt"))
     assert read.nrows == len(rows)

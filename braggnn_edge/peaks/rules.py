@@ -12,10 +12,10 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
 from braggnn_edge.frames.background import Noise, Rule, threshold_of
 from braggnn_edge.peaks import find as components
-from braggnn_edge.peaks.components import ranges
 from braggnn_edge.peaks.peak_list import PeakFlag
 from braggnn_edge.peaks.window import STEPS, window_peaks
 
@@ -28,7 +28,7 @@ class Found:
 
     row, col: the brightest pixel, px; maximum: its counts; area: pixels of its component; flags: those of
     :class:`PeakFlag` that finding knows. pixels: (p,) flat indices, ascending, of the pixels of all components that
-    are large enough; owner: (p,) the peak that each belongs to, -1 for none.
+    are large enough; owner: (p,) the peak that each belongs to, a nearest one of its component, -1 for none.
     """
 
     row: NDArray[np.int64]
@@ -161,23 +161,21 @@ def _flags(*, saturated: NDArray, edge: NDArray, neighbours: NDArray, maxima: ND
 
 
 def _owners(row: NDArray, col: NDArray, component: NDArray, pixels: NDArray, of: NDArray, cols: int) -> NDArray:
-    """(p,) the peak that owns each of the pixels (p,): of those of its component ``of`` (p,) the nearest one, the first
-    among equally near ones; -1 where the component has none. row, col, component: (m,) of the peaks."""
-    owner = np.full(len(pixels), -1, np.int64)
+    """(p,) the peak that owns each of the pixels (p,): of those of its component ``of`` (p,) a nearest one; -1 where
+    the component has none. row, col, component: (m,) of the peaks."""
     if not len(component):
-        return owner
-    order = np.argsort(component, kind="stable")
-    sorted_components = component[order]
-    low = np.searchsorted(sorted_components, of)
-    high = np.searchsorted(sorted_components, of, side="right")
-    alone = high - low == 1
-    owner[alone] = order[low[alone]]
-    shared = np.flatnonzero(high - low > 1)
+        return np.full(len(pixels), -1, np.int64)
+    count = max(int(component.max()), int(of.max())) + 1
+    peaks = np.bincount(component, minlength=count)
+    only = np.full(count, -1, np.int64)
+    only[component] = np.arange(len(component))  # where there are several, the tree decides
+    owner = only[of]
+    shared = np.flatnonzero(peaks[of] > 1)
     if len(shared):
-        at, candidate = ranges(low[shared], high[shared])
-        peak, pixel = order[candidate], pixels[shared][at]
-        distance = (row[peak] - pixel // cols) ** 2 + (col[peak] - pixel % cols) ** 2
-        best = np.lexsort((peak, distance, at))
-        first = np.r_[True, np.diff(at[best]) > 0]
-        owner[shared[at[best][first]]] = peak[best][first]
+        # Components are set apart by more than any distance in a frame: the nearest peak is of the same one.
+        apart = 4.0 * (pixels[-1] + cols)
+        several = np.flatnonzero(peaks[component] > 1)
+        tree = cKDTree(np.stack([row[several], col[several], apart * component[several]], axis=1))
+        at = pixels[shared]
+        owner[shared] = several[tree.query(np.stack([at // cols, at % cols, apart * of[shared]], axis=1))[1]]
     return owner
