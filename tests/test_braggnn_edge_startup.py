@@ -30,11 +30,12 @@ def commands(tmp_path: Path) -> dict[str, tuple[list[str], int, str]]:
     return {
         "help": (["--help"], 0, "the firmware's network"),
         "help of a stage": (["report", "--help"], 0, "--scheduler"),
+        "help of a command": (["locate", "--help"], 0, "--do-not-trust-above"),
         "misspelt key": (["report", "--config", str(path)], 2, "unknown key 'treshold'"),
     }
 
 
-NAMES = ("help", "help of a stage", "misspelt key")
+NAMES = ("help", "help of a stage", "help of a command", "misspelt key")
 
 
 @pytest.mark.parametrize("name", NAMES)

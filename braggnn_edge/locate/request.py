@@ -132,8 +132,12 @@ def _format(arguments: Namespace, path: str = "") -> Any:
 
 
 def _name(scan: str) -> str:
-    """A name for a scan by its file: what a name may not hold becomes ``_``."""
-    name = "".join(c if c.isalnum() or c in "-_" else "_" for c in Path(scan).stem) or "scan"
+    """A name for a scan by its file, or by what a pattern says besides the numbers; else by its folder."""
+    path = Path(scan).absolute()
+    name = path.stem if path.exists() else path.name.partition(".")[0]
+    # What a name may not hold becomes ``_``.
+    cleaned, folder = ("".join(c if c.isalnum() or c in "-_" else "_" for c in n) for n in (name, path.parent.name))
+    name = cleaned.strip("-_") or folder.strip("-_") or "scan"
     while len(name.encode()) > config.LONGEST_NAME:
         name = name[:-1]
     return name
