@@ -253,3 +253,34 @@ def test_the_kind_of_an_hdf5_file_is_told_by_its_content(tmp_path: Path) -> None
     assert guessed_format(imaged11(tmp_path / "s.h5")) == "imaged11"
     assert guessed_format(fch5(tmp_path / "c.h5")) == "hexrd"
     assert guessed_format(tmp_path / "plain.h5") == "hdf5"
+
+
+@pytest.mark.parametrize(("format", "write"), [("imaged11", imaged11), ("hexrd", cache), ("hexrd", fch5)])
+def test_sparse_files_say_which_pixels_they_store(tmp_path: Path, format: str, write) -> None:
+    path = write(tmp_path / "file.npz")
+    mask = np.zeros(FRAMES.shape[1:], bool)
+    mask[:, 10:20] = True
+    np.save(tmp_path / "mask.npy", mask)
+    np.save(tmp_path / "dark.npy", np.ones(mask.shape, np.uint16))
+    plain, masked = open_scan(format, path), open_scan(format, path, mask=tmp_path / "mask.npy", overflow_value="bad")
+    for index, frame, valid, stored in plain.frames_with_stored():
+        assert valid is None
+        assert np.array_equal(stored, np.flatnonzero(FRAMES[index]))
+        assert np.array_equal(frame, FRAMES[index])
+    for index, frame, valid, stored in masked.frames_with_stored():
+        good = ~mask & (FRAMES[index] < 65535)
+        assert np.array_equal(valid, good)
+        assert np.array_equal(frame, np.where(good, FRAMES[index], 0))
+        assert np.array_equal(stored, np.flatnonzero(FRAMES[index]))
+    # With a dark every pixel may differ from 0.
+    darkened = open_scan(format, path, dark=tmp_path / "dark.npy")
+    assert all(stored is None for *_, stored in darkened.frames_with_stored())
+
+
+def test_a_bad_pixel_in_a_sparse_frame_of_floats_is_told(tmp_path: Path) -> None:
+    frames = FRAMES.astype(np.float32)
+    frames[1, 3, 4] = np.nan
+    scan = open_scan("imaged11", imaged11(tmp_path / "f.h5", frames))
+    bad: list[int] = []
+    assert [index for index, *_ in scan.frames_with_stored(on_bad=lambda index, _: bad.append(index))] == [0, 2, 3, 4]
+    assert bad == [1]

@@ -1,7 +1,7 @@
 """What a command line, and a scenario behind it, ask of ``locate``."""
 
 from argparse import Namespace
-from dataclasses import dataclass, fields, replace
+from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -110,11 +110,10 @@ def _of_scenario(arguments: Namespace) -> ScanSpec:
                 f"{made}: no such file; simulate it with `braggnn-edge data --config {arguments.config}`, or name the "
                 "file of the simulated scan"
             )
-        kept: dict[str, Any] = {
-            key: getattr(spec, key) for key in ("background_box", "threshold", "sigma", "min_area", "detector")
-        }
-        rotation = {"omega_start": 0.0, "omega_step": spec.simulate.omega_step}
-        return ScanSpec(name=name, format="braggnn", path=str(made.absolute()), **kept, **rotation)
+        return replace(
+            spec, format="braggnn", path=str(made.absolute()), omega_start=0.0, omega_step=spec.simulate.omega_step,
+            simulate=_default("simulate"),
+        )  # fmt: skip
     if arguments.scan:
         spec = replace(spec, path=str(Path(arguments.scan).absolute()))
     if arguments.format is not None or arguments.scan:
@@ -123,7 +122,9 @@ def _of_scenario(arguments: Namespace) -> ScanSpec:
 
 
 def _default(key: str) -> Any:
-    return next(f.default for f in fields(ScanSpec) if f.name == key)
+    """The default of a key of [[scan]]."""
+    found = next(field for field in fields(ScanSpec) if field.name == key)
+    return found.default if found.default_factory is MISSING else found.default_factory()
 
 
 def _format(arguments: Namespace, path: str = "") -> Any:
