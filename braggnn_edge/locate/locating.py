@@ -34,8 +34,8 @@ from braggnn_edge.shards import run as shards
 
 Say = Callable[[str], None]
 
-#: Frames in one unit of work: what is lost when the command is killed.
-_RUN = 64
+#: Frames in one unit of work; and of a sparse format, whose frames take less time than it takes to open the file.
+_RUN, _SPARSE_RUN = 16, 64
 #: Keys of a scan that ``locate`` does not use.
 _UNUSED = ("peaks", "max_residual", "unsaturated", "use", "simulate")
 
@@ -67,10 +67,11 @@ def run(request: Request, workers: int, say: Say, scheduler: str = "") -> None:
     with _held(partial):
         _begin(partial, identity | about.settings, say)
         to = files.folder(partial)
+        step = _SPARSE_RUN if hasattr(scan.source, "read_stored") else _RUN
         tasks = [
-            Task(0, request.spec, at, min(stop, at + _RUN), request.network, request.find, request.trust,
+            Task(0, request.spec, at, min(stop, at + step), request.network, request.find, request.trust,
                  to / f"{at:08d}.npz")
-            for at in range(start, stop, _RUN)
+            for at in range(start, stop, step)
         ]  # fmt: skip
         shards.do(tasks, workers, scheduler, say, "located", in_frames=True)
         _join(tasks, request, about, locator, say)
