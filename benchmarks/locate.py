@@ -17,6 +17,7 @@ FOLDER is that which holds chess_ruby/.
 
 import argparse
 import json
+import os
 import platform
 import resource
 import subprocess
@@ -65,13 +66,14 @@ def command(scan: Path, output: Path) -> dict[str, Any]:
     """Time and memory of the command in a process of its own."""
     words = [sys.executable, "-m", "braggnn_edge.cli", "locate", str(scan), "--threshold", "150", "--workers", "2"]
     words += [word for name, value in DETECTOR.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    load = os.getloadavg()[0]  # of all that runs on this machine: where it is above the cores, wall time is not ours
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
     said = subprocess.run([*words, "-o", str(output)], capture_output=True, text=True, check=True).stdout
     wall, used = time.monotonic() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
     rows, about = peak_file.load(output)
     return {
         "frames": about.shape[0], "rows": about.shape[1], "cols": about.shape[2], "peaks": len(rows),
-        "wall_s": round(wall, 1), "processor_s": round(used.ru_utime + used.ru_stime - before.ru_utime
+        "wall_s": round(wall, 1), "load_average": round(load, 1), "processor_s": round(used.ru_utime + used.ru_stime - before.ru_utime
                                                        - before.ru_stime, 1),
         "largest_resident_mib": round(used.ru_maxrss / 1024), "said": said.splitlines()[-6:-1],
     }  # fmt: skip
