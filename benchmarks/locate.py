@@ -73,8 +73,8 @@ def command(scan: Path, output: Path) -> dict[str, Any]:
     rows, about = peak_file.load(output)
     return {
         "frames": about.shape[0], "rows": about.shape[1], "cols": about.shape[2], "peaks": len(rows),
-        "wall_s": round(wall, 1), "load_average": round(load, 1), "processor_s": round(used.ru_utime + used.ru_stime - before.ru_utime
-                                                       - before.ru_stime, 1),
+        "wall_s": round(wall, 1), "load_average": round(load, 1),
+        "processor_s": round(used.ru_utime + used.ru_stime - before.ru_utime - before.ru_stime, 1),
         "largest_resident_mib": round(used.ru_maxrss / 1024), "said": said.splitlines()[-6:-1],
     }  # fmt: skip
 

@@ -164,6 +164,17 @@ def test_sigma_goes_on_beyond_the_nodes_and_is_largest_without_counts() -> None:
         assert network().answer(torch.zeros(1, 7, 7))[0, 2:].tolist() == [3.0, 3.0]
 
 
+@pytest.mark.parametrize("batch", [1, 3, 17, 200])
+def test_the_answer_to_a_patch_does_not_depend_on_those_beside_it(batch: int) -> None:
+    locator, patches = universal_locator(), np.random.default_rng(4).poisson(60, (600, 11, 11)).astype(np.uint16)
+    whole = np.hstack(locator.locate_with_sigma(patches))
+    shapes: list[int] = []
+    locator.batch, original = batch, locator.run
+    locator.run = lambda block: (shapes.append(len(block)), original(block))[1]
+    assert np.hstack(locator.locate_with_sigma(patches[: 3 * batch])).tobytes() == whole[: 3 * batch].tobytes()
+    assert shapes[0] == batch
+
+
 def test_answers_of_nothing_are_nothing() -> None:
     assert answers(network(), np.zeros((0, 7, 7))).shape == (0, 4)
     assert np.isfinite(answers(network(), np.zeros((2, 7, 7)))).all()

@@ -10,9 +10,9 @@ from braggnn_edge.evaluation.provenance import ranges_of
 from braggnn_edge.locate.locator import Locator
 from braggnn_edge.universal.network import load
 
-#: Patches in a block at least: with fewer, matrix products may be summed in another order, and the answer to a patch
-#: would depend in its last bit on how many others there are.
-_LEAST = 16
+#: Patches of every matrix product, filled up with empty ones: a library sums products of other shapes in another order,
+#: and the answer to a patch would depend in its last bit on how many others there are.
+_BLOCK = 256
 #: The network that ships.
 SHIPPED = Path(__file__).parent.parent / "weights" / "universal.npz"
 
@@ -28,11 +28,11 @@ def universal_locator(path: Path = SHIPPED) -> Locator:
     network, calibration, provenance = load(path)
 
     def run(block: NDArray[np.generic]) -> NDArray[np.floating]:
-        counts = block.astype(np.float32, copy=False)
-        if len(block) < _LEAST:
-            counts = np.concatenate([counts, np.zeros((_LEAST - len(block), *counts.shape[1:]), np.float32)])
+        counts = np.zeros((-(-len(block) // _BLOCK) * _BLOCK, *block.shape[1:]), np.float32)
+        counts[: len(block)] = block
         with torch.inference_mode():
-            found = network.answer(torch.from_numpy(counts)).numpy()[: len(block)].astype(np.float64)
+            answers = [network.answer(part).numpy() for part in torch.from_numpy(counts).split(_BLOCK)]
+        found = np.concatenate(answers)[: len(block)].astype(np.float64)
         return np.concatenate([found[:, :2], *calibration.half_widths(found[:, 2:])], axis=1)
 
     return Locator(
