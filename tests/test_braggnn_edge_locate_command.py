@@ -2,6 +2,7 @@
 
 import csv
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,10 +15,12 @@ from braggnn_edge import cli
 from braggnn_edge.core.errors import UserError
 from braggnn_edge.frames.formats.braggnn import read_peaks, write_frames
 from braggnn_edge.frames.scan import open_scan
+from braggnn_edge.label import labelling as label
+from braggnn_edge.label.spec import PeakSpec, ScanSpec, SplitSpec
 from braggnn_edge.locate import locating, shard
 from braggnn_edge.locate.frames import flagged, locate_frames
 from braggnn_edge.locate.networks import network_file, open_network
-from braggnn_edge.peaks import peak_file
+from braggnn_edge.peaks import peak_file, table
 from braggnn_edge.peaks.peak_list import PEAKS, REFLECTIONS, PeakFlag
 from braggnn_edge.peaks.rules import component_rule
 from braggnn_edge.shards import files
@@ -108,6 +111,23 @@ def test_in_python_it_is_three_lines(scan: Path, found: Path) -> None:
     assert [np.concatenate(pieces)[name].tobytes() for name in ("row", "col", "sigma_row")] == [
         rows[name].tobytes() for name in ("row", "col", "sigma_row")
     ]
+
+
+def test_positions_at_labelled_peaks_are_those_of_their_crops_to_the_bit(
+    scan: Path, found: Path, tmp_path: Path
+) -> None:
+    spec = ScanSpec("spots", format="braggnn", path=str(scan), threshold=200.0, use=("test",))
+    label.run((spec,), PeakSpec(), SplitSpec(), 1, tmp_path, tmp_path, tmp_path, 1, lambda _: None)
+    labelled = table.load(tmp_path / "peaks.h5")
+    offsets, sigma = open_network("universal").locate_with_sigma(labelled.patches())
+    rows, _ = peak_file.load(found / "peaks.h5")
+    key = ["frame", "pixel_row", "pixel_col"]
+    at = {pixel: index for index, pixel in enumerate(rows[key].tolist())}
+    mine = rows[[at[pixel] for pixel in labelled.peaks[["frame", "row", "col"]].tolist()]]
+    assert len(mine) == FRAMES * (len(SPOTS) - 1)  # the label stage has no row for those at the edge
+    expected = np.stack([labelled.peaks["row"] + offsets[:, 0], labelled.peaks["col"] + offsets[:, 1], *sigma.T], 1)
+    given = np.stack([mine[name] for name in ("row", "col", "sigma_row", "sigma_col")], 1)
+    assert given.tobytes() == expected.tobytes()
 
 
 def test_csv_has_every_column_in_full(found: Path) -> None:
@@ -305,7 +325,9 @@ def test_a_scenario_says_what_the_command_line_does_not(
         assert message in capsys.readouterr().err
 
 
-def test_bad_frames_stop_the_command_or_are_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_frames_stop_the_command_or_are_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     frames = np.zeros((12, 32, 32), np.float32)
     frames[:, 14:17, 14:17] = 500.0
     frames[5, 0, 0] = np.nan
@@ -316,10 +338,17 @@ def test_bad_frames_stop_the_command_or_are_left_out(tmp_path: Path, capsys: pyt
     assert "frame 5 holds 1 pixels that are NaN or infinite" in capsys.readouterr().err
     locate(tmp_path / "scan.h5", *options, "--on-bad-frame", "skip")
     said = capsys.readouterr().out
+    assert "beginning anew" not in said
     assert "  11 peaks in 11 frames\n  1 bad frames skipped: 5\n" in said
     rows, about = peak_file.load(tmp_path / "a.h5")
     assert about.bad_frames == (5,)
     assert rows["frame"].tolist() == [0, 1, 2, 3, 4, 6, 7, 8, 9, 10, 11]
+    with monkeypatch.context() as patch:  # shards that lack the frame are no reason not to stop
+        patch.setattr(locating, "_join", lambda *_: sys.exit(9))
+        with pytest.raises(SystemExit):
+            locate(tmp_path / "scan.h5", *options, "--on-bad-frame", "skip")
+    locate(tmp_path / "scan.h5", *options, status=2)
+    assert "1 frames are bad, frame 5 the first" in capsys.readouterr().err
 
 
 def test_peaks_of_a_large_sigma_are_not_trusted(scan: Path, tmp_path: Path) -> None:

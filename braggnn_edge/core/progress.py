@@ -52,7 +52,9 @@ class Progress:
         """``labelled 12 of 40 shards, 15,230 peaks, 812 peaks/s, 0:42 left``; of frames their rate too."""
         spent, units = max(now - self._began, 1e-9), self.done - self._first
         left = round(spent / units * (self.total - self.done)) if units else 0
-        rate = f"{units / spent:,.0f} frames/s, " if self._units == "frames" else ""
+        speed = units / spent
+        rate = f"{speed:,.0f} frames/s, " if speed >= 10 else f"{speed:.2g} frames/s, "
+        rate = rate if self._units == "frames" else ""
         return (
             f"  {self._verb} {self.done:,} of {self.total:,} {self._units}, {self.peaks:,} peaks, {rate}"
             f"{(self.peaks - self._first_peaks) / spent:,.0f} peaks/s, {clock(left)} left"

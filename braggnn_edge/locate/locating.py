@@ -65,7 +65,7 @@ def run(request: Request, workers: int, say: Say, scheduler: str = "") -> None:
     first = request.outputs[0][0].absolute()
     partial = first.with_name(f"{first.name}.partial")
     with _held(partial):
-        _begin(partial, identity | about.settings, say)
+        _begin(partial, identity, say)
         to = files.folder(partial)
         step = _SPARSE_RUN if hasattr(scan.source, "read_stored") else _RUN
         tasks = [
@@ -88,10 +88,10 @@ def _range(scan: Scan, frames: tuple[int, int | None]) -> tuple[int, int]:
 
 
 def _about(request: Request, scan: Scan, locator: Locator, frames: tuple[int, int]) -> tuple[About, dict[str, Any]]:
-    """What the list says of itself, and what besides must be the same for shards to be used again."""
+    """What the list says of itself, and what must be the same for shards to be used again."""
     spec = asdict(request.spec)
     weights = file_of(request.network)
-    settings = {
+    settings: dict[str, Any] = {
         "scan": {key: value for key, value in spec.items() if key not in _UNUSED},
         "find": request.rule,
         "frames": list(frames),
@@ -99,8 +99,10 @@ def _about(request: Request, scan: Scan, locator: Locator, frames: tuple[int, in
         "trust": request.trust if np.isfinite(request.trust) else None,
     }
     task = Task(0, request.spec, *frames, request.network, request.find, request.trust, Path())
+    # Frames that are read well are the same whatever is done with others: who stops at a bad one may go on without it.
+    same = settings | {"scan": {key: value for key, value in settings["scan"].items() if key != "on_bad_frame"}}
     sources = {str(path): [path.stat().st_size, path.stat().st_mtime_ns] for path in task.inputs() if path.exists()}
-    identity = {"files": sources, "versions": dict(environment.versions())}
+    identity = same | {"files": sources, "versions": dict(environment.versions())}
     omega = np.full((scan.shape[0], 2), np.nan) if scan.omega is None else scan.omega
     return About((scan.name,), scan.shape, omega, (), settings), identity
 
@@ -144,6 +146,11 @@ def _difference(found: Any, wanted: Any, name: str = "") -> str:
 def _join(tasks: list[Task], request: Request, about: About, locator: Locator, say: Say) -> None:
     """Write every output, with one shard in memory at a time, and say what is in them."""
     bad = [index for task in tasks for index in files.load(task.shard, "bad_frames")[0].tolist()]
+    if bad and request.spec.on_bad_frame == "stop":  # shards of a command that was to leave them out
+        raise UserError(
+            f"scan {request.spec.name!r}: {len(bad)} frames are bad, frame {bad[0]} the first; repair them, or leave "
+            'such frames out with on_bad_frame = "skip"'
+        )
     about = About(about.scans, about.shape, about.omega, tuple(bad), about.settings)
     summary = Summary(locator)
     with contextlib.ExitStack() as stack:
