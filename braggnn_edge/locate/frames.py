@@ -21,6 +21,9 @@ from braggnn_edge.peaks.rules import Find
 
 Rows = NDArray[np.void]
 
+#: Columns that a network without sigma leaves unknown.
+_KNOWN_BY_NETWORK = ("sigma_row", "sigma_col", "wide_row", "wide_col")
+
 
 def locate_frames(
     locator: Locator,
@@ -47,7 +50,8 @@ def locate_frames(
         row["frame"], row["omega"] = index, omega[index]
         row["pixel_row"], row["pixel_col"] = found.row, found.col
         row["row"], row["col"] = found.row, found.col
-        row["sigma_row"] = row["sigma_col"] = np.nan
+        for name in _KNOWN_BY_NETWORK:
+            row[name] = np.nan
         row["maximum"], row["area"], row["flags"] = found.maximum, found.area, found.flags
         measured = measure(frame, valid, found, locator.size)
         row["background"], row["intensity"] = measured.background, measured.intensity
@@ -68,8 +72,9 @@ def _located(locator: Locator, pieces: list[Rows], patches: list[Patches]) -> Ro
     rows = np.concatenate(pieces)
     whole = np.flatnonzero(~flagged(rows, PeakFlag.EDGE))
     if locator.sigma:
-        offsets, sigma = locator.locate_with_sigma(np.concatenate(patches))
-        rows["sigma_row"][whole], rows["sigma_col"][whole] = sigma.T
+        offsets, sigma, wide = locator.locate_with_intervals(np.concatenate(patches))
+        for name, values in zip(_KNOWN_BY_NETWORK, (*sigma.T, *wide.T), strict=True):
+            rows[name][whole] = values
     else:
         offsets = locator.locate(np.concatenate(patches))
     rows["row"][whole] += offsets[:, 0]

@@ -42,6 +42,8 @@ PEAK_COLUMNS: tuple[Column, ...] = (
     Column("col", "f8", "px", "position"),
     Column("sigma_row", "f8", "px", "standard deviation of the position"),
     Column("sigma_col", "f8", "px", "standard deviation of the position"),
+    Column("wide_row", "f8", "px", "half-width of the interval that holds 95 % of the errors of the position"),
+    Column("wide_col", "f8", "px", "half-width of the interval that holds 95 % of the errors of the position"),
     Column("intensity", "f8", "counts", "integrated, above the local background"),
     Column("background", "f8", "counts", "local background of a pixel"),
     Column("maximum", "f8", "counts", "of the brightest pixel, with its background"),
