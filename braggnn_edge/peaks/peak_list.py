@@ -68,7 +68,8 @@ REFLECTION_COLUMNS: tuple[Column, ...] = (
     Column("weighted_sigma_row", "f8", "px", "standard deviation of that mean"),
     Column("weighted_sigma_col", "f8", "px", "standard deviation of that mean"),
     Column("intensity", "f8", "counts", "sum over the peaks"),
-    Column("maximum", "f8", "counts", "largest of the peaks"),
+    Column("background", "f8", "counts", "mean over the peaks, weighted by intensity"),
+    Column("maximum", "f8", "counts", "largest of the peaks, with its background"),
     Column("area", "i8", "px", "sum over the peaks"),
     Column("frames", "i4", "1", "in how many frames it is seen"),
     Column("peaks", "i4", "1", "of how many peaks it is merged"),
@@ -82,6 +83,8 @@ REFLECTION_COLUMNS: tuple[Column, ...] = (
     Column("spread_omega", "f8", "deg", "standard deviation over the peaks, weighted by intensity"),
     Column("spread_row", "f8", "px", "standard deviation over the peaks, weighted by intensity"),
     Column("spread_col", "f8", "px", "standard deviation over the peaks, weighted by intensity"),
+    Column("width_row", "f8", "px", "mean over the peaks, weighted by intensity"),
+    Column("width_col", "f8", "px", "mean over the peaks, weighted by intensity"),
     Column("flags", "u4", "1", "bits: those of all its peaks together"),
 )
 
