@@ -238,7 +238,7 @@ def one_reflection(table: PeakTable) -> PeakTable:
     ("change", "message"),
     [
         (few, r"reflections: 150 for train \(expected 200\), 75 for validation \(expected 50\), 75 for test"),
-        (one_reflection, r"1 for validation \(expected 50\).*Lower the threshold"),
+        (one_reflection, r"1 for validation \(expected 50\).*Change \[split\]"),
         (lambda _: scan(size=5), "takes patches of 7 px, those of this scan have 5 px, .*set size in .peaks. to 7"),
     ],
 )

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from braggnn_edge.fit.joint import MAX_PEAKS, JointFit, fit_joint
-from braggnn_edge.fit.pseudo_voigt import PARAMETERS
+from braggnn_edge.fit.pseudo_voigt import COL, FWHM_MAJOR, FWHM_MINOR, PARAMETERS, ROW
 from braggnn_edge.fit.single import FitResult, fit
 from braggnn_edge.label.spec import DetectorSpec
 from braggnn_edge.peaks.find import Detection, crops
@@ -159,8 +159,13 @@ def _store(rows: NDArray[np.void], work: _Work, result: FitResult | JointFit) ->
     rows["voigt_var_col"][target] = covariance[:, 1, 1]
     for name in ("chi2", "dof", "residual", "iterations", "converged"):
         rows[f"voigt_{name}"][target] = np.repeat(getattr(result, name), peaks)[known]
-    bounded = result.at_bound.reshape(-1, 8)[known].any(axis=1)
-    mark(rows, target[bounded], Flag.AT_BOUND)
+    bounded = result.at_bound.reshape(-1, 8)[known]
+    for flag, some in (
+        (Flag.AT_BOUND, slice(None)),
+        (Flag.POSITION_AT_BOUND, [ROW, COL]),
+        (Flag.WIDTH_AT_BOUND, [FWHM_MAJOR, FWHM_MINOR]),
+    ):
+        mark(rows, target[bounded[:, some].any(axis=1)], flag)
 
 
 def _region(

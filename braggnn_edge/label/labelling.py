@@ -16,13 +16,14 @@ from braggnn_edge.core.errors import UserError
 from braggnn_edge.core.rundir import write_json
 from braggnn_edge.core.stages import Context
 from braggnn_edge.frames.formats.braggnn import PEAK_DTYPE, write_peaks
+from braggnn_edge.label import exclusion
 from braggnn_edge.label.acquisition import located, open_spec
 from braggnn_edge.label.shard import Task
 from braggnn_edge.label.spec import PeakSpec, ScanSpec, SplitSpec
 from braggnn_edge.label.split import frame_splits
-from braggnn_edge.peaks import table
-from braggnn_edge.peaks.find import is_lone
-from braggnn_edge.peaks.splits import EXCLUDED, SPLITS
+from braggnn_edge.peaks import guards, table
+from braggnn_edge.peaks.first_look import look
+from braggnn_edge.peaks.splits import SPLITS
 from braggnn_edge.shards import files
 from braggnn_edge.shards import run as shards
 
@@ -63,6 +64,8 @@ def run(
         return
     to = files.folder(directory.absolute())
     labelled = [_plan(i, s, spec, split, seed, data.absolute(), folder.absolute(), to) for i, s in enumerate(scans)]
+    for scan in labelled:
+        _check(scan, spec, data.absolute(), say)
     shards.do([task for scan in labelled for task in scan.tasks], workers, scheduler, say, "labelled")
     summary = _join(labelled, spec, directory, say)
     write_json(directory / "summary.json", summary)
@@ -87,36 +90,53 @@ def _plan(
     ))  # fmt: skip
 
 
+def _check(scan: _Labelled, spec: PeakSpec, data: Path, say: Callable[[str], None]) -> None:
+    """Look at a few frames of a scan before any work on it; a scan that was begun before has been looked at."""
+    if scan.spec.check and not any(task.shard.exists() for task in scan.tasks):
+        guards.check(
+            open_spec(scan.spec, data, None), scan.spec, min_area=scan.spec.min_area, size=spec.size,
+            anyway="check = false in the [[scan]]", say=say, skip=scan.spec.on_bad_frame == "skip",
+        )  # fmt: skip
+
+
 def _join(labelled: list[_Labelled], spec: PeakSpec, directory: Path, say: Callable[[str], None]) -> dict[str, dict]:
     """Join the shards, one in memory at a time, and give every row its split; the peaks of every scan and split."""
     heads = [head for scan in labelled for task in scan.tasks if (head := files.head(task))]
     crops: DTypeLike = np.result_type(*{kind for rows, kind in (h["crops"] for h in heads) if rows} or {np.dtype("u2")})
     summary: dict[str, dict] = {}
+    why_not = np.zeros((len(exclusion.REASONS), len(SPLITS)), np.int64)
     names = tuple(scan.spec.name for scan in labelled)
     upstream: dict[str, list[NDArray[np.void]]] = {name: [] for name in names}
     with table.writing(directory / "peaks.h5", names, spec.size, spec.shift, crops) as append:
         for scan in labelled:
             counts, unfitted, bad = np.zeros(len(SPLITS), int), [0, 0], []
-            for rows, patches, skipped in _shards_of(scan, spec):
+            reasons = np.zeros_like(why_not)
+            for rows, patches, why, skipped in _shards_of(scan, spec):
                 append(rows, patches)
                 counts += np.bincount(rows["split"], minlength=len(SPLITS))
+                reasons += why
                 crowded = (rows["flags"] & table.Flag.TOO_MANY_MAXIMA) != 0
                 unfitted[0] += int((~rows["voigt_converged"]).sum())
                 unfitted[1] += int(crowded.sum())
                 upstream[scan.spec.name].append(_upstream_peaks(rows))
                 bad += skipped.tolist()
-            summary[scan.spec.name] = dict(zip(SPLITS, counts.tolist(), strict=True))
-            _check_found(scan.spec, counts)
-            say(f"  {scan.spec.name}: {counts.sum()} peaks; " + ", ".join(
-                f"{count} {name}" for name, count in summary[scan.spec.name].items()))  # fmt: skip
+            name = scan.spec.name
+            summary[name] = dict(zip(SPLITS, counts.tolist(), strict=True))
+            summary[name]["excluded_because"] = exclusion.listed(reasons.sum(1))
+            why_not += reasons
+            if not counts.any():
+                raise UserError(f"scan {name!r}: no peaks found; {_why_none(scan, spec)}")
+            say(f"  {name}: {counts.sum()} peaks; " + ", ".join(
+                f"{count} {split}" for split, count in zip(SPLITS, counts.tolist(), strict=True)))  # fmt: skip
+            exclusion.report(name, reasons.sum(1), say)
             if unfitted[0]:
                 advice = _CROWDED if unfitted[1] > counts.sum() / 2 else ""
-                say(f"  {scan.spec.name}: {unfitted[0]} peaks have no converged fit, {unfitted[1]} of them because "
+                say(f"  {name}: {unfitted[0]} peaks have no converged fit, {unfitted[1]} of them because "
                     f"their component has too many maxima{advice}")  # fmt: skip
             if bad:
-                summary[scan.spec.name]["bad_frames"] = len(bad)
-                say(f"  {scan.spec.name}: {len(bad)} bad frames skipped: {_listed(bad)}")
-        _check_splits(labelled, summary)
+                summary[name]["bad_frames"] = len(bad)
+                say(f"  {name}: {len(bad)} bad frames skipped: {_listed(bad)}")
+        _check_splits(labelled, summary, why_not)
     for name, peaks in upstream.items():
         write_peaks(directory / f"{name}_peaks.h5", np.concatenate(peaks))
     return summary
@@ -128,36 +148,39 @@ _CROWDED = "; if this scan is not crowded, raise its threshold"
 
 def _shards_of(
     scan: _Labelled, spec: PeakSpec
-) -> Iterator[tuple[NDArray[np.void], NDArray[np.generic], NDArray[np.int64]]]:
+) -> Iterator[tuple[NDArray[np.void], NDArray[np.generic], NDArray[np.int64], NDArray[np.int64]]]:
+    """Rows with their split, crops, how many rows are excluded for each reason, and the bad frames, of every shard."""
     for task in scan.tasks:
         rows, crops, bad = files.load(task.shard, "peaks", "crops", "bad_frames")
         rows["split"] = scan.splits[rows["frame"]]
-        unfit = ~is_lone(rows) if spec.lone else np.zeros(len(rows), bool)
-        if scan.spec.max_residual:
-            unfit |= ~(rows["voigt_converged"] & (rows["voigt_residual"] < scan.spec.max_residual))
-        rows["split"][unfit] = EXCLUDED
-        yield rows, crops, bad
+        yield rows, crops, exclusion.exclude(rows, scan.spec, spec), bad
 
 
-def _check_found(scan: ScanSpec, counts: NDArray[np.int64]) -> None:
-    if not counts.any():
-        local = scan.background_box > 0
-        key = "sigma" if local else "threshold"
-        level = f"{scan.sigma:g} standard deviations of the background" if local else f"{scan.threshold:g} counts"
-        raise UserError(
-            f"scan {scan.name!r}: no peaks found above {level} with at least {scan.min_area} pixels; lower {key} or "
-            "min_area"
+def _why_none(scan: _Labelled, spec: PeakSpec) -> str:
+    """Why a scan has no row in the table, and what helps, by a look at its frames."""
+    one = scan.spec
+    seen = look(open_spec(one, scan.tasks[0].data, None), one, one.min_area, spec.size)
+    wrong = guards.nonsense(seen, one, spec.size)
+    if wrong or not seen.seen:
+        return wrong or "every frame that was looked at is bad"
+    if not any(found.components for found in seen.seen):
+        return (
+            f"pixels above the threshold make no component of {one.min_area} pixels in {len(seen.seen)} frames; lower "
+            "min_area, or the threshold"
         )
+    return (
+        f"no patch of {spec.size} px with its margin of {spec.shift} px fits in the frame around them"
+        + (", or they are saturated (unsaturated = true)" if one.unsaturated else "")
+        + "; take smaller patches"
+    )
 
 
-def _check_splits(labelled: list[_Labelled], summary: dict[str, dict]) -> None:
+def _check_splits(labelled: list[_Labelled], summary: dict[str, dict], reasons: NDArray[np.int64]) -> None:
     """Refuse a table that lacks a part which a scan is used for: training would find that out much later."""
-    for name in SPLITS[:3]:
-        if any(name in scan.spec.use for scan in labelled) and not any(counts[name] for counts in summary.values()):
-            raise UserError(
-                f"no peak is in the {name} part: {summary}; lower a threshold, raise the part's share in [split] or "
-                "allow larger residuals"
-            )
+    counts = {scan: {name: found[name] for name in SPLITS} for scan, found in summary.items()}
+    for index, name in enumerate(SPLITS[:3]):
+        if any(name in scan.spec.use for scan in labelled) and not any(found[name] for found in counts.values()):
+            raise UserError(f"no peak is in the {name} part: {counts}; {exclusion.remedy(reasons[:, index])}")
 
 
 def _listed(numbers: list[int], most: int = 12) -> str:

@@ -59,6 +59,8 @@ class ScanSpec:
     omega_start: float | None = None
     omega_step: float | None = None  # rotation of every frame, degrees; needs omega_start
     on_bad_frame: Literal["stop", "skip"] = "stop"  # at a frame that cannot be used: `"stop"`, or `"skip"` it
+    # look at a few frames first, and stop where they show noise, powder rings, spots larger than a patch, or nothing
+    check: bool = True
     background_box: int = 0  # side of the boxes in which the local background is found, px; 0: none
     # counts, above the local background if there is one, above which a pixel belongs to a peak
     threshold: float = 150.0
@@ -151,6 +153,8 @@ class PeakSpec:
     # train and test on unsaturated peaks with one maximum, and neither another component nor a bad pixel in the
     # patch; the others are in the table, excluded
     lone: bool = True
+    # train on measured peaks, too, whose fit ended on a bound of position or width, or is wider than the patch
+    bounded_fits: bool = False
 
     def __post_init__(self) -> None:
         if self.size < 3 or self.size % 2 == 0:

@@ -58,6 +58,10 @@ LOCATE = Command(
             "help": "counts from which on a pixel is saturated (default: none is)",
         },
         "--frames": {"metavar": "START:STOP", "help": "frames START to STOP - 1 alone, counted from 0 (default: all)"},
+        "--no-check": {
+            "action": "store_true",
+            "help": "go on where the first frames show noise, powder rings, spots larger than a patch, or nothing",
+        },
         "--on-bad-frame": {"choices": ("stop", "skip"), "help": "at a frame that cannot be used (default: stop)"},
         "--do-not-trust-above": {
             "type": float,

@@ -60,7 +60,7 @@ def evaluate(
     kind = reference_of(test)
     used = test.where(test.has(kind))
     if not len(used.peaks):
-        raise UserError(f"no test peak has a reference ({kind}); lower the threshold, or look at the fits' flags")
+        raise UserError(f"no test peak has a reference ({kind}); the fits' flags say why none converged")
     estimates, intervals = _estimates(used, kind, networks, seed)
     reference = used.offsets(kind)
     document: dict[str, Any] = {"reference": kind, "peaks": len(used.peaks)}

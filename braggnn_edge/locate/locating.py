@@ -27,6 +27,7 @@ from braggnn_edge.locate.networks import file_of
 from braggnn_edge.locate.request import Request, request_of
 from braggnn_edge.locate.shard import Task, network
 from braggnn_edge.locate.summary import Summary
+from braggnn_edge.peaks import guards
 from braggnn_edge.peaks.layouts import Context
 from braggnn_edge.peaks.peak_file import About
 from braggnn_edge.shards import environment, files
@@ -37,7 +38,7 @@ Say = Callable[[str], None]
 #: Frames in one unit of work; and of a sparse format, whose frames take less time than it takes to open the file.
 _RUN, _SPARSE_RUN = 16, 64
 #: Keys of a scan that ``locate`` does not use.
-_UNUSED = ("peaks", "max_residual", "unsaturated", "use", "simulate")
+_UNUSED = ("check", "peaks", "max_residual", "unsaturated", "use", "simulate")
 
 
 def work(arguments: Namespace, say: Say) -> None:
@@ -73,6 +74,11 @@ def run(request: Request, workers: int, say: Say, scheduler: str = "") -> None:
                  to / f"{at:08d}.npz")
             for at in range(start, stop, step)
         ]  # fmt: skip
+        if request.spec.check and not any(task.shard.exists() for task in tasks):  # else it was looked at before
+            guards.check(
+                scan, request.spec, min_area=request.spec.min_area, size=locator.size, frames=(start, stop),
+                anyway="--no-check", say=say, skip=request.spec.on_bad_frame == "skip",
+            )  # fmt: skip
         shards.do(tasks, workers, scheduler, say, "located", in_frames=True)
         _join(tasks, request, about, locator, say)
         files.remove(partial)

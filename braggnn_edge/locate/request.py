@@ -11,7 +11,7 @@ from braggnn_edge.frames.options import GUESS, guessed_format
 from braggnn_edge.label.acquisition import located
 from braggnn_edge.label.spec import DetectorSpec, ScanSpec
 from braggnn_edge.locate.networks import network_file
-from braggnn_edge.peaks.layouts import Writer, layout_of
+from braggnn_edge.peaks.layouts import Writer, beam_center, writers
 from braggnn_edge.peaks.rules import RULES, Find
 
 #: Keys of a [[scan]] that options have the names of.
@@ -45,16 +45,12 @@ def request_of(arguments: Namespace) -> Request:
     trust = arguments.do_not_trust_above
     if trust is not None and not trust > 0:
         raise UserError(f"--do-not-trust-above {trust}: expected a positive number of px")
-    outputs = tuple((path, layout_of(path)) for path in arguments.output)
-    for path, _ in outputs:
-        if path.is_dir() or not path.absolute().parent.is_dir():
-            raise UserError(f"output {path}: expected the name of a file in a folder that exists")
-    if len({path.absolute() for path, _ in outputs}) < len(outputs):
-        raise UserError("two outputs have the same name; give each its own")
+    outputs = writers(arguments.output)
     spec = _spec(arguments)
     return Request(
         spec, network_file(arguments.network), arguments.find, _find(arguments.find, spec),
-        _frames(arguments.frames), float("inf") if trust is None else trust, outputs, _center(arguments.beam_center),
+        _frames(arguments.frames), float("inf") if trust is None else trust, outputs,
+        beam_center(arguments.beam_center),
     )  # fmt: skip
 
 
@@ -90,6 +86,8 @@ def _spec(arguments: Namespace) -> ScanSpec:
         given["threshold"] = _default("threshold")
     elif "threshold" in given:
         given["sigma"] = 0.0
+    if arguments.no_check:
+        given["check"] = False
     detector = {key: getattr(arguments, key) for key in _DETECTOR if getattr(arguments, key) is not None}
     return replace(base, **given, detector=replace(base.detector or DetectorSpec(), **detector))
 
@@ -155,13 +153,3 @@ def _frames(text: str | None) -> tuple[int, int | None]:
     except ValueError:
         raise UserError(f"--frames {text}: expected START:STOP, two numbers from 0, the second the larger") from None
     return start, stop
-
-
-def _center(text: str | None) -> tuple[float, float] | None:
-    if text is None:
-        return None
-    try:
-        row, col = map(float, text.split(","))
-    except ValueError:
-        raise UserError(f"--beam-center {text}: expected ROW,COL, two numbers in px") from None
-    return row, col

@@ -112,6 +112,19 @@ def detect(
     return Detection(maxima, flat, number[component])
 
 
+def company(peaks: np.ndarray) -> dict[str, np.ndarray]:
+    """(n,) by reason: what makes a peak no lone one, besides an edge.
+
+    peaks: (n,) of :data:`MAXIMUM_DTYPE`, or rows of the peak table.
+    """
+    return {
+        "saturated": peaks["saturated"],
+        "several maxima": peaks["maxima"] != 1,
+        "another component in the patch": peaks["neighbours"] != 0,
+        "bad pixel in the patch": peaks["masked"] != 0,
+    }
+
+
 def pixels_above(
     frame: np.ndarray, threshold: float | np.ndarray, valid: np.ndarray | None, stored: np.ndarray | None = None
 ) -> np.ndarray:
@@ -150,7 +163,7 @@ def is_lone(peaks: np.ndarray) -> np.ndarray:
 
     peaks: (n,) of :data:`MAXIMUM_DTYPE`, or rows of the peak table, all of whose crops fit.
     """
-    alone = (peaks["maxima"] == 1) & (peaks["neighbours"] == 0) & (peaks["masked"] == 0) & ~peaks["saturated"]
+    alone = ~np.logical_or.reduce(list(company(peaks).values()))
     return alone & ~peaks["edge"] if "edge" in (peaks.dtype.names or ()) else alone
 
 

@@ -26,6 +26,8 @@ class Flag(enum.IntFlag):
     TOO_FAR = 1 << 6  #: the maxima of the component are too far apart for a joint fit: not fitted
     AT_BOUND = 1 << 7  #: a fitted parameter ended on a bound
     NOT_CONVERGED = 1 << 8  #: no converged fit; the other voigt columns mean nothing
+    POSITION_AT_BOUND = 1 << 9  #: the fitted row or col ended on a bound
+    WIDTH_AT_BOUND = 1 << 10  #: a fitted width ended on a bound
 
 
 def mark(rows: NDArray[np.void], where: NDArray, flag: Flag) -> None:

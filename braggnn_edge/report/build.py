@@ -194,7 +194,7 @@ def evaluate_run(
     rows = test.has(kind)
     used = test.where(rows)
     if len(used.peaks) == 0:
-        raise UserError("no test peak has a known position; change the split or lower the threshold")
+        raise UserError("no test peak has a known position; label/summary.json says why peaks are excluded")
     reference = used.offsets(kind)
     estimates = estimates_without_network(used, kind, reference, int(info["seed"]))
     for name in _ordered(predictions):

@@ -85,7 +85,9 @@ def train_network(
     train, validation = (Peaks.of(table.of(part), spec.labels, device) for part in (TRAIN, VALIDATION))
     for part, peaks in (("train", train), ("validation", validation)):
         if len(peaks) == 0:
-            raise UserError(f"no {part} peaks with a {spec.labels} label; lower the thresholds or change the split")
+            raise UserError(
+                f"no {part} peaks with a {spec.labels} label; label/summary.json says why peaks are excluded"
+            )
     if spec.shift > table.shift:
         raise UserError(f"{name}: shift {spec.shift} exceeds the margin of {table.shift} px kept around the patches")
     loop = replace(spec.loop, batch=min(spec.loop.batch, len(train)))

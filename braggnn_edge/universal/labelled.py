@@ -90,7 +90,8 @@ def require_enough(splits: dict[int, Labelled]) -> None:
         without = sum(found.left_out for found in splits.values())
         raise UserError(
             f"tune: too few labelled reflections: {counted}; {without} peaks were left out because their fit ended on "
-            "a bound. Lower the threshold, change [split], label more frames, or add a simulated [[scan]]"
+            "a bound, and label/summary.json says why others are excluded. Change [split], label more frames, or add a "
+            "simulated [[scan]]"
         )
 
 

@@ -69,7 +69,7 @@ def held_out(table: PeakTable) -> HeldOut:
     """Of a table, as in the training of a circuit; UserError where there are none."""
     peaks = Peaks.of(table.of(VALIDATION), "best")
     if len(peaks) == 0:
-        raise UserError("search: no validation peaks with a label; lower the thresholds or change the split")
+        raise UserError("search: no validation peaks with a label; label/summary.json says why peaks are excluded")
     patches, offsets = (tensor.numpy() for tensor in peaks.centred())
     bar = float(distances(centre_of_mass_squared(patches), offsets).mean())
     return HeldOut(patches, offsets.astype(np.float64), bar)

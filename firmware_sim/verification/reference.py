@@ -64,7 +64,7 @@ def run(run_directory: Path, stages: tuple[str, ...], directory: Path, say: Call
     """
     test = load_table(run_directory / "label" / "peaks.h5").of(TEST)
     if not len(test.peaks):
-        raise UserError("no test peaks to compare on; change the split or lower the threshold")
+        raise UserError("no test peaks to compare on; label/summary.json says why peaks are excluded")
     trained = {name: stage for name, (stage, _) in FLOAT_NETWORKS.items() if stage in stages}
     nets = {name: train.load_network(run_directory / stage, name) for name, stage in trained.items()}
     firmware = _predictions(run_directory / "csim" / "predictions.npz", len(test.peaks))

@@ -33,7 +33,7 @@ class Examples:
         data, held_out = (Peaks.of(table.of(part), "best") for part in (TRAIN, VALIDATION))
         for part, peaks in (("train", data), ("validation", held_out)):
             if len(peaks) == 0:
-                raise UserError(f"no {part} peaks with a label; lower the thresholds or change the split")
+                raise UserError(f"no {part} peaks with a label; label/summary.json says why peaks are excluded")
         return Examples(data, held_out)
 
     @staticmethod
