@@ -188,7 +188,7 @@ def _remedies(seen: Look, rule: Rule) -> str:
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.2g} %"
+    return f"{100 * share:.3g} %"
 
 
 def _where(seen: Look) -> str:
