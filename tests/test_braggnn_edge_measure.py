@@ -114,6 +114,17 @@ def test_without_a_free_border_the_patch_is_the_background_and_without_both_it_i
     assert np.isnan([full.background[0], full.intensity[0], *full.width[0]]).all()
 
 
+def test_a_spot_that_fills_its_patch_has_the_background_around_it() -> None:
+    """Of a bright spot above a low threshold the component covers the patch: its surroundings are looked at."""
+    frame = gaussian((60, 60), 30, 30, 400_000.0, 2.5) + 12.0
+    found, given = measured(frame)
+    assert found.area[0] > SIZE**2
+    assert given.background[0] == pytest.approx(12.0, abs=2.0)  # its tail reaches farther
+    patch = frame[25:36, 25:36] - given.background[0]
+    assert given.intensity[0] == pytest.approx(patch.sum(), rel=1e-9)
+    assert given.width[0] == pytest.approx([2.5, 2.5], rel=0.1)
+
+
 def test_no_peaks_are_measured_as_none() -> None:
     _, given = measured(np.zeros((20, 20)))
     assert given.intensity.shape == (0,)

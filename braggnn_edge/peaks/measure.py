@@ -6,7 +6,8 @@ The patch is the square of ``size`` px around the brightest pixel, as far as it 
   Left out are those farther than 3 standard deviations from their median; the deviation is that of the border itself,
   by its median absolute deviation, and at least the square root of the median, or 1 count. (The median itself is a
   whole number where pixels hold few counts, and off by up to half a count.) Where fewer than :data:`LEAST` border
-  pixels are left, the whole patch stands for the ring; where that has none either, the background is not known.
+  pixels are left, the whole patch stands for the ring, and where it has as few, the square of twice its side, or of
+  four times. The background is not known where that has none either.
 - *intensity*: the sum, over the patch's pixels, of counts minus background. Left out are bad pixels, the pixels of
   other components, and of the peak's own component those nearer to another of its maxima. What is left out is not made
   up for: the flags BAD_PIXEL, NEIGHBOUR, DOUBLE and EDGE say where something may be missing. So are tails: what a spot
@@ -33,8 +34,10 @@ _CLIP = 3.0
 _MAD = 1.4826
 #: Full width at half maximum of a normal distribution, in standard deviations.
 FWHM = 2.0 * math.sqrt(2.0 * math.log(2.0))
-#: Peaks that are measured at a time, which bounds memory.
-_BLOCK = 4096
+#: Peaks that are measured at a time, and those whose background is looked for farther away: this bounds memory.
+_BLOCK, _WIDE_BLOCK = 4096, 512
+#: Sides of the squares in which a background is looked for that the patch does not show, over the patch's.
+_WIDER = (2, 4)
 
 
 @dataclass(frozen=True)
@@ -64,18 +67,16 @@ def measure(frame: NDArray[Any], valid: Valid, found: Found, size: int) -> Measu
 def _measure(
     frame: NDArray[Any], valid: Valid, owner: NDArray[np.int32], found: Found, block: slice, size: int, result: Measured
 ) -> None:
-    rows, cols = frame.shape
     steps = np.arange(size) - size // 2
-    row, col = found.row[block, None] + steps, found.col[block, None] + steps
-    in_rows, in_cols = (row >= 0) & (row < rows), (col >= 0) & (col < cols)
-    flat = row.clip(0, rows - 1)[:, :, None] * cols + col.clip(0, cols - 1)[:, None, :]
-    good = in_rows[:, :, None] & in_cols[:, None, :]
-    if valid is not None:
-        good &= valid.reshape(-1)[flat]
-    counts, owned = frame.reshape(-1)[flat].astype(np.float64), owner[flat]
+    counts, owned, good = _squares(frame, valid, owner, found.row[block], found.col[block], size)
     ring = np.zeros((size, size), bool)
     ring[[0, -1]] = ring[:, [0, -1]] = True
-    background = _level(counts, good & (owned == 0), ring)
+    free = good & (owned == 0)
+    background = _level(counts, free, ring)
+    few = np.flatnonzero(free.sum(axis=(1, 2)) < LEAST)
+    for start in range(0, len(few), _WIDE_BLOCK):
+        some = few[start : start + _WIDE_BLOCK]
+        background[some] = _farther(frame, valid, owner, found, block.start + some, size, background[some])
     mine = np.arange(block.start, block.stop)[:, None, None] + 1
     inside = good & ((owned == 0) | (owned == mine))
     above = np.where(inside, counts - background[:, None, None], 0.0)
@@ -89,6 +90,42 @@ def _measure(
             variance = share @ steps**2 - (share @ steps) ** 2
             # Twice: of the square of a normal distribution. Rounding may leave a little less than 0.
             result.width[block, axis] = np.sqrt(2 * variance.clip(0.0))
+
+
+def _squares(
+    frame: NDArray[Any], valid: Valid, owner: NDArray[np.int32], row: NDArray[np.int64], col: NDArray[np.int64],
+    side: int,
+) -> tuple[NDArray[np.float64], NDArray[np.int32], NDArray[np.bool_]]:  # fmt: skip
+    """Of the squares (m, side, side) around pixels: counts, whose they are, and which are good pixels of the frame."""
+    rows, cols = frame.shape
+    steps = np.arange(side) - side // 2
+    at_row, at_col = row[:, None] + steps, col[:, None] + steps
+    in_rows, in_cols = (at_row >= 0) & (at_row < rows), (at_col >= 0) & (at_col < cols)
+    flat = at_row.clip(0, rows - 1)[:, :, None] * cols + at_col.clip(0, cols - 1)[:, None, :]
+    good = in_rows[:, :, None] & in_cols[:, None, :]
+    if valid is not None:
+        good &= valid.reshape(-1)[flat]
+    return frame.reshape(-1)[flat].astype(np.float64), owner[flat], good
+
+
+def _farther(
+    frame: NDArray[Any], valid: Valid, owner: NDArray[np.int32], found: Found, some: NDArray[np.int64], size: int,
+    near: NDArray[np.float64],
+) -> NDArray[np.float64]:  # fmt: skip
+    """(k,) background of the peaks ``some`` (k,), whose patches show too little of it, from farther away.
+
+    near: what the patch says, which stays where there is nothing better.
+    """
+    level, left = near.copy(), np.arange(len(some))
+    for times in _WIDER:
+        peaks = some[left]
+        counts, owned, good = _squares(frame, valid, owner, found.row[peaks], found.col[peaks], times * size + 1)
+        free = good & (owned == 0)
+        values = np.where(free, counts, np.nan).reshape(len(left), (times * size + 1) ** 2)
+        enough = free.sum(axis=(1, 2)) >= LEAST
+        level[left[enough]] = _clipped_mean(values[enough])
+        left = left[~enough]
+    return level
 
 
 def _level(counts: NDArray[np.float64], free: NDArray[np.bool_], ring: NDArray[np.bool_]) -> NDArray[np.float64]:
