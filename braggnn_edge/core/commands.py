@@ -14,7 +14,11 @@ from typing import Any
 from braggnn_edge.core.stages import resolve
 
 #: Where the commands are declared, in the order of ``--help``.
-REGISTRY: tuple[str, ...] = ("braggnn_edge.locate.command:LOCATE", "braggnn_edge.peaks.merge_command:MERGE")
+REGISTRY: tuple[str, ...] = (
+    "braggnn_edge.inspection.command:INSPECT",
+    "braggnn_edge.locate.command:LOCATE",
+    "braggnn_edge.peaks.merge_command:MERGE",
+)
 
 
 @dataclass(frozen=True)

@@ -40,17 +40,10 @@ def _is_known(found: Line) -> bool:
     return found.gain > 0 and found.gain_error < _KNOWN * found.gain
 
 
-def detector_facts(
-    facts: PixelFacts, points: Points, fits: Points, saturation: Fact, scan: Scan | None
-) -> DetectorFacts:
-    """The detector. points: of the background; fits: of the residuals of spots; scan: None for a gain alone."""
+def detector_facts(facts: PixelFacts, points: Points, fits: Points, saturation: Fact, scan: Scan) -> DetectorFacts:
+    """The detector. points: of the background; fits: of the residuals of spots."""
     clear = _clear(facts, points)
-    together = line(clear, fits)
-    if together is not None and not _is_known(together):
-        together = None
-    if scan is None:
-        gain = Fact(together.gain, "") if together else Fact(None, "")
-        return DetectorFacts(gain, Fact(None, ""), saturation)
+    together = _best_line(clear, fits)
     dark = None
     if len(points) and len(clear) < max(3, len(points) / 2):
         dark = fit_histogram(
@@ -58,9 +51,22 @@ def detector_facts(
         )
         if dark is not None and dark.misfit > 0.05:
             dark = None
+    if dark is not None and _counts_photons(dark):
+        clear = points  # no noise reaches below zero
+        together = _best_line(clear, fits) or together
     gain = _gain(together, dark, clear, fits)
     read_noise = _read_noise(facts, together, dark, clear, scan)
     return DetectorFacts(gain, read_noise, saturation, points, fits, together)
+
+
+def _best_line(clear: Points, fits: Points) -> Line | None:
+    """The line through both kinds of points, or through those of the background where fits spoil it."""
+    found = [one for one in (line(clear, fits), line(clear, NO_POINTS)) if one is not None and _is_known(one)]
+    return min(found, key=lambda one: one.gain_error / one.gain) if found else None
+
+
+def _counts_photons(dark: Dark) -> bool:
+    return dark.read_noise < max(0.3, 0.02 * dark.gain)
 
 
 def _whole(facts: PixelFacts):  # type: ignore[no-untyped-def]
@@ -70,9 +76,10 @@ def _whole(facts: PixelFacts):  # type: ignore[no-untyped-def]
 
 
 def _gain(together: Line | None, dark: Dark | None, clear: Points, fits: Points) -> Fact:
-    if dark is not None and dark.errors[0] < _KNOWN and dark.background > 0.02:
-        if together is None or dark.errors[0] < together.gain_error / together.gain:
-            return Fact(dark.gain, "from the distribution of the few counts of the background", dark.errors[0] * dark.gain)
+    if dark is not None and dark.background > 0.02 and dark.read_noise < 0.6 * dark.gain and together is None:
+        error = max(dark.errors[0], MODEL_ERROR)
+        if error < _KNOWN:
+            return Fact(dark.gain, "from the distribution of the few counts of the background", error * dark.gain)
     if together is not None:
         sources = [name for name, there in (("the background", clear), ("residuals of fits", fits)) if len(there)]
         why = f"slope of the variance against the mean, from {' and '.join(sources)}"
@@ -90,7 +97,7 @@ def _read_noise(facts: PixelFacts, together: Line | None, dark: Dark | None, cle
     if facts.zero_suppression.value:
         return Fact(None, "pixels of the background, which would show it, were stored as zero")
     if dark is not None:
-        if dark.read_noise < 0.3 or dark.read_noise < 0.02 * dark.gain:
+        if _counts_photons(dark):
             return Fact(0.0, f"counts of the background are photons alone (below {max(dark.read_noise, 0.3):.2g})")
         if dark.errors[1] < 0.15:
             return Fact(

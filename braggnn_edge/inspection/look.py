@@ -11,11 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from braggnn_edge.core.errors import UserError
+from braggnn_edge.fit.single import FitResult
+from braggnn_edge.frames.formats import BadFrame
 from braggnn_edge.frames.scan import Scan
 from braggnn_edge.inspection import pixels as px
 from braggnn_edge.inspection import sample
 from braggnn_edge.inspection.detector import detector_facts, noise_without_fits
-from braggnn_edge.inspection.facts import Fact, Look, PixelFacts, SpotFacts
+from braggnn_edge.inspection.facts import DetectorFacts, Fact, Look, PixelFacts, SpotFacts
 from braggnn_edge.inspection.rule import choose, wider_box
 from braggnn_edge.inspection.spots import (
     ENOUGH,
@@ -28,7 +30,16 @@ from braggnn_edge.inspection.spots import (
     patch_for,
     rocking,
 )
-from braggnn_edge.inspection.transfer import Points, Tiles, points_of_background, points_of_fits, tiles_of_pair, widths_of
+from braggnn_edge.inspection.transfer import (
+    NO_POINTS,
+    Points,
+    Tiles,
+    line,
+    points_of_background,
+    points_of_fits,
+    tiles_of_pair,
+    widths_of,
+)
 
 Say = Callable[[str], None]
 _PERCENTILES = {"p01": 0.01, "median": 0.5, "p99": 0.99, "p99.9": 0.999}
@@ -57,7 +68,7 @@ def _pixels(scan: Scan, reader: sample.Reader, say: Say) -> tuple[PixelFacts, Po
     say(f"  pixels of {sum(map(len, chosen))} of {frames} frames")
     survey, values = px.Survey((rows, cols)), px.Values()
     seen: list[int] = []
-    raw = next(iter(scan.source.read(chosen[0].start, chosen[0].start + 1)), None) if _readable(scan, chosen[0]) else None
+    raw = _raw(scan, chosen[0].start)
     for run, pair in enumerate(chosen):
         for frame in reader.read(pair, run):
             survey.add(frame)
@@ -95,15 +106,15 @@ def _pixels(scan: Scan, reader: sample.Reader, say: Say) -> tuple[PixelFacts, Po
         histogram=background.table() if tiles else table,
         ignored=ignored,
     )
-    return facts, points if points is not None and not level else Points(*np.zeros((3, 0))), tiles
+    return facts, points if points is not None and not level else NO_POINTS, tiles
 
 
-def _readable(scan: Scan, pair: range) -> bool:
+def _raw(scan: Scan, index: int) -> NDArray[np.generic] | None:
+    """A frame as the file has it; None where it cannot be read, which the reader says by itself."""
     try:
-        next(iter(scan.source.read(pair.start, pair.start + 1)))
-    except Exception:  # noqa: BLE001  a damaged first frame: the reader says so, frame by frame
-        return False
-    return True
+        return next(iter(scan.source.read(index, index + 1)))
+    except BadFrame:
+        return None
 
 
 def _pair_tiles(
@@ -183,12 +194,9 @@ def _spots_and_detector(
     found = _search(scan, reader, rule, facts.ignored, 400, budget / 4)
     level, why = px.saturation(found.values.table(), limit)
     known = replace(guess, saturation=level)
-    fitted, good, fits, size = _fits(found, known, facts)
+    fitted, good, fits, size, known = _fits(found, known, facts)
     detector = detector_facts(facts, points, fits, Fact(level, why), scan)
-    known = Detector(
-        detector.gain.or_else(known.gain), detector.read_noise.or_else(detector.read_noise.limit or known.read_noise),
-        level, facts.zero_suppression.value or None,
-    )  # fmt: skip
+    known = _updated(known, detector)
     rule, reason = choose(scan.shape, facts, points, known)
     if good.any():
         rule = wider_box(rule, float(np.median(widths_of(fitted)[0][good])), scan.shape)
@@ -200,47 +208,66 @@ def _spots_and_detector(
     if not len(found.spots):
         detector.saturation = Fact(level, why)
         return detector, None
-    fitted, good, fits, size = _fits(found, known, facts)
+    fitted, good, fits, size, known = _fits(found, known, facts)
     detector = detector_facts(facts, points, fits, Fact(level, why), scan)
+    rule = replace(rule, detector=_updated(known, detector))
     turning = rocking(found) if scan.shape[0] > 2 else rocking(replace(found, frames={}))
-    longest = np.maximum(found.fitted["height"], found.fitted["width"])
+    # Of a bright spot only faint tails are farther out than twice its width.
+    longest = np.minimum(np.maximum(found.fitted["height"], found.fitted["width"]), 2.0 * widths_of(fitted)[0])[good]
     extent = (
-        Fact(float(np.percentile(longest, 90)), "90 % of the lone spots are no longer above the threshold")
+        Fact(float(np.percentile(longest, 90)), "90 % of the spots are no longer, to the threshold or twice the FWHM")
         if len(longest) >= 10
         else Fact(None, f"{len(longest)} lone spots are too few to say")
     )
     return detector, SpotFacts(rule, reason, found, fitted, good, size, turning, extent)
 
 
-def _fits(found: Spots, known: Detector, facts: PixelFacts):  # type: ignore[no-untyped-def]
-    """Fits of the lone spots in patches that suit them, which of them are good, the points of photon transfer, size."""
+def _updated(known: Detector, found: DetectorFacts) -> Detector:
+    """The detector with the gain and read noise that were found, or what did for fits."""
+    noise = found.read_noise
+    return replace(known, gain=found.gain.or_else(known.gain), read_noise=noise.or_else(known.read_noise))
+
+
+def _fits(found: Spots, known: Detector, facts: PixelFacts) -> tuple[FitResult, NDArray[np.bool_], Points, int, Detector]:
+    """Fits of the lone spots in patches that suit them; which are good; the points of photon transfer; the side of the
+    patches; and the noise that the fits were weighted with."""
     size = 11
     fitted, patches, used = fit_spots(found, known, size)
-    good = good_fits(fitted, size)
     wide = widths_of(fitted)[0][fitted.converged]
     if len(wide) >= 5 and (better := patch_for(float(np.percentile(wide, 75)))) != size:
         size = better
         fitted, patches, used = fit_spots(found, known, size)
-        good = good_fits(fitted, size)
-    least = 0.0
-    if known.zero_suppression:
-        least = known.zero_suppression + 4.0 * np.sqrt(known.gain * known.zero_suppression + known.read_noise**2)
-    gain, noise = known.gain, known.read_noise
-    points = Points(*np.zeros((3, 0)))
-    for _ in range(3):  # the weights of a fit need the gain that is looked for
-        unsaturated = good & ~found.fitted["saturated"]
+    points = NO_POINTS
+    for _ in range(4):  # the weights of a fit need the noise that is looked for
+        good = _good(fitted, size)
+        least = 0.0
+        if known.zero_suppression:
+            level = known.zero_suppression
+            least = level + 4.0 * np.sqrt(known.gain * level + known.read_noise**2)
+        chosen = good & ~found.fitted["saturated"]
         points = points_of_fits(
-            patches[unsaturated], used[unsaturated], fitted.select(unsaturated), gain, noise, float(least)
+            patches[chosen], used[chosen], fitted.select(chosen), known.gain, known.read_noise, float(least)
         )
-        new = detector_facts(facts, Points(*np.zeros((3, 0))), points, Fact(None, ""), None).gain.value
-        if new is None or abs(new / gain - 1) < 0.1:
+        new = line(NO_POINTS, points)
+        if new is None or not 0 < new.gain_error < 0.5 * new.gain:
             break
-        gain = new
-        if noise > 0 and facts.noise is None:
-            noise = min(noise, 3.0 * gain)
-        fitted, patches, used = fit_spots(found, replace(known, gain=gain, read_noise=noise), size)
-        good = good_fits(fitted, size)
-    return fitted, good, points, size
+        changed = replace(known, gain=new.gain)
+        if facts.noise is None:  # no background shows the read noise
+            changed = replace(changed, read_noise=float(np.sqrt(max(new.intercept, 0.0))))
+        same = abs(changed.gain / known.gain - 1) < 0.05 and abs(changed.read_noise - known.read_noise) < 0.1 * (
+            known.read_noise + known.gain
+        )
+        known = changed
+        if same:
+            break
+        fitted, patches, used = fit_spots(found, known, size)
+    return fitted, _good(fitted, size), points, size, known
+
+
+def _good(fitted: FitResult, size: int) -> NDArray[np.bool_]:
+    """Fits whose widths are known to 10 %; where they are few, to 25 %."""
+    strict = good_fits(fitted, size, 0.1)
+    return strict if strict.sum() >= 30 else good_fits(fitted, size)
 
 
 def _words_of(rule: Finding) -> str:

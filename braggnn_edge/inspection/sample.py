@@ -1,7 +1,7 @@
 """Which frames of a scan are looked at: runs of consecutive frames, spread evenly over it."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,8 @@ LENGTH = 8
 #: Pixels that are looked at one by one (noise, bad pixels), and pixels in which spots are searched.
 PIXEL_BUDGET, SPOT_BUDGET, SPOT_BUDGET_LOCAL = 120e6, 3.2e9, 4e8
 _MOST_PAIRS, _MOST_RUNS = 16, 48
+#: Frames that were read are kept up to so many bytes in all.
+_KEPT_BYTES = 2e8
 
 
 @dataclass(frozen=True)
@@ -56,14 +58,26 @@ class Reader:
     def __init__(self, scan: Scan) -> None:
         self.scan = scan
         self.bad: dict[int, str] = {}
+        self._kept: dict[int, Frame] = {}
+        self._room = _KEPT_BYTES
 
     def read(self, chosen: range, run: int) -> Iterator[Frame]:
         """The usable frames of one run."""
+        if all(index in self._kept or index in self.bad for index in chosen):
+            for index in chosen:
+                if index in self._kept:
+                    yield replace(self._kept[index], run=run)
+            return
         for index, counts, valid in self.scan.frames_with_valid(chosen.start, chosen.stop, self._note):
             if valid is not None and not valid.any():
                 self.bad[index] = f"frame {index} has no good pixel"
                 continue
-            yield Frame(index, run, counts, valid)
+            frame = Frame(index, run, counts, valid)
+            size = counts.nbytes + (0 if valid is None else valid.nbytes)
+            if index not in self._kept and size <= self._room:
+                self._kept[index] = frame
+                self._room -= size
+            yield frame
 
     def _note(self, index: int, message: str) -> None:
         self.bad[index] = message

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from braggnn_edge.fit.pseudo_voigt import AMPLITUDE, FWHM_MAJOR, FWHM_MINOR, render_with_jacobian
+from braggnn_edge.fit.pseudo_voigt import FWHM_MAJOR, FWHM_MINOR, render_with_jacobian
 from braggnn_edge.fit.single import FitResult
 
 Array = NDArray[np.float64]
@@ -146,8 +146,8 @@ def points_of_fits(
     """Points of the squared residuals of fits, by the fitted expectation of the pixel.
 
     patches, used: (n, h, w); least: pixels with a smaller expectation are left out. A residual is smaller than the
-    noise, as the fit has followed it; its leverage says by how much. Where spots do not have the fitted shape, the
-    residual is larger: the peaks with the worst fits are left out.
+    noise, as the fit has followed it; its leverage says by how much. Spots whose residuals are larger than noise can
+    make them are left out: they do not have the fitted shape.
     """
     if len(fitted) < 8:
         return NO_POINTS
@@ -165,10 +165,11 @@ def points_of_fits(
     chosen = keep & (mean > least) & (leverage < 0.7)
     free = 1.0 - leverage
     ratio = np.where(chosen, residual**2 * weight / np.maximum(free, 0.1), 0.0).sum(1) / np.maximum(chosen.sum(1), 1)
-    # Spots of another shape than a pseudo-Voigt would count as noise.
-    good = (ratio <= np.percentile(ratio, 80)) if len(ratio) > 30 else np.ones(n, bool)
+    # Spots of another shape than a pseudo-Voigt would count as noise; chi-square of so many pixels spreads by itself.
+    number = np.maximum(chosen.sum(axis=1), 1)
+    good = ratio <= np.median(ratio[number > 4] if (number > 4).any() else ratio) * (1.0 + 4.0 * np.sqrt(2.0 / number))
     chosen &= good[:, None]
-    expected, squared, peak = mean[chosen], (residual**2 / np.maximum(free, 0.3))[chosen], np.nonzero(chosen)[0]
+    expected, squared = mean[chosen], (residual**2 / np.maximum(free, 0.3))[chosen]
     if len(expected) < 200:
         return NO_POINTS
     order = np.argsort(expected)
@@ -180,13 +181,7 @@ def points_of_fits(
         x.append(m[within].mean())
         y.append(r[within].mean())
         error.append(max(r[within].std() / np.sqrt(within.sum()), MODEL_ERROR * y[-1]))
-    del peak
     return Points(np.array(x), np.array(y), np.maximum(np.array(error), 1e-9))
-
-
-def heights_of(fitted: FitResult) -> Array:
-    """(n,) heights, and what a picture shows of shapes."""
-    return fitted.parameters[:, AMPLITUDE]
 
 
 def widths_of(fitted: FitResult) -> tuple[Array, Array]:
