@@ -197,7 +197,9 @@ def main() -> None:
         print(index, one["detector"], f"{one['seconds']} s", "false", one.get("false_spots"), "fits", one.get("fits"))
         for key in ("gain", "read_noise", "zero_suppression", "saturation", "fwhm_major", "fwhm_minor"):
             entry = one.get(key, one.get("fwhm", {}))
-            print(f"   {key:17s}", *(str(entry.get(k)) for k in ("verdict", "true", "found", "below", "why")), flush=True)
+            print(
+                f"   {key:17s}", *(str(entry.get(k)) for k in ("verdict", "true", "found", "below", "why")), flush=True
+            )
     keys = ("gain", "read_noise", "zero_suppression", "saturation", "fwhm_major", "fwhm_minor")
     summary = {
         key: {

@@ -44,7 +44,10 @@ def patch_size(found: Look) -> tuple[int | None, str]:
     extent = found.spots.extent.value
     size = int(np.ceil(extent)) + 2
     size += 1 - size % 2
-    return size, f"90 % of the spots are at most {extent:.0f} px long, to the threshold or twice the FWHM; 2 to 4 px are left"
+    return (
+        size,
+        f"90 % of the spots are at most {extent:.0f} px long, to the threshold or twice the FWHM; 2 to 4 px are left",
+    )
 
 
 def coverage(found: Look) -> list[dict[str, Any]]:

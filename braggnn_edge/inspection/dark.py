@@ -42,8 +42,10 @@ def fit_histogram(
     """The most likely detector for background pixels: counts ``values`` (n,), each seen ``number`` (n,) times.
 
     gain, gain_error: what fits of peaks say of the gain, if they do. The brightest 0.1 % of the pixels are left out,
-    and may hold faint peaks. None where all pixels are zero.
+    and may hold faint peaks. None where no pixels are zero, or all are.
     """
+    if not len(values) or values[0] != 0 or number[0] < 1e-3 * number.sum():
+        return None
     total = np.cumsum(number)
     last = int(np.searchsorted(total, 0.999 * total[-1]))
     values, number = np.arange(values[last] + 1), _dense(values[: last + 1], number[: last + 1])
@@ -64,7 +66,7 @@ def fit_histogram(
     spread = np.sqrt(max(float((values**2 * number).sum() / count), 0.1))
     best = None
     for g in (known,) if gain else (1.0, 0.3, 3.0, 10.0):
-        for sigma in (0.2, 0.7 * spread, 0.2 * spread):
+        for sigma in (0.2, 0.7 * spread):
             for level in (mean / g, 0.1 * mean / g):
                 start = np.log([g, max(sigma, 0.05), max(level, 1e-3)])
                 found = minimize(cost, start, method="Nelder-Mead", options={"maxiter": 400, "xatol": 1e-4})

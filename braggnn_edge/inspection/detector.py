@@ -12,6 +12,10 @@ from braggnn_edge.inspection.transfer import MODEL_ERROR, NO_POINTS, Line, Point
 _CLEAR = 3.5
 #: A gain is known when its error is at most this share of it.
 _KNOWN = 0.1
+#: The logarithm of a read noise is known when its error is at most this.
+_DARK_KNOWN = 0.15
+#: Where zero cuts the noise of the background, a pixel that is zero is somewhere below this.
+CUT_AT_ZERO = 0.5
 #: Whole counts have the variance of rounding.
 _ROUNDING = 1 / 12
 
@@ -21,6 +25,13 @@ def noise_without_fits(facts: PixelFacts, points: Points) -> Detector:
     suppressed = facts.zero_suppression.value or None
     if facts.noise is None:
         return Detector(1.0, 1.0, None, suppressed)
+    dark = _dark(facts, points, None)
+    if dark is not None and _counts_photons(dark):
+        return Detector(dark.gain, 0.0, None, None)
+    if dark is not None and dark.errors[1] < _DARK_KNOWN:
+        # Zeros of the background are any count below: for a fit the same as zero suppression.
+        gain = dark.gain if dark.errors[0] < _KNOWN and dark.read_noise < 0.6 * dark.gain else 1.0
+        return Detector(gain, dark.read_noise, None, CUT_AT_ZERO)
     background = line(_clear(facts, points), NO_POINTS)
     if background is not None and _is_known(background):
         return Detector(background.gain, float(np.sqrt(max(background.intercept, 0.0))), None, suppressed)
@@ -44,19 +55,24 @@ def detector_facts(facts: PixelFacts, points: Points, fits: Points, saturation: 
     """The detector. points: of the background; fits: of the residuals of spots."""
     clear = _clear(facts, points)
     together = _best_line(clear, fits)
-    dark = None
-    if len(points) and len(clear) < max(3, len(points) / 2):
-        dark = fit_histogram(
-            *_whole(facts), together.gain if together else None, together.gain_error if together else None
-        )
-        if dark is not None and dark.misfit > 0.05:
-            dark = None
+    dark = _dark(facts, points, together)
     if dark is not None and _counts_photons(dark):
         clear = points  # no noise reaches below zero
         together = _best_line(clear, fits) or together
     gain = _gain(together, dark, clear, fits)
     read_noise = _read_noise(facts, together, dark, clear, scan)
     return DetectorFacts(gain, read_noise, saturation, points, fits, together)
+
+
+def _dark(facts: PixelFacts, points: Points, together: Line | None) -> Dark | None:
+    """The detector from a background that zero cuts; None where it does not, or where the model does not fit."""
+    if not len(points) or len(_clear(facts, points)) >= max(3, len(points) / 2):
+        return None
+    value, number = facts.histogram
+    keep = (value >= 0) & (value == np.rint(value))
+    gain, error = (together.gain, together.gain_error) if together else (None, None)
+    found = fit_histogram(value[keep], number[keep], gain, error)
+    return found if found is not None and found.misfit <= 0.05 else None
 
 
 def _best_line(clear: Points, fits: Points) -> Line | None:
@@ -67,12 +83,6 @@ def _best_line(clear: Points, fits: Points) -> Line | None:
 
 def _counts_photons(dark: Dark) -> bool:
     return dark.read_noise < max(0.3, 0.02 * dark.gain)
-
-
-def _whole(facts: PixelFacts):  # type: ignore[no-untyped-def]
-    value, number = facts.histogram
-    keep = (value >= 0) & (value == np.rint(value))
-    return value[keep], number[keep]
 
 
 def _gain(together: Line | None, dark: Dark | None, clear: Points, fits: Points) -> Fact:
@@ -87,9 +97,7 @@ def _gain(together: Line | None, dark: Dark | None, clear: Points, fits: Points)
     if not len(clear) and not len(fits):
         return Fact(None, "there is neither a background nor are there enough good fits of unsaturated spots")
     if not len(fits):
-        return Fact(
-            None, "the background is too even for a slope of the variance, and too few spots could be fitted"
-        )
+        return Fact(None, "the background is too even for a slope of the variance, and too few spots could be fitted")
     return Fact(None, "variances do not follow the mean closely enough for a slope to within 10 %")
 
 
@@ -99,7 +107,7 @@ def _read_noise(facts: PixelFacts, together: Line | None, dark: Dark | None, cle
     if dark is not None:
         if _counts_photons(dark):
             return Fact(0.0, f"counts of the background are photons alone (below {max(dark.read_noise, 0.3):.2g})")
-        if dark.errors[1] < 0.15:
+        if dark.errors[1] < _DARK_KNOWN:
             return Fact(
                 dark.read_noise, "from the distribution of the few counts of the background",
                 dark.errors[1] * dark.read_noise,

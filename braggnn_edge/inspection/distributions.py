@@ -10,7 +10,7 @@ from braggnn_edge.fit.pseudo_voigt import AMPLITUDE, ETA
 from braggnn_edge.fit.single import FitResult
 from braggnn_edge.inspection.facts import Look, SpotFacts
 from braggnn_edge.inspection.sample import Frame
-from braggnn_edge.inspection.spots import Spots, find_spots, fit_spots, good_fits, window_for
+from braggnn_edge.inspection.spots import Spots, best_fits, find_spots, fit_spots, window_for
 from braggnn_edge.inspection.transfer import widths_of
 from braggnn_edge.simulation.simulate import draw_reflections, expected_frame, make_panel, measure
 from braggnn_edge.simulation.spec import SimulationSpec
@@ -125,6 +125,6 @@ def distributions(spots: Spots, fitted: FitResult, good: NDArray[np.bool_], gain
 def of_simulation(spec: SimulationSpec, spots: SpotFacts, frames: int) -> tuple[dict[str, Array], float]:
     """The distributions of a few simulated frames, and the spots that one of them has."""
     found, fitted = simulated_spots(spec, spots, frames)
-    good = good_fits(fitted, spots.size, 0.25)
+    good = best_fits(fitted, spots.size)
     a_frame = float(found.spots["brightest"].sum()) / max(found.searched, 1)
     return distributions(found, fitted, good, spots.rule.detector.gain), a_frame

@@ -1,4 +1,4 @@
-"""The first look: pixels of a few frames, the noise of their background, a threshold, spots, and from both the detector.
+"""The first look: pixels of a few frames, noise of their background, a threshold, spots, and from both the detector.
 
 Pixels are looked at one by one in a few pairs of neighbouring frames, spots are searched in more frames. Memory holds
 one frame, a few images of its size, and the patches of at most 3,000 spots.
@@ -16,7 +16,7 @@ from braggnn_edge.frames.formats import BadFrame
 from braggnn_edge.frames.scan import Scan
 from braggnn_edge.inspection import pixels as px
 from braggnn_edge.inspection import sample
-from braggnn_edge.inspection.detector import detector_facts, noise_without_fits
+from braggnn_edge.inspection.detector import CUT_AT_ZERO, detector_facts, noise_without_fits
 from braggnn_edge.inspection.facts import DetectorFacts, Fact, Look, PixelFacts, SpotFacts
 from braggnn_edge.inspection.rule import choose, wider_box
 from braggnn_edge.inspection.spots import (
@@ -24,6 +24,7 @@ from braggnn_edge.inspection.spots import (
     Detector,
     Finding,
     Spots,
+    best_fits,
     find_spots,
     fit_spots,
     good_fits,
@@ -50,7 +51,8 @@ def look(scan: Scan, say: Say) -> Look:
     frames, rows, cols = scan.shape
     if frames < 1 or min(rows, cols) < 16:
         raise UserError(
-            f"scan {scan.name!r} has {frames} frames of {rows} x {cols} px; expected at least one, of 16 x 16 px or more"
+            f"scan {scan.name!r} has {frames} frames of {rows} x {cols} px; expected one or more, of at least "
+            "16 x 16 px"
         )
     reader = sample.Reader(scan)
     facts, points, tiles = _pixels(scan, reader, say)
@@ -84,7 +86,7 @@ def _pixels(scan: Scan, reader: sample.Reader, say: Say) -> tuple[PixelFacts, Po
     unit = level or min(max(suppressed.step, 1.0), 100.0) if scan.dtype.kind != "f" else 0.0
     tiles, background = [], px.Values()
     for run, pair in enumerate(chosen):
-        read = [frame for frame in reader.read(pair, run)]
+        read = list(reader.read(pair, run))
         for found, use, counts in _pair_tiles(read, survey.bad | (False if ignored is None else ignored), unit):
             tiles.append(found)
             middle = np.median(found.mean[found.number > 0]) if (found.number > 0).any() else 0.0
@@ -93,7 +95,8 @@ def _pixels(scan: Scan, reader: sample.Reader, say: Say) -> tuple[PixelFacts, Po
     facts = PixelFacts(
         frames=seen,
         counts={
-            "minimum": float(table[0][0]), **{name: px.quantile(table, share) for name, share in _PERCENTILES.items()},
+            "minimum": float(table[0][0]),
+            **{name: px.quantile(table, share) for name, share in _PERCENTILES.items()},
             "maximum": float(table[0][-1]),
         },
         zeros=suppressed.zeros,
@@ -144,15 +147,17 @@ def _suppression_fact(found: px.Suppression) -> Fact:
     if found.smallest:
         return Fact(
             found.smallest,
-            f"{found.zeros:.1%} of the pixels are zero, and none has 1 to {found.smallest - 1:,.0f} counts: pixels below "
-            f"{found.smallest:,.0f} were stored as zero",
+            f"{found.zeros:.1%} of the pixels are zero, and none has 1 to {found.smallest - 1:,.0f} counts: "
+            f"pixels below {found.smallest:,.0f} were stored as zero",
         )
     return Fact(0.0, "counts start at the lowest values without a gap: no pixels were stored as zero")
 
 
 def _background_fact(found: px.Suppression, means: NDArray[np.float64]) -> Fact:
     if found.smallest:
-        return Fact(None, f"pixels below {found.smallest:,.0f} counts were stored as zero, and the background with them")
+        return Fact(
+            None, f"pixels below {found.smallest:,.0f} counts were stored as zero, and the background with them"
+        )
     if not len(means):
         return Fact(None, "no box of pixels is free of spots and bad pixels")
     return Fact(float(np.median(means)), "median of boxes without spots")
@@ -168,7 +173,9 @@ def _omega_step(scan: Scan) -> Fact:
     return Fact(float(np.median(np.abs(step))), "from the file")
 
 
-def _search(scan: Scan, reader: sample.Reader, rule: Finding, ignored: NDArray | None, enough: int, most: float) -> Spots:
+def _search(
+    scan: Scan, reader: sample.Reader, rule: Finding, ignored: NDArray | None, enough: int, most: float
+) -> Spots:
     """Spots of runs spread over the scan, until there are ``enough`` or ``most`` pixels were searched."""
     frames, rows, cols = scan.shape
     chosen = sample.runs(frames, rows * cols, most)
@@ -228,7 +235,9 @@ def _updated(known: Detector, found: DetectorFacts) -> Detector:
     return replace(known, gain=found.gain.or_else(known.gain), read_noise=noise.or_else(known.read_noise))
 
 
-def _fits(found: Spots, known: Detector, facts: PixelFacts) -> tuple[FitResult, NDArray[np.bool_], Points, int, Detector]:
+def _fits(
+    found: Spots, known: Detector, facts: PixelFacts
+) -> tuple[FitResult, NDArray[np.bool_], Points, int, Detector]:
     """Fits of the lone spots in patches that suit them; which are good; the points of photon transfer; the side of the
     patches; and the noise that the fits were weighted with."""
     size = 11
@@ -239,7 +248,7 @@ def _fits(found: Spots, known: Detector, facts: PixelFacts) -> tuple[FitResult, 
         fitted, patches, used = fit_spots(found, known, size)
     points = NO_POINTS
     for _ in range(4):  # the weights of a fit need the noise that is looked for
-        good = _good(fitted, size)
+        good = good_fits(fitted, size)
         least = 0.0
         if known.zero_suppression:
             level = known.zero_suppression
@@ -252,8 +261,10 @@ def _fits(found: Spots, known: Detector, facts: PixelFacts) -> tuple[FitResult, 
         if new is None or not 0 < new.gain_error < 0.5 * new.gain:
             break
         changed = replace(known, gain=new.gain)
-        if facts.noise is None:  # no background shows the read noise
-            changed = replace(changed, read_noise=float(np.sqrt(max(new.intercept, 0.0))))
+        # Without a background, the fits alone show the read noise.
+        square = new.intercept if facts.noise is None else facts.noise**2 - new.gain * facts.background.or_else(0.0)
+        if known.zero_suppression != CUT_AT_ZERO:
+            changed = replace(changed, read_noise=float(np.sqrt(max(square, 0.0))))
         same = abs(changed.gain / known.gain - 1) < 0.05 and abs(changed.read_noise - known.read_noise) < 0.1 * (
             known.read_noise + known.gain
         )
@@ -261,13 +272,7 @@ def _fits(found: Spots, known: Detector, facts: PixelFacts) -> tuple[FitResult, 
         if same:
             break
         fitted, patches, used = fit_spots(found, known, size)
-    return fitted, _good(fitted, size), points, size, known
-
-
-def _good(fitted: FitResult, size: int) -> NDArray[np.bool_]:
-    """Fits whose widths are known to 10 %; where they are few, to 25 %."""
-    strict = good_fits(fitted, size, 0.1)
-    return strict if strict.sum() >= 30 else good_fits(fitted, size)
+    return fitted, best_fits(fitted, size), points, size, known
 
 
 def _words_of(rule: Finding) -> str:

@@ -15,9 +15,7 @@ Array = NDArray[np.float64]
 _PANELS = ("counts", "transfer", "patches", "lasting")
 
 
-def picture(
-    found: Look, measured: Mapping[str, Array], simulated: Mapping[str, Array], path: Path
-) -> None:
+def picture(found: Look, measured: Mapping[str, Array], simulated: Mapping[str, Array], path: Path) -> None:
     """Draw the counts, the photon transfer, spots, how long reflections last, and the distributions of the spots.
 
     simulated: the same distributions of simulated frames, empty where none were simulated.
@@ -37,7 +35,9 @@ def picture(
         _lasting(top[3], found)
         for i, name in enumerate(names):
             row, col = 1 + i // 3, i % 3
-            _distribution(figure.add_subplot(grid[row, 4 * col : 4 * col + 4]), name, measured[name], simulated.get(name))
+            _distribution(
+                figure.add_subplot(grid[row, 4 * col : 4 * col + 4]), name, measured[name], simulated.get(name)
+            )
 
 
 def _counts(axis: Any, found: Look) -> None:
@@ -131,6 +131,7 @@ def _distribution(axis: Any, name: str, measured: Array, simulated: Array | None
     if logarithmic:
         edges = np.geomspace(low, high, 32)
         axis.set_xscale("log")
+        axis.set_xlim(low, high)
         log_ticks(axis.xaxis)
     else:
         edges = np.linspace(low, max(high, low + 1e-6), 32)
@@ -140,5 +141,7 @@ def _distribution(axis: Any, name: str, measured: Array, simulated: Array | None
         if values is not None and len(values):
             heights, _ = np.histogram(values.clip(edges[0], edges[-1]), edges)
             shown = f"{label}, {len(values):,}" if values is simulated else label
-            axis.stairs(heights / len(values), edges, color=color, fill=filled, alpha=0.35 if filled else 1.0, label=shown)
+            axis.stairs(
+                heights / len(values), edges, color=color, fill=filled, alpha=0.35 if filled else 1.0, label=shown
+            )
     axis.legend(fontsize=8)

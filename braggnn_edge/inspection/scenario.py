@@ -70,8 +70,8 @@ def _simulated(found: Look, simulation: SimulationSpec) -> list[str]:
     default = SimulationSpec()
     lines = [
         "",
-        "# A scan with the detector and the distributions that were found. Positions are spread over the panel: rings are",
-        "# not looked for.",
+        "# A scan with the detector and the distributions that were found. Positions are spread over the panel, since",
+        "# rings are not looked for.",
         "[[scan]]",
         'name = "simulated"' if _name(found.name) != "simulated" else 'name = "like_it"',
         'use = ["train", "validation"]',
@@ -92,7 +92,12 @@ def _patches(found: Look) -> list[str]:
     size, why = patch_size(found)
     largest = (min(found.shape[1:]) - 3) // 2 * 2 + 1
     advice = "no advice" if size is None else f"advice: {size} px"
-    return ["[peaks]", f"# {advice}; {why}. The network that ships takes 11 px.", f"size = {min(11, largest)}", "shift = 1"]
+    return [
+        "[peaks]",
+        f"# {advice}; {why}. The network that ships takes 11 px.",
+        f"size = {min(11, largest)}",
+        "shift = 1",
+    ]
 
 
 def _split(found: Look, simulation: SimulationSpec | None) -> list[str]:

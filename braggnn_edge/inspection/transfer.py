@@ -56,8 +56,8 @@ NO_POINTS = Points(np.zeros(0), np.zeros(0), np.zeros(0))
 
 
 def box_of(shape: tuple[int, int]) -> int:
-    """Side of the boxes for frames of a size: 32 px, less where few would fit."""
-    return 32 if min(shape) >= 256 else max(4, min(16, min(shape) // 4))
+    """Side of the boxes for frames of a size: 32 px, less where there would be few, and most of them with spots."""
+    return 32 if min(shape) > 1024 else max(4, min(16, min(shape) // 4))
 
 
 def _tiled(image: NDArray, box: int) -> NDArray:
@@ -114,6 +114,11 @@ def background_pixels(a: NDArray, b: NDArray, good: NDArray[np.bool_], box: int,
     down, right = np.minimum(np.arange(a.shape[0]) // box, rows - 1), np.minimum(np.arange(a.shape[1]) // box, cols - 1)
     whole = level[down[:, None], right[None, :]]
     peak = ((a > whole) | (b > whole)) & good
+    # Faint tails show in means of 5 x 5 px.
+    faint = (middle + 4.0 / 5.0 * spread + 0.2 * unit).reshape(rows, cols).astype(np.float32)
+    faint = faint[down[:, None], right[None, :]]
+    for image in (a, b):
+        peak |= (ndimage.uniform_filter(image, 5) > faint) & good
     if peak.any():
         peak = ndimage.maximum_filter(peak.view(np.uint8), 7).view(bool)
     return ~peak
@@ -167,7 +172,7 @@ def points_of_fits(
     ratio = np.where(chosen, residual**2 * weight / np.maximum(free, 0.1), 0.0).sum(1) / np.maximum(chosen.sum(1), 1)
     # Spots of another shape than a pseudo-Voigt would count as noise; chi-square of so many pixels spreads by itself.
     number = np.maximum(chosen.sum(axis=1), 1)
-    good = ratio <= np.median(ratio[number > 4] if (number > 4).any() else ratio) * (1.0 + 4.0 * np.sqrt(2.0 / number))
+    good = ratio <= np.median(ratio[number > 4] if (number > 4).any() else ratio) * (1.0 + 2.5 * np.sqrt(2.0 / number))
     chosen &= good[:, None]
     expected, squared = mean[chosen], (residual**2 / np.maximum(free, 0.3))[chosen]
     if len(expected) < 200:
@@ -222,7 +227,7 @@ def line(background: Points, fits: Points) -> Line | None:
         solution = inverse @ ((matrix / size).T @ (together.variance / error)) / size
         deviation = np.sqrt(np.maximum(np.diag(inverse), 0.0)) / size
         misfit = together.variance / error - matrix @ solution
-        if use and solution[2] < 0:
+        if use and solution[2] < 2.0 * deviation[2]:
             use = False
             continue
         if attempt == 2:

@@ -35,7 +35,7 @@ def numbers_of(spots: SpotFacts, gain: float | None) -> dict[str, Any]:
         "eta": percentiles(spots.fitted.parameters[good, ETA]),
         "height_counts": percentiles(height),
         "height_photons": percentiles(height / gain) if gain else None,
-        "maximum_counts": dict(zip(("p02", "median", "p98"), np.percentile(table["maximum"], (2, 50, 98)).tolist(), strict=True)),
+        "maximum_counts": percentiles(table["maximum"]),
         "lasting_frames": spots.rocking.frames,
         "lasting_seen_whole": percentiles(spots.rocking.lasting),
         "rocking_fwhm_frames": percentiles(spots.rocking.width),
@@ -135,8 +135,8 @@ def advice_lines(found: Look) -> list[str]:
     lines = [f"patch size: {size if size else 'not known'}; {why}"]
     if found.spots is not None and found.spots.rule.background_box:
         lines.append(
-            f"background boxes: {found.spots.rule.background_box} px, at least eight spots wide; choose larger ones only "
-            "where the background is smooth"
+            f"background boxes: {found.spots.rule.background_box} px, at least eight spots wide; larger ones suit a "
+            "smooth background"
         )
     return lines + [entry["says"] for entry in coverage(found)]
 

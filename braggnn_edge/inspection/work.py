@@ -152,7 +152,10 @@ def document_of(
         "not_found": found.missing,
         "simulation": None if simulation is None else vars(simulation),
         "distributions": {
-            name: {"measured": words.percentiles(values), "simulated": words.percentiles(simulated.get(name, values[:0]))}
+            name: {
+                "measured": words.percentiles(values),
+                "simulated": words.percentiles(simulated.get(name, values[:0])),
+            }
             for name, values in measured.items()
         },
         "simulated_spots_by_measured": ratio,
