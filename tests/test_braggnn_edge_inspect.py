@@ -240,3 +240,19 @@ def test_thaumatin_is_a_photon_counter_with_a_background(thaumatin: Look) -> Non
     major, minor = transfer.widths_of(found.spots.fitted)
     assert np.median(minor[found.spots.good]) == pytest.approx(1.9, rel=0.15)
     assert np.median(major[found.spots.good]) == pytest.approx(3.5, rel=0.2)
+
+
+@pytest.mark.slow
+def test_ruby_is_zero_suppressed_and_saturates() -> None:
+    path = Path(DATA) / "chess_ruby/mruby-0129_000004_ff1_000012-cachefile.npz"
+    if not DATA or not path.exists():
+        pytest.skip("BRAGGNN_EDGE_DATA names no folder with chess_ruby")
+    found = look(open_scan("hexrd", path), lambda _: None)
+    assert found.omega_step.value == pytest.approx(0.25)
+    assert found.pixels.zero_suppression.value == 151.0
+    assert found.detector.saturation.value == pytest.approx(15_800.0, rel=0.03)
+    assert found.detector.read_noise.value is None
+    assert found.spots is not None
+    assert found.spots.rule.threshold == 150.0
+    major, minor = transfer.widths_of(found.spots.fitted)
+    assert 1.5 < np.median(minor[found.spots.good]) <= np.median(major[found.spots.good]) < 2.7

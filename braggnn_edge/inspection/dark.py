@@ -9,6 +9,8 @@ from scipy.optimize import minimize
 from scipy.special import gammaln, ndtr
 
 Array = NDArray[np.float64]
+#: A background of more photons is not cut at zero.
+_MOST_PHOTONS = 400.0
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,8 @@ def fit_histogram(
 
     def cost(free: Array) -> float:
         g, sigma, background = np.exp(np.clip(free, -12, 12))
+        if background > _MOST_PHOTONS or g * background > 2.0 * len(values) + 10.0 or sigma > 4.0 * len(values):
+            return 1e30  # beyond all counts
         p = probability(values, g, sigma, background)
         inside = p.sum()
         prior = 0.5 * (np.log(g / known) / max((gain_error or 0.0) / known, 0.03)) ** 2 if gain else 0.0
@@ -69,7 +73,9 @@ def fit_histogram(
         for sigma in (0.2, 0.7 * spread):
             for level in (mean / g, 0.1 * mean / g):
                 start = np.log([g, max(sigma, 0.05), max(level, 1e-3)])
-                found = minimize(cost, start, method="Nelder-Mead", options={"maxiter": 400, "xatol": 1e-4})
+                found = minimize(
+                    cost, start, method="Nelder-Mead", options={"maxiter": 250, "xatol": 1e-3, "fatol": 0.1}
+                )
                 if best is None or found.fun < best.fun:
                     best = found
     if best is None:

@@ -55,15 +55,15 @@ def look(scan: Scan, say: Say) -> Look:
             "16 x 16 px"
         )
     reader = sample.Reader(scan)
-    facts, points, tiles = _pixels(scan, reader, say)
+    facts, points = _pixels(scan, reader, say)
     step = _omega_step(scan)
-    detector, found = _spots_and_detector(scan, reader, facts, points, tiles, say)
+    detector, found = _spots_and_detector(scan, reader, facts, points, say)
     result = Look(scan.name, scan.shape, str(scan.source.dtype), step, facts, detector, found, dict(reader.bad))
     result.missing = _missing(result)
     return result
 
 
-def _pixels(scan: Scan, reader: sample.Reader, say: Say) -> tuple[PixelFacts, Points, list[Tiles]]:
+def _pixels(scan: Scan, reader: sample.Reader, say: Say) -> tuple[PixelFacts, Points]:
     """What single pixels hold, and the noise of the background."""
     frames, rows, cols = scan.shape
     chosen = sample.pairs(frames, rows * cols)
@@ -91,7 +91,7 @@ def _pixels(scan: Scan, reader: sample.Reader, say: Say) -> tuple[PixelFacts, Po
             tiles.append(found)
             middle = np.median(found.mean[found.number > 0]) if (found.number > 0).any() else 0.0
             _add_like(background, found, use, counts, float(middle))
-    points, means, variances = points_of_background(tiles) if tiles else (None, np.zeros(0), np.zeros(0))
+    points, means, variances = points_of_background(tiles) if tiles else (NO_POINTS, np.zeros(0), np.zeros(0))
     facts = PixelFacts(
         frames=seen,
         counts={
@@ -109,7 +109,7 @@ def _pixels(scan: Scan, reader: sample.Reader, say: Say) -> tuple[PixelFacts, Po
         histogram=background.table() if tiles else table,
         ignored=ignored,
     )
-    return facts, points if points is not None and not level else NO_POINTS, tiles
+    return facts, NO_POINTS if level else points
 
 
 def _raw(scan: Scan, index: int) -> NDArray[np.generic] | None:
@@ -190,8 +190,8 @@ def _search(
 
 
 def _spots_and_detector(
-    scan: Scan, reader: sample.Reader, facts: PixelFacts, points: Points, tiles: list[Tiles], say: Say
-):  # type: ignore[no-untyped-def]
+    scan: Scan, reader: sample.Reader, facts: PixelFacts, points: Points, say: Say
+) -> tuple[DetectorFacts, SpotFacts | None]:
     """A threshold, the spots above it, and what their fits and the background say of the detector."""
     limit = float(np.iinfo(scan.source.dtype).max) if scan.source.dtype.kind in "iu" else float("inf")
     guess = noise_without_fits(facts, points)

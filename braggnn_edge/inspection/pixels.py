@@ -22,7 +22,7 @@ class Values:
         self._counts = np.zeros(_HIGH - _LOW + 1, np.int64)
         self._floats: list[NDArray[np.float64]] = []
 
-    def add(self, values: NDArray[np.generic]) -> None:
+    def add(self, values: NDArray[Any]) -> None:
         """Add the values (n,)."""
         if values.dtype.kind == "f":
             step = max(1, len(values) // _KEPT)
@@ -46,11 +46,11 @@ class Values:
         return (place + _LOW).astype(np.float64), self._counts[place]
 
 
-def _least(values: NDArray[np.generic]) -> int:
+def _least(values: NDArray[Any]) -> int:
     return int(np.iinfo(values.dtype).min)
 
 
-def _most(values: NDArray[np.generic]) -> int:
+def _most(values: NDArray[Any]) -> int:
     return int(np.iinfo(values.dtype).max)
 
 
@@ -66,8 +66,8 @@ class Survey:
     """What every pixel of the sampled frames was: smallest, largest and summed counts, and how often it was good."""
 
     shape: tuple[int, int]
-    least: NDArray[np.generic] | None = None
-    most: NDArray[np.generic] | None = None
+    least: NDArray[Any] | None = None
+    most: NDArray[Any] | None = None
     total: NDArray[np.float32] = field(init=False)
     zeros: NDArray[np.uint8] = field(init=False)
     bad: NDArray[np.bool_] = field(init=False)
@@ -138,7 +138,7 @@ def _local(image: NDArray[np.floating]) -> NDArray[np.float64]:
     return np.repeat(np.repeat(middle, box, axis=0), box, axis=1)[:rows, :cols].astype(np.float64)
 
 
-def raw_marks(raw: NDArray[np.generic]) -> dict[str, int]:
+def raw_marks(raw: NDArray[Any]) -> dict[str, int]:
     """How many pixels of a raw frame have a value that detectors use as a mark."""
     found: dict[str, int] = {}
     if raw.dtype.kind in "if":
