@@ -10,7 +10,7 @@ from braggnn_edge.fit.pseudo_voigt import AMPLITUDE, ETA
 from braggnn_edge.fit.single import FitResult
 from braggnn_edge.inspection.facts import Look, SpotFacts
 from braggnn_edge.inspection.sample import Frame
-from braggnn_edge.inspection.spots import Spots, best_fits, find_spots, fit_spots, window_for
+from braggnn_edge.inspection.spots import Spots, best_fits, find_spots, fit_spots, good_fits, window_for
 from braggnn_edge.inspection.transfer import widths_of
 from braggnn_edge.simulation.simulate import draw_reflections, expected_frame, make_panel, measure
 from braggnn_edge.simulation.spec import SimulationSpec
@@ -33,11 +33,12 @@ def simulation_of(found: Look) -> SimulationSpec | None:
     detector = spots.rule.detector
     major, minor = (width[spots.good] for width in widths_of(spots.fitted))
     aspect = major / minor
-    height = spots.fitted.parameters[spots.good, AMPLITUDE]
+    # Of faint spots the widths are not known well enough, but the heights are.
+    height = spots.fitted.parameters[good_fits(spots.fitted, spots.size), AMPLITUDE]
     logs = np.log(minor)
     median = float(np.clip(np.median(minor), 0.6, 20.0))
-    limits = np.clip(np.percentile(minor, (1, 99)), 0.5, 60.0)
-    limits = min(limits[0], median), max(limits[1], median)
+    narrow, wide = np.clip(np.percentile(minor, (1, 99)), 0.5, 60.0).tolist()
+    limits = min(narrow, median), max(wide, median)
     streaks = float((aspect > _STREAK).mean())
     step = found.omega_step.or_else(STEP)
     rocking = spots.rocking.width

@@ -66,8 +66,8 @@ class Survey:
     """What every pixel of the sampled frames was: smallest, largest and summed counts, and how often it was good."""
 
     shape: tuple[int, int]
-    least: NDArray[Any] | None = None
-    most: NDArray[Any] | None = None
+    least: Any = None  # (rows, cols) of the frames' type, None before the first
+    most: Any = None
     total: NDArray[np.float32] = field(init=False)
     zeros: NDArray[np.uint8] = field(init=False)
     bad: NDArray[np.bool_] = field(init=False)
@@ -85,7 +85,7 @@ class Survey:
             self.least, self.most = counts.copy(), counts.copy()
         np.minimum(self.least, counts, out=self.least)
         np.maximum(self.most, counts, out=self.most)
-        self.total += counts
+        self.total += counts.astype(np.float32)
         self.zeros += counts == 0
         if frame.valid is not None:
             self.bad |= ~frame.valid

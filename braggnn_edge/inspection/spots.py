@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,7 +61,7 @@ class Spots:
 
     spots: NDArray[np.void]
     frames: dict[int, list[int]]
-    patches: NDArray[np.generic]
+    patches: NDArray[Any]
     valid: NDArray[np.bool_]
     owner: NDArray[np.int64]
     above: float
