@@ -109,8 +109,11 @@ def simulated_spots(spec: SimulationSpec, spots: SpotFacts, frames: int, seed: i
     return found, fitted
 
 
-def distributions(spots: Spots, fitted: FitResult, good: NDArray[np.bool_], gain: float) -> dict[str, Array]:
-    """The distributions that scans are compared by; photons where the gain is known, else counts."""
+def distributions(spots: Spots, fitted: FitResult, good: NDArray[np.bool_], gain: float, size: int) -> dict[str, Array]:
+    """The distributions that scans are compared by; photons where the gain is known, else counts.
+
+    good: (n,) fits that know their widths well; size: side of the fitted patches, px.
+    """
     major, minor = widths_of(fitted)
     brightest = spots.spots[spots.spots["brightest"]]
     return {
@@ -118,7 +121,7 @@ def distributions(spots: Spots, fitted: FitResult, good: NDArray[np.bool_], gain
         "FWHM, major axis (px)": major[good],
         "axis ratio": (major / minor)[good],
         "Lorentzian share eta": fitted.parameters[good, ETA],
-        "height (photons)": fitted.parameters[good, AMPLITUDE] / gain,
+        "height (photons)": fitted.parameters[good_fits(fitted, size), AMPLITUDE] / gain,
         "area (px)": brightest["area"].astype(float),
     }
 
@@ -128,4 +131,4 @@ def of_simulation(spec: SimulationSpec, spots: SpotFacts, frames: int) -> tuple[
     found, fitted = simulated_spots(spec, spots, frames)
     good = best_fits(fitted, spots.size)
     a_frame = float(found.spots["brightest"].sum()) / max(found.searched, 1)
-    return distributions(found, fitted, good, spots.rule.detector.gain), a_frame
+    return distributions(found, fitted, good, spots.rule.detector.gain, spots.size), a_frame

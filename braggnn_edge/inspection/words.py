@@ -7,6 +7,7 @@ import numpy as np
 from braggnn_edge.fit.pseudo_voigt import AMPLITUDE, ETA
 from braggnn_edge.inspection.advice import coverage, patch_size
 from braggnn_edge.inspection.facts import Fact, Look, SpotFacts
+from braggnn_edge.inspection.spots import good_fits
 from braggnn_edge.inspection.transfer import widths_of
 
 
@@ -21,7 +22,8 @@ def numbers_of(spots: SpotFacts, gain: float | None) -> dict[str, Any]:
     """The figures of the spots, for JSON and for the sentences."""
     table, good = spots.spots.spots, spots.good
     major, minor = (width[good] for width in widths_of(spots.fitted))
-    height = spots.fitted.parameters[good, AMPLITUDE]
+    # Widths are of the fits that know them well, which are of bright spots; heights are of faint ones too.
+    height = spots.fitted.parameters[good_fits(spots.fitted, spots.size), AMPLITUDE]
     components = table[table["brightest"]]
     return {
         "frames": spots.spots.searched,
@@ -110,8 +112,8 @@ def spot_lines(found: Look) -> list[str]:
     n = numbers_of(spots, found.detector.gain.value)
     lines = [
         f"threshold: {rule_of(spots)}; {spots.reason}",
-        f"spots: {n['a_frame']:,.1f} a frame, {n['found']:,} in {n['frames']} frames; {n['fits']:,} fits are used "
-        f"below; median (10 to 90 %)",
+        f"spots: {n['a_frame']:,.1f} a frame, {n['found']:,} in {n['frames']} frames; {n['fits']:,} fits know "
+        f"their widths well, and are used below; median (10 to 90 %)",
         f"FWHM: major {_range(n['fwhm_major_px'])}, minor {_range(n['fwhm_minor_px'])} px; axis ratio "
         f"{_range(n['aspect'])}; eta {_range(n['eta'])}",
         f"height: {_range(n['height_counts'], ',.0f')} counts"
