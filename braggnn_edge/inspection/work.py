@@ -40,7 +40,8 @@ def work(arguments: Namespace, say: Say) -> None:
     found = look(scan, say)
     simulation, simulated, ratio = _simulated(found, arguments.simulated_frames, say)
     measured = {} if found.spots is None else distributions(
-        found.spots.spots, found.spots.fitted, found.spots.good, found.spots.rule.detector.gain, found.spots.size)  # fmt: skip
+        found.spots.spots, found.spots.fitted, found.spots.good, found.spots.rule.detector.gain,
+        found.spots.size)  # fmt: skip
     if found.detector.gain.value is None:
         measured, simulated = (_in_counts(one) for one in (measured, simulated))
     folder.mkdir(parents=True, exist_ok=True)
