@@ -2,6 +2,7 @@
 
 import json
 import math
+import shlex
 import time
 from argparse import Namespace
 from collections.abc import Callable, Mapping
@@ -63,7 +64,7 @@ def work(arguments: Namespace, say: Say) -> None:
                 say(f"  {line}")
     say(
         f"finished in {time.monotonic() - began:.0f} s: open {folder / 'inspect.html'}, or go on with "
-        f"`braggnn-edge label --config {folder / 'scenario.toml'}`"
+        f"`braggnn-edge label --config {shlex.quote(str(folder / 'scenario.toml'))}`"
     )
 
 
