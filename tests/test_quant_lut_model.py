@@ -47,6 +47,20 @@ def test_network_features_counted_by_hand() -> None:
     assert sums == pytest.approx(math.log(6 + 6 + 6 + 8))
 
 
+def test_an_input_of_the_exponent_is_one_bit() -> None:
+    """Two inputs more, of code 8 where set: weights 3, 1 and 1, four digits of one bit each."""
+    plain = by_hand().network
+    first = plain.layers[1]
+    assert isinstance(first, Linear)
+    weight = np.concatenate([first.weight, np.array([[3, 0], [1, 1]])], axis=1)
+    layers = (replace(first, weight=weight), *plain.layers[2:])
+    network = size_accumulators(IntegerNetwork(3, plain.input, layers, exponent=2))
+    _, operations, sums = lut_model.network_features(network)
+    # 60 + 3 * 8 = 84 >> 1 = 42, 6 bits; 60 + 2 * 8 = 76 >> 1 = 38, 6 bits
+    assert operations == pytest.approx(math.log((1 + 2 + 1) * 4 + (2 + 1 + 1) * 1 + (1 + 2) * 6))
+    assert sums == pytest.approx(math.log(7 + 7 + 7 + 8))
+
+
 def test_front_features_counted_by_hand() -> None:
     """9 pixels of 4 bits among 8; weights up to 15**2 >> 1 = 112, 7 bits, one table; division 8 x 9."""
     assert lut_model.front_end_features(by_hand()) == pytest.approx((9 * 4 * 3, 9 * 8, 9 * 7, 9 * 10, 72))

@@ -52,18 +52,22 @@ def network_features(network: IntegerNetwork) -> tuple[float, float, float]:
     """1, the log of a network's effective bit operations, and that of the bits of all sums that are not empty.
 
     The bits of an activation, and of a sum, are those of the largest code that it can have, found channel by channel.
+    A code of the exponent is 0 or one half, which is one bit.
     """
     operations = sums = 0.0
     side = network.size
-    low, high = np.zeros(1, dtype=np.int64), np.full(1, network.input.high, dtype=np.int64)
+    high = np.full(side * side if network.exponent else 1, network.input.high, dtype=np.int64)
+    high = np.concatenate([high, np.full(network.exponent, 1 << (network.input.bits - 1), dtype=np.int64)])
+    low, bits = np.zeros_like(high), np.full(len(high), float(network.input.bits))
+    bits[len(bits) - network.exponent :] = 1.0
     frac = network.input.frac
     for layer in network.layers:
         if isinstance(layer, Linear):
             weight = layer.weight.reshape(len(layer.weight), layer.weight.shape[1], -1)
             side -= layer.weight.shape[2] - 1 if layer.kind == "conv2d" else side - 1
             repeated = weight.shape[1] // len(high)  # flattened: channel slowest
-            low, high = np.repeat(low, repeated), np.repeat(high, repeated)
-            operations += side * side * float((digits(weight).sum(axis=(0, 2)) * _bits(low, high)).sum())
+            low, high, bits = (np.repeat(each, repeated) for each in (low, high, bits))
+            operations += side * side * float((digits(weight).sum(axis=(0, 2)) * bits).sum())
             positive, negative = (np.where(sign * weight > 0, weight, 0).sum(axis=2) for sign in (1, -1))
             low, high = positive @ low + negative @ high + layer.bias, positive @ high + negative @ low + layer.bias
             sums += side * side * float(_bits(low, high)[weight.any(axis=(1, 2))].sum())
@@ -71,6 +75,7 @@ def network_features(network: IntegerNetwork) -> tuple[float, float, float]:
         elif isinstance(layer, Requantize):
             ends = np.stack([low, high]) if layer.kind != "relu" else np.maximum(np.stack([low, high]), 0)
             low, high = requantize(ends, frac, layer.output, layer.rounding)[0]
+            bits = _bits(low, high)
             frac = layer.output.frac
     return 1.0, math.log(max(operations, 1.0)), math.log(max(sums, 1.0))
 
