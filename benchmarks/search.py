@@ -31,7 +31,8 @@ from firmware_sim.search import figures as search_figures
 from firmware_sim.search import pareto
 from firmware_sim.search import storage as search_storage
 from firmware_sim.search import trials as search
-from firmware_sim.search.space import ORDERS, peaks_digest
+from firmware_sim.search.material import Material
+from firmware_sim.search.space import ORDERS
 from firmware_sim.search.spec import SearchSpec
 from quant.training.circuit_spec import CircuitNetworkSpec, CircuitSpec
 
@@ -124,7 +125,8 @@ def main() -> None:
             ("loop", 2e-3, arguments.iterations[1], max(1, arguments.iterations[1] // 10)),
         )
     }
-    held = search.held_out(table)
+    material = Material.of_table(table)
+    held = material.held
     reference = held.bar
     print(f"squared centroid: {reference:.4f} px on {len(held.patches)} validation peaks", flush=True)
     results: dict[str, Any] = {}
@@ -135,7 +137,7 @@ def main() -> None:
                 trials=arguments.trials, study=f"{sampler}-{seed}", sampler=sampler, seed=seed, startup=4,
                 limit=60_000, windows=(7,), centroids=("squared", "none"), convolutions=(0, 0), layers=(1, 2), **loops,
             )  # fmt: skip
-            search.run(spec, base, table, None, 1, where, lambda line: print(line, flush=True))
+            search.run(spec, base, material, 1, where, lambda line: print(line, flush=True))
             points = pareto.points(search_storage.read_study(where, spec.study))
             counts = {f"{spec.study} at {len(HAND)}": len(HAND)} if arguments.trials > len(HAND) else {}
             for name, count in {**counts, spec.study: arguments.trials}.items():
@@ -151,7 +153,7 @@ def main() -> None:
         chosen = dataclasses.replace(by_hand(base, dense, centroid, sparsity), **loops)
         row: dict[str, Any] = {"circuit": f"{search.described(chosen)}, sparsity {sparsity}"}
         try:
-            _, row["values"], _ = search.measure(chosen, table, None, 1, 200_000, held)
+            _, row["values"], _ = search.measure(chosen, material, 1, 200_000)
         except UserError as error:
             row["refused"] = str(error)
         row["seconds"] = round(time.monotonic() - began, 1)
@@ -162,7 +164,7 @@ def main() -> None:
     results["hand"] = figures([row["values"] for row in done], reference, sum(row["seconds"] for row in rows))
     results["hand"]["circuits"] = [row["circuit"] for row in done]
     document = {
-        "peaks": {"validation": len(held.patches), "digest": peaks_digest(table)},
+        "peaks": {"validation": len(held.patches), "digest": held.data},
         "iterations": arguments.iterations, "batch": 256, "hand": len(HAND), "orders": ORDERS,
         "squared_centroid_px": round(reference, 5), "hypervolume_luts": [FEWEST, MOST], "methods": results,
     }  # fmt: skip

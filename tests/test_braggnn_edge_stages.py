@@ -121,7 +121,12 @@ ORDERS = {
     },
     "shipped circuit": {"rtl": "data label qat rtl", "csim": "data label qat hls rtl csim"},
     "universal": {"qat": "universal qat", "hls": "data label universal qat hls"},
-    "circuit of the family": {"qat": "qat", "csim": "data label qat hls rtl csim"},
+    "circuit of the family": {
+        "qat": "qat",
+        "csim": "data label qat hls rtl csim",
+        "search": "search",
+        "pareto": "pareto",
+    },
     "compact, taught": {"qat": "data label compact train qat", "hls": "data label compact train qat hls"},
     "full, taught": {"qat": "data label train qat"},
     "circuit, taught": {"qat": "data label train qat", "search": "data label train search"},
@@ -144,7 +149,7 @@ def test_order_in_which_the_stages_of_a_command_run(kind: str, context: Callable
         ("search", "compact", "", r"search: the network of this configuration is 'compact' .*network = \"circuit\""),
         ("pareto", "compact", "", r"the network of this configuration is 'compact' .*network = \"circuit\""),
         ("reference", "shipped", "", r"the firmware's network is 'shipped' .*use `make csim`"),
-        ("search", "shipped circuit", "", r"trials learn from the labels of a scan"),
+        ("search", "shipped circuit", "", r"the circuit that ships is not trained"),
         ("rtl", "shipped", "", r"the network of this configuration is 'shipped' .*use `make hls`"),
         ("qat", "shipped", "[quant]\n", r"\[quant\] has no effect on the network that ships"),
         ("hls", "shipped circuit", "[peaks]\nsize = 9\n", "is for patches of 11 px, those of this scan have 9 px"),
@@ -248,7 +253,11 @@ UNIVERSAL_DEPENDS = NEAR | {
     "qat": {"universal_layers", "family"},
     "csim": {"csim", "universal_layers"},
 }
-FAMILY_DEPENDS = NEAR | {"qat": {"circuit", "family"}, "csim": {"csim", "circuit"}}
+FAMILY_DEPENDS = NEAR | {
+    "qat": {"circuit", "family"},
+    "csim": {"csim", "circuit"},
+    "pareto": {"search", "circuit", "family"},
+}
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from firmware_sim.search import figures as search_figures
 from firmware_sim.search import pareto, point_file
 from firmware_sim.search import storage as search_storage
 from firmware_sim.search import trials as search
+from firmware_sim.search.material import Material
 from firmware_sim.search.space import choose, identity, table_of
 from firmware_sim.search.spec import SearchSpec
 from quant.contract import locator as locators
@@ -37,6 +38,7 @@ CIRCUIT = CircuitSpec(FrontEndSpec(window=5), CircuitNetworkSpec(dense=(4,)))
 
 
 TABLE = sloping_spots(400, SIZE)
+MATERIAL = Material.of_table(TABLE)
 
 
 def test_dominance_by_hand() -> None:
@@ -100,7 +102,7 @@ def test_every_circuit_survives_its_file(sampler: str, scenario: Path, tmp_path:
 def run(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A storage with two real trials, three by hand, one refused and one lost."""
     where = f"sqlite:///{tmp_path_factory.mktemp('run')}/search.db"
-    search.run(SPEC, CIRCUIT, TABLE, None, 1, where, lambda _: None)
+    search.run(SPEC, CIRCUIT, MATERIAL, 1, where, lambda _: None)
     study = search_storage.read_study(where, "search")
     for values in ((0.3, 1e6, 99.0), (1e-5, 2e6, 99.0), (0.9, 10.0, 1.0)):
         attributes = {"circuit": table_of(dataclasses.replace(CIRCUIT, sparsity=0.25)), "figures": {"p50": 0.1}}
@@ -114,7 +116,17 @@ def test_stage_writes_the_front(run: str, scenario: Path, tmp_path: Path) -> Non
     said: list[str] = []
     mapped = dataclasses.replace(SPEC, map=True)
     document = pareto.run(
-        mapped, CIRCUIT, TABLE, None, None, 1, run, scenario, "scene", tmp_path, said.append, lambda made: made.window
+        mapped,
+        CIRCUIT,
+        MATERIAL.held,
+        {"float": 0.125},
+        1,
+        run,
+        scenario,
+        "scene",
+        tmp_path,
+        said.append,
+        lambda made: made.window,
     )
     assert json.loads((tmp_path / "pareto.json").read_text()) == document
     assert (tmp_path / "pareto.png").stat().st_size > 10_000
@@ -127,7 +139,7 @@ def test_stage_writes_the_front(run: str, scenario: Path, tmp_path: Path) -> Non
     assert points[-1]["trial"] == 3
     assert points == sorted(points, key=lambda row: row["luts"])
     assert document["refused"][-1] == {"trial": 5, "reason": "no room"}
-    assert 0 < document["references_px"]["centre_of_mass_squared"] < 1
+    assert document["references_px"] == {"centre_of_mass_squared": MATERIAL.held.bar, "float": 0.125}
     assert said[-1] == f"pareto: {len(points)} points of {len(finished)} finished trials: beaten by no other one"
     for row in points:
         spec = config.load(tmp_path / "configs" / f"{row['name']}.toml", tables())["circuit"]
@@ -142,7 +154,7 @@ def test_stage_writes_the_front(run: str, scenario: Path, tmp_path: Path) -> Non
 
 
 def test_a_points_configuration_trains_the_same_circuit(run: str, scenario: Path, tmp_path: Path) -> None:
-    document = pareto.run(SPEC, CIRCUIT, TABLE, None, None, 1, run, scenario, "scene", tmp_path, lambda _: None)
+    document = pareto.run(SPEC, CIRCUIT, MATERIAL.held, {}, 1, run, scenario, "scene", tmp_path, lambda _: None)
     row = document["points"][0]
     loaded = config.load(tmp_path / "configs" / f"{row['name']}.toml", tables())
     compress.run(Examples.of_table(TABLE), loaded["circuit"], None, loaded.seed, tmp_path, lambda _: None)
@@ -153,10 +165,10 @@ def test_a_points_configuration_trains_the_same_circuit(run: str, scenario: Path
 
 def test_a_front_of_nothing_or_of_another_search_is_refused(run: str, scenario: Path, tmp_path: Path) -> None:
     where = f"sqlite:///{tmp_path / 'search.db'}"
-    search_storage.open_study(where, "search", identity(SPEC, CIRCUIT, TABLE, None, 1))
+    search_storage.open_study(where, "search", identity(SPEC, CIRCUIT, MATERIAL.held, 1))
 
     def front(spec: SearchSpec, where: str) -> None:
-        pareto.run(spec, CIRCUIT, TABLE, None, None, 1, where, scenario, "scene", tmp_path, lambda _: None)
+        pareto.run(spec, CIRCUIT, MATERIAL.held, {}, 1, where, scenario, "scene", tmp_path, lambda _: None)
 
     with pytest.raises(UserError, match="no trial of study 'search' is finished"):
         front(SPEC, where)

@@ -24,8 +24,9 @@ from firmware_sim.search import pareto
 from firmware_sim.search import storage as search_storage
 from firmware_sim.search import trials as search
 from firmware_sim.search import watch as search_watch
+from firmware_sim.search.material import Material, peaks_digest
 from firmware_sim.search.sampler import NumberedSampler
-from firmware_sim.search.space import choose, circuit_of, identity, parameters, peaks_digest, table_of
+from firmware_sim.search.space import choose, circuit_of, identity, parameters, table_of
 from firmware_sim.search.spec import SearchSpec
 from quant.training.circuit_spec import CircuitNetworkSpec, CircuitSpec, FrontEndSpec
 
@@ -41,15 +42,16 @@ CIRCUIT = CircuitSpec(FrontEndSpec(window=5), CircuitNetworkSpec(dense=(4,)))
 
 
 TABLE = sloping_spots(400, SIZE)
+MATERIAL = Material.of_table(TABLE)
 
 
 def named(spec: SearchSpec = SPEC, seed: int = 1) -> dict:
-    return identity(spec, CIRCUIT, TABLE, None, seed)
+    return identity(spec, CIRCUIT, MATERIAL.held, seed)
 
 
 def searched(where: str, spec: SearchSpec = SPEC, workers: int = 1) -> tuple[optuna.Study, list[str]]:
     said: list[str] = []
-    search.run(spec, CIRCUIT, TABLE, None, 1, where, said.append, workers)
+    search.run(spec, CIRCUIT, MATERIAL, 1, where, said.append, workers)
     return search_storage.read_study(where, spec.study), said
 
 
@@ -78,7 +80,7 @@ def test_trials_hold_their_circuit_and_what_it_measures(finished) -> None:
         assert 0 < error < 0.5
         assert luts > 100
         assert latency > 1
-    made, values, _ = search.measure(spec, TABLE, None, 1, SPEC.limit, search.held_out(TABLE))
+    made, values, _ = search.measure(spec, MATERIAL, 1, SPEC.limit)
     assert list(values) == trials[-1].values
     assert made == {key: trials[-1].user_attrs[key] for key in ("made", "digest")}
     lines = [line for line in said if "of 3" in line]
@@ -131,7 +133,7 @@ def test_the_first_trial_is_the_circuit_itself_where_it_lies_in_the_space(budget
     circuit = CircuitSpec(FrontEndSpec(window=5, centroid="intensity", bits=5), network, lut_budget=budget)
     expected = dataclasses.replace(circuit, float_loop=SHORT, loop=SHORT)
     where, both = f"journal:{tmp_path / 'search.log'}", dataclasses.replace(SPEC, trials=1, budgeted=(True, False))
-    search.run(both, circuit, TABLE, None, 1, where, lambda _: None)
+    search.run(both, circuit, MATERIAL, 1, where, lambda _: None)
     (trial,) = search_storage.read_study(where, "search").get_trials()
     assert circuit_of(trial.user_attrs["circuit"], "trial") == expected
     for outside in (
@@ -342,9 +344,9 @@ def test_another_space_other_peaks_and_another_seed_are_refused(finished, tmp_pa
         search_storage.open_study(where, "search", named() | {"data": peaks_digest(sloping_spots(401, SIZE))})
     penalized = dataclasses.replace(CIRCUIT, lut_penalty=0.02)
     with pytest.raises(UserError, match=r"other values of \[circuit\] lut_penalty"):
-        search_storage.open_study(where, "search", identity(SPEC, penalized, TABLE, None, 1))
+        search_storage.open_study(where, "search", identity(SPEC, penalized, MATERIAL.held, 1))
     elsewhere = dataclasses.replace(CIRCUIT, lut_budget=9, loop=LoopSpec(), network=CircuitNetworkSpec(dense=(2,)))
-    assert identity(SPEC, elsewhere, TABLE, None, 1) == named()  # trials choose these
+    assert identity(SPEC, elsewhere, MATERIAL.held, 1) == named()  # trials choose these
     assert sha256(path) == digest
     for free in ({"trials": 9}, {"sampler": "random"}, {"map": True}, {"startup": 5}):
         search_storage.open_study(where, "search", named(dataclasses.replace(SPEC, **free)))

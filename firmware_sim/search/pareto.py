@@ -20,21 +20,20 @@ from braggnn_edge.core.files import written_aside
 from braggnn_edge.core.rundir import write_json
 from braggnn_edge.core.stages import Context
 from braggnn_edge.evaluation.metrics import distances
-from braggnn_edge.peaks.table import PeakTable
-from braggnn_edge.peaks.table import load as load_table
 from braggnn_edge.training import train
-from braggnn_edge.training.model import BraggNN
 from braggnn_edge.training.train import predict
+from braggnn_edge.universal.locator import SHIPPED as UNIVERSAL
+from braggnn_edge.universal.locator import universal_locator
 from firmware_sim.search import figures as search_figures
 from firmware_sim.search import point_file
 from firmware_sim.search import storage as search_storage
 from firmware_sim.search import trials as search
+from firmware_sim.search.material import HeldOut, held_out
 from firmware_sim.search.space import MEASURE, circuit_of, identity
 from firmware_sim.search.spec import SearchSpec
 from hls.rtl.synthesis import mapped_luts
 from quant.contract import locator as locators
 from quant.contract.locator import IntegerLocator
-from quant.training.build import teacher
 from quant.training.circuit_spec import CircuitSpec
 
 
@@ -96,9 +95,8 @@ def fingerprint(spec: SearchSpec, where: str) -> str:
 def run(
     spec: SearchSpec,
     circuit: CircuitSpec,
-    table: PeakTable,
-    teacher: BraggNN | None,
-    full: BraggNN | None,
+    held: HeldOut,
+    beside: Mapping[str, float],
     seed: int,
     where: str,
     scenario: Path,
@@ -109,16 +107,17 @@ def run(
 ) -> dict[str, Any]:
     """Write ``pareto.json``, ``pareto.png``, and of each point ``configs/point_NN.toml``, ``circuits/point_NN.json``.
 
-    full: the full float network, for its line in the picture, where it is trained; scenario: the configuration file;
-    name: of the run, which the points' configurations go back to; mapped: look-up tables by synthesis, asked for
-    with ``spec.map``. Raises UserError where there is no finished trial, or none of this configuration.
+    held: what the trials are judged by; beside: mean errors there, px, of other estimators, lines of the picture;
+    scenario: the configuration file; name: of the run, which the points' configurations go back to; mapped: look-up
+    tables by synthesis, asked for with ``spec.map``. Raises UserError where there is no finished trial, or none of this
+    configuration.
     """
     study = search_storage.read_study(where, spec.study)
-    search_storage.check(study, identity(spec, circuit, table, teacher, seed), where)
+    search_storage.check(study, identity(spec, circuit, held, seed), where)
     everything = points(study)
     if not everything:
         raise UserError(f"search: no trial of study {spec.study!r} is finished; run `make search` first")
-    references = _references(table, full)
+    references = {"centre_of_mass_squared": held.bar, **beside}
     useful = np.array([point.error < references["centre_of_mass_squared"] for point in everything])
     best = useful if useful.any() else np.ones(len(everything), bool)  # if none is, the front is of all
     best[best] = non_dominated([point.values for point, kept in zip(everything, best, strict=True) if kept])
@@ -146,7 +145,11 @@ def run(
     document = {
         "study": spec.study,
         "seed": seed,
-        "units": {"error": "px, mean over the validation peaks", "luts": f"counted, {MEASURE}", "latency": "additions"},
+        "units": {
+            "error": "px, mean over the validation patches",
+            "luts": f"counted, {MEASURE}",
+            "latency": "additions",
+        },
         "references_px": references,
         "points": rows,
         "dominated": dominated,
@@ -177,23 +180,23 @@ def _sentence(row: Mapping[str, Any]) -> str:
     return f"{row['error']:.4f} px, {row['luts']:,.0f} LUTs{mapped}, latency {row['latency']:g}"
 
 
-def _references(table: PeakTable, full: BraggNN | None) -> dict[str, float]:
-    """Mean validation errors, px, of what a circuit should be better than, or as good as."""
-    held = search.held_out(table)
-    found = {"centre_of_mass_squared": held.bar}
-    if full is not None:
-        found["float"] = float(distances(predict(full, held.patches), held.offsets).mean())
-    return found
-
-
 def work(context: Context, directory: Path) -> None:
-    """The stage: :func:`run` on the study of the configuration."""
-    cfg = context.cfg
+    """The stage: :func:`run` on the study of the configuration, the best float network beside its points."""
+    cfg, held = context.cfg, held_out(context)
+    if cfg["circuit"].source == "family":
+        offsets, name = universal_locator().locate(held.patches), "universal"
+    else:
+        offsets, name = predict(train.load_network(context.run / "train", "full"), held.patches), "float"
+    beside = {name: float(distances(offsets, held.offsets).mean())}
     run(
-        cfg["search"], cfg["circuit"], load_table(context.run / "label" / "peaks.h5"), teacher(context),
-        train.load_network(context.run / "train", "full"), cfg.seed, _storage(context), context.scenario,
-        context.run.name, directory, context.say, lambda circuit: mapped_luts(circuit)["luts"],
+        cfg["search"], cfg["circuit"], held, beside, cfg.seed, _storage(context), context.scenario, context.run.name,
+        directory, context.say, lambda circuit: mapped_luts(circuit)["luts"],
     )  # fmt: skip
+
+
+def files(context: Context) -> tuple[Path, ...]:
+    """What the stage reads outside the run directory."""
+    return (UNIVERSAL,) if context.cfg["circuit"].source == "family" else ()
 
 
 def settings(context: Context, values: dict[str, Any]) -> dict[str, Any]:

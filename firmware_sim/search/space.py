@@ -1,18 +1,13 @@
 """What a search may choose from, and a trial's choice as a circuit to train."""
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Callable
 from typing import Any, Protocol
 
-import numpy as np
-
 from braggnn_edge.core import config
 from braggnn_edge.core.errors import UserError
-from braggnn_edge.peaks.splits import TRAIN, VALIDATION
-from braggnn_edge.peaks.table import PeakTable
-from braggnn_edge.training.model import BraggNN
+from firmware_sim.search.material import HeldOut
 from firmware_sim.search.spec import SearchSpec
 from quant.training.circuit_spec import UNUSED_KEYS, CircuitNetworkSpec, CircuitSpec, FrontEndSpec
 
@@ -145,33 +140,13 @@ def circuit_of(table: dict[str, Any], where: str) -> CircuitSpec:
     return config.parse(CircuitSpec, table, where)
 
 
-def identity(
-    spec: SearchSpec, circuit: CircuitSpec, table: PeakTable, teacher: BraggNN | None, seed: int
-) -> dict[str, Any]:
+def identity(spec: SearchSpec, circuit: CircuitSpec, held: HeldOut, seed: int) -> dict[str, Any]:
     """What two trials must share to be compared: what is chosen from, all that is not chosen, peaks, teacher, seed."""
     space = {key: value for key, value in dataclasses.asdict(spec).items() if key not in _FREE}
     fixed = {key: value for key, value in table_of(circuit).items() if key not in _CHOSEN[""]}
     for part in ("front_end", "network"):
         fixed[part] = {key: value for key, value in fixed[part].items() if key not in _CHOSEN[part]}
     return {
-        "version": VERSION, "measure": MEASURE, "seed": seed, "data": peaks_digest(table),
-        "teacher": None if teacher is None else _weights_digest(teacher), "circuit": fixed,
-        "search": json.loads(json.dumps(space)),
+        "version": VERSION, "measure": MEASURE, "seed": seed, "data": held.data, "teacher": held.teacher,
+        "circuit": fixed, "search": json.loads(json.dumps(space)),
     }  # fmt: skip
-
-
-def peaks_digest(table: PeakTable) -> str:
-    """sha256 of what is trained and validated on: crops and labels, not the columns that no trial reads."""
-    digest = hashlib.sha256(json.dumps([table.size, table.shift, str(table.crops.dtype)]).encode())
-    for part in (TRAIN, VALIDATION):
-        rows = table.of(part)
-        for values in (rows.crops, rows.offsets("best"), rows.has("best")):
-            digest.update(np.ascontiguousarray(values).tobytes())
-    return digest.hexdigest()
-
-
-def _weights_digest(net: BraggNN) -> str:
-    digest = hashlib.sha256()
-    for name, value in net.state_dict().items():
-        digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()

@@ -8,16 +8,22 @@ from firmware_sim.search.spec import SearchSpec
 
 def _check(context: Context) -> None:
     require_network(context, "search", "circuit", 'a search is for circuits: set network = "circuit"')
-    if context.cfg["qat"].is_shipped or context.cfg["circuit"].source == "family":
+    if context.cfg["qat"].is_shipped:
         raise UserError(
-            'search: trials learn from the labels of a scan; set network = "circuit" in [qat] and source = "labels" in '
-            "[circuit]"
+            'search: the circuit that ships is not trained; set network = "circuit" in [qat], and source = "labels" or '
+            '"family" in [circuit]'
         )
     stages()["qat"].check(context)
 
 
 def _needs(cfg: Config) -> tuple[str, ...]:
+    if _drawn(cfg):
+        return ()
     return ("label", "train") if cfg["circuit"].teacher else ("label",)
+
+
+def _drawn(cfg: Config) -> bool:
+    return cfg["circuit"].source == "family"
 
 
 SEARCH = Stage(
@@ -36,8 +42,9 @@ PARETO = Stage(
     help="the Pareto front of a search: picture, configuration and circuit of every point",
     writes="`pareto.json`, `pareto.png`, the configuration and circuit of every point",
     work="firmware_sim.search.pareto:work",
-    reads=lambda cfg: ("search", "circuit"),
-    needs=lambda cfg: ("label", "train"),
+    reads=lambda cfg: ("search", "circuit", "family") if _drawn(cfg) else ("search", "circuit"),
+    needs=lambda cfg: () if _drawn(cfg) else ("label", "train"),
+    files="firmware_sim.search.pareto:files",
     settings="firmware_sim.search.pareto:settings",
     check=_check,
 )

@@ -13,23 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import optuna
 import torch
-from numpy.typing import NDArray
 from optuna.trial import FrozenTrial, TrialState
 
 from braggnn_edge.core.errors import UserError
 from braggnn_edge.core.stages import Context
-from braggnn_edge.evaluation.estimators import centre_of_mass_squared
 from braggnn_edge.evaluation.metrics import distances, validation_figures
-from braggnn_edge.peaks.splits import VALIDATION
-from braggnn_edge.peaks.table import PeakTable
-from braggnn_edge.peaks.table import load as load_table
 from braggnn_edge.training import train
-from braggnn_edge.training.dataset import Peaks
-from braggnn_edge.training.model import BraggNN
 from firmware_sim.search import storage as search_storage
+from firmware_sim.search.material import Material, material
 from firmware_sim.search.sampler import NumberedSampler
 from firmware_sim.search.space import ORDERS, choose, identity, parameters, table_of
 from firmware_sim.search.spec import SearchSpec
@@ -38,10 +31,8 @@ from hls.rtl.cmvm import Effort
 from hls.rtl.trace import counted_luts, trace
 from quant.contract import locator as locators
 from quant.contract.locator import IntegerLocator
-from quant.training.build import teacher
 from quant.training.circuit_spec import CircuitSpec
 from quant.training.compress import fit
-from quant.training.examples import Examples
 
 #: Seconds between two looks at the trials of others, when there is nothing left to begin.
 _POLL = 1.0
@@ -53,28 +44,6 @@ _LONGEST = 60_000
 CIRCUIT, MADE, DIGEST, FIGURES, REASON, AGAIN = "circuit", "made", "digest", "figures", "reason", "again"
 
 
-@dataclass(frozen=True)
-class HeldOut:
-    """Validation peaks: patches (n, size, size) in counts, offsets (n, 2) in px from the centre pixel.
-
-    bar: mean error in px of the centroid of squared intensity, which needs no network.
-    """
-
-    patches: NDArray[np.generic]
-    offsets: NDArray[np.float64]
-    bar: float
-
-
-def held_out(table: PeakTable) -> HeldOut:
-    """Of a table, as in the training of a circuit; UserError where there are none."""
-    peaks = Peaks.of(table.of(VALIDATION), "best")
-    if len(peaks) == 0:
-        raise UserError("search: no validation peaks with a label; label/summary.json says why peaks are excluded")
-    patches, offsets = (tensor.numpy() for tensor in peaks.centred())
-    bar = float(distances(centre_of_mass_squared(patches), offsets).mean())
-    return HeldOut(patches, offsets.astype(np.float64), bar)
-
-
 def costs(circuit: IntegerLocator, limit: int) -> tuple[float, float]:
     """Look-up tables and latency (additions one after the other) of the traced circuit: counted, not synthesized."""
     traced = trace(circuit, limit=limit, effort=Effort(ORDERS))
@@ -84,8 +53,7 @@ def costs(circuit: IntegerLocator, limit: int) -> tuple[float, float]:
 def run(
     spec: SearchSpec,
     circuit: CircuitSpec,
-    table: PeakTable,
-    teacher: BraggNN | None,
+    material: Material,
     seed: int,
     where: str,
     say: Callable[[str], None],
@@ -93,18 +61,18 @@ def run(
 ) -> None:
     """Work on the study until it has ``spec.trials`` trials, with ``workers`` processes, this one among them.
 
-    circuit: where trials do not choose; teacher: the full network where the circuit asks for it; seed: of the run;
-    where: from :func:`firmware_sim.search.storage.address`. A trial that cannot be is recorded with its reason, and
-    counts. Raises UserError for a storage or study of another kind, before anything is written to it.
+    circuit: where trials do not choose; material: what they learn from and are judged by; seed: of the run; where:
+    from :func:`firmware_sim.search.storage.address`. A trial that cannot be is recorded with its reason, and counts.
+    Raises UserError for a storage or study of another kind, before anything is written to it.
     """
-    named = identity(spec, circuit, table, teacher, seed)
+    named = identity(spec, circuit, material.held, seed)
     study = search_storage.open_study(where, spec.study, named)
     study.sampler = NumberedSampler(spec.sampler, seed + spec.seed, spec.startup)
-    work = _Work(spec, circuit, table, teacher, seed, where, held_out(table), named)
+    work = _Work(spec, circuit, material, seed, where, named)
     say(f"search: study {spec.study!r} in {search_storage.shown(where)}, {_census(study)}, {spec.trials} wanted")
     if not study.get_trials(deepcopy=False) and (first := parameters(spec, circuit)) is not None:
         study.enqueue_trial(first, skip_if_exists=True)
-    with _helpers((spec, circuit, table, teacher, seed, where), workers - 1):
+    with _helpers((spec, circuit, material, seed, where), workers - 1):
         _trials(study, work, say)
     say(f"search: {_census(study)}; draw the front with `make pareto`")
 
@@ -115,11 +83,9 @@ class _Work:
 
     spec: SearchSpec
     circuit: CircuitSpec
-    table: PeakTable
-    teacher: BraggNN | None
+    material: Material
     seed: int
     where: str
-    held: HeldOut
     identity: dict[str, Any]
 
 
@@ -172,7 +138,7 @@ def _one(study: optuna.Study, work: _Work) -> str:
             if known is not None and REASON in known.user_attrs:
                 raise UserError(f"as trial {known.number}: {known.user_attrs[REASON]}")
             if known is None:
-                made, values, figures = measure(chosen, work.table, work.teacher, work.seed, work.spec.limit, work.held)
+                made, values, figures = measure(chosen, work.material, work.seed, work.spec.limit)
                 kept = made | {FIGURES: figures | {"seconds": round(time.monotonic() - began, 1)}}
             else:  # a sampler may propose again what it found good, or change what a circuit has not
                 values = tuple(known.values)
@@ -180,7 +146,7 @@ def _one(study: optuna.Study, work: _Work) -> str:
         for key, value in kept.items():
             trial.set_user_attr(key, value)
         # Small circuits that are worse than no network at all are a front of their own; samplers are told to avoid it.
-        trial.set_constraint("error above the squared centroid's", values[0] - work.held.bar)
+        trial.set_constraint("error above the squared centroid's", values[0] - work.material.held.bar)
         study.tell(trial, values)
     except UserError as error:
         reason = " ".join(str(error).split())
@@ -200,7 +166,7 @@ def _one(study: optuna.Study, work: _Work) -> str:
 
 
 def measure(
-    chosen: CircuitSpec, table: PeakTable, teacher: BraggNN | None, seed: int, limit: int, held: HeldOut
+    chosen: CircuitSpec, material: Material, seed: int, limit: int
 ) -> tuple[dict[str, str], tuple[float, float, float], dict[str, float]]:
     """Train a circuit and measure it: what it is, (error, LUTs, latency), and further figures.
 
@@ -208,10 +174,11 @@ def measure(
     would, or where it is too large to trace.
     """
     with tempfile.TemporaryDirectory(prefix="search-") as folder:
-        made, _, _ = fit(chosen, Examples.of_table(table), teacher, seed, Path(folder), lambda _: None)
+        made, _, _ = fit(chosen, material.examples, material.teacher, seed, Path(folder), lambda _: None)
         path = Path(folder) / "locator.json"
         locators.save(made, path)
         text = path.read_text().strip()
+    held = material.held
     answers = made.locate(held.patches)
     for checked in (train.check_learned, train.check_directions):
         checked(answers, held.offsets, "circuit")
@@ -273,23 +240,18 @@ def _helpers(arguments: tuple[Any, ...], count: int) -> Iterator[None]:
 def _help(arguments: tuple[Any, ...], threads: int) -> None:
     """The life of a further process."""
     torch.set_num_threads(threads)
-    spec, circuit, table, teacher, seed, where = arguments
-    named = identity(spec, circuit, table, teacher, seed)
+    spec, circuit, material, seed, where = arguments
+    named = identity(spec, circuit, material.held, seed)
     with contextlib.suppress(KeyboardInterrupt):
         study = search_storage.open_study(where, spec.study, named)
         study.sampler = NumberedSampler(spec.sampler, seed + spec.seed, spec.startup)
-        _trials(
-            study,
-            _Work(spec, circuit, table, teacher, seed, where, held_out(table), named),
-            lambda line: print(line, flush=True),
-        )
+        _trials(study, _Work(spec, circuit, material, seed, where, named), lambda line: print(line, flush=True))
 
 
 def work(context: Context) -> None:
-    """The command: :func:`run` on the peaks of the run directory, whose label stage is finished."""
+    """The command: :func:`run` on the peaks of the label stage, or on patches of the family."""
     cfg = context.cfg
-    table = load_table(context.run / "label" / "peaks.h5")
     where = search_storage.address(cfg["search"].storage, context.run, cfg.folder)
-    run(cfg["search"], cfg["circuit"], table, teacher(context), cfg.seed, where, context.say, context.workers)
+    run(cfg["search"], cfg["circuit"], material(context), cfg.seed, where, context.say, context.workers)
     if not cfg["search"].storage:
         context.say(f"finished: {context.run / 'search.db'}")

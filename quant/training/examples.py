@@ -48,7 +48,7 @@ class Examples:
     ) -> "Examples":
         """Patches drawn from the family, the same for the same spec and seed, whatever the number of processes."""
         drawn = family.draw(spec, seed, patches, 0, workers, progress)
-        held = family.draw(spec, seed, validation, VALIDATION_SHARD, workers)
+        held = held_out_of_family(spec, seed, validation, workers)
         labels = drawn.offsets
         if teacher is not None:
             labels = np.concatenate([labels, answers(teacher, drawn.counts)[:, :2]], axis=1)
@@ -57,12 +57,15 @@ class Examples:
         anywhere = rng.uniform(-spec.size / 2, spec.size / 2, (empty, 2)).astype(np.float32)
         counts = np.concatenate([drawn.counts, np.zeros((empty, spec.size, spec.size), np.float32)])
         labels = np.concatenate([labels, np.tile(anywhere, labels.shape[1] // 2)])
-        return Examples(
-            Peaks(torch.from_numpy(counts), torch.from_numpy(labels), spec.size, 0),
-            Peaks(torch.from_numpy(held.counts), torch.from_numpy(held.offsets), spec.size, 0),
-        )
+        return Examples(Peaks(torch.from_numpy(counts), torch.from_numpy(labels), spec.size, 0), held)
 
     @property
     def size(self) -> int:
         """Side of the patches, px."""
         return self.data.size
+
+
+def held_out_of_family(spec: FamilySpec, seed: int, validation: int, workers: int) -> Peaks:
+    """Patches of the family for validation, of shards that no training draws."""
+    held = family.draw(spec, seed, validation, VALIDATION_SHARD, workers)
+    return Peaks(torch.from_numpy(held.counts), torch.from_numpy(held.offsets), spec.size, 0)
