@@ -146,6 +146,30 @@ def test_the_first_trial_is_the_circuit_itself_where_it_lies_in_the_space(budget
         assert parameters(both, outside) is None
 
 
+def test_a_front_end_is_chosen_where_the_table_says_so() -> None:
+    """Bits that the squared centroid leaves out, and subtraction; without choices they are those of the circuit."""
+    circuit = dataclasses.replace(CIRCUIT, front_end=FrontEndSpec(window=5, discarded_bits=3, subtract=True))
+    narrow = dataclasses.replace(SPEC, centroids=("squared", "intensity"), budgeted=(True, False))
+    wide = dataclasses.replace(narrow, discarded_bits=(2, 6), subtract=(False, True))
+    study = optuna.create_study(directions=["minimize"] * 3, sampler=NumberedSampler("random", 1, 3))
+    found = {spec: [choose(study.ask(), spec, circuit).front_end for _ in range(60)] for spec in (narrow, wide)}
+    assert {(f.centroid, f.discarded_bits, f.subtract) for f in found[narrow]} == {
+        ("squared", 3, True), ("intensity", FrontEndSpec.discarded_bits, True),
+    }  # fmt: skip
+    assert {(f.discarded_bits, f.subtract) for f in found[wide] if f.centroid == "squared"} == {
+        (2, False), (2, True), (6, False), (6, True),
+    }  # fmt: skip
+    assert {f.discarded_bits for f in found[wide] if f.centroid == "intensity"} == {FrontEndSpec.discarded_bits}
+    assert parameters(wide, circuit) is None  # 3 bits are none of the choices
+    found_at = parameters(dataclasses.replace(wide, discarded_bits=(3, 4)), circuit)
+    assert found_at is not None
+    assert (found_at["discarded_bits"], found_at["subtract"]) == (3, True)
+    other = dataclasses.replace(circuit, front_end=dataclasses.replace(circuit.front_end, discarded_bits=6))
+    assert identity(wide, circuit, MATERIAL.held, 1) == identity(wide, other, MATERIAL.held, 1)
+    assert identity(narrow, circuit, MATERIAL.held, 1) != identity(narrow, other, MATERIAL.held, 1)
+    assert "subtract" not in identity(narrow, circuit, MATERIAL.held, 1)["search"]
+
+
 def test_a_trial_that_cannot_be_is_recorded_and_counts(tmp_path: Path) -> None:
     """Windows of 3 px have no room for two convolutions; others are too large for the limit."""
     spec = dataclasses.replace(SPEC, windows=(3,), convolutions=(2, 2))
@@ -421,6 +445,7 @@ def test_addresses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ({"windows": (7, 8)}, "must be odd"),
         ({"widths": ()}, "one or more different"),
         ({"kernels": (3, 3)}, "one or more different"),
+        ({"discarded_bits": (4, 4)}, r"discarded_bits \(4, 4\) must be different values, or none"),
         ({"units": (9, 8)}, r"units \[9, 8\] is not a range"),
         ({"weight_bits": (1, 8)}, "within 2 to 8"),
         ({"sparsity": (0.0, 1.0)}, "within 0.0 to 0.99"),

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from braggnn_edge.core import config
 from braggnn_edge.core.errors import UserError
 from firmware_sim.search.material import HeldOut
-from firmware_sim.search.spec import SearchSpec
+from firmware_sim.search.spec import OPTIONAL, SearchSpec
 from quant.training.circuit_spec import UNUSED_KEYS, CircuitNetworkSpec, CircuitSpec, FrontEndSpec
 
 #: Of what a study holds: raised when trials of before and after are no longer comparable.
@@ -48,12 +48,13 @@ def choose(trial: Chooser, spec: SearchSpec, circuit: CircuitSpec) -> CircuitSpe
     """
     window = trial.suggest_categorical("window", spec.windows)
     centroid = trial.suggest_categorical("centroid", spec.centroids)
+    optional = {name: trial.suggest_categorical(name, choices) for name in OPTIONAL if (choices := getattr(spec, name))}
     front_end = dataclasses.replace(
         circuit.front_end,
         window=window,
         centroid=centroid,
         bits=trial.suggest_int("input_bits", *spec.input_bits),
-        **config.without(FrontEndSpec, UNUSED_KEYS[centroid]),
+        **{**optional, **config.without(FrontEndSpec, UNUSED_KEYS[centroid])},
     )
     convolutions = trial.suggest_int("convolutions", *spec.convolutions)
     layers = trial.suggest_int("layers", *spec.layers)
@@ -93,6 +94,7 @@ def parameters(spec: SearchSpec, circuit: CircuitSpec) -> dict[str, Any] | None:
         "convolutions": len(network.conv), "layers": len(network.dense), "kernel": network.kernel,
         "weight_bits": network.weight_bits, "activation_bits": network.activation_bits, "widths": network.widths,
         "sparsity": circuit.sparsity, "channel_sparsity": circuit.channel_sparsity, "budgeted": circuit.lut_budget > 0,
+        **{name: getattr(front_end, name) for name in OPTIONAL if getattr(spec, name)},
         **{f"channels_{i + 1}": value for i, value in enumerate(network.conv)},
         **{f"units_{i + 1}": value for i, value in enumerate(network.dense)},
     }  # fmt: skip
@@ -142,10 +144,11 @@ def circuit_of(table: dict[str, Any], where: str) -> CircuitSpec:
 
 def identity(spec: SearchSpec, circuit: CircuitSpec, held: HeldOut, seed: int) -> dict[str, Any]:
     """What two trials must share to be compared: what is chosen from, all that is not chosen, peaks, teacher, seed."""
-    space = {key: value for key, value in dataclasses.asdict(spec).items() if key not in _FREE}
+    space = {key: value for key, value in dataclasses.asdict(spec).items() if key not in _FREE and value != ()}
     fixed = {key: value for key, value in table_of(circuit).items() if key not in _CHOSEN[""]}
+    chosen = _CHOSEN | {"front_end": (*_CHOSEN["front_end"], *(name for name in OPTIONAL if name in space))}
     for part in ("front_end", "network"):
-        fixed[part] = {key: value for key, value in fixed[part].items() if key not in _CHOSEN[part]}
+        fixed[part] = {key: value for key, value in fixed[part].items() if key not in chosen[part]}
     return {
         "version": VERSION, "measure": MEASURE, "seed": seed, "data": held.data, "teacher": held.teacher,
         "circuit": fixed, "search": json.loads(json.dumps(space)),

@@ -7,6 +7,9 @@ from typing import ClassVar, Literal
 from braggnn_edge.core.errors import UserError
 from braggnn_edge.training.spec import LoopSpec
 
+#: Keys of the front end that are chosen where the table names choices.
+OPTIONAL = ("discarded_bits", "subtract")
+
 
 @dataclass(frozen=True)
 class SearchSpec:
@@ -38,6 +41,10 @@ class SearchSpec:
     map: bool = False  # map the points of the front by Yosys as well
     windows: tuple[int, ...] = (7, 9)  # choices, px
     centroids: tuple[Literal["squared", "intensity", "none"], ...] = ("squared", "intensity", "none")  # choices
+    # choices, low bits that a squared centroid leaves out; none: as in `[circuit.front_end]`
+    discarded_bits: tuple[int, ...] = ()
+    # choices, whether the window's minimum is subtracted; none: as in `[circuit.front_end]`
+    subtract: tuple[bool, ...] = ()
     kernels: tuple[int, ...] = (3,)  # choices, px
     widths: tuple[Literal["channel", "layer", "fixed"], ...] = ("channel", "layer", "fixed")  # choices
     budgeted: tuple[bool, ...] = (True, False)  # whether into a budget of look-up tables: choices
@@ -62,6 +69,9 @@ class SearchSpec:
             values = getattr(self, name)
             if not values or len(set(values)) != len(values):
                 raise UserError(f"search: {name} {values} must be one or more different values")
+        for name in OPTIONAL:
+            if len(set(getattr(self, name))) != len(getattr(self, name)):
+                raise UserError(f"search: {name} {getattr(self, name)} must be different values, or none")
         if any(value < 1 or value % 2 == 0 for value in (*self.windows, *self.kernels)):
             raise UserError(f"search: windows {self.windows} and kernels {self.kernels} must be odd numbers of px")
         for name, (least, most) in _LIMITS.items():
