@@ -31,9 +31,10 @@ from quant.contract.lut_model import predicted_luts
 
 FOLDER = Path(__file__).with_suffix("")
 #: Patches, of a seed that no training has, on which RTL and netlist are compared with the integers.
-RTL, NETLIST, SEED = 20_000, 1_000, 98
-LEVELS = 2.0
-CLOCK_MHZ = 250.0
+RTL, NETLIST, SEED = 20_000, 500, 98
+#: Adders or levels of tables a pipeline stage, and the clock that is asked for, MHz. Deeper stages have fewer registers
+#: and share more logic: at 2 levels `small_7px` takes 4,112 look-up tables and `wide_9px` 26,255.
+DEPTHS = {"shipped_7px": (2.0, 250.0), "small_7px": (6.0, 100.0), "wide_9px": (4.0, 150.0)}
 #: A Verilog file that is longer is stored compressed.
 LONGEST = 1_000_000
 #: What a circuit may be behind the float network, px; and the sets that it is for (spots up to 3.5 px have no others).
@@ -45,8 +46,9 @@ def hardware(circuit: IntegerLocator, name: str, work: Path) -> dict[str, Any]:
     """Write, simulate and map the RTL project of a circuit; its Verilog goes beside the locator."""
     project, net = work / name, work / f"{name}_netlist"
     counts = draw(FamilySpec(), SEED, RTL).counts
+    levels, clock = DEPTHS[name]
     if not project.exists():
-        write_rtl(circuit, project, counts=counts[:100], logic_levels=LEVELS, clock_mhz=CLOCK_MHZ, limit=200_000)
+        write_rtl(circuit, project, counts=counts[:100], logic_levels=levels, clock_mhz=clock, limit=200_000)
     made = load_rtl(project)
     text = "\n".join(path.read_text() for path in sorted((project / "src").glob("*.v")))
     if len(text) > LONGEST:
@@ -66,7 +68,8 @@ def hardware(circuit: IntegerLocator, name: str, work: Path) -> dict[str, Any]:
             print(f"{name}: {key}: {wrong[key]}, {found.interval:.3f} clocks a patch", flush=True)
     return {
         "luts": mapped.luts, "luts_by_model": round(predicted_luts(circuit)), "flip_flops": mapped.flip_flops,
-        "carry": mapped.carry, "dsps": mapped.dsps, "brams": mapped.brams, "logic_levels_a_stage": LEVELS,
+        "carry": mapped.carry, "dsps": mapped.dsps, "brams": mapped.brams, "logic_levels_a_stage": levels,
+        "clock_mhz_asked_for": clock,
         "stages": made.stages, "latency_cycles": made.latency_cycles, "interval_cycles": made.interval_cycles,
         "exactness": wrong,
     }  # fmt: skip
@@ -117,7 +120,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path)
     parser.add_argument("--work", type=Path, default=Path("runs/circuits_family"), help="folder of the RTL projects")
-    parser.add_argument("--circuit", action="append", default=[], metavar="NAME", help="default: all in the folder")
+    parser.add_argument("--circuit", action="append", default=[], metavar="NAME", help="to map; default: all")
+    parser.add_argument("--no-sets", action="store_true", help="map and compare only; leave the errors as they are")
     arguments = parser.parse_args()
     output = Path(__file__).with_suffix(".json")
     document: dict[str, Any] = json.loads(output.read_text()) if output.exists() else {"circuits": {}}
@@ -130,6 +134,8 @@ def main() -> None:
             "family_px": on_the_family(circuit),
         }  # fmt: skip
         write_json(output, document)
+    if arguments.no_sets:
+        return
     document["sets"] = errors(arguments.runs, every)
     for name in every:
         narrow = locators.load(FOLDER / f"{name}.json").provenance["family"]["fwhm"][1] < 9
