@@ -35,8 +35,9 @@ class ConvolutionalCorrection(CentroidCorrection):
         self.spec = spec
         self.braggnn = BraggNN(spec, size)
         layers = self.braggnn.dense_layers
-        layers[0] = nn.Linear(layers[0].in_features + 1, layers[0].out_features)
-        layers[-1] = nn.Linear(layers[-1].in_features, _OUTPUTS)
+        first, last = (layer for layer in (layers[0], layers[-1]) if isinstance(layer, nn.Linear))
+        layers[0] = nn.Linear(first.in_features + 1, first.out_features)
+        layers[-1] = nn.Linear(last.in_features, _OUTPUTS)
         nn.init.xavier_uniform_(layers[0].weight)  # the last one's are set by begin()
 
     def missing(self, pixels: Tensor, exponent: Tensor) -> Tensor:

@@ -3,11 +3,10 @@
     BRAGGNN_EDGE_DATA=FOLDER python benchmarks/family_networks.py RUNS --scratch FOLDER
 
 trains float networks of the kinds of family_kinds.py on the same patches of the family, which are drawn once and kept
-in the scratch folder: the same loss, batches, schedule and number of patches seen. The learning rate of each kind is
-the best of three after a short training, by the mean error on patches held out for that. --longer trains dense networks
-of the same kinds on more repetitions of the same patches. Errors are those of one look at a patch, and of the mean of
-eight looks, as the network that ships answers: on other held-out patches of the family, and on the scans of travels.py
-in RUNS, which choose nothing. The results are written after every network, and a second start goes on.
+in the scratch folder: the same loss, batches, learning rate, schedule and number of patches seen. PLAN says which kinds
+are trained on how many patches, with how many seeds. Errors are those of one look at a patch, and of the mean of eight
+looks, as the network that ships answers: on other held-out patches of the family, and on the scans of travels.py in
+RUNS, which choose nothing. The results are written after every network, and a second start goes on.
 """
 
 import argparse
@@ -44,11 +43,23 @@ from braggnn_edge.universal.train import VALIDATION_SHARD, Drawn, answers
 
 #: What all networks have alike; a second start with other values is refused.
 SETTINGS: dict[str, Any] = {
-    "size": SIZE, "patches_seen": 524_288, "drawn": 524_288, "drawn_with_seed": 14, "batch": 256,
-    "schedule": "one_cycle", "beta": UniversalSpec().beta, "rates": [7e-4, 2e-3, 6e-3],
-    "patches_seen_by_rate": 65_536, "validation": 8192, "held_out": 24_576, "held_out_drawn_with_seed": 20_000_000,
+    "size": SIZE, "drawn": 524_288, "drawn_with_seed": 14, "batch": 128,
+    "schedule": "one_cycle", "learning_rate": 3e-3, "beta": UniversalSpec().beta, "validation": 8192,
+    "held_out": 24_576, "held_out_drawn_with_seed": 20_000_000,
 }  # fmt: skip
+DENSE = tuple(kind for kind in KINDS if kind.startswith("dense"))
+#: The comparison's budget, and the one that only dense networks have besides: patches seen.
+EQUAL, LONGER = 524_288, 4_194_304
+#: Patches seen, kinds, number of seeds, in the order of work; what comes up twice is trained once.
+PLAN: tuple[tuple[int, tuple[str, ...], int], ...] = (
+    (EQUAL, tuple(reversed(KINDS)), 1),
+    (EQUAL, ("compact", *DENSE), 5),
+    (EQUAL, tuple(KINDS), 5),
+    (LONGER, DENSE, 2),
+)
 COLORS = dict(zip(KINDS, (RED, ORANGE, PURPLE, SKY, BLUE, GREEN), strict=True))
+
+LOOKS = ("one_look", "eight_looks")
 
 #: Patches (n, size, size) in counts and offsets (n, 2) px.
 Set = tuple[NDArray[np.float32], NDArray[np.float32]]
@@ -91,14 +102,14 @@ def scans(runs: Path) -> dict[str, Set]:
 
 
 def trained(
-    kind: str, seed: int, rate: float, seen: int, sets: Mapping[str, Set], checkpoint: Path
+    kind: str, seed: int, seen: int, sets: Mapping[str, Set], checkpoint: Path
 ) -> tuple[CentroidCorrection, dict[str, float]]:
     """A network of a kind that has seen so many patches; its validation, and the CPU seconds of this start."""
     loop = LoopSpec(
-        SETTINGS["batch"], rate, SETTINGS["schedule"], max_iterations=seen // SETTINGS["batch"],
+        SETTINGS["batch"], SETTINGS["learning_rate"], SETTINGS["schedule"], max_iterations=seen // SETTINGS["batch"],
         evaluate_every=-(-seen // SETTINGS["batch"] // 4), patience=0,
     )  # fmt: skip
-    crops, offsets = map(torch.from_numpy, sets["train"])
+    crops, offsets = (torch.from_numpy(one[:seen]) for one in sets["train"])
     batches = Batches(Peaks(crops, offsets, SIZE, 0), loop.batch, 0, seed, dihedral=True)
     network = begun(kind, seed, batches(0)[0])
     held, truth = sets["validation"]
@@ -158,7 +169,11 @@ class Comparison:
             raise UserError(
                 f"{output}: made with other settings than this script's; give another --output, or delete it"
             )
-        self.document: dict[str, Any] = {"settings": SETTINGS, "kinds": {}, "networks": {}, "longer": {}} | document
+        self.document: dict[str, Any] = {"settings": SETTINGS, "kinds": {}, "patches_seen": {}} | document
+        first = torch.from_numpy(np.zeros((2, SIZE, SIZE), np.float32))
+        self.document["kinds"] = {
+            kind: {"label": about.label, **cost(begun(kind, 0, first))} for kind, about in KINDS.items()
+        }
         sets = kept(scratch / "family.npz", family_sets)
         self.train = {name: sets[name] for name in ("train", "validation")}
         self.test = {"family": sets["family"]} | kept(scratch / "scans.npz", lambda: scans(runs))
@@ -169,140 +184,115 @@ class Comparison:
 
     def write(self) -> None:
         """The document, with the spread over seeds."""
-        for part in ("networks", "longer"):
-            for entry in self.document[part].values():
-                for looks in ("one_look", "eight_looks"):
+        for kinds in self.document["patches_seen"].values():
+            for entry in kinds.values():
+                for looks in LOOKS:
                     entry[f"spread_{looks}"] = spread(entry["seeds"], looks)
         write_json(self.path, self.document)
 
-    def choose(self, kind: str) -> None:
-        """Weights, multiplications and the learning rate of a kind."""
-        if kind in self.document["kinds"]:
-            return
-        scores: dict[float, float] = {}
-        network = begun(kind, 0, torch.from_numpy(self.train["validation"][0]))
-        for rate in SETTINGS["rates"]:
-            checkpoint = self.scratch / "rate.checkpoint"
-            checkpoint.unlink(missing_ok=True)
-            try:
-                _, found = trained(kind, 0, rate, SETTINGS["patches_seen_by_rate"], self.train, checkpoint)
-            except UserError as error:  # diverged
-                print(error, flush=True)
-                continue
-            scores[rate] = round(found["score"], 5)
-        rate = min(scores, key=lambda one: scores[one])
-        entry = {"label": KINDS[kind].label, **cost(network), "learning_rate": rate, "mean_px_by_rate": scores}
-        self.document["kinds"][kind] = entry
-        print(kind, json.dumps(entry), flush=True)
-        self.write()
-
-    def network(self, kind: str, seed: int, part: str = "networks", seen: int = SETTINGS["patches_seen"]) -> None:
+    def network(self, seen: int, kind: str, seed: int) -> None:
         """Train one network, or skip what is done."""
-        entry = self.document[part].setdefault(kind, {"patches_seen": seen, "seeds": {}})
-        if entry["patches_seen"] != seen:
-            raise UserError(
-                f"{part} {kind}: {entry['patches_seen']:,} patches seen before, now {seen:,}; give the same"
-            )
+        entry = self.document["patches_seen"].setdefault(str(seen), {}).setdefault(kind, {"seeds": {}})
         if str(seed) in entry["seeds"]:
             return
-        checkpoint = self.scratch / f"{part}_{kind}_{seed}.checkpoint"
-        rate = self.document["kinds"][kind]["learning_rate"]
-        network, found = trained(kind, seed, rate, seen, self.train, checkpoint)
-        torch.save(network.state_dict(), self._weights(part, kind, seed))
+        checkpoint = self._weights(seen, kind, seed).with_suffix(".checkpoint")
+        network, found = trained(kind, seed, seen, self.train, checkpoint)
+        torch.save(network.state_dict(), self._weights(seen, kind, seed))
         checkpoint.unlink()
         entry["seeds"][str(seed)] = found | {"one_look": measured(network, self.test, eight=False)}
         self.write()
-        print(part, kind, seed, found, entry["seeds"][str(seed)]["one_look"]["family"], flush=True)
+        print(seen, kind, seed, found, entry["seeds"][str(seed)]["one_look"]["family"], flush=True)
 
-    def look_again(self, part: str, kind: str, seed: str) -> None:
+    def look_again(self, seen: int, kind: str, seed: int) -> None:
         """Errors of the mean of eight looks."""
-        run = self.document[part][kind]["seeds"][seed]
+        run = self.document["patches_seen"][str(seen)][kind]["seeds"][str(seed)]
         if "eight_looks" in run:
             return
+        if not self._weights(seen, kind, seed).exists():
+            raise UserError(f"{self._weights(seen, kind, seed)} is missing; give its --scratch, or another --output")
         network = KINDS[kind].build(SIZE)
-        network.load_state_dict(torch.load(self._weights(part, kind, int(seed)), weights_only=True))
+        network.load_state_dict(torch.load(self._weights(seen, kind, seed), weights_only=True))
         run["eight_looks"] = measured(network.eval(), self.test, eight=True)
         self.write()
-        print(part, kind, seed, "eight looks", run["eight_looks"]["family"], flush=True)
+        print(seen, kind, seed, "eight looks", run["eight_looks"]["family"], flush=True)
 
-    def _weights(self, part: str, kind: str, seed: int) -> Path:
-        return self.scratch / f"{part}_{kind}_{seed}.pt"
+    def _weights(self, seen: int, kind: str, seed: int) -> Path:
+        return self.scratch / f"{kind}_{seen}_{seed}.pt"
 
-    def draw(self, path: Path) -> None:
-        """p50 and p95 on the family against multiplications and weights: every seed a dot; longer trainings hollow."""
-        with drawn(path, 9.5, 7.0) as figure:
-            axes = figure.subplots(2, 2, sharex="col", sharey="row")
-            for row, key in zip(axes, ("p50", "p95"), strict=True):
-                for axis, against in zip(row, ("multiplications", "weights"), strict=True):
-                    self._panel(axis, key, against)
-            for axis, against in zip(axes[1], ("multiplications a patch", "weights"), strict=True):
-                axis.set_xlabel(against)
-            axes[0, 1].legend(fontsize=8)
 
-    def _panel(self, axis: Any, key: str, against: str) -> None:
-        centroid = self.document["squared_centroid"]["family"][key]
-        axis.axhline(centroid, color=INK, linestyle=":", linewidth=1.2, label="squared centroid")
-        for part, face in (("networks", True), ("longer", False)):
-            for kind, entry in self.document[part].items():
-                about = self.document["kinds"][kind]
-                values = [run["one_look"]["family"][key] for run in entry["seeds"].values()]
-                label = about["label"] + ("" if face else f", {entry['patches_seen'] / 1e6:.1f} M patches")
-                filled = COLORS[kind] if face else "none"
-                axis.plot(
-                    [about[against]] * len(values), values, "o", markeredgecolor=COLORS[kind], markerfacecolor=filled,
-                    markersize=6, label=label,
-                )  # fmt: skip
-        axis.set(xscale="log", yscale="log", title=f"{key}, px")
-        log_ticks(axis.xaxis)
-        log_ticks(axis.yaxis)
+def draw_figure(document: Mapping[str, Any], path: Path) -> None:
+    """p50 and p95 on the family against multiplications and weights: every seed a dot; longer trainings hollow."""
+    with drawn(path, 9.5, 7.0) as figure:
+        axes = figure.subplots(2, 2, sharex="col", sharey="row")
+        for row, key in zip(axes, ("p50", "p95"), strict=True):
+            for axis, against in zip(row, ("multiplications", "weights"), strict=True):
+                _panel(axis, document, key, against)
+        for axis, against in zip(axes[1], ("multiplications a patch", "weights"), strict=True):
+            axis.set_xlabel(against)
+        axes[0, 1].legend(fontsize=8)
+
+
+def _panel(axis: Any, document: Mapping[str, Any], key: str, against: str) -> None:
+    centroid = document["squared_centroid"]["family"][key]
+    axis.axhline(centroid, color=INK, linestyle=":", linewidth=1.2, label="squared centroid")
+    for seen, fill in ((EQUAL, True), (LONGER, False)):
+        for kind in KINDS:
+            runs = document["patches_seen"].get(str(seen), {}).get(kind, {"seeds": {}})["seeds"].values()
+            about = document["kinds"][kind]
+            axis.plot(
+                [about[against]] * len(runs), [run["one_look"]["family"][key] for run in runs], "o",
+                markeredgecolor=COLORS[kind], markerfacecolor=COLORS[kind] if fill else "none", markersize=6,
+                label=(about["label"] + ("" if fill else f", {seen / 1e6:.1f} M patches seen")) if runs else None,
+            )  # fmt: skip
+    axis.set(xscale="log", yscale="log", title=f"{key}, px")
+    log_ticks(axis.xaxis)
+    log_ticks(axis.yaxis)
 
 
 def table(document: Mapping[str, Any], looks: str = "one_look") -> str:
     """The tables of docs/explanation/networks_compared.md: means over seeds, p50 / p75 / p95 / p99.5."""
     lines = []
-    for part in ("networks", "longer"):
-        for kind, entry in document[part].items():
+    for seen, kinds in document["patches_seen"].items():
+        for kind, entry in kinds.items():
             about, found = document["kinds"][kind], entry.get(f"spread_{looks}")
             if not found:
                 continue
-            cells = [about["label"], f"{len(entry['seeds'])}", f"{about['weights']:,}", f"{about['multiplications']:,}"]
+            cells = [about["label"], f"{int(seen):,}", f"{len(entry['seeds'])}"]
+            cells += [f"{about['weights']:,}", f"{about['multiplications']:,}"]
             cells += [" / ".join(f"{found[name][key]['mean']:.4f}" for key in PERCENTILES) for name in found]
             lines.append("| " + " | ".join(cells) + " |")
     cells = [" / ".join(f"{one[key]:.4f}" for key in PERCENTILES) for one in document["squared_centroid"].values()]
-    return "\n".join([*lines, "| squared centroid | | 0 | | " + " | ".join(cells) + " |"])
+    return "\n".join([*lines, "| squared centroid | | | 0 | | " + " | ".join(cells) + " |"])
+
+
+def compare(comparison: Comparison) -> None:
+    """All networks of the plan, then all again with eight looks."""
+    planned = [(seen, kind, seed) for seen, kinds, seeds in PLAN for seed in range(seeds) for kind in kinds]
+    runs = list(dict.fromkeys(planned))
+    for run in runs:
+        comparison.network(*run)
+    for run in runs:
+        comparison.look_again(*run)
 
 
 def main() -> int:
-    """All networks, seed by seed, so that an early end leaves as many seeds of each kind."""
+    """Train what is missing, draw, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path)
     parser.add_argument("--scratch", type=Path, required=True, help="folder for patches and weights")
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--longer", type=int, default=8, help="repetitions of the patches for dense networks; 0: none")
     parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".json"))
+    parser.add_argument("--so-far", action="store_true", help="train nothing: draw and print what the output holds")
     arguments = parser.parse_args()
     arguments.scratch.mkdir(parents=True, exist_ok=True)
     try:
-        comparison = Comparison(arguments.output, arguments.scratch, arguments.runs)
-        for kind in KINDS:
-            comparison.choose(kind)
-        for seed in range(arguments.seeds):
-            for kind in KINDS:
-                comparison.network(kind, seed)
-        dense = [kind for kind in KINDS if kind.startswith("dense") and arguments.longer]
-        for seed in range(arguments.seeds):
-            for kind in dense:
-                comparison.network(kind, seed, "longer", arguments.longer * SETTINGS["drawn"])
-        for part in ("networks", "longer"):
-            for kind, entry in comparison.document[part].items():
-                for seed in entry["seeds"]:
-                    comparison.look_again(part, kind, seed)
+        if not arguments.so_far:
+            compare(Comparison(arguments.output, arguments.scratch, arguments.runs))
     except UserError as error:
         parser.exit(2, f"{parser.prog}: error: {error}\n")
-    comparison.write()
-    comparison.draw(arguments.output.with_suffix(".png"))
-    for looks in ("one_look", "eight_looks"):
-        print(looks, table(comparison.document, looks), sep="\n")
+    document = json.loads(arguments.output.read_text())
+    draw_figure(document, arguments.output.with_suffix(".png"))
+    for looks in LOOKS:
+        print(looks, table(document, looks), sep="\n")
     return 0
 
 
