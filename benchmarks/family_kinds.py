@@ -5,7 +5,7 @@ The exponent joins the flattened features in front of the dense layers, and four
 """
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -85,6 +85,9 @@ def _dense(*widths: int) -> Kind:
 KINDS: dict[str, Kind] = {
     "published": _convolutional("published, attention", _published),
     "without_attention": _convolutional("published, no attention", lambda: replace(_published(), attention=False)),
+    "wide_head": _convolutional(
+        "no attention, head 64-32", lambda: replace(_published(), attention=False, dense=(64, 32))
+    ),
     "compact": _convolutional("compact", _compact),
     "dense_64_32": _dense(64, 32),
     "dense_256_128": _dense(256, 128),
@@ -109,11 +112,11 @@ def cost(network: CentroidCorrection) -> dict[str, Any]:
     weights = sum(parameter.numel() for parameter in network.parameters())
     if isinstance(network, ConvolutionalCorrection):
         spec = network.spec
-        layers = asdict(spec)
+        layers = {"conv": spec.conv, "dense": spec.dense, "attention": spec.attention, "slope": spec.slope}
         more = spec.dense[0] + (_OUTPUTS - 2) * spec.dense[-1]
         plain, fused = (multiplications(spec, network.size, fused) + more for fused in (False, True))
     else:
-        layers = {"dense": list(network.dense)}
+        layers = {"dense": network.dense}
         widths = (network.size**2 + 1, *network.dense, _OUTPUTS)
         plain = fused = sum(inputs * outputs for inputs, outputs in pairwise(widths))
     return {"layers": layers, "weights": weights, "multiplications": plain, "multiplications_multiplied_out": fused}

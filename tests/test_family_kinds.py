@@ -15,7 +15,8 @@ from braggnn_edge.simulation.family_spec import FamilySpec
 from braggnn_edge.training.spec import NetworkSpec
 from braggnn_edge.universal.network import scaled, squared_centroid
 
-NAMES = ("published", "without_attention", "compact", "dense_64_32", "dense_256_128", "dense_512_256")
+CONVOLUTIONAL = ("published", "without_attention", "wide_head", "compact")
+NAMES = (*CONVOLUTIONAL, "dense_64_32", "dense_256_128", "dense_512_256")
 
 
 def _module() -> ModuleType:
@@ -60,7 +61,7 @@ def test_the_centroid_is_added_exactly(name: str, patches: Tensor) -> None:
     assert torch.equal(found[:, 2:], missing[:, 2:])
 
 
-@pytest.mark.parametrize("name", NAMES[:3])
+@pytest.mark.parametrize("name", CONVOLUTIONAL)
 def test_convolutional_kinds_begin_at_the_centroid_with_no_dead_unit(name: str, patches: Tensor) -> None:
     network = kinds.begun(name, 1, patches).eval()
     answer = network(patches)
