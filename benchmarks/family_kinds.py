@@ -67,10 +67,13 @@ def _compact() -> NetworkSpec:
     return config.load(ROOT / "configs" / "simulated.toml", stages.tables())["compact"].network
 
 
-def _published() -> NetworkSpec:
-    """The published layers. Dense ones are twice as wide: with the 2 units at their end four outputs were two."""
+def _published(attention: bool = True, wide: bool = False) -> NetworkSpec:
+    """The published layers. The dense ones are twice as wide, since four outputs would be functions of 2 units else.
+
+    wide: dense layers of 64 and 32 units in their place.
+    """
     spec = NetworkSpec()
-    return replace(spec, dense=tuple(2 * width for width in spec.dense))
+    return replace(spec, dense=(64, 32) if wide else tuple(2 * width for width in spec.dense), attention=attention)
 
 
 def _convolutional(label: str, spec: Callable[[], NetworkSpec]) -> Kind:
@@ -83,10 +86,11 @@ def _dense(*widths: int) -> Kind:
 
 #: By name, as in family_networks.json.
 KINDS: dict[str, Kind] = {
-    "published": _convolutional("published, attention", _published),
-    "without_attention": _convolutional("published, no attention", lambda: replace(_published(), attention=False)),
-    "wide_head": _convolutional(
-        "no attention, head 64-32", lambda: replace(_published(), attention=False, dense=(64, 32))
+    "published": _convolutional("published", _published),
+    "without_attention": _convolutional("published, no attention", lambda: _published(attention=False)),
+    "wide_head": _convolutional("published, head 64-32", lambda: _published(wide=True)),
+    "wide_head_without_attention": _convolutional(
+        "published, head 64-32, no attention", lambda: _published(attention=False, wide=True)
     ),
     "compact": _convolutional("compact", _compact),
     "dense_64_32": _dense(64, 32),

@@ -54,14 +54,14 @@ QUICK = ("compact", *DENSE)
 EQUAL, LONGER = 524_288, 2_097_152
 #: Patches seen, kinds, number of seeds, in the order of work; what comes up twice is trained once.
 PLAN: tuple[tuple[int, tuple[str, ...], int], ...] = (
-    (EQUAL, ("wide_head", *reversed(KINDS)), 1),
+    (EQUAL, tuple(KINDS), 1),
     (EQUAL, QUICK, 3),
     (LONGER, QUICK, 1),
     (EQUAL, QUICK, 5),
     (EQUAL, tuple(KINDS), 5),
     (LONGER, QUICK, 3),
 )
-COLORS = dict(zip(KINDS, (RED, ORANGE, "#8c564b", PURPLE, SKY, BLUE, GREEN), strict=True))
+COLORS = dict(zip(KINDS, (RED, ORANGE, "#8c1d18", "#8a6d00", PURPLE, SKY, BLUE, GREEN), strict=True))
 
 LOOKS = ("one_look", "eight_looks")
 

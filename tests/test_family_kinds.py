@@ -15,7 +15,7 @@ from braggnn_edge.simulation.family_spec import FamilySpec
 from braggnn_edge.training.spec import NetworkSpec
 from braggnn_edge.universal.network import scaled, squared_centroid
 
-CONVOLUTIONAL = ("published", "without_attention", "wide_head", "compact")
+CONVOLUTIONAL = ("published", "without_attention", "wide_head", "wide_head_without_attention", "compact")
 NAMES = (*CONVOLUTIONAL, "dense_64_32", "dense_256_128", "dense_512_256")
 
 
@@ -109,7 +109,10 @@ def test_costs_by_hand(patches: Tensor) -> None:
     assert costs["dense_64_32"]["weights"] == 122 * 64 + 64 * 32 + 32 * 4 + 64 + 32 + 4
 
 
-def test_only_attention_differs_between_the_published_two() -> None:
-    with_it, without = (kinds.KINDS[name].build(11).spec for name in NAMES[:2])
-    assert replace(with_it, attention=False) == without
-    assert with_it == replace(NetworkSpec(), dense=(32, 16, 8, 4))
+def test_only_attention_or_the_head_differs_between_the_published_ones() -> None:
+    specs = {name: kinds.KINDS[name].build(11).spec for name in CONVOLUTIONAL}
+    published = replace(NetworkSpec(), dense=(32, 16, 8, 4))
+    assert specs["published"] == published
+    assert specs["without_attention"] == replace(published, attention=False)
+    assert specs["wide_head"] == replace(published, dense=(64, 32))
+    assert specs["wide_head_without_attention"] == replace(published, dense=(64, 32), attention=False)
