@@ -55,8 +55,8 @@ EQUAL, LONGER = 524_288, 2_097_152
 #: Patches seen, kinds, number of seeds, in the order of work; what comes up twice is trained once.
 PLAN: tuple[tuple[int, tuple[str, ...], int], ...] = (
     (EQUAL, tuple(KINDS), 1),
-    (EQUAL, QUICK, 3),
-    (LONGER, QUICK, 1),
+    (EQUAL, QUICK, 2),
+    (EQUAL, ("wide_head_without_attention", "without_attention"), 2),
     (EQUAL, QUICK, 5),
     (EQUAL, tuple(KINDS), 5),
     (LONGER, QUICK, 3),
@@ -226,14 +226,14 @@ class Comparison:
 
 def draw_figure(document: Mapping[str, Any], path: Path) -> None:
     """p50 and p95 on the family against multiplications and weights: every seed a dot; longer trainings hollow."""
-    with drawn(path, 9.5, 7.0) as figure:
+    with drawn(path, 9.5, 7.5) as figure:
         axes = figure.subplots(2, 2, sharex="col", sharey="row")
         for row, key in zip(axes, ("p50", "p95"), strict=True):
             for axis, against in zip(row, ("multiplications", "weights"), strict=True):
                 _panel(axis, document, key, against)
         for axis, against in zip(axes[1], ("multiplications a patch", "weights"), strict=True):
             axis.set_xlabel(against)
-        axes[0, 1].legend(fontsize=8)
+        figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=9)
 
 
 def _panel(axis: Any, document: Mapping[str, Any], key: str, against: str) -> None:
@@ -248,7 +248,7 @@ def _panel(axis: Any, document: Mapping[str, Any], key: str, against: str) -> No
                 markeredgecolor=COLORS[kind], markerfacecolor=COLORS[kind] if fill else "none", markersize=6,
                 label=(about["label"] + ("" if fill else f", {seen / 1e6:.1f} M patches seen")) if runs else None,
             )  # fmt: skip
-    axis.set(xscale="log", yscale="log", title=f"{key}, px")
+    axis.set(xscale="log", yscale="log", title=f"{key} on the family, px")
     log_ticks(axis.xaxis)
     log_ticks(axis.yaxis)
 
@@ -257,9 +257,9 @@ def table(document: Mapping[str, Any], looks: str = "one_look") -> str:
     """The tables of docs/explanation/networks_compared.md: means over seeds, p50 / p75 / p95 / p99.5."""
     lines = []
     for seen, kinds in document["patches_seen"].items():
-        for kind, entry in kinds.items():
-            about, found = document["kinds"][kind], entry.get(f"spread_{looks}")
-            if not found:
+        for kind in (one for one in KINDS if one in kinds):
+            about, entry = document["kinds"][kind], kinds[kind]
+            if not (found := entry.get(f"spread_{looks}")):
                 continue
             cells = [about["label"], f"{int(seen):,}", f"{len(entry['seeds'])}"]
             cells += [f"{about['weights']:,}", f"{about['multiplications']:,}"]
