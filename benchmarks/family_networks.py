@@ -69,6 +69,12 @@ LOOKS = ("one_look", "eight_looks")
 Set = tuple[NDArray[np.float32], NDArray[np.float32]]
 
 
+def planned() -> list[tuple[int, str, int]]:
+    """Patches seen, kind and seed of every training, in the order of work."""
+    runs = [(seen, kind, seed) for seen, kinds, seeds in PLAN for seed in range(seeds) for kind in kinds]
+    return list(dict.fromkeys(runs))
+
+
 def kept(path: Path, make: Any) -> dict[str, Set]:
     """The sets of a file in the scratch folder, which ``make()`` fills the first time."""
     if not path.exists():
@@ -187,11 +193,16 @@ class Comparison:
         }
 
     def write(self) -> None:
-        """The document, with the spread over seeds."""
+        """The document, with the spread over seeds and what the plan has left to do."""
         for kinds in self.document["patches_seen"].values():
             for entry in kinds.values():
                 for looks in LOOKS:
                     entry[f"spread_{looks}"] = spread(entry["seeds"], looks)
+        done = self.document["patches_seen"]
+        left = [
+            run for run in planned() if str(run[2]) not in done.get(str(run[0]), {}).get(run[1], {"seeds": {}})["seeds"]
+        ]
+        self.document["left_to_do"] = [f"{kind}, seed {seed}, {seen:,} patches" for seen, kind, seed in left]
         write_json(self.path, self.document)
 
     def network(self, seen: int, kind: str, seed: int) -> None:
@@ -271,11 +282,9 @@ def table(document: Mapping[str, Any], looks: str = "one_look") -> str:
 
 def compare(comparison: Comparison) -> None:
     """All networks of the plan, then all again with eight looks."""
-    planned = [(seen, kind, seed) for seen, kinds, seeds in PLAN for seed in range(seeds) for kind in kinds]
-    runs = list(dict.fromkeys(planned))
-    for run in runs:
+    for run in planned():
         comparison.network(*run)
-    for run in runs:
+    for run in planned():
         comparison.look_again(*run)
 
 
