@@ -8,6 +8,8 @@ As published, biases begin at 0, which costs short trainings one of their two co
   has two units, one that passes none takes a coordinate with it.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -23,12 +25,22 @@ _ABOVE = 3.0
 def begin_linear(net: BraggNN, patches: Tensor) -> None:
     """Set biases of the dense layers, and the last one's weights, from patches (n, size, size) in counts.
 
-    Hidden units pass nearly every patch, by way of the bias alone; the last layer answers the centre pixel, with all
-    its weights 0. A unit that has the same value for all patches begins at 0.
+    As :func:`begin_dense` does, but the answer is the centre pixel.
     """
-    *hidden, last = [layer for layer in net.dense_layers if isinstance(layer, nn.Linear)]
-    x = net.features(min_max(patches)[:, None])
-    slope = net.spec.slope
+    layers = [layer for layer in net.dense_layers if isinstance(layer, nn.Linear)]
+    begin_dense(layers, net.features(min_max(patches)[:, None]), net.spec.slope)
+    last = layers[-1]
+    last.bias.copy_(from_offset(torch.zeros_like(last.bias)[None], net.size)[0])
+
+
+@torch.no_grad()
+def begin_dense(layers: Sequence[nn.Linear], x: Tensor, slope: float) -> None:
+    """Set biases of dense layers, and the last one's weights, from what the first receives, ``x`` (n, inputs).
+
+    slope: of the activation between them. Hidden units pass nearly every patch, by way of the bias alone; the last
+    layer answers 0, with all its weights 0. A unit that has the same value for all patches begins at 0.
+    """
+    *hidden, last = layers
     for layer in hidden:
         values = layer(x)
         spread, mean = torch.std_mean(values, dim=0, correction=0)
@@ -36,4 +48,4 @@ def begin_linear(net: BraggNN, patches: Tensor) -> None:
         layer.bias.add_(shift)
         x = nn.functional.leaky_relu(values + shift, slope)
     last.weight.zero_()
-    last.bias.copy_(from_offset(torch.zeros_like(last.bias)[None], net.size)[0])
+    last.bias.zero_()

@@ -33,31 +33,27 @@ _LEAST_SIZE = 3
 _LOWEST, _HIGHEST = LIMITS = -7.0, 3.0
 
 
-class UniversalNetwork(nn.Module):
+class CentroidCorrection(nn.Module):
     """Patches (n, size, size) in counts to (n, 4): offset (row, col) in px from the centre pixel, and ln b of each.
 
-    size: odd, px; dense: widths of the hidden layers. Negative counts are taken as 0. Raises UserError for a size or
-    widths that cannot be.
+    The squared centroid comes first; :meth:`missing`, which a kind of network gives, is what it lacks. size: odd, px.
+    Negative counts are taken as 0. Raises UserError for a size that cannot be.
     """
 
-    def __init__(self, size: int, dense: tuple[int, ...]) -> None:
+    def __init__(self, size: int) -> None:
         super().__init__()
-        if size < _LEAST_SIZE or size % 2 == 0 or not dense or min(dense) < 1:
-            raise UserError(
-                f"universal network: size {size}, dense {dense}; expected an odd size of at least {_LEAST_SIZE} px and "
-                "positive widths"
-            )
-        self.size, self.dense = size, tuple(dense)
-        widths = (size * size + 1, *dense, 4)
-        layers: list[nn.Module] = []
-        for inputs, outputs in pairwise(widths):
-            layers += [nn.Linear(inputs, outputs), nn.ReLU()]
-        self.layers = nn.Sequential(*layers[:-1])
+        if size < _LEAST_SIZE or size % 2 == 0:
+            raise UserError(f"universal network: size {size}; expected an odd size of at least {_LEAST_SIZE} px")
+        self.size = size
+
+    def missing(self, pixels: Tensor, exponent: Tensor) -> Tensor:
+        """(n, 4): correction (row, col) px and ln b, for pixels (n, size, size) and the exponent as an input (n, 1)."""
+        raise NotImplementedError
 
     def forward(self, patches: Tensor) -> Tensor:
         """One look at the patches as they lie; :meth:`answer` is the mean of eight."""
         pixels, exponent = scaled(patches)
-        found = self.layers(torch.cat([pixels.flatten(1), (exponent[:, None] - 8) / 4], 1))
+        found = self.missing(pixels, (exponent[:, None] - 8) / 4)
         return torch.cat([squared_centroid(pixels) + found[:, :2], found[:, 2:].clamp(_LOWEST, _HIGHEST)], 1)
 
     def answer(self, patches: Tensor) -> Tensor:
@@ -79,6 +75,24 @@ class UniversalNetwork(nn.Module):
         empty = patches.amax((1, 2)) <= 0  # there is no peak: nothing is known
         total[:, 2:] = torch.where(empty[:, None], 8 * _HIGHEST, total[:, 2:])
         return total / 8
+
+
+class UniversalNetwork(CentroidCorrection):
+    """Dense layers. dense: widths of the hidden ones. Raises UserError for a size or widths that cannot be."""
+
+    def __init__(self, size: int, dense: tuple[int, ...]) -> None:
+        super().__init__(size)
+        if not dense or min(dense) < 1:
+            raise UserError(f"universal network: dense {dense}; expected at least one width, all positive")
+        self.dense = tuple(dense)
+        widths = (size * size + 1, *dense, 4)
+        layers: list[nn.Module] = []
+        for inputs, outputs in pairwise(widths):
+            layers += [nn.Linear(inputs, outputs), nn.ReLU()]
+        self.layers = nn.Sequential(*layers[:-1])
+
+    def missing(self, pixels: Tensor, exponent: Tensor) -> Tensor:
+        return self.layers(torch.cat([pixels.flatten(1), exponent], 1))
 
 
 def scaled(patches: Tensor) -> tuple[Tensor, Tensor]:

@@ -24,7 +24,7 @@ from braggnn_edge.training.dataset import Batches, Peaks
 from braggnn_edge.training.optimize import optimize
 from braggnn_edge.training.pace import EVERY, FIRST
 from braggnn_edge.training.train import check_learned, choose_device
-from braggnn_edge.universal.network import LIMITS, UniversalNetwork, laplace_loss, save
+from braggnn_edge.universal.network import LIMITS, CentroidCorrection, UniversalNetwork, laplace_loss, save
 from braggnn_edge.universal.spec import UniversalSpec
 
 #: Shards of validation begin here: training never reaches so far.
@@ -37,7 +37,7 @@ _LEAST_IN_A_NODE = 200
 _CHUNK = 2048
 
 
-def answers(network: UniversalNetwork, patches: NDArray[np.generic], eight: bool = True) -> NDArray[np.float32]:
+def answers(network: CentroidCorrection, patches: NDArray[np.generic], eight: bool = True) -> NDArray[np.float32]:
     """Answers (n, 4) to patches (n, size, size) in counts: offset (row, col) px, ln b of each; or of one look each."""
     device = next(network.parameters()).device
     found = [np.zeros((0, 4), np.float32)]
