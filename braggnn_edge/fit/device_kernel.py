@@ -65,7 +65,7 @@ def launch(kind: str, index: int, order: int) -> Launch:
     if kind == "cpu":
         return _by_gcc(order)
     problems = []
-    for name, compiled in (("cupy", _by_cupy), ("torch", _by_torch)):
+    for name, compiled in COMPILERS:
         try:
             return compiled(index, order)
         except Exception as error:  # a missing package, a driver that is too old, a compiler's message
@@ -109,3 +109,7 @@ def _by_torch(index: int, order: int) -> Launch:
             kernel((-(-count // _THREADS), 1, 1), (_THREADS, 1, 1), arguments)
 
     return call
+
+
+#: Who compiles for a GPU, in the order in which they are tried; both by NVRTC.
+COMPILERS: list[tuple[str, Callable[[int, int], Launch]]] = [("cupy", _by_cupy), ("torch", _by_torch)]

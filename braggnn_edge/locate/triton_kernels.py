@@ -49,7 +49,7 @@ def front(
     tl.store(target, y, mask=valid[:, None])
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"])
 def convolution(
     x, weight, bias, out, slope, rows,
     SIDE: tl.constexpr, INPUTS: tl.constexpr, OUTPUTS: tl.constexpr, BLOCK: tl.constexpr,
@@ -74,7 +74,7 @@ def convolution(
     tl.store(out + row.to(tl.int64)[:, None] * OUTPUTS + output[None, :], total, mask=valid[:, None])
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["count"])
 def head(
     x, weight, bias, dense, out, slope, count,
     SIDE: tl.constexpr, INPUTS: tl.constexpr, CHANNELS: tl.constexpr, OUTPUTS: tl.constexpr, BLOCK: tl.constexpr,

@@ -10,13 +10,11 @@ from braggnn_edge.core.errors import UserError
 from braggnn_edge.evaluation.provenance import ranges_of
 from braggnn_edge.locate.locator import Locator, check_device, on_device
 from braggnn_edge.universal.device import UniversalOnDevice
-from braggnn_edge.universal.network import load
+from braggnn_edge.universal.network import SHIPPED, load
 
 #: Patches of every matrix product, filled up with empty ones: a library sums products of other shapes in another order,
 #: and the answer to a patch would depend in its last bit on how many others there are.
 _BLOCK = 256
-#: The network that ships.
-SHIPPED = Path(__file__).parent.parent / "weights" / "universal.npz"
 
 
 def universal_locator(path: Path = SHIPPED, device: str = "cpu", precision: str = "float32") -> Locator:
