@@ -26,7 +26,7 @@ class FramePeaks:
     @property
     def position(self) -> NDArray[np.float64]:
         """(m, 2) px in the frame."""
-        return self.pixel + self.answers[:, :2].astype(np.float64)
+        return self.pixel.astype(np.float64) + self.answers[:, :2]
 
 
 class FramePipeline:

@@ -231,7 +231,7 @@ def _triton(net: BraggNN, precision: str, device: str, *_: Any) -> Locator:
     if not device.startswith("cuda"):
         raise UserError(f"Triton's kernels run on GPUs, not on {device}; choose the backend compiled or torch")
     network = resolve("braggnn_edge.locate.triton_network:TritonNetwork")  # imports Triton
-    return on_device("triton", net.size, _centred(net, network(net, precision).to(device)), precision, device)
+    return on_device("triton", net.size, _centred(net, network(net, precision).to(device).tuned()), precision, device)
 
 
 def check_device(device: str) -> None:

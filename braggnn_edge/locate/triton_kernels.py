@@ -64,7 +64,7 @@ def convolution(
     first = (patch * (SIDE + 2) + place // SIDE) * (SIDE + 2) + place % SIDE
     channel, output = tl.arange(0, INPUTS), tl.arange(0, OUTPUTS)
     total = tl.zeros((BLOCK, OUTPUTS), tl.float32)
-    for tap in tl.static_range(9):
+    for tap in range(9):
         at = (first + (tap // 3) * (SIDE + 2) + tap % 3).to(tl.int64) * INPUTS
         image = tl.load(x + at[:, None] + channel[None, :], mask=valid[:, None], other=0.0)
         kernel = tl.load(weight + (tap * INPUTS + channel)[:, None] * OUTPUTS + output[None, :])
@@ -90,7 +90,7 @@ def head(
     for place in range(SIDE * SIDE):
         first = (patch * (SIDE + 2) + place // SIDE) * (SIDE + 2) + place % SIDE
         total = tl.zeros((BLOCK, CHANNELS), tl.float32)
-        for tap in tl.static_range(9):
+        for tap in range(9):
             at = (first + (tap // 3) * (SIDE + 2) + tap % 3).to(tl.int64) * INPUTS
             image = tl.load(x + at[:, None] + source[None, :], mask=valid[:, None], other=0.0)
             kernel = tl.load(weight + (tap * INPUTS + source)[:, None] * CHANNELS + channel[None, :])

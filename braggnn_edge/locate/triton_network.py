@@ -3,6 +3,9 @@
 Not imported unless it is asked for: Triton comes with torch for GPUs, and is not there with the CPU's torch.
 """
 
+import contextlib
+from dataclasses import dataclass, replace
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -12,16 +15,35 @@ from braggnn_edge.locate.fused import PRECISIONS, FusedNetwork
 from braggnn_edge.training.model import BraggNN
 
 try:
+    from triton.runtime.errors import OutOfResources
+
     from braggnn_edge.locate import triton_kernels as kernels
 except ImportError as missing:
     raise UserError("there is no Triton here; install a CUDA build of torch, or choose the backend torch") from missing
 
 #: The least side of a matrix that Triton multiplies: narrower layers get channels of zeros, which change nothing.
 _LEAST = 16
-#: Rows of a tile: positions of a convolution, patches of the head.
-_ROWS, _PATCHES = 128, 64
-#: Of a program of the first two kernels: with 4, a Hopper's registers do not hold their tiles.
-_WARPS = 8
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """How the kernels' work is cut: warps a program, and rows of a tile (positions of a layer, patches of the head)."""
+
+    front_warps: int = 8
+    rows: int = 128
+    warps: int = 8
+    patches: int = 64
+    head_warps: int = 4
+
+
+#: What :meth:`TritonNetwork.tuned` tries, one kernel after the other.
+_TRIED: tuple[tuple[dict[str, int], ...], ...] = (
+    ({"front_warps": 4}, {"front_warps": 8}),
+    ({"rows": 128, "warps": 4}, {"rows": 128, "warps": 8}, {"rows": 256, "warps": 8}),
+    ({"patches": 64, "head_warps": 4}, {"patches": 128, "head_warps": 4}, {"patches": 128, "head_warps": 8}),
+)
+#: Patches in a timing, and how often they are computed.
+_TIMED, _ROUNDS = 16_384, 5
 
 
 class TritonNetwork(nn.Module):
@@ -45,7 +67,7 @@ class TritonNetwork(nn.Module):
                 f"attention_pool {net.spec.attention_pool}; choose the backend torch"
             )
         self.size, self.slope, self.attention = net.size, net.spec.slope, net.spec.attention
-        self.narrow = PRECISIONS[precision]
+        self.narrow, self.tiles = PRECISIONS[precision], Tiles()
         fused = FusedNetwork(net, "float32")
         channels = [_wide(c) for c in net.spec.conv]
         if self.attention:  # (channels, 18): of the window's pixels, and of the attention's sums of windows
@@ -82,34 +104,61 @@ class TritonNetwork(nn.Module):
 
     def forward(self, patches: Tensor) -> Tensor:
         count, side, device = len(patches), self.size - 2, patches.device
-        given = dict(self.named_buffers())
+        given, tiles = dict(self.named_buffers()), self.tiles
         x = torch.empty((count, side, side, self.channels[0]), dtype=self.narrow, device=device)
         if not count:
             return torch.zeros((0, 2), device=device)
         kernels.front[(count,)](
             patches.contiguous(), x, given.get("query"), given.get("shift"), given["centre"], given.get("mixing"),
             given["bias"], self.slope, self.size, _power(self.size**2), _power(side * side), self.channels[0],
-            self.attention, num_warps=_WARPS,
+            self.attention, num_warps=tiles.front_warps,
         )  # fmt: skip
         for i in range(1, len(self.channels) - 1):
             side -= 2
             y = torch.empty((count, side, side, self.channels[i]), dtype=self.narrow, device=device)
             rows = count * side * side
-            kernels.convolution[(-(-rows // _ROWS),)](
+            kernels.convolution[(-(-rows // tiles.rows),)](
                 x, given[f"conv{i}"], given[f"conv{i}_bias"], y, self.slope, rows, side, self.channels[i - 1],
-                self.channels[i], _ROWS, num_warps=_WARPS,
+                self.channels[i], tiles.rows, num_warps=tiles.warps,
             )  # fmt: skip
             x = y
         last = len(self.channels) - 1
         answer = torch.empty((count, self.dense.shape[2]), dtype=torch.float32, device=device)
-        kernels.head[(-(-count // _PATCHES),)](
+        kernels.head[(-(-count // tiles.patches),)](
             x, given[f"conv{last}"], given[f"conv{last}_bias"], given["dense"], answer, self.slope, count, side - 2,
-            self.channels[last - 1], self.channels[last], self.dense.shape[2], _PATCHES,
+            self.channels[last - 1], self.channels[last], self.dense.shape[2], tiles.patches,
+            num_warps=tiles.head_warps,
         )  # fmt: skip
         z = answer[:, : self.width] + given["dense0_bias"]
         for i in range(1, self.layers):
             z = functional.linear(functional.leaky_relu_(z, self.slope), given[f"dense{i}"], given[f"dense{i}_bias"])
         return z
+
+    @torch.inference_mode()
+    def tuned(self) -> "TritonNetwork":
+        """Itself, with the tiles that are fastest on its GPU: some ten timings, a few seconds with compilation."""
+        device = self.bias.device
+        if device.type != "cuda":
+            return self
+        given = torch.randint(0, 1000, (_TIMED, self.size, self.size), dtype=torch.int16, device=device)
+        for choices in _TRIED:
+            before, times = self.tiles, {}
+            for changes in choices:
+                self.tiles = replace(before, **changes)
+                with contextlib.suppress(OutOfResources):  # tiles that this GPU has no room for
+                    times[self.tiles] = self._milliseconds(given)
+            self.tiles = min(times, key=lambda tiles: times[tiles]) if times else before
+        return self
+
+    def _milliseconds(self, given: Tensor) -> float:
+        self(given)
+        first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        first.record()
+        for _ in range(_ROUNDS):
+            self(given)
+        last.record()
+        last.synchronize()
+        return first.elapsed_time(last) / _ROUNDS
 
 
 def _wide(channels: int) -> int:

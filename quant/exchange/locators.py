@@ -85,6 +85,6 @@ def qdq_locator(locator: IntegerLocator, target: Target = "cpu", device: str = "
     )  # fmt: skip
 
 
-def load_integer_locator(path: Path) -> Locator:
+def load_integer_locator(path: Path, device: str = "cpu") -> Locator:
     """:func:`integer_locator` of a ``locator.json``."""
-    return integer_locator(locators.load(path))
+    return integer_locator(locators.load(path), device)
