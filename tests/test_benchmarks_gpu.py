@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 
 from braggnn_edge.core.errors import UserError
 from braggnn_edge.core.rundir import write_json
@@ -50,6 +51,8 @@ FAKE = {
     "fits": "put({'kernel': 1}); import time; time.sleep(60)",
     "precision": "put({'integers: shipped': {'wrong': 0}})",
     "frames": "import os; os.kill(os.getpid(), 9)",
+    "training": "sys.exit(75) if put({'first': 1}) or '--resume' not in sys.argv else put({'first': 1, 'second': 2})",
+    "torchrun": "put({'first': 1}); sys.exit(75)",
 }
 START = """
 import json, sys
@@ -62,11 +65,18 @@ def put(found): open(output, 'w').write(json.dumps(found))
 def runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The runner with steps that do as FAKE says."""
     module = loaded("gpu/run.py")
+    made = module.command_of
+
+    def plain(name: str, *rest: object) -> list[str]:
+        command = made(name, *rest)
+        return [command[0], *command[command.index(str(tmp_path / f"{name}.py")) :]]  # no torchrun around it
+
     for name, text in FAKE.items():
         (tmp_path / f"{name}.py").write_text(START + text)
     monkeypatch.setattr(module, "HERE", tmp_path)
     monkeypatch.setattr(module, "LEAST", 0.2)
     monkeypatch.setattr(module, "GRACE", 0.2)
+    monkeypatch.setattr(module, "command_of", plain)
     monkeypatch.setattr(module, "STEPS", {**dict.fromkeys(FAKE, 20), "fits": 1.0})
     return module
 
@@ -82,10 +92,13 @@ def test_a_step_that_fails_or_hangs_does_not_keep_the_others(
     steps = document["steps"]
     assert {name: step["status"] for name, step in steps.items()} == {
         "device": "done", "inference": "failed", "fits": "timed out", "precision": "done", "frames": "failed",
+        "training": "done", "torchrun": "failed",
     }  # fmt: skip
     assert steps["inference"]["reason"] == "exit 1: ValueError: a bug"
     assert steps["inference"]["published: best"] == {"ms": 20.0}  # what it had written counts
     assert steps["fits"]["kernel"] == 1
+    assert steps["training"]["second"] == 2
+    assert "spoiled the device" in steps["torchrun"]["reason"]
     assert steps["frames"]["reason"].startswith("exit -9")
     assert "inference: published: best: ms 20" in capsys.readouterr().out
 
@@ -107,6 +120,37 @@ def test_no_device_no_time_and_no_room_are_said(
     assert runner.main() == 1
     steps = json.loads((tmp_path / "out/gpu.json").read_text())["steps"]
     assert steps == {"precision": {"status": "skipped", "reason": "no time was left"}}
+
+
+def test_a_spoiled_device_ends_the_process_and_the_next_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    common = loaded("gpu/common.py")
+    options = ["--device", "cpu", "--output", str(tmp_path / "part.json")]
+    monkeypatch.setattr(sys, "argv", ["step.py", *options])
+    threads = torch.get_num_threads()
+    step = common.Step("")
+
+    def fails() -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    assert step.attempt("first", lambda: 1) == 1
+    assert step.attempt("second", fails) is None  # an error of this path alone
+    assert step.attempt("third", lambda: 3, least=1e9) is None
+    monkeypatch.setattr(step, "sync", fails)
+    with pytest.raises(SystemExit) as ended:
+        step.attempt("fourth", fails)
+    assert ended.value.code == common.AGAIN == loaded("gpu/run.py").AGAIN
+    monkeypatch.setattr(sys, "argv", ["step.py", *options, "--resume"])
+    step = common.Step("")
+    assert step.attempt("first", fails) == 1  # not again
+    assert step.attempt("fourth", lambda: 4) is None
+    assert step.attempt("fifth", lambda: 5) == 5
+    report = json.loads((tmp_path / "part.json").read_text())
+    assert [report[key] for key in ("first", "fifth")] == [1, 5]
+    assert "illegal memory" in report["fourth"]["skipped"]
+    assert "were left" in report["third"]["skipped"]
+    assert torch.get_num_threads() == threads
 
 
 def a_run(name: str, ms: float) -> dict:

@@ -92,8 +92,10 @@ def test_pieces_for_a_gpu_come_back_in_order(monkeypatch: pytest.MonkeyPatch, ca
     assert pipeline.captured == captures
     assert _Graph.replays == (10 if captures else 0)  # 2 calls of 5 full pieces; the rest is launched as it is
     assert ("not permitted" in pipeline.problem) == (not captures)
-    pipeline.fit_into(12)
-    assert pipeline.step == 4
+    pipeline.fit_into(104)
+    assert pipeline.step == 13
+    pipeline.fit_into(52)
+    assert pipeline.step == 6
     assert not pipeline._slots
     assert np.array_equal(pipeline(given.numpy()), widened(given[:, 0, :2], torch.float32).numpy())
     assert pipeline(given[:0].numpy()).shape == (0, 2)

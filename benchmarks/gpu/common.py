@@ -23,6 +23,8 @@ from braggnn_edge.training.model import BraggNN
 from braggnn_edge.training.spec import NetworkSpec
 
 SIZE = 11
+#: Exit status of a step that wants to go on in a new process.
+AGAIN = 75
 #: A form whose answers are further than this from float64's at p95, px, is wrong, however fast.
 WRONG = 0.1
 #: The published network, and the compact one of configs/simulated.toml.
@@ -44,11 +46,15 @@ class Step:
         parser.add_argument("--output", type=Path, required=True)
         parser.add_argument("--seconds", type=float, default=600.0)
         parser.add_argument("--rehearsal", action="store_true")
+        parser.add_argument("--resume", action="store_true")
         arguments = parser.parse_args()
         self.until = time.monotonic() + arguments.seconds
         self.device, self.rehearsal = torch.device(arguments.device), arguments.rehearsal
         self.output: Path = arguments.output
-        self.report: dict[str, Any] = {}
+        # After an error that spoils the device for a process, another one goes on behind it.
+        self.resumed = arguments.resume and self.output.exists()
+        self.report: dict[str, Any] = json.loads(self.output.read_text(encoding="utf-8")) if self.resumed else {}
+        self.done = frozenset(self.report)
         if self.rehearsal:
             torch.set_num_threads(1)
 
@@ -73,6 +79,9 @@ class Step:
 
     def attempt(self, key: str, work: Callable[[], Any], least: float = 0.0) -> Any:
         """Report what ``work`` returns, or why it was left out: it failed, or ``least`` seconds were not left."""
+        if key in self.done:
+            before = self.report[key]
+            return None if isinstance(before, dict) and "skipped" in before else before
         if self.left < least:
             self.put(key, {"skipped": f"less than {least:.0f} s were left"})
             return None
@@ -81,13 +90,23 @@ class Step:
         except Exception as error:  # whatever goes wrong: the others go on
             traceback.print_exc()
             found = {"skipped": f"{type(error).__name__}: {str(error).strip()[:400]}"}
+            self.put(key, found)
             if isinstance(error, torch.OutOfMemoryError):
                 torch.cuda.empty_cache()
-            self.put(key, found)
+            elif self.spoiled():
+                raise SystemExit(AGAIN) from error
             return None
         self.put(key, found)
         print(key, json.dumps(found, default=float), flush=True)
         return found
+
+    def spoiled(self) -> bool:
+        """Whether an error, such as an access to no memory, is all that the device answers from now on."""
+        try:
+            self.sync()
+        except RuntimeError:
+            return True
+        return False
 
     def sync(self) -> None:
         if self.cuda:
@@ -141,22 +160,22 @@ def halved(work: Callable[[int], Any], size: int, least: int) -> tuple[Any, int]
             torch.cuda.empty_cache()
 
 
-def spots(count: int, device: torch.device, seed: int = 5) -> tuple[Tensor, Tensor]:
+def spots(count: int, device: torch.device, size: int = SIZE, seed: int = 5) -> tuple[Tensor, Tensor]:
     """Seeded pseudo-Voigt spots with shot noise, made on the device.
 
-    Returns counts (count, 11, 11) uint16, and the parameters (8, count) of their profiles.
+    Returns counts (count, size, size) uint16, and the parameters (8, count) of their profiles.
     """
     rng = np.random.default_rng(seed)
     columns = [
-        *rng.uniform(4, 6, (2, count)), 10 ** rng.uniform(1.5, 4.5, count), rng.uniform(1.5, 4, count),
-        rng.uniform(1.2, 3, count), rng.uniform(-1.5, 1.5, count), rng.uniform(0, 1, count), rng.uniform(2, 40, count),
+        *rng.uniform(size // 2 - 1, size // 2 + 1, (2, count)), 10 ** rng.uniform(1.5, 4.5, count),
+        rng.uniform(1.5, 4, count), rng.uniform(1.2, 3, count), rng.uniform(-1.5, 1.5, count), rng.uniform(0, 1, count), rng.uniform(2, 40, count),
     ]  # fmt: skip
     truth = torch.from_numpy(np.stack(columns).astype(np.float32)).to(device)
     made = []
     torch.manual_seed(seed)
     for block in truth.split(1 << 16, 1):
-        mean = pixel_means(block, SIZE, 3, jacobian=False)[0]
-        made.append(torch.poisson(mean).clamp(max=65535).T.reshape(-1, SIZE, SIZE).to(torch.int32))
+        mean = pixel_means(block, size, 3, jacobian=False)[0]
+        made.append(torch.poisson(mean).clamp(max=65535).T.reshape(-1, size, size).to(torch.int32))
     whole = torch.cat(made)
     return torch.where(whole > 32767, whole - 65536, whole).to(torch.int16).view(torch.uint16), truth
 

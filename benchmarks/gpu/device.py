@@ -40,7 +40,7 @@ def facts() -> dict[str, Any]:
     p = torch.cuda.get_device_properties(0)
     return {
         "name": p.name, "capability": f"{p.major}.{p.minor}", "memory_gib": round(p.total_memory / 2**30, 1),
-        "multiprocessors": p.multi_processor_count, "l2_mib": round(p.L2_cache_size / 2**20),
+        "multiprocessors": p.multi_processor_count, "l2_mib": round(getattr(p, "L2_cache_size", 0) / 2**20),
         "cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version(), "now": common.clocks(),
     }  # fmt: skip
 

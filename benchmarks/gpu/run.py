@@ -25,6 +25,15 @@ TOTAL = 465.0
 STEPS = {"device": 75, "inference": 150, "fits": 70, "precision": 60, "frames": 50, "training": 40, "torchrun": 45}
 #: Less than this is not worth a start.
 LEAST = 10.0
+#: Exit status of a step that wants to go on in a new process, as in common.py, and how many processes it gets.
+AGAIN, ATTEMPTS = 75, 4
+#: Where compilers keep what they make: nothing is left behind, and no home has to be writable.
+FOLDERS = {
+    "XDG_CACHE_HOME": "cache", "TRITON_CACHE_DIR": "triton", "TORCHINDUCTOR_CACHE_DIR": "inductor",
+    "CUPY_CACHE_DIR": "cupy", "TORCH_EXTENSIONS_DIR": "extensions", "MPLCONFIGDIR": "mpl",
+}  # fmt: skip
+#: Figures that the summary shows.
+SHOWN = ("skipped", "ms", "of_the_limit", "fits_per_s", "frames_per_s", "iterations_per_s", "wrong", "p50")
 #: Seconds between the request to end and the end by force.
 GRACE = 3.0
 
@@ -77,18 +86,8 @@ def summary(document: dict[str, Any]) -> list[str]:
     for name, step in document["steps"].items():
         for key, value in step.items():
             if isinstance(value, dict):
-                shown = (
-                    "skipped",
-                    "ms",
-                    "of_the_limit",
-                    "fits_per_s",
-                    "frames_per_s",
-                    "iterations_per_s",
-                    "wrong",
-                    "p50",
-                )
                 figures = [
-                    f"{k} {value[k]:.4g}" if not isinstance(value[k], str) else value[k] for k in shown if k in value
+                    f"{k} {value[k]:.4g}" if not isinstance(value[k], str) else value[k] for k in SHOWN if k in value
                 ]
                 lines += [f"{name}: {key}: {', '.join(figures)}"] if figures else []
     return lines
@@ -101,45 +100,54 @@ def useless(document: dict[str, Any], device: str) -> str:
 
 
 def run(name: str, limit: float, out: Path, caches: Path, arguments: argparse.Namespace) -> dict[str, Any]:
-    """One step: what it has written, how it ended, and the seconds that it took."""
+    """One step: what it has written, how it ended, and the seconds that it took.
+
+    A step whose device was spoiled by an error goes on in a new process, without what failed.
+    """
     part, log = caches / f"{name}.json", out / f"{name}.log"
+    log.unlink(missing_ok=True)
+    began = time.monotonic()
+    for attempt in range(ATTEMPTS):
+        left = limit - (time.monotonic() - began)
+        command = command_of(name, left, part, arguments) + (["--resume"] if attempt else [])
+        ended = ended_of(command, left, log, caches)
+        if ended["status"] != "again" or left < LEAST:
+            break
+    written: dict[str, Any] = {}
+    with contextlib.suppress(OSError, ValueError):
+        written = json.loads(part.read_text(encoding="utf-8"))
+    if ended["status"] == "again":
+        ended = {"status": "failed", "reason": "one error after the other spoiled the device"}
+    return {**ended, "seconds": round(time.monotonic() - began, 1), **written}
+
+
+def command_of(name: str, left: float, part: Path, arguments: argparse.Namespace) -> list[str]:
     command = [sys.executable]
     if name == "torchrun":
-        command += [
-            "-m",
-            "torch.distributed.run",
-            "--nnodes",
-            "1",
-            "--nproc-per-node",
-            "1",
-            "--master-addr",
-            "127.0.0.1",
-        ]
-        command += ["--master-port", str(free_port())]
+        command += ["-m", "torch.distributed.run", "--nnodes", "1", "--nproc-per-node", "1"]
+        command += ["--master-addr", "127.0.0.1", "--master-port", str(free_port())]
     command += [str(HERE / f"{name}.py"), "--device", arguments.device, "--output", str(part)]
-    command += ["--seconds", f"{limit:.0f}"] + (["--rehearsal"] if arguments.rehearsal else [])
-    folders = {
-        "XDG_CACHE_HOME": "cache", "TRITON_CACHE_DIR": "triton", "TORCHINDUCTOR_CACHE_DIR": "inductor",
-        "CUPY_CACHE_DIR": "cupy", "TORCH_EXTENSIONS_DIR": "extensions", "MPLCONFIGDIR": "mpl",
-    }  # fmt: skip
-    environment = os.environ | {key: str(caches / folder) for key, folder in folders.items()}
-    environment |= {"PYTHONUNBUFFERED": "1"}
-    began = time.monotonic()
-    with log.open("w", encoding="utf-8") as stream:
+    return command + ["--seconds", f"{left:.0f}"] + (["--rehearsal"] if arguments.rehearsal else [])
+
+
+def ended_of(command: list[str], left: float, log: Path, caches: Path) -> dict[str, Any]:
+    """Run a command, its words in ``log``, for ``left`` seconds at most, and say how it ended."""
+    environment = (
+        os.environ | {key: str(caches / folder) for key, folder in FOLDERS.items()} | {"PYTHONUNBUFFERED": "1"}
+    )
+    with log.open("a", encoding="utf-8") as stream:
         started = subprocess.Popen(
             command, stdout=stream, stderr=subprocess.STDOUT, env=environment, start_new_session=True
         )
         try:
-            status = started.wait(limit)
-            ended = {"status": "done"} if status == 0 else {"status": "failed", "reason": last_line(log, status)}
+            status = started.wait(left)
         except subprocess.TimeoutExpired:
-            ended = {"status": "timed out", "reason": f"it took longer than its {limit:.0f} s"}
+            return {"status": "timed out", "reason": f"it took longer than its {left:.0f} s"}
         finally:
             end(started)
-    written: dict[str, Any] = {}
-    with contextlib.suppress(OSError, ValueError):
-        written = json.loads(part.read_text(encoding="utf-8"))
-    return {**ended, "seconds": round(time.monotonic() - began, 1), **written}
+    if status in (0, AGAIN):
+        return {"status": "again" if status else "done"}
+    return {"status": "failed", "reason": last_line(log, status)}
 
 
 def end(started: subprocess.Popen[bytes]) -> None:

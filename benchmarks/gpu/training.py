@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from braggnn_edge.core.counts import widened
 from braggnn_edge.training import upstream
 from braggnn_edge.training.dataset import Batches, Peaks, min_max
 from braggnn_edge.training.model import BraggNN
@@ -21,10 +22,9 @@ from braggnn_edge.training.spec import LoopSpec
 
 def data(step: common.Step) -> Peaks:
     """Crops with a margin of 1 px for the random shifts, and their offsets, on the device."""
-    crops, truth = common.spots(step.pick(50_000, 256), step.device)
-    inner = common.SIZE - 2
-    grown = crops.view(torch.int16).to(torch.float32)
-    return Peaks(grown, (truth[:2].T - common.SIZE // 2).contiguous(), inner, 1)
+    side = common.SIZE + 2
+    crops, truth = common.spots(step.pick(50_000, 256), step.device, side)
+    return Peaks(widened(crops, torch.float32), (truth[:2].T - side // 2).contiguous(), common.SIZE, 1)
 
 
 def loss_of(peaks: Peaks, batch: int, device: torch.device, precision: str) -> Callable[[nn.Module, int], Tensor]:

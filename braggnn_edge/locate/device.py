@@ -14,6 +14,10 @@ from torch import Tensor
 _SLOTS = 3
 #: Patches a piece at most: torch's attention kernels count these in one dimension of a grid, which ends at 65,535.
 STEP = 32_768
+#: Pieces of a locator's batch: enough of them that copies and computation overlap.
+_PIECES = 8
+#: Patches of such a batch.
+BATCH = _PIECES * STEP
 
 
 @dataclass
@@ -50,8 +54,8 @@ class DevicePipeline:
         self._slots: dict[tuple[torch.dtype, int], list[_Slot]] = {}
 
     def fit_into(self, batch: int) -> None:
-        """Take pieces of a third of ``batch`` patches at most, so that halving it frees memory of the device."""
-        step = min(self.step, max(batch // _SLOTS, 1))
+        """Take pieces of an eighth of ``batch`` patches at most, so that halving it frees memory of the device."""
+        step = min(self.step, max(batch // _PIECES, 1))
         if step < self.step:
             self.step = step
             self._slots.clear()

@@ -21,7 +21,7 @@ from braggnn_edge.core.errors import UserError
 from braggnn_edge.core.stages import resolve
 from braggnn_edge.evaluation.provenance import Ranges
 from braggnn_edge.locate.compiled import CompiledNetwork
-from braggnn_edge.locate.device import DevicePipeline
+from braggnn_edge.locate.device import BATCH, DevicePipeline
 from braggnn_edge.locate.eager import EagerNetwork
 from braggnn_edge.locate.fused import PRECISIONS, FusedNetwork
 from braggnn_edge.locate.onnx_session import onnx_network
@@ -256,7 +256,7 @@ def on_device(
     """A network whose steps are all on a GPU as a locator: counts (m, size, size) to (m, 2), with sigma (m, 4)."""
     pipeline = DevicePipeline(module, device, outputs=4 if sigma else 2, graphs=graphs)
     described = torch.cuda.get_device_name(device)
-    locator = Locator(name, size, pipeline, precision, described, batch=1 << 20, sigma=sigma, trained_on=trained_on)
+    locator = Locator(name, size, pipeline, precision, described, batch=BATCH, sigma=sigma, trained_on=trained_on)
 
     def run(block: Patches) -> NDArray[np.floating]:
         pipeline.fit_into(locator.batch)  # which was halved, when the device had no memory

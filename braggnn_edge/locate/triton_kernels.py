@@ -16,7 +16,8 @@ def front(
 ):  # fmt: skip
     """Counts (n, SIZE, SIZE) to activations (n, SIDE, SIDE, CHANNELS), SIDE = SIZE - 2.
 
-    query, centre, mixing: (16, 16), (16, CHANNELS), (16, CHANNELS), of which 9 rows count. PIXELS, POSITIONS: powers
+    query, centre, mixing: (16, 16), (16, CHANNELS), (16, CHANNELS), of which 9 rows count; query and shift in units of
+    ln 2, so that the softmax is one of powers of two. PIXELS, POSITIONS: powers
     of two that hold SIZE^2 and SIDE^2.
     """
     SIDE: tl.constexpr = SIZE - 2
@@ -41,7 +42,7 @@ def front(
         asked = tl.dot(u, tl.load(query + tap[:, None] * 16 + tap[None, :])) + tl.load(shift + tap)[None, :]
         scores = tl.dot(asked.to(narrow), tl.trans(u))
         scores = tl.where(valid[None, :], scores, -1e30)
-        share = tl.exp(scores - tl.max(scores, 1)[:, None])
+        share = tl.exp2(scores - tl.max(scores, 1)[:, None])
         mixed = tl.dot(share.to(narrow), u) / tl.sum(share, 1)[:, None]
         y += tl.dot(mixed.to(narrow), tl.load(mixing + weights))
     y = tl.where(y > 0, y, y * slope).to(narrow)

@@ -4,6 +4,7 @@ Not imported unless it is asked for: Triton comes with torch for GPUs, and is no
 """
 
 import contextlib
+import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -72,8 +73,8 @@ class TritonNetwork(nn.Module):
         channels = [_wide(c) for c in net.spec.conv]
         if self.attention:  # (channels, 18): of the window's pixels, and of the attention's sums of windows
             centre, mixing = fused.mixed.split(9, 1)
-            self._keep("query", _padded(fused.query.T, _LEAST, _LEAST))
-            self.register_buffer("shift", functional.pad(fused.shift, (0, _LEAST - 9)))
+            self._keep("query", _padded(fused.query.T / math.log(2), _LEAST, _LEAST))
+            self.register_buffer("shift", functional.pad(fused.shift / math.log(2), (0, _LEAST - 9)))
             self._keep("mixing", _padded(mixing.T, _LEAST, channels[0]))
             first_bias, skipped = fused.bias, 0
         else:

@@ -75,7 +75,7 @@ class UniversalOnDevice(nn.Module):
         limited = torch.cat([x[..., :2], x[..., 2:].clamp(*LIMITS)], -1)
         found = torch.einsum("nks,kts->nt", limited, self.symmetries) / 8
         empty = counts.amax((1, 2)) <= 0
-        log_b = torch.where(empty[:, None], LIMITS[1], found[:, 2:])
+        log_b = found[:, 2:].masked_fill(empty[:, None], LIMITS[1])
         return torch.cat([squared_centroid(pixels) + found[:, :2], torch.exp(self._interpolated(log_b))], 1)
 
     def _interpolated(self, log_b: Tensor) -> Tensor:
