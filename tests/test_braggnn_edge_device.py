@@ -13,7 +13,7 @@ import torch
 
 from braggnn_edge.core.counts import widened
 from braggnn_edge.core.errors import UserError
-from braggnn_edge.fit import device_kernel
+from braggnn_edge.fit import device_kernel, initial, initial_device
 from braggnn_edge.fit.device import Engine, fit_on_device
 from braggnn_edge.fit.pseudo_voigt import render
 from braggnn_edge.fit.single import fit
@@ -111,6 +111,23 @@ def test_universal_network_in_one_look_equals_eight() -> None:
             found = UniversalOnDevice(network, calibration, precision)(torch.from_numpy(given)).numpy()
             assert np.abs(found - expected)[:, :2].max() < most, precision
             assert np.abs(found[:, 2:] / expected[:, 2:] - 1).max() < 3 * most, precision
+
+
+@pytest.mark.parametrize("suppressed", [None, 12.0])
+def test_initial_values_on_a_device_are_those_of_the_cpu(suppressed: float | None) -> None:
+    data = patches(200, 8).astype(np.float64)
+    data[0], data[1] = 0, 5000  # nothing, and all of it saturated
+    data[2, 0, 0] = 1e5  # brightest in a corner
+    below = data < (suppressed or -1)
+    keep = ~below & (data < 4000)
+    low, high = initial.bounds(data, keep, 1.5, 2.0, {})
+    start = initial.starts(data, keep, below, zero_suppression=suppressed, low=low, high=high)
+    given = [torch.from_numpy(array) for array in (data, keep, below)]
+    found_low, found_high = initial_device.bounds(*given[:2], 1.5, 2.0)
+    found = initial_device.starts(*given, suppressed, found_low, found_high)
+    assert np.array_equal(found_low.T, low)
+    assert np.array_equal(found_high.T, high)
+    assert np.allclose(found.T, start, rtol=1e-9, atol=1e-9)
 
 
 OPTIONS = ({}, {"zero_suppression": 12.0, "read_noise": 2.0, "saturation": 20000.0, "order": 4})

@@ -168,7 +168,8 @@ def spots(count: int, device: torch.device, size: int = SIZE, seed: int = 5) -> 
     rng = np.random.default_rng(seed)
     columns = [
         *rng.uniform(size // 2 - 1, size // 2 + 1, (2, count)), 10 ** rng.uniform(1.5, 4.5, count),
-        rng.uniform(1.5, 4, count), rng.uniform(1.2, 3, count), rng.uniform(-1.5, 1.5, count), rng.uniform(0, 1, count), rng.uniform(2, 40, count),
+        rng.uniform(1.5, 4, count), rng.uniform(1.2, 3, count), rng.uniform(-1.5, 1.5, count),
+        rng.uniform(0, 1, count), rng.uniform(2, 40, count),
     ]  # fmt: skip
     truth = torch.from_numpy(np.stack(columns).astype(np.float32)).to(device)
     made = []

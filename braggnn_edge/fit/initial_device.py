@@ -37,7 +37,9 @@ def starts(
     background = torch.where(number > 0, middle, 0.0)
     if zero_suppression is not None:
         background = torch.full_like(background, 0.25 * zero_suppression)
-    top, brightest = data.flatten(1).max(1)
+    flat = data.flatten(1)
+    brightest = flat.argmax(1)  # the first one among equals, which max does not promise
+    top = flat.gather(1, brightest[:, None])[:, 0]
     height_above = torch.maximum(top - background, 1e-3 * top.abs().clamp(min=1.0))
     row0, col0 = brightest // width, brightest % width
     dr = (torch.arange(height, device=data.device) - row0[:, None])[:, :, None]
@@ -53,7 +55,8 @@ def starts(
     row, col = moment(dr), moment(dc)
     rr, cc = moment(dr * dr) - row * row, moment(dc * dc) - col * col
     rc = moment(dr * dc) - row * col
-    size = torch.sqrt((near & (relative > 0.5)).sum((1, 2)).clamp(min=1) * (4.0 / math.pi))
+    area = (near & (relative > 0.5)).sum((1, 2)).clamp(min=1).to(data.dtype)
+    size = torch.sqrt(area * (4.0 / math.pi))
     spread = torch.sqrt((0.5 * (cc - rr)) ** 2 + rc * rc)
     mean = (0.5 * (cc + rr)).clamp(min=0.05)
     ratio = torch.sqrt(((mean + spread) / torch.maximum(mean - spread, 0.05 * mean)).clamp(1.0, 16.0))
