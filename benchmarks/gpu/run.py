@@ -27,9 +27,9 @@ STEPS = {"device": 75, "inference": 150, "fits": 70, "precision": 60, "frames": 
 LEAST = 10.0
 #: Exit status of a step that wants to go on in a new process, as in common.py, and how many processes it gets.
 AGAIN, ATTEMPTS = 75, 4
-#: Where compilers keep what they make: nothing is left behind, and no home has to be writable.
+#: Where libraries' compilers keep what they make: nothing is left behind, and no home has to be writable.
 FOLDERS = {
-    "XDG_CACHE_HOME": "cache", "TRITON_CACHE_DIR": "triton", "TORCHINDUCTOR_CACHE_DIR": "inductor",
+    "TRITON_CACHE_DIR": "triton", "TORCHINDUCTOR_CACHE_DIR": "inductor",
     "CUPY_CACHE_DIR": "cupy", "TORCH_EXTENSIONS_DIR": "extensions", "MPLCONFIGDIR": "mpl",
 }  # fmt: skip
 #: Figures that the summary shows.
