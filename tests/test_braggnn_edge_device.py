@@ -18,9 +18,9 @@ from braggnn_edge.fit.device import Engine, fit_on_device
 from braggnn_edge.fit.pseudo_voigt import render
 from braggnn_edge.fit.single import fit
 from braggnn_edge.locate.device import DevicePipeline
-from braggnn_edge.peaks.components import Runs
 from braggnn_edge.peaks.device import crops_on_device, find_on_device
 from braggnn_edge.peaks.find import crops, detect
+from braggnn_edge.peaks.window import window_peaks
 from braggnn_edge.universal.device import UniversalOnDevice
 from braggnn_edge.universal.locator import SHIPPED, universal_locator
 from braggnn_edge.universal.network import load
@@ -105,7 +105,7 @@ def test_universal_network_in_one_look_equals_eight() -> None:
     network, calibration, _ = load(SHIPPED)
     given = patches(200)
     given[3], given[4] = 0, 65535
-    expected = np.concatenate(universal_locator().locate_with_sigma(given), axis=1)
+    expected = np.concatenate(universal_locator().locate_with_intervals(given), axis=1)
     with torch.inference_mode():
         for precision, most in (("float32", 1e-5), ("float16", 1e-2), ("bfloat16", 8e-2)):
             found = UniversalOnDevice(network, calibration, precision)(torch.from_numpy(given)).numpy()
@@ -173,28 +173,6 @@ def test_fits_on_a_device_refuse_and_fall_back(monkeypatch: pytest.MonkeyPatch) 
     assert fit_on_device(torch.from_numpy(patches(20))).engine == "torch"
 
 
-def by_the_rule(frame: np.ndarray, threshold: np.ndarray, valid: np.ndarray, reach: int, least: int, size: int) -> list:
-    """The window rule by loops over pixels, with the components that the CPU labels."""
-    rows, cols = frame.shape
-    above = (frame > threshold) & valid
-    runs = Runs.of(above)
-    flat, label = runs.pixels()
-    area = dict(zip(flat.tolist(), np.bincount(label)[label].tolist(), strict=True))
-    found = []
-    for row, col in zip(*np.nonzero(above), strict=True):
-        box = np.s_[max(row - reach, 0) : row + reach + 1, max(col - reach, 0) : col + reach + 1]
-        rivals = [
-            (r + box[0].start, c + box[1].start)
-            for r, c in zip(*np.nonzero(above[box] & (frame[box] >= frame[row, col])), strict=True)
-        ]
-        first = all((frame[at] == frame[row, col]) and at >= (row, col) for at in rivals)
-        half = size // 2
-        fits = half <= row < rows - half and half <= col < cols - half
-        if first and fits and area[row * cols + col] >= least:
-            found.append((row, col))
-    return found
-
-
 def test_peaks_of_frames_by_the_window_rule() -> None:
     rng = np.random.default_rng(4)
     frames = rng.poisson(12, (3, 40, 50)).astype(np.uint16)
@@ -205,7 +183,11 @@ def test_peaks_of_frames_by_the_window_rule() -> None:
     threshold[:, 25:] = 17
     number = 0
     for reach, least, size in ((3, 4, 11), (1, 1, 1), (2, 6, 9), (0, 2, 3)):
-        expected = [(f, *at) for f in range(3) for at in by_the_rule(frames[f], threshold, valid, reach, least, size)]
+        expected = []
+        for f in range(3):
+            rule = window_peaks(frames[f], threshold=threshold, valid=valid, reach=reach, min_area=least, size=size)
+            fits = ~rule.edge
+            expected += [(f, r, c) for r, c in zip(rule.row[fits].tolist(), rule.col[fits].tolist(), strict=True)]
         frame, row, col = find_on_device(
             torch.from_numpy(frames), threshold=torch.from_numpy(threshold), valid=torch.from_numpy(valid), reach=reach,
             min_area=least, size=size,

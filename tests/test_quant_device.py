@@ -38,7 +38,7 @@ def test_what_ships_has_the_same_codes(name: str) -> None:
     given = counts(locator.size)
     found = IntegersOnDevice(locator)
     assert np.array_equal(found(torch.from_numpy(given)).numpy(), locator.run(locator.codes(given)))
-    expected = np.concatenate(locator.locate_with_sigma(given), axis=1)
+    expected = np.concatenate(locator.locate_with_intervals(given), axis=1)
     assert np.allclose(found.values(torch.from_numpy(given)).numpy(), expected, rtol=1e-12, atol=0)
 
 

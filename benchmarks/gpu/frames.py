@@ -50,7 +50,7 @@ def rate(step: common.Step, name: str, form: str, source: np.ndarray, blocks: in
     module = forms(name, step.device)[form]()
 
     def timed(size: int) -> dict[str, float]:
-        pipeline = FramePipeline(module, common.SIZE, step.device, THRESHOLD, outputs=4 if name == "universal" else 2)
+        pipeline = FramePipeline(module, common.SIZE, step.device, THRESHOLD, outputs=6 if name == "universal" else 2)
         given = [source[i : i + size] for i in range(0, len(source), size)] * blocks
         last: list[FramePeaks] = []
 

@@ -44,7 +44,7 @@ def main() -> int:
     made = common.spots(pool, step.device)[0].cpu()
     source = step.pinned(made.repeat(count // pool, 1, 1).numpy())
     step.put("patches", count)
-    step.put("bytes", {"to_device": source.nbytes, "to_host": {"2 answers": 8 * count, "4 answers": 16 * count}})
+    step.put("bytes", {"to_device": source.nbytes, "to_host": {"2 answers": 8 * count, "6 answers": 24 * count}})
     step.put("clocks_before", common.clocks())
     checked = made[: step.pick(512, 100)]
     for name in ("published", "compact", "universal"):
@@ -77,7 +77,7 @@ def one(
     exact: np.ndarray, bus: dict[str, float] | None, rates: dict[str, float] | None,
 ) -> dict[str, Any]:  # fmt: skip
     """One form: end to end at the best of some sizes of a piece, on the device alone, its error and its limit."""
-    outputs, host, module = 4 if name == "universal" else 2, source.numpy(), make()
+    outputs, host, module = 6 if name == "universal" else 2, source.numpy(), make()
     sizes = (8192, 16_384, 32_768) if not step.rehearsal else (128,)
     tried: dict[int, dict[str, Any]] = {}
     for size in sizes:
@@ -116,7 +116,7 @@ def one(
 def eager(step: common.Step, name: str, form: str, source: Tensor) -> dict[str, Any]:
     """The best form without graphs, to see what they are worth."""
     pipeline = DevicePipeline(
-        forms(name, step.device)[form](), step.device, 4 if name == "universal" else 2, graphs=False
+        forms(name, step.device)[form](), step.device, 6 if name == "universal" else 2, graphs=False
     )
     return step.wall_ms(lambda: pipeline(source.numpy()), rounds=3)
 

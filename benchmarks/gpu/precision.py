@@ -89,7 +89,7 @@ def integers(step: common.Step, name: str, many: int) -> dict[str, Any]:
     source = step.pinned(given).numpy()
 
     def timed(size: int) -> dict[str, float]:
-        pipeline = DevicePipeline(module.values, step.device, 4, step=size)
+        pipeline = DevicePipeline(module.values, step.device, 6, step=size)
         return {**step.wall_ms(lambda: pipeline(source), rounds=3), "captured": pipeline.captured}
 
     time, size = common.halved(timed, step.pick(16_384, 128), 64)

@@ -253,8 +253,8 @@ def on_device(
     trained_on: Ranges | None = None,
     graphs: bool = True,
 ) -> Locator:
-    """A network whose steps are all on a GPU as a locator: counts (m, size, size) to (m, 2), with sigma (m, 4)."""
-    pipeline = DevicePipeline(module, device, outputs=4 if sigma else 2, graphs=graphs)
+    """A network whose steps are all on a GPU as a locator: counts (m, size, size) to (m, 2), with sigma (m, 6)."""
+    pipeline = DevicePipeline(module, device, outputs=6 if sigma else 2, graphs=graphs)
     described = torch.cuda.get_device_name(device)
     locator = Locator(name, size, pipeline, precision, described, batch=BATCH, sigma=sigma, trained_on=trained_on)
 

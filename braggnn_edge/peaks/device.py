@@ -1,17 +1,7 @@
 """Peaks of frames that lie on a device, by the window rule, and their patches: the host sees no pixel.
 
-A pixel p is a peak when
-
-1. it is valid and above its threshold (strictly);
-2. every other valid pixel above its threshold within Chebyshev distance ``reach`` is dimmer, or equal and later in
-   raster order;
-3. at least ``min_area`` pixels above threshold, p among them, lie within ``min_area - 1`` steps of p through
-   8-neighbours above threshold, which says exactly that the 8-connected component of p has ``min_area`` pixels;
-4. the patch around it fits in the frame.
-
-A component of at least ``min_area`` pixels that lies within ``reach`` of its brightest pixel, and has no rival within
-``reach`` of it, gives exactly one peak, that of :func:`braggnn_edge.peaks.find.detect`. Where spots are crowded the two
-rules differ: that one splits components by the depth of their valleys.
+The rule is that of :mod:`braggnn_edge.peaks.window`, without the peaks whose patch does not fit in the frame. Condition
+(3), on the component's area, is taken as it is written there: ``min_area - 1`` steps through 8-neighbours.
 """
 
 import torch
@@ -19,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from braggnn_edge.core.errors import UserError
+from braggnn_edge.peaks.window import STEPS
 
 #: Counts up to here are exact in float32, in which pixels are compared.
 _EXACT = 1 << 24
@@ -30,7 +21,7 @@ def find_on_device(
     *,
     threshold: float | Tensor,
     valid: Tensor | None = None,
-    reach: int = 3,
+    reach: int = STEPS,
     min_area: int = 4,
     size: int = 11,
 ) -> tuple[Tensor, Tensor, Tensor]:

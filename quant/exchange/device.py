@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from braggnn_edge.core.counts import widened
 from braggnn_edge.core.errors import UserError
+from braggnn_edge.locate.device_calibration import CalibrationOnDevice
 from quant.contract.arithmetic import Codes, Format
 from quant.contract.attention import NonLocal
 from quant.contract.block_shift import BlockShift
@@ -24,13 +25,10 @@ from quant.contract.normalize import Normalizer
 class IntegersOnDevice(nn.Module):
     """Patches (n, size, size) of counts to output codes (n, 2 or 4) int64, those of :meth:`IntegerLocator.run`.
 
-    :meth:`values` goes on to px: offsets, and calibrated standard deviations where the locator knows them. Counts are
+    :meth:`values` goes on to px: offsets, and calibrated half-widths where the locator knows them. Counts are
     integers or finite floats, which are not looked at for NaN here. torch's float32 products have to be plain ones, as
     they are unless TF32 was allowed.
     """
-
-    log_b: Tensor
-    log_sigma: Tensor
 
     def __init__(self, locator: IntegerLocator) -> None:
         super().__init__()
@@ -49,9 +47,8 @@ class IntegersOnDevice(nn.Module):
         if locator.centroid is not None:
             self._table("weights", np.asarray(locator.centroid.weights, np.int64))
             self._table("quotients", locator.centroid.table)
-        if locator.calibration is not None:
-            self.register_buffer("log_b", torch.tensor(locator.calibration.log_b, dtype=torch.float64))
-            self.register_buffer("log_sigma", torch.tensor(locator.calibration.sigma, dtype=torch.float64))
+        calibration = locator.calibration
+        self.calibration = None if calibration is None else CalibrationOnDevice(calibration, torch.float64)
 
     def _linear(self, name: str, layer: Linear, dtype: torch.dtype) -> None:
         weight = torch.from_numpy(layer.weight.reshape(len(layer.weight), -1).T.copy())
@@ -86,19 +83,11 @@ class IntegersOnDevice(nn.Module):
         return _requantized(x, locator.output.frac, locator.output)
 
     def values(self, patches: Tensor) -> Tensor:
-        """Patches (n, size, size) to offsets (n, 2) px float64, or with sigma to (n, 4)."""
+        """Patches (n, size, size) to offsets (n, 2) px float64; with sigma to (n, 6), see :class:`Locator`."""
         found = self(patches).double() * 2.0**-self.locator.output.frac
-        if self.locator.calibration is None:
+        if self.calibration is None:
             return found
-        nodes, heights = self.log_b, self.log_sigma
-        if len(nodes) == 1:
-            sigma = heights.expand_as(found[:, 2:])
-        else:
-            right = torch.bucketize(found[:, 2:].contiguous(), nodes).clamp(1, len(nodes) - 1)
-            low, high = nodes[right - 1], nodes[right]
-            share = ((found[:, 2:] - low) / (high - low).clamp(min=1e-12)).clamp(0.0, 1.0)
-            sigma = torch.lerp(heights[right - 1], heights[right], share)
-        return torch.cat([found[:, :2], torch.exp(sigma)], 1)
+        return torch.cat([found[:, :2], self.calibration(found[:, 2:])], 1)
 
     def _normalized(self, counts: Tensor) -> tuple[Tensor, Tensor]:
         """Codes (n, s, s), and of a block shift the exponent's (n, count_bits); see the normalizers for the steps."""
