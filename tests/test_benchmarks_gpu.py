@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 import torch
 
@@ -151,6 +152,11 @@ def test_a_spoiled_device_ends_the_process_and_the_next_goes_on(
     assert "illegal memory" in report["fourth"]["skipped"]
     assert "were left" in report["third"]["skipped"]
     assert torch.get_num_threads() == threads
+    exact = np.zeros((50, 2))
+    assert common.errors(exact + 0.01, exact)["p50"] == pytest.approx(0.01 * np.sqrt(2))
+    for wrong in (exact + 1.0, np.full((50, 2), np.nan)):  # a form that is fast and wrong cannot be the best
+        with pytest.raises(ValueError, match="answers are wrong"):
+            common.errors(wrong, exact)
 
 
 def a_run(name: str, ms: float) -> dict:

@@ -18,6 +18,7 @@ from braggnn_edge.fit.device import Engine, fit_on_device
 from braggnn_edge.fit.pseudo_voigt import render
 from braggnn_edge.fit.single import fit
 from braggnn_edge.locate.device import DevicePipeline
+from braggnn_edge.locate.device_frames import FramePipeline
 from braggnn_edge.peaks.device import crops_on_device, find_on_device
 from braggnn_edge.peaks.find import crops, detect
 from braggnn_edge.peaks.window import window_peaks
@@ -219,6 +220,30 @@ def test_lone_spots_are_those_that_detect_finds() -> None:
     assert len(expected) > 40
     assert found_row.tolist() == expected["row"].tolist()
     assert found_col.tolist() == expected["col"].tolist()
+
+
+def test_frames_to_positions_equal_finding_and_locating_on_the_cpu() -> None:
+    rng = np.random.default_rng(6)
+    frames = rng.poisson(8, (5, 60, 70)).astype(np.uint16)
+    frames[1] = 0  # and so no peak in a block of its own
+    for index in (0, 2, 3, 4):
+        for (row, col), spot in zip(rng.integers(6, 54, (6, 2)), patches(6, index), strict=True):
+            frames[index, row - 5 : row + 6, col - 5 : col + 6] += spot // 4
+    locator = universal_locator()
+    module = UniversalOnDevice(*load(SHIPPED)[:2])
+    pipeline = FramePipeline(module, 11, "cpu", 40.0, batch=3, outputs=6)
+    found = list(pipeline([frames[:1], frames[1:2], frames[2:]]))
+    assert [len(block.frame) > 0 for block in found] == [True, False, True]
+    assert found[1].answers.shape == (0, 6)
+    for index, frame in enumerate(frames):
+        rule = window_peaks(frame, threshold=40.0)
+        row, col = rule.row[~rule.edge], rule.col[~rule.edge]
+        offsets, sigma, wide = locator.locate_with_intervals(crops(frame, row, col, 11))
+        block = found[min(index, 2)]
+        mine = block.frame == index
+        assert block.pixel[mine].tolist() == np.stack([row, col], 1).tolist()
+        assert np.abs(block.position[mine] - np.stack([row, col], 1) - offsets).max(initial=0) < 1e-4
+        assert np.allclose(block.answers[mine, 2:], np.concatenate([sigma, wide], 1), rtol=1e-3)
 
 
 TRITON = """
