@@ -56,7 +56,7 @@ def main() -> int:
                 continue
             done = step.attempt(
                 f"{name}: {form}",
-                lambda n=name, m=make, e=exact, f=form: one(step, n, m, f, source, e, bus, rates),
+                lambda n=name, m=make, e=exact, f=form: one(step, n, m, f, source, pool, e, bus, rates),
                 10.0,
             )
             if done is not None:
@@ -73,7 +73,7 @@ def main() -> int:
 
 
 def one(
-    step: common.Step, name: str, make: Callable[[], Callable[[Tensor], Tensor]], form: str, source: Tensor,
+    step: common.Step, name: str, make: Callable[[], Callable[[Tensor], Tensor]], form: str, source: Tensor, pool: int,
     exact: np.ndarray, bus: dict[str, float] | None, rates: dict[str, float] | None,
 ) -> dict[str, Any]:  # fmt: skip
     """One form: end to end at the best of some sizes of a piece, on the device alone, its error and its limit."""
@@ -102,6 +102,7 @@ def one(
         "device_alone_ms": alone,
         "patches_per_s": len(source) / (1e-3 * tried[size]["ms"]),
         "error_px": common.errors(answers[: len(exact)], exact),
+        "repeats_px": repeats(answers, pool),
     }
     if bus and rates:
         limits = {
@@ -111,6 +112,18 @@ def one(
         }
         ended |= limits | {"of_the_limit": max(limits.values()) / tried[size]["ms"]}
     return ended
+
+
+def repeats(answers: np.ndarray, pool: int) -> float:
+    """Largest difference, px, between the answers to patches that come again; ValueError where it is no rounding.
+
+    A piece that was computed before it had arrived, or overwritten before it had left, would show here.
+    """
+    several = answers[:, :2].reshape(-1, pool, 2)
+    largest = float(np.abs(several - several[0]).max())
+    if not largest < common.WRONG:
+        raise ValueError(f"the same patches have answers {largest} px apart: copies and computation overlap wrongly")
+    return largest
 
 
 def eager(step: common.Step, name: str, form: str, source: Tensor) -> dict[str, Any]:
