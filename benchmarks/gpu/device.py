@@ -120,6 +120,7 @@ def main() -> int:
         began = time.monotonic()
         if not torch.cuda.is_available():
             step.put("no_device", f"torch {torch.__version__} sees no CUDA device")
+            print(step.report["no_device"], flush=True)
             return 1
         torch.zeros(1, device=step.device)
         step.put("driver_started_s", round(time.monotonic() - began, 2))
