@@ -1,7 +1,8 @@
 """Pseudo-Voigt fits: rate against scipy and midas-peakfit, and accuracy of each, on the same simulated peaks.
 
     python benchmarks/fits.py --output benchmarks/fits.json          (needs the extra: pip install -e '.[benchmark]')
-    python benchmarks/fits.py --device cuda --output fits_gpu.json   (ours alone, on a GPU)
+
+For a GPU see benchmarks/gpu.sh.
 
 Isolated peaks of known truth, pixel-integrated at order 8, Poisson noise; every baseline has the same cores and the
 same patches (a part of them, where it is slow), in one run, rounds interleaved. Baselines:
@@ -279,45 +280,21 @@ def scaling(largest: int, threads: int) -> list[dict[str, float]]:
     return rows
 
 
-def gpu(arguments: argparse.Namespace) -> dict[str, object]:
-    """Ours on a GPU, torch engine, transfers and host work included; ratio to the CPU kernel in the same run."""
-    truth, patches = simulate(arguments.peaks, 1, 30.0, 50_000.0)
-    torch.set_num_threads(arguments.threads)
-    fit(patches[:100_000], device=arguments.device)
-    began = time.perf_counter()
-    result = fit(patches, device=arguments.device)
-    rate = len(patches) / (time.perf_counter() - began)
-    began = time.perf_counter()
-    fit(patches, threads=arguments.threads)
-    cpu = len(patches) / (time.perf_counter() - began)
-    print(f"{rate:.0f} fits/s on {torch.cuda.get_device_name()}; the CPU kernel: {cpu:.0f}")
-    return {
-        "device": torch.cuda.get_device_name(),
-        "fits_per_second": round(rate),
-        "faster_than_cpu_kernel_by": round(rate / cpu, 2),
-        "error_px": errors(result.parameters[:, :2], truth),
-    }
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peaks", type=int, default=100_000)
     parser.add_argument("--largest", type=int, default=10_000_000, help="of the scaling table (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=available_cores())
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--device", default="cpu")
     parser.add_argument("--output", type=Path, required=True)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     document: dict[str, object] = {"cores": arguments.threads, "parameters": list(PARAMETERS)}
-    if arguments.device != "cpu":
-        document["gpu"] = gpu(arguments)
-    else:
-        document["rates"] = compare(arguments)
-        document["accuracy_above_1000_counts"] = accuracy(2 * arguments.peaks, arguments.threads)
-        # A process of its own, so that the peak of its memory is its own.
-        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-            document["scaling"] = pool.submit(scaling, arguments.largest, arguments.threads).result()
+    document["rates"] = compare(arguments)
+    document["accuracy_above_1000_counts"] = accuracy(2 * arguments.peaks, arguments.threads)
+    # A process of its own, so that the peak of its memory is its own.
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        document["scaling"] = pool.submit(scaling, arguments.largest, arguments.threads).result()
     write_json(arguments.output, document)
     print(json.dumps(document, indent=1))
 

@@ -1,14 +1,12 @@
 """Inference against the published network in eager torch: the same patches, the same threads, the same run.
 
-    python benchmarks/inference.py --output benchmarks/inference.json                 # CPU
-    python benchmarks/inference.py --device cuda --output benchmarks/inference_cuda.json
+    python benchmarks/inference.py --output benchmarks/inference.json
 
 The baseline is the published network as upstream executes it (braggnn_edge/locate/eager), float32, at the best of five
 batch sizes and at upstream's 512. Every contender has normalization included, from detector counts to px. Rounds are
 interleaved; a ratio is that of one round, the median of all is given. Weights are seeded, or those of --run.
 
-On CUDA 800,000 patches go from pinned host memory through the network and back; the card's limit is the larger of the
-bytes over the measured bandwidth of the bus and the operations over the peak of the card's data sheet (--peak-tflops).
+For a GPU see benchmarks/gpu.sh.
 """
 
 import argparse
@@ -27,7 +25,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from braggnn_edge.core.errors import UserError
 from braggnn_edge.locate.fused import multiplications
 from braggnn_edge.locate.locator import Locator, float_locator
 from braggnn_edge.training import train
@@ -47,7 +44,6 @@ CPU_FORMS = (
     ("torch", "float16"),
 )
 POOL = 20_000
-CUDA_PATCHES = 800_000
 
 
 def patches(count: int, size: int = 11) -> NDArray[np.uint16]:
@@ -185,53 +181,14 @@ def scale(threads: int, largest: int) -> list[dict[str, Any]]:
     return rows
 
 
-def on_cuda(run: Path | None, peak_tflops: float, rounds: int) -> dict[str, Any]:
-    """800,000 patches from pinned host memory; not run anywhere so far."""
-    if not torch.cuda.is_available():
-        raise UserError("torch sees no CUDA device; run this where there is one, with a CUDA build of torch")
-    nets = networks(run)
-    host = torch.from_numpy(patches(POOL)).repeat(CUDA_PATCHES // POOL, 1, 1).pin_memory().numpy()
-    bus = host.nbytes / min(_copied(host) for _ in range(5))
-    rows = []
-    for name, net in nets.items():
-        reference = float_locator(net, "torch", precision="float64").locate(host[:4096])
-        operations = 2 * multiplications(net.spec, net.size, fused=True) * len(host)
-        limit = max((host.nbytes + 8 * len(host)) / bus, operations / (peak_tflops * 1e12))
-        for precision in ("float32", "bfloat16", "float16"):
-            for optimize in (False, True):
-                locator = float_locator(net, "torch", precision=precision, device="cuda", optimize=optimize)
-                locator.batch = len(host)
-                found = locator.locate(host)  # warms up and compiles
-                seconds = float(np.median([timed(lambda c=locator: c.locate(host)) for _ in range(rounds)]))
-                entry = {"network": name, **described(locator, found[:4096], reference)}
-                rows.append(entry | {"ms": 1e3 * seconds, "limit_ms": 1e3 * limit, "of_the_limit": limit / seconds})
-                print(rows[-1], flush=True)
-    return {
-        "device": torch.cuda.get_device_name(), "patches": len(host), "bytes_to_the_card": host.nbytes,
-        "bus_bytes_per_s": bus, "peak_tflops": peak_tflops, "forms": rows,
-    }  # fmt: skip
-
-
-def _copied(host: NDArray[np.generic]) -> float:
-    source = torch.from_numpy(host)
-
-    def copy() -> None:
-        source.to("cuda", non_blocking=True)
-        torch.cuda.synchronize()
-
-    return timed(copy)
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, help="JSON file; parts measured now replace those it holds")
     parser.add_argument("--run", type=Path, help="a finished run whose networks are used")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--part", choices=("rates", "scale", "both"), default="both", help="of the CPU's measurements")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--largest", type=int, default=10_000_000, help="peaks, for the cost against work")
-    parser.add_argument("--peak-tflops", type=float, default=989.0, help="dense bfloat16 of the card (H200: 989)")
     parser.add_argument("--scale-one", nargs=2, metavar=("NETWORK", "PEAKS"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -242,16 +199,10 @@ def main() -> int:
     if arguments.output and arguments.output.exists():
         document = json.loads(arguments.output.read_text())
     document["machine"] = {"processor": _processor(), "torch": torch.__version__, "python": platform.python_version()}
-    try:
-        if arguments.device == "cuda":
-            document["cuda"] = on_cuda(arguments.run, arguments.peak_tflops, arguments.rounds)
-        else:
-            if arguments.part != "scale":
-                document["rates"] = on_cpu(arguments.run, arguments.threads, arguments.rounds)
-            if arguments.part != "rates":
-                document["scale"] = {"threads": arguments.threads, "rows": scale(arguments.threads, arguments.largest)}
-    except UserError as error:
-        parser.exit(2, f"{parser.prog}: error: {error}\n")
+    if arguments.part != "scale":
+        document["rates"] = on_cpu(arguments.run, arguments.threads, arguments.rounds)
+    if arguments.part != "rates":
+        document["scale"] = {"threads": arguments.threads, "rows": scale(arguments.threads, arguments.largest)}
     text = json.dumps(document, indent=1) + "\n"
     if arguments.output:
         arguments.output.write_text(text)

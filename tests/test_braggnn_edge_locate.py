@@ -1,6 +1,5 @@
 """The locators: every form against float64, corner-case patches, bad input, streaming, and memory that runs short."""
 
-import contextlib
 import copy
 import tracemalloc
 from pathlib import Path
@@ -10,12 +9,12 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from torch.nn import functional
 
 from braggnn_edge.core.errors import UserError
 from braggnn_edge.frames.scan import open_scan
 from braggnn_edge.locate import onnx_session as locate_onnx
 from braggnn_edge.locate.compiled import CompiledNetwork
-from braggnn_edge.locate.cuda import CudaPipeline
 from braggnn_edge.locate.frames import locate_frames
 from braggnn_edge.locate.fused import FusedNetwork, multiplications
 from braggnn_edge.locate.locator import Locator, float_locator
@@ -23,6 +22,7 @@ from braggnn_edge.peaks.rules import component_rule
 from braggnn_edge.training.model import BraggNN
 from braggnn_edge.training.spec import NetworkSpec
 from braggnn_edge.training.train import located
+from braggnn_edge.universal.locator import universal_locator as open_universal
 
 PUBLISHED = NetworkSpec()
 SMALL = NetworkSpec(conv=(7, 3), dense=(5,), attention=False, slope=0.0)
@@ -150,25 +150,9 @@ def test_attention_for_a_gpu_is_that_for_a_cpu() -> None:
     for precision, most in (("float64", 1e-12), ("float32", 1e-5), ("float16", 5e-3), ("bfloat16", 3e-2)):
         fused = FusedNetwork(net, precision)
         given = windows.to(fused.wide)
-        assert (fused._fused(given) - fused._plain(given)).abs().max() < most
-
-
-def test_pieces_for_a_gpu_come_back_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The pipeline's bookkeeping, with streams and pinned memory that do nothing; the rest needs a GPU."""
-    monkeypatch.setattr(torch.cuda, "Stream", lambda _: contextlib.nullcontext())
-    monkeypatch.setattr(torch.cuda, "stream", lambda stream: stream)
-    monkeypatch.setattr(torch.cuda, "synchronize", lambda _: None)
-    monkeypatch.setattr(torch.Tensor, "is_pinned", lambda _: False)
-    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: self)
-    sizes: list[int] = []
-
-    def module(patches: torch.Tensor) -> torch.Tensor:
-        sizes.append(len(patches))
-        return patches[:, 0, :2].float()
-
-    patches = spots(50, 9)
-    assert np.array_equal(CudaPipeline(module, torch.device("cpu"), pieces=4)(patches), patches[:, 0, :2])
-    assert sizes == [13, 13, 13, 11]
+        found = functional.linear(fused._fused(given), fused.mixed_narrow, fused.bias.to(fused.narrow))
+        expected = functional.linear(fused._plain(given), fused.mixed, fused.bias)
+        assert (found - expected).abs().max() < most * float(expected.abs().max())
 
 
 def test_multiplications_are_those_of_the_layers() -> None:
@@ -233,6 +217,14 @@ def test_missing_forms_and_devices_name_what_there_is() -> None:
     if not torch.cuda.is_available():
         with pytest.raises(UserError, match="no CUDA device"):
             float_locator(net, "torch", device="cuda")
+        with pytest.raises(UserError, match="no CUDA device"):
+            float_locator(net, "triton", precision="float16", device="cuda")
+        with pytest.raises(UserError, match="no CUDA device"):
+            open_universal(device="cuda")
+    with pytest.raises(UserError, match="Triton's kernels run on GPUs, not on cpu"):
+        float_locator(net, "triton", precision="float16")
+    with pytest.raises(UserError, match="float32 on the CPU, not float16"):
+        open_universal(precision="float16")
 
 
 def test_a_provider_that_does_not_start_is_no_silent_cpu(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ PAGES = sorted(
 )
 
 #: What pages name though no file has to be there: examples of a reader's own files, results of commands.
-NOT_HERE = {"configs/mine.toml", "configs/NAME.toml", "configs/point_07.toml", "benchmarks/inference_cuda.json"}
+NOT_HERE = {"configs/mine.toml", "configs/NAME.toml", "configs/point_07.toml", "benchmarks/gpu.json"}
 
 
 def blocks(page: Path, *languages: str) -> list[tuple[str, str]]:

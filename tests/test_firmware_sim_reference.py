@@ -129,9 +129,13 @@ def test_stage_compares_the_firmware_with_floats_labels_and_truth(run: Path, tmp
     assert str(run) not in json.dumps(document)
 
     html = reference_section(document, tmp_path)
-    assert html.count("<tr>") == 2 + len(against) + len(document["backends"])
+    plain = reference_section(document | {"gpu": "not measured"}, tmp_path)
+    assert plain.count("<tr>") == 2 + len(against) + len(document["backends"])
     assert "data:image/png;base64," in html
     assert "Not measured here" in html
+    assert "On a GPU: not measured" in html or isinstance(document["gpu"], dict)
+    measured = reference_section(document | {"gpu": {"card 1": {"fits/s": "3,000,000"}}}, tmp_path)
+    assert "<td>card 1</td><td>3,000,000</td>" in measured
     assert reference_section(None, tmp_path) == ""
     assert "<img" not in reference_section(document | {"absent": []}, tmp_path / "none")
 

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from braggnn_edge.core.counts import widened
 from braggnn_edge.core.errors import UserError
 from braggnn_edge.training.dataset import min_max
 from braggnn_edge.training.model import BraggNN
@@ -38,6 +39,7 @@ class FusedNetwork(nn.Module):
     query: Tensor
     shift: Tensor
     mixed: Tensor
+    mixed_narrow: Tensor
     bias: Tensor
 
     def __init__(self, net: BraggNN, precision: str = "float32") -> None:
@@ -56,6 +58,8 @@ class FusedNetwork(nn.Module):
         elif self.attention:
             for name, value in zip(("query", "shift", "mixed", "bias"), multiplied_out(net), strict=True):
                 self.register_buffer(name, value.to(self.wide).contiguous())
+            halves = [functional.pad(half, (0, 7)) for half in self.mixed.split(9, 1)]
+            self.register_buffer("mixed_narrow", torch.cat(halves, 1).to(self.narrow), persistent=False)
             convolutions = convolutions[1:]
         self.depth, self.layers = len(convolutions), len(dense)
         for i, layer in enumerate(convolutions):
@@ -69,7 +73,7 @@ class FusedNetwork(nn.Module):
             self.register_buffer(f"dense{i}_bias", bias.to(self.wide))
 
     def forward(self, patches: Tensor) -> Tensor:
-        x = min_max(patches.to(self.wide))
+        x = min_max(widened(patches, self.wide))
         x = self._non_local(x) if self.attention else x[:, None].to(self.narrow)
         for i in range(self.depth):
             x = functional.conv2d(x, getattr(self, f"conv{i}"), getattr(self, f"conv{i}_bias"))
@@ -86,8 +90,11 @@ class FusedNetwork(nn.Module):
         if self.block is not None:
             return functional.leaky_relu_(self.block(x[:, None]), self.slope).to(self.narrow)
         windows = x.unfold(1, 3, 1).unfold(2, 3, 1)  # (n, side, side, 3, 3)
-        both = self._fused(windows) if x.is_cuda else self._plain(windows)
-        y = functional.leaky_relu_(functional.linear(both, self.mixed, self.bias), self.slope).to(self.narrow)
+        if x.is_cuda:
+            y = functional.linear(self._fused(windows), self.mixed_narrow, self.bias.to(self.narrow))
+        else:
+            y = functional.linear(self._plain(windows), self.mixed, self.bias)
+        y = functional.leaky_relu_(y, self.slope).to(self.narrow)
         side = self.size - 2
         return y.view(len(x), side, side, -1).permute(0, 3, 1, 2)  # channels last in memory
 
@@ -104,13 +111,17 @@ class FusedNetwork(nn.Module):
         return torch.cat([u, mixed], 1).transpose(1, 2)
 
     def _fused(self, windows: Tensor) -> Tensor:
-        """As :meth:`_plain` by one kernel, which wants a multiple of 8 channels: zeros change nothing."""
+        """As :meth:`_plain` by one kernel, in the narrow precision: (n, side^2, 32), 9 + 7 zeros and again.
+
+        The kernel wants a multiple of 8 channels: zeros change nothing. Memory is what limits a GPU here, so that what
+        is written is narrow.
+        """
         n, pixels = len(windows), windows.shape[1] * windows.shape[2]
         u = windows.reshape(n, 1, pixels, 9)
         query = functional.linear(u, self.query, self.shift)
-        narrow = [functional.pad(a, (0, 7)).to(self.narrow) for a in (query, u)]
+        narrow = [functional.pad(a.to(self.narrow), (0, 7)) for a in (query, u)]
         mixed = functional.scaled_dot_product_attention(narrow[0], narrow[1], narrow[1], scale=1.0)
-        return torch.cat([u[:, 0], mixed[:, 0, :, :9].to(self.wide)], -1)
+        return torch.cat([narrow[1][:, 0], mixed[:, 0]], -1)
 
 
 def multiplied_out(net: BraggNN) -> tuple[Tensor, Tensor, Tensor, Tensor]:

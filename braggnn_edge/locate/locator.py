@@ -16,10 +16,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from braggnn_edge.core.counts import widened
 from braggnn_edge.core.errors import UserError
+from braggnn_edge.core.stages import resolve
 from braggnn_edge.evaluation.provenance import Ranges
 from braggnn_edge.locate.compiled import CompiledNetwork
-from braggnn_edge.locate.cuda import CudaPipeline
+from braggnn_edge.locate.device import BATCH, DevicePipeline
 from braggnn_edge.locate.eager import EagerNetwork
 from braggnn_edge.locate.fused import PRECISIONS, FusedNetwork
 from braggnn_edge.locate.onnx_session import onnx_network
@@ -160,9 +162,10 @@ def float_locator(
     """A trained float network as a locator.
 
     backend: "compiled" (the C++ kernel: CPU, float32), "torch" (with all that is linear multiplied out), "onnxruntime",
-    or "eager" (torch, layer by layer as published, float32: the baseline). precision: float64, float32, bfloat16 or
-    float16 for torch, float32 or float16 for onnxruntime. device: "cpu", "cuda" or "cuda:1"; "tensorrt"
-    besides for onnxruntime. threads: of the CPU (0: torch's number). optimize: torch.compile (torch alone; a minute).
+    "eager" (torch, layer by layer as published, float32: the baseline), or "triton" (kernels for GPUs). precision:
+    float64, float32, bfloat16 or float16 for torch, float32 or float16 for onnxruntime, bfloat16 or float16 for triton.
+    device: "cpu", "cuda" or "cuda:1"; "tensorrt" besides for onnxruntime. threads: of the CPU (0: torch's number).
+    optimize: torch.compile (torch alone; a minute).
     Raises UserError for a combination that there is not, naming those there are.
     """
     threads = threads or torch.get_num_threads()
@@ -171,9 +174,16 @@ def float_locator(
     if optimize and backend != "torch":
         raise UserError(f"backend {backend!r} has no torch.compile; leave out optimize, or choose torch")
     locator = BACKENDS[backend](net, precision, device, threads, optimize)
-    if net.spec.centroid:
+    if net.spec.centroid and not (backend in ("torch", "triton") and device.startswith("cuda")):
         _correct_centroid(locator)
     return locator
+
+
+def _centred(net: BraggNN, module: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[torch.Tensor], torch.Tensor]:
+    """What a network on a GPU computes, with the centroid where it corrects that: on the GPU too."""
+    if not net.spec.centroid:
+        return module
+    return lambda patches: module(patches) + squared_centroid(min_max(widened(patches, torch.float32)))
 
 
 def _correct_centroid(locator: Locator) -> None:
@@ -197,16 +207,12 @@ def _compiled(net: BraggNN, precision: str, device: str, threads: int, _: bool) 
 def _torch(net: BraggNN, precision: str, device: str, _: int, optimize: bool) -> Locator:
     if precision not in PRECISIONS:
         raise UserError(f"precision {precision!r} is unknown; expected one of {', '.join(PRECISIONS)}")
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise UserError("torch sees no CUDA device; use device cpu, or install a CUDA build of torch")
-    if not device.startswith(("cpu", "cuda")):
-        raise UserError(f"torch has no device {device!r} here; expected cpu or cuda")
+    check_device(device)
     module = FusedNetwork(net, precision).to(device).eval()
     called: Any = torch.compile(module, dynamic=False) if optimize else module
     if device.startswith("cuda"):
         name = "torch.compile" if optimize else "torch"
-        pipeline = CudaPipeline(called, torch.device(device))
-        return Locator(name, net.size, pipeline, precision, torch.cuda.get_device_name(device), batch=1 << 18)
+        return on_device(name, net.size, _centred(net, called), precision, device, graphs=not optimize)
 
     def run(block: Patches) -> NDArray[np.floating]:
         with torch.inference_mode():
@@ -217,6 +223,46 @@ def _torch(net: BraggNN, precision: str, device: str, _: int, optimize: bool) ->
 
     # The activations of 64 patches stay in the processor's cache.
     locator = Locator("torch.compile" if optimize else "torch", net.size, run, precision, "CPU", batch=64)
+    return locator
+
+
+def _triton(net: BraggNN, precision: str, device: str, *_: Any) -> Locator:
+    check_device(device)
+    if not device.startswith("cuda"):
+        raise UserError(f"Triton's kernels run on GPUs, not on {device}; choose the backend compiled or torch")
+    network = resolve("braggnn_edge.locate.triton_network:TritonNetwork")  # imports Triton
+    return on_device("triton", net.size, _centred(net, network(net, precision).to(device).tuned()), precision, device)
+
+
+def check_device(device: str) -> None:
+    """Raise UserError unless torch can compute on ``device``, "cpu", "cuda" or "cuda:1"."""
+    if not device.startswith(("cpu", "cuda")):
+        raise UserError(f"torch has no device {device!r} here; expected cpu or cuda")
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise UserError("torch sees no CUDA device; use device cpu, or install a CUDA build of torch")
+
+
+def on_device(
+    name: str,
+    size: int,
+    module: Callable[[torch.Tensor], torch.Tensor],
+    precision: str,
+    device: str,
+    *,
+    sigma: bool = False,
+    trained_on: Ranges | None = None,
+    graphs: bool = True,
+) -> Locator:
+    """A network whose steps are all on a GPU as a locator: counts (m, size, size) to (m, 2), with sigma (m, 6)."""
+    pipeline = DevicePipeline(module, device, outputs=6 if sigma else 2, graphs=graphs)
+    described = torch.cuda.get_device_name(device)
+    locator = Locator(name, size, pipeline, precision, described, batch=BATCH, sigma=sigma, trained_on=trained_on)
+
+    def run(block: Patches) -> NDArray[np.floating]:
+        pipeline.fit_into(locator.batch)  # which was halved, when the device had no memory
+        return pipeline(block)
+
+    locator.run = run
     return locator
 
 
@@ -251,4 +297,5 @@ BACKENDS: dict[str, Callable[[BraggNN, str, str, int, bool], Locator]] = {
     "torch": _torch,
     "onnxruntime": _onnxruntime,
     "eager": _eager,
+    "triton": _triton,
 }

@@ -6,26 +6,35 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from braggnn_edge.core.errors import UserError
 from braggnn_edge.evaluation.provenance import ranges_of
-from braggnn_edge.locate.locator import Locator
-from braggnn_edge.universal.network import load
+from braggnn_edge.locate.locator import Locator, check_device, on_device
+from braggnn_edge.universal.device import UniversalOnDevice
+from braggnn_edge.universal.network import SHIPPED, load
 
 #: Patches of every matrix product, filled up with empty ones: a library sums products of other shapes in another order,
 #: and the answer to a patch would depend in its last bit on how many others there are.
 _BLOCK = 256
-#: The network that ships.
-SHIPPED = Path(__file__).parent.parent / "weights" / "universal.npz"
 
 
-def universal_locator(path: Path = SHIPPED) -> Locator:
-    """The network of a file as a locator with sigma, float32 on the CPU.
+def universal_locator(path: Path = SHIPPED, device: str = "cpu", precision: str = "float32") -> Locator:
+    """The network of a file as a locator with sigma, on the CPU in float32, or on a GPU.
 
         locator = universal_locator()
         offsets, sigma = locator.locate_with_sigma(patches)
 
-    ``locator.trained_on`` has the ranges of its family. Raises UserError for a file that is none.
+    ``locator.trained_on`` has the ranges of its family. device: "cpu", "cuda" or "cuda:1"; precision: of the hidden
+    layers, on a GPU also bfloat16 or float16. Raises UserError for a file that is none, and for a device that is not
+    there.
     """
     network, calibration, provenance = load(path)
+    check_device(device)
+    if device.startswith("cuda"):
+        module = UniversalOnDevice(network, calibration, precision).to(device)
+        ranges = ranges_of(provenance, path)
+        return on_device("universal", network.size, module, precision, device, sigma=True, trained_on=ranges)
+    if precision != "float32":
+        raise UserError(f"the universal network is float32 on the CPU, not {precision}; leave out precision")
 
     def run(block: NDArray[np.generic]) -> NDArray[np.floating]:
         counts = np.zeros((-(-len(block) // _BLOCK) * _BLOCK, *block.shape[1:]), np.float32)

@@ -25,6 +25,8 @@ from braggnn_edge.core.files import written_aside
 from braggnn_edge.locate.calibration import Calibration
 from braggnn_edge.training.centroid import squared_centroid
 
+#: The network that ships.
+SHIPPED = Path(__file__).parent.parent / "weights" / "universal.npz"
 #: What files of this kind call themselves, and the version of what they hold.
 SCHEMA, VERSION = "braggnn-edge universal network", 1
 #: The patches that a centroid and the layers see at least.

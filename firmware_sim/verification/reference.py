@@ -17,6 +17,7 @@ from braggnn_edge.core.rundir import write_json
 from braggnn_edge.core.stages import Context
 from braggnn_edge.evaluation.metrics import distances, summary
 from braggnn_edge.evaluation.positions import load_positions
+from braggnn_edge.locate import gpu_figures
 from braggnn_edge.locate.locator import Locator, float_locator
 from braggnn_edge.peaks.splits import TEST
 from braggnn_edge.peaks.table import PeakTable
@@ -44,6 +45,7 @@ FORMS: tuple[tuple[str, str, str], ...] = (
     ("torch", "float32", "cuda"),
     ("torch", "bfloat16", "cuda"),
     ("torch", "float16", "cuda"),
+    ("triton", "float16", "cuda"),
     ("onnxruntime", "float32", "cuda"),
     ("onnxruntime", "float16", "tensorrt"),
 )
@@ -98,7 +100,10 @@ def run(run_directory: Path, stages: tuple[str, ...], directory: Path, say: Call
         "backends": rows,
         "absent": absent,
         "firmware": compared,
+        "gpu": gpu_figures.figures() or gpu_figures.NOT_MEASURED,
     }
+    if not isinstance(document["gpu"], dict):
+        say("  on a GPU: not measured (benchmarks/gpu.sh)")
     first = next(iter(firmware))
     firmware_distances(
         {name: distances(*pair) for name, pair in _pairs(firmware[first], references, test).items()},

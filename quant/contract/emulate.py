@@ -43,7 +43,7 @@ class Result:
 def run(network: IntegerNetwork, codes: NDArray[np.integer], trace: bool = False) -> Result:
     """Execute ``network`` on input codes (N, *network.shape); a code out of range is refused."""
     checked = checked_codes(codes, network.shape, network.input)
-    sums = _sum_types(network)
+    sums = sum_types(network)
     step = max(1, _CHUNK_CODES // _widest(network))
     parts: list[list[Codes]] = [[] for _ in network.layers]
     counts = np.zeros((len(network.layers), 3), dtype=np.int64)
@@ -110,7 +110,7 @@ def _linear(layer: Linear, x: Codes, dtype: DTypeLike) -> Codes:
     return np.ascontiguousarray(sums.reshape(n, rows, cols, len(bias)).transpose(0, 3, 1, 2))
 
 
-def _sum_types(network: IntegerNetwork) -> list[DTypeLike]:
+def sum_types(network: IntegerNetwork) -> list[DTypeLike]:
     """The floating-point type that is exact for each layer's sums; a network that needs more is refused."""
     found: list[DTypeLike] = []
     low, high = network.input.low, network.input.high

@@ -8,20 +8,23 @@ import torch
 from numpy.typing import NDArray
 
 from braggnn_edge.evaluation.provenance import ranges_of
-from braggnn_edge.locate.locator import Locator
+from braggnn_edge.locate.locator import Locator, check_device, on_device
 from braggnn_edge.locate.onnx_session import session
 from quant.contract import emulate
 from quant.contract import locator as locators
 from quant.contract.arithmetic import Codes
 from quant.contract.locator import IntegerLocator
 from quant.contract.vectors import corner_case_inputs, random_inputs
+from quant.exchange.device import IntegersOnDevice
 from quant.exchange.qdq import Target, qdq_model
 
 _CHECKED_PATCHES = 500
 
 
-def integer_locator(locator: IntegerLocator) -> Locator:
+def integer_locator(locator: IntegerLocator, device: str = "cpu") -> Locator:
     """A locator's integers, which equal the firmware code for code, from detector counts on.
+
+    device: "cpu" for the emulator, "cuda" or "cuda:1" for the same integers on a GPU.
 
     Counts beyond those of the hardware saturate as they do there; ``outside`` of the result counts such patches.
     """
@@ -29,6 +32,13 @@ def integer_locator(locator: IntegerLocator) -> Locator:
     if ranges is not None:  # what the hardware's counts cannot hold saturates, and is outside too
         low, high = ranges.counts
         ranges = replace(ranges, counts=(low, min(high, float(locator.normalizer.count_range[1]))))
+    check_device(device)
+    if device.startswith("cuda"):
+        module = IntegersOnDevice(locator).to(device)
+        sigma = locator.calibration is not None
+        return on_device(
+            "integers", locator.size, module.values, "integer", device, sigma=sigma, trained_on=ranges
+        )  # fmt: skip
     if locator.calibration is None:
         return Locator("integer emulator", locator.size, locator.locate, "integer", "CPU", trained_on=ranges)
 
@@ -75,6 +85,6 @@ def qdq_locator(locator: IntegerLocator, target: Target = "cpu", device: str = "
     )  # fmt: skip
 
 
-def load_integer_locator(path: Path) -> Locator:
+def load_integer_locator(path: Path, device: str = "cpu") -> Locator:
     """:func:`integer_locator` of a ``locator.json``."""
-    return integer_locator(locators.load(path))
+    return integer_locator(locators.load(path), device)
