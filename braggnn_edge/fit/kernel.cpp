@@ -5,8 +5,8 @@
 // until the last step is negligible. Only the second pass decides.
 // A lane never looks at another one, so results do not depend on the batch, its order or the number of threads.
 //
-// Built by braggnn_edge/fit/kernel.py. GCC's vector extension keeps it free of intrinsics: 64-byte vectors are lowered
-// to whatever the processor has. Without -ffast-math, which would undo the rounding tricks below.
+// Built by braggnn_edge/fit/kernel.py. GCC's vector extension keeps it free of intrinsics. Without -ffast-math, which
+// would undo the rounding tricks below.
 
 #include <algorithm>
 #include <atomic>
@@ -19,6 +19,14 @@
 
 namespace {
 
+// Bytes of a vector: those of the processor's registers. Wider ones would be taken apart, comparisons lane by lane.
+#if defined(__AVX512F__)
+constexpr int kBytes = 64;
+#elif defined(__AVX__)
+constexpr int kBytes = 32;
+#else
+constexpr int kBytes = 16;
+#endif
 constexpr double kLn16 = 2.772588722239781;  // 4 ln 2
 constexpr double kHalfPi = 1.5707963267948966;
 constexpr double kPi = 3.141592653589793;
@@ -30,8 +38,8 @@ struct Simd;
 
 template <>
 struct Simd<float> {
-    typedef float V __attribute__((vector_size(64)));
-    typedef std::int32_t M __attribute__((vector_size(64)));
+    typedef float V __attribute__((vector_size(kBytes)));
+    typedef std::int32_t M __attribute__((vector_size(kBytes)));
     static constexpr int mantissa = 23, bias = 127;
     static constexpr float magic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer held in the low bits
     static constexpr float lowest_exponent = -87.0f;
@@ -41,8 +49,8 @@ struct Simd<float> {
 
 template <>
 struct Simd<double> {
-    typedef double V __attribute__((vector_size(64)));
-    typedef std::int64_t M __attribute__((vector_size(64)));
+    typedef double V __attribute__((vector_size(kBytes)));
+    typedef std::int64_t M __attribute__((vector_size(kBytes)));
     static constexpr int mantissa = 52, bias = 1023;
     static constexpr double magic = 6755399441055744.0;  // 1.5 * 2^52
     static constexpr double lowest_exponent = -708.0;
@@ -81,7 +89,7 @@ struct Math {
     using S = Simd<T>;
     using V = typename S::V;
     using M = typename S::M;
-    static constexpr int lanes = 64 / sizeof(T);
+    static constexpr int lanes = kBytes / sizeof(T);
 
     static V all(double value) { return V{} + static_cast<T>(value); }
     static V max(V a, V b) { return a > b ? a : b; }

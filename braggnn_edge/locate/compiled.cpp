@@ -1,7 +1,7 @@
 // A trained position network on a CPU: min-max normalization, non-local block (multiplied out, see fused.py),
 // convolutions and dense layers in float32, one patch a vector lane.
 //
-// Sixteen patches go through the whole network together and stay in the second-level cache; weights are read as
+// As many patches as a vector has lanes go through the whole network together and stay in the cache; weights are
 // broadcast operands. A lane never looks at another one and sums have one fixed order, so results do not depend on
 // the batch, its order or the number of threads.
 //
@@ -16,9 +16,20 @@
 
 namespace {
 
-constexpr int kLanes = 16;
-typedef float V __attribute__((vector_size(64)));
-typedef std::int32_t M __attribute__((vector_size(64)));
+// Bytes of a vector: those of the processor's registers. Wider ones would be taken apart, comparisons lane by lane.
+#if defined(__AVX512F__)
+constexpr int kBytes = 64;
+#elif defined(__AVX__)
+constexpr int kBytes = 32;
+#else
+constexpr int kBytes = 16;
+#endif
+constexpr int kLanes = kBytes / sizeof(float);
+// Columns of a convolution and queries of the attention that are computed together, by measurement: with 16 registers
+// sums and weights of AVX2 compete for them, while SSE has to load its operands either way.
+constexpr int kColumns = kBytes == 32 ? 1 : 3, kQueries = kBytes == 64 ? 2 : 1;
+typedef float V __attribute__((vector_size(kBytes)));
+typedef std::int32_t M __attribute__((vector_size(kBytes)));
 
 inline V splat(float x) { return x - V{}; }
 
@@ -69,7 +80,7 @@ void convolve_block(const V* in, V* out, const float* weight, int inputs, int si
         const V* x = in + row * side;
         V* y = out + row * to;
         int col = 0;
-        for (; col + 3 <= to; col += 3) convolve_tile<B, 3>(x + col, y + col, weight, inputs, side, slope);
+        for (; col + kColumns <= to; col += kColumns) convolve_tile<B, kColumns>(x + col, y + col, weight, inputs, side, slope);
         for (; col < to; ++col) convolve_tile<B, 1>(x + col, y + col, weight, inputs, side, slope);
     }
 }
@@ -169,9 +180,9 @@ const float* non_local(const Network& net, const V* in, V* out, const float* wei
         for (int k = 0; k < 9; ++k)
             windows[i * 9 + k] = in[(i / side + k / 3) * net.size + i % side + k % 3];
     const float *query = weight, *shift = weight + 81, *project = weight + 90, *bias = project + channels * 18;
-    for (int first = 0; first < pixels; first += 2) {
-        const int count = std::min(2, pixels - first);
-        if (count == 2) attend<2>(windows, first, pixels, query, shift, scores, mixed);
+    for (int first = 0; first < pixels; first += kQueries) {
+        const int count = std::min(kQueries, pixels - first);
+        if (count == kQueries) attend<kQueries>(windows, first, pixels, query, shift, scores, mixed);
         else attend<1>(windows, first, pixels, query, shift, scores, mixed);
         for (int i = 0; i < count; ++i) {
             V both[18];
