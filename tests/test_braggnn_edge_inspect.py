@@ -71,6 +71,9 @@ def test_it_is_said_in_words_and_drawn(looked: tuple[Path, str]) -> None:
 def test_the_scenario_can_be_labelled(looked: tuple[Path, str], tmp_path: Path) -> None:
     scenario = looked[0] / "scenario.toml"
     measured, simulated = load(scenario, tables(), RENAMED_TABLES)["scan"]
+    assert measured.mask == str(looked[0] / "mask.npy")
+    assert np.load(measured.mask).sum() == 14  # seven dead, seven hot
+    assert f"locate --config {scenario} --scan my_scan" in looked[1]
     assert (measured.name, measured.use, measured.detector.saturation) == ("my_scan", ("test",), 4000.0)
     assert simulated.simulate.gain == pytest.approx(3.0, rel=0.1)
     assert simulated.simulate.saturation == 4000

@@ -360,6 +360,30 @@ def test_peaks_of_a_large_sigma_are_not_trusted(scan: Path, tmp_path: Path) -> N
     assert not flagged(rows[1], PeakFlag.NOT_TRUSTED).any()
 
 
+def test_counts_are_divided_by_the_gain_for_sigma(
+    scan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Four counts a photon: the same photons have the same positions and sigma, in integers they have not."""
+    with h5py.File(scan) as file:
+        counts = file["frames"][:4].astype(np.uint32)
+    for name, times in (("one.h5", 1), ("four.h5", 4)):
+        with h5py.File(tmp_path / name, "w") as file:
+            file["frames"] = counts * times
+    rows = {}
+    for name, threshold, gain in (("one.h5", "200", "1"), ("four.h5", "800", "4"), ("four.h5", "800", "1")):
+        out = tmp_path / "a.h5"
+        locate(tmp_path / name, "--threshold", threshold, "--gain", gain, "-o", out)
+        rows[name, gain] = peak_file.load(out)[0]
+    one, four, blind = rows.values()
+    for column in ("row", "col", "sigma_row", "sigma_col", "flags"):
+        assert np.array_equal(one[column], four[column], equal_nan=column.startswith("sigma"))
+    assert np.nanmedian(blind["sigma_row"]) < 0.9 * np.nanmedian(four["sigma_row"])
+    assert "universal was given counts divided by the gain of 4: sigma supposes photons" in capsys.readouterr().out
+    integers = ("--threshold", "800", "--gain", "4", "--network", "universal_layers", "--frames", "0:1")
+    locate(tmp_path / "four.h5", *integers, "-o", tmp_path / "b.h5")
+    assert "at a gain of 4 that of integer emulator is too small" in capsys.readouterr().out
+
+
 def test_a_list_without_peaks_is_written_in_every_layout(
     scan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,5 +1,6 @@
 """What ships in integers: every file is read, is what `[qat]` takes, knows its error, and beats the centroid."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from braggnn_edge.simulation import family
 from braggnn_edge.simulation.family_spec import FamilySpec
 from quant.contract import locator as locators
 from quant.contract.locator import IntegerLocator
-from quant.contract.network import as_document
+from quant.contract.network import Linear, as_document
 from quant.exchange.from_qonnx import integer_network
 from quant.shipped import layers_of, path_of
 
@@ -143,3 +144,13 @@ def test_patches_beyond_the_hardwares_counts_are_counted_as_outside() -> None:
     found = network.locate(patches)
     assert network.outside == 2
     assert np.array_equal(found[0], found[2])  # saturated, as in the hardware
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_committed_report_is_of_the_file_that_ships(name: str) -> None:
+    """Products of every layer, so that a file is not shipped with the verification of another."""
+    folder = "shipped_circuit" if name == "shipped_circuit" else "shipped_layers"
+    report = json.loads((Path(__file__).parent.parent / "benchmarks" / folder / "report.json").read_text())
+    layers = [layer for layer in locators.load(path_of(name)).network.layers if isinstance(layer, Linear)]
+    assert [layer["macs"] for layer in report["layers"] if "macs" in layer] == [one.weight.size for one in layers]
+    assert all(form["wrong"] == 0 and form["patches"] for form in report["bit_exact"].values())

@@ -16,9 +16,11 @@ from braggnn_edge.simulation.spec import SimulationSpec
 _FILES = ("dark", "mask")
 
 
-def scenario(found: Look, simulation: SimulationSpec | None, arguments: Namespace, folder: Path) -> str:
-    """The text of ``scenario.toml`` in ``folder``."""
-    name = _name(found.name)
+def scenario(
+    found: Look, simulation: SimulationSpec | None, arguments: Namespace, folder: Path, masked: bool = False
+) -> str:
+    """The text of ``scenario.toml`` in ``folder``; masked: ``mask.npy`` lies there and is taken."""
+    name = scan_name(found.name)
     known = found.spots.rule.detector if found.spots else None
     notes = [f"# {line}" for line in found.missing]
     uses = ("test",) if simulation else ("train", "validation", "test")
@@ -32,7 +34,7 @@ def scenario(found: Look, simulation: SimulationSpec | None, arguments: Namespac
         f'name = "{name}"',
         f'format = "{_format(arguments)}"',
         f"path = {_text(_path(arguments.scan, folder))}",
-        *_asked(arguments, folder),
+        *_asked(arguments, folder, masked),
         f"use = {_value(uses)}",
         *([] if not found.bad_frames else ['on_bad_frame = "skip"']),
         *_rule(found),
@@ -73,7 +75,7 @@ def _simulated(found: Look, simulation: SimulationSpec) -> list[str]:
         "# A scan with the detector and the distributions that were found. Positions are spread over the panel, since",
         "# rings are not looked for.",
         "[[scan]]",
-        'name = "simulated"' if _name(found.name) != "simulated" else 'name = "like_it"',
+        'name = "simulated"' if scan_name(found.name) != "simulated" else 'name = "like_it"',
         'use = ["train", "validation"]',
         *_rule(found),
         f"min_area = {MIN_AREA}",
@@ -129,8 +131,11 @@ def _key(name: str, value: float, guess: bool) -> str:
     return f"{name} = {_value(float(f'{value:.5g}'))}{said}"
 
 
-def _asked(arguments: Namespace, folder: Path) -> list[str]:
-    lines = [f"{key} = {_text(_path(getattr(arguments, key), folder))}" for key in _FILES if getattr(arguments, key)]
+def _asked(arguments: Namespace, folder: Path, masked: bool) -> list[str]:
+    files = {key: getattr(arguments, key) for key in _FILES if getattr(arguments, key)}
+    if masked:
+        files["mask"] = str(folder / "mask.npy")
+    lines = [f"{key} = {_text(_path(file, folder))}" for key, file in files.items()]
     lines += [f"dataset = {_text(arguments.dataset)}"] if arguments.dataset else []
     for key in ("negative", "overflow_value"):
         if getattr(arguments, key) not in (None, "auto"):
@@ -151,7 +156,7 @@ def _path(text: str, folder: Path) -> str:
     return os.path.relpath(whole, folder.resolve()) if "$" in whole else whole
 
 
-def _name(text: str) -> str:
+def scan_name(text: str) -> str:
     kept = "".join(c if c.isalnum() or c in "-_" else "_" for c in text).strip("_")
     return kept[:60] or "scan"
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from braggnn_edge.core.config import load
 from braggnn_edge.core.errors import UserError
@@ -23,7 +24,7 @@ from braggnn_edge.inspection.facts import Look
 from braggnn_edge.inspection.look import look
 from braggnn_edge.inspection.page import page
 from braggnn_edge.inspection.picture import picture
-from braggnn_edge.inspection.scenario import scenario
+from braggnn_edge.inspection.scenario import scan_name, scenario
 from braggnn_edge.simulation.spec import SimulationSpec
 
 Say = Callable[[str], None]
@@ -46,7 +47,8 @@ def work(arguments: Namespace, say: Say) -> None:
     if found.detector.gain.value is None:
         measured, simulated = (_in_counts(one) for one in (measured, simulated))
     folder.mkdir(parents=True, exist_ok=True)
-    text = scenario(found, simulation, arguments, folder)
+    masked = _write_mask(scan.mask, found, folder / "mask.npy")
+    text = scenario(found, simulation, arguments, folder, masked)
     with written_aside(folder / "scenario.toml") as aside:
         aside.write_text(text, encoding="utf-8")
     load(folder / "scenario.toml", tables(), RENAMED_TABLES)  # what cannot be run is not handed out
@@ -62,10 +64,28 @@ def work(arguments: Namespace, say: Say) -> None:
             say(f"{head}:")
             for line in lines:
                 say(f"  {line}")
+    if masked:
+        say(f"Dead and hot pixels, and a mask that was given, are in {folder / 'mask.npy'}; the scenario uses it")
+    quoted = shlex.quote(str(folder / "scenario.toml"))
     say(
-        f"finished in {time.monotonic() - began:.0f} s: open {folder / 'inspect.html'}, or go on with "
-        f"`braggnn-edge label --config {shlex.quote(str(folder / 'scenario.toml'))}`"
+        f"finished in {time.monotonic() - began:.0f} s: open {folder / 'inspect.html'}. Go on with `braggnn-edge "
+        f"locate --config {quoted} --scan {scan_name(found.name)} -o peaks.h5`, or for labels with "
+        f"`braggnn-edge label --config {quoted}`"
     )
+
+
+def _write_mask(given: NDArray[np.bool_] | None, found: Look, path: Path) -> bool:
+    """Write the pixels that are dead or hot, and those of the mask that was given; whether there are any of the first.
+
+    Without any, a file of an earlier look is removed.
+    """
+    bad = found.pixels.ignored
+    if bad is None or not bad.any():
+        path.unlink(missing_ok=True)
+        return False
+    with written_aside(path) as aside, aside.open("wb") as stream:
+        np.save(stream, bad if given is None else bad | given)
+    return True
 
 
 def _simulated(found: Look, frames: int, say: Say) -> tuple[SimulationSpec | None, dict[str, Any], float | None]:

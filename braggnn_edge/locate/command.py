@@ -26,7 +26,8 @@ LOCATE = Command(
         "--network": {
             "default": SHIPPED,
             "metavar": "FILE",
-            "help": "universal (the one that ships), a run's folder, or a file: locator.json, universal.npz, full.pt, "
+            "help": "universal (the one that ships), universal_layers or universal_circuit (it as integers), a run's "
+            "folder, or a file: locator.json, universal.npz, full.pt, "
             "compact.pt, an upstream checkpoint (default: %(default)s)",
         },
         "--threshold": {

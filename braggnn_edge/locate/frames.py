@@ -32,12 +32,15 @@ def locate_frames(
     start: int = 0,
     stop: int | None = None,
     on_bad: OnBad | None = None,
+    gain: float = 1.0,
 ) -> Iterator[Rows]:
     """Rows (m,) of :data:`PEAKS` of all peaks of frames ``start`` to ``stop``, in order, in pieces.
 
     One frame and the patches of about one batch are in memory at a time, whatever the length of the scan. ``on_bad`` is
     called with a frame that cannot be read, which is left out; without it BadFrame is raised and the scan ends there.
+    gain: counts a photon. A network whose sigma supposes photons (``locator.photons``) is given counts divided by it.
     """
+    gain = gain if locator.photons else 1.0
     omega = np.full(scan.shape[0], np.nan) if scan.omega is None else centres(scan.omega)
     rows: list[Rows] = []
     patches: list[Patches] = []
@@ -58,16 +61,17 @@ def locate_frames(
         row["width_row"], row["width_col"] = measured.width.T
         whole = ~flagged(row, PeakFlag.EDGE)
         rows.append(row)
-        patches.append(crops(frame, found.row[whole], found.col[whole], locator.size))
+        cut = crops(frame, found.row[whole], found.col[whole], locator.size)
+        patches.append(cut if gain == 1.0 else (cut / gain).astype(np.float32))
         waiting += len(row)
         if waiting >= locator.batch:
-            yield _located(locator, rows, patches)
+            yield _located(locator, rows, patches, gain)
             rows, patches, waiting = [], [], 0
     if waiting:
-        yield _located(locator, rows, patches)
+        yield _located(locator, rows, patches, gain)
 
 
-def _located(locator: Locator, pieces: list[Rows], patches: list[Patches]) -> Rows:
+def _located(locator: Locator, pieces: list[Rows], patches: list[Patches], gain: float) -> Rows:
     """The rows with the positions of those whose patches fit in the frame, and what the network was not trained on."""
     rows = np.concatenate(pieces)
     whole = np.flatnonzero(~flagged(rows, PeakFlag.EDGE))
@@ -80,19 +84,19 @@ def _located(locator: Locator, pieces: list[Rows], patches: list[Patches]) -> Ro
     rows["row"][whole] += offsets[:, 0]
     rows["col"][whole] += offsets[:, 1]
     if locator.trained_on is not None:
-        for mask in outside(rows, locator.trained_on).values():
+        for mask in outside(rows, locator.trained_on, gain).values():
             mark(rows, mask, PeakFlag.OUTSIDE)
     return rows
 
 
-def outside(rows: Rows, ranges: Ranges) -> dict[str, NDArray[np.bool_]]:
+def outside(rows: Rows, ranges: Ranges, gain: float = 1.0) -> dict[str, NDArray[np.bool_]]:
     """Why rows (n,) are outside of what a network was trained on: a mask for every reason that some row has, in words.
 
     Compared are the counts of the brightest pixel, the smaller of the two widths as a full width at half maximum, and
-    where the network's file says them area and saturation.
+    where the network's file says them area and saturation. gain: by which the network was given counts divided.
     """
     fwhm = FWHM * np.fmin(rows["width_row"], rows["width_col"])
-    return reasons_of(ranges, fwhm, rows["maximum"], rows["area"], flagged(rows, PeakFlag.SATURATED))
+    return reasons_of(ranges, fwhm, rows["maximum"] / gain, rows["area"], flagged(rows, PeakFlag.SATURATED))
 
 
 def flagged(rows: Rows, flag: PeakFlag) -> NDArray[np.bool_]:

@@ -158,7 +158,7 @@ def _join(tasks: list[Task], request: Request, about: About, locator: Locator, s
             'such frames out with on_bad_frame = "skip"'
         )
     about = About(about.scans, about.shape, about.omega, tuple(bad), about.settings)
-    summary = Summary(locator)
+    summary = Summary(locator, request.spec.detector.gain)
     with contextlib.ExitStack() as stack:
         context = Context(about, request.center)
         appends = [stack.enter_context(writing(path, context)) for path, writing in request.outputs]

@@ -45,7 +45,8 @@ class Locator:
     that hold 95.45 % of the errors, px; to (m, 4) without the last. name: of the form; precision and device: in words;
     batch: patches in a block, halved for good when the device is out of memory, and never below ``least``.
     trained_on: the ranges of what the network was trained on, where they are known; outside: patches so far whose
-    brightest pixel was fainter or brighter than these.
+    brightest pixel was fainter or brighter than these. photons: sigma supposes that a count is a photon, and the
+    network may be given counts divided by the gain.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Locator:
     least: int = 16
     sigma: bool = False
     trained_on: Ranges | None = None
+    photons: bool = False
     retries: int = field(default=0, init=False)
     outside: int = field(default=0, init=False)
 

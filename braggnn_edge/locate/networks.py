@@ -20,6 +20,10 @@ OPENERS = {
 }
 
 
+#: Names of what ships as integers, which equal the firmware: the universal network in layers, and the circuit.
+INTEGERS = ("universal_layers", "universal_circuit")
+
+
 #: What a run's folder may hold of networks, the first that is there is meant: the integers that its firmware has, then
 #: float networks.
 _OF_RUN = (
@@ -33,6 +37,8 @@ def network_file(name: str | Path) -> str:
     folder. Raises UserError for anything else."""
     if str(name) == SHIPPED:
         return SHIPPED
+    if str(name) in INTEGERS:
+        return str(resolve("braggnn_edge.universal.network:SHIPPED").with_name(f"{name}.json"))
     path = Path(name).absolute()
     if path.is_dir():
         found = [path / inside for inside in _OF_RUN if (path / inside).is_file()]
@@ -41,8 +47,8 @@ def network_file(name: str | Path) -> str:
         path = found[0]
     if path.suffix not in OPENERS:
         raise UserError(
-            f"network {str(name)!r}: expected {SHIPPED!r} (the one that ships), a run's folder, or a file of "
-            f"{', '.join(OPENERS)}"
+            f"network {str(name)!r}: expected {SHIPPED!r} (the one that ships), {' or '.join(INTEGERS)} (it as "
+            f"integers), a run's folder, or a file of {', '.join(OPENERS)}"
         )
     if not path.is_file():
         raise UserError(f"network {name} does not exist; correct its path, or train it first")
@@ -55,7 +61,8 @@ def file_of(name: str) -> Path:
 
 
 def open_network(name: str | Path) -> Locator:
-    """A network as a locator: "universal", the one that ships, a run's folder, or a file.
+    """A network as a locator: "universal", the one that ships, "universal_layers" or "universal_circuit", which are
+    its integers, a run's folder, or a file.
 
     The file is ``universal.npz``, ``locator.json`` of a run, ``full.pt`` or ``compact.pt`` of a run, or a checkpoint of
     the upstream project. Raises UserError for anything else.

@@ -56,7 +56,8 @@ class Task:
         skip = (lambda index, _: bad.append(index)) if self.spec.on_bad_frame == "skip" else None
         scan = _scan(self.spec, self.shard.parent)
         pieces: list[NDArray[np.void]] = [np.empty(0, PEAKS)]
-        for rows in locate_frames(network(self.network), scan, self.find, self.start, self.stop, skip):
+        gain = self.spec.detector.gain
+        for rows in locate_frames(network(self.network), scan, self.find, self.start, self.stop, skip, gain):
             rows["scan"] = self.scan
             for axis in ("sigma_row", "sigma_col"):
                 mark(rows, rows[axis] > self.trust, PeakFlag.NOT_TRUSTED)

@@ -12,8 +12,7 @@ SHIPPED = "universal"
 def _check(context: Context) -> None:
     """Refuse networks that are not there: now, not after labelling."""
     for name in context.options["network"] or ():
-        if name != SHIPPED and not Path(name).is_file():
-            raise UserError(f"network {name} does not exist; correct its path, or train it first")
+        resolve("braggnn_edge.locate.networks:network_file")(name)
     out = context.options["json"]
     if out and (out.suffix != ".json" or not out.parent.is_dir()):
         raise UserError(
@@ -35,7 +34,8 @@ EVALUATE = Stage(
         "--network": {
             "action": "append",
             "metavar": "FILE",
-            "help": "universal.npz, locator.json, full.pt, compact.pt, or an upstream checkpoint; may be repeated "
+            "help": "universal_layers or universal_circuit (what ships, as integers), universal.npz, locator.json, "
+            "full.pt, compact.pt, or an upstream checkpoint; may be repeated "
             "(default: the universal network that ships)",
         },
         "--largest-sigma": {

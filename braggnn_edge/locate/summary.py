@@ -24,8 +24,9 @@ _WORDS = {
 class Summary:
     """Counts rows of :data:`braggnn_edge.peaks.peak_list.PEAKS` as they come."""
 
-    def __init__(self, locator: Locator) -> None:
+    def __init__(self, locator: Locator, gain: float = 1.0) -> None:
         self._locator = locator
+        self._gain = gain  # counts a photon
         self._peaks = 0
         self._flags: Counter[PeakFlag] = Counter()
         self._reasons: Counter[str] = Counter()
@@ -36,7 +37,7 @@ class Summary:
         for flag in PeakFlag:
             self._flags[flag] += int(flagged(rows, flag).sum())
         if self._locator.trained_on is not None:
-            for name, mask in outside(rows, self._locator.trained_on).items():
+            for name, mask in outside(rows, self._locator.trained_on, self._divisor).items():
                 self._reasons[name] += int(mask.sum())
 
     def lines(self, frames: int, bad: Sequence[int]) -> list[str]:
@@ -51,7 +52,20 @@ class Summary:
         for flag, words in _WORDS.items():
             if self._flags[flag]:
                 lines.append(f"{flag.name}: {self._flags[flag]:,} peaks {words}")
+        if self._divisor != 1:
+            lines.append(
+                f"{self._locator.name} was given counts divided by the gain of {self._gain:g}: sigma supposes photons"
+            )
+        elif self._locator.sigma and self._gain != 1:
+            lines.append(
+                f"sigma supposes counts of about one photon; at a gain of {self._gain:g} that of {self._locator.name} "
+                f"is too {'small' if self._gain > 1 else 'large'}, since integers take counts as they are"
+            )
         return [*lines, self._outside()]
+
+    @property
+    def _divisor(self) -> float:
+        return self._gain if self._locator.photons else 1.0
 
     def _outside(self) -> str:
         ranges, name = self._locator.trained_on, self._locator.name

@@ -6,6 +6,8 @@ and what helps, or nothing. They err on the side of going on: a scan with few go
 
 from collections.abc import Callable
 
+import numpy as np
+
 from braggnn_edge.core.errors import UserError
 from braggnn_edge.frames.background import Rule
 from braggnn_edge.frames.scan import Scan
@@ -48,6 +50,7 @@ def check(
     say(f"  {scan.name}: {described(seen)}")
     wrong = nonsense(seen, rule, size)
     if wrong:
+        wrong += _marked(seen, scan)
         raise UserError(f"scan {scan.name!r}: {wrong}. To go on all the same: {anyway}")
     if seen.middle("masked") > 0.5:
         say(f"  {scan.name}: more than half of the pixels are bad; see whether the mask is the right way round")
@@ -99,6 +102,17 @@ def _nothing(seen: Look, rule: Rule, size: int) -> str:
     return (
         f"no pixel of {len(seen.seen)} frames is above {_level(seen, rule)}, the brightest has {brightest:g}; the "
         f"background is about {seen.middle('level'):g}, so lower {_key(rule)}: {_advised(seen, rule)}"
+    )
+
+
+def _marked(seen: Look, scan: Scan) -> str:
+    """What else may be wrong where pixels have the largest value of their type."""
+    largest = np.iinfo(scan.dtype).max if scan.dtype.kind in "ui" else np.inf
+    if not any(frame.brightest >= largest for frame in seen.seen):
+        return ""
+    return (
+        f". Some pixels hold {largest}, the largest value of {scan.dtype}: if these are bad, give the mask (an HDF5 "
+        'file may hold a pixel_mask), or overflow_value = "bad"'
     )
 
 

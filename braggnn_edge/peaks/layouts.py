@@ -38,6 +38,10 @@ Writer = Callable[[Path, Context], AbstractContextManager[Append]]
 def layout_of(path: Path, kind: str = "peaks") -> Writer:
     """What writes a file with this name, of "peaks" or "reflections"; UserError for a suffix that has no layout."""
     layouts = LAYOUTS if kind == "peaks" else REFLECTION_LAYOUTS
+    if kind != "peaks" and path.name.endswith(".braggnn.h5"):
+        raise UserError(
+            f"output {path}: BraggNN's peaks file holds peaks of frames, no reflections; write it by locate"
+        )
     for suffix, writer in layouts.items():
         if path.name.endswith(suffix) and path.name != suffix:
             return writer

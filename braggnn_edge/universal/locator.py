@@ -32,7 +32,9 @@ def universal_locator(path: Path = SHIPPED, device: str = "cpu", precision: str 
     if device.startswith("cuda"):
         module = UniversalOnDevice(network, calibration, precision).to(device)
         ranges = ranges_of(provenance, path)
-        return on_device("universal", network.size, module, precision, device, sigma=True, trained_on=ranges)
+        made = on_device("universal", network.size, module, precision, device, sigma=True, trained_on=ranges)
+        made.photons = True
+        return made
     if precision != "float32":
         raise UserError(f"the universal network is float32 on the CPU, not {precision}; leave out precision")
 
@@ -45,5 +47,6 @@ def universal_locator(path: Path = SHIPPED, device: str = "cpu", precision: str 
         return np.concatenate([found[:, :2], *calibration.half_widths(found[:, 2:])], axis=1)
 
     return Locator(
-        "universal", network.size, run, "float32", "CPU", batch=2048, sigma=True, trained_on=ranges_of(provenance, path)
-    )
+        "universal", network.size, run, "float32", "CPU", batch=2048, sigma=True, photons=True,
+        trained_on=ranges_of(provenance, path),
+    )  # fmt: skip

@@ -53,6 +53,7 @@ def run(spec: HlsSpec, table: PeakTable, qat: Path, directory: Path, say: Callab
     """
     locator = locators.load(qat / "locator.json")
     spec, patches = fitted(spec, locator.network), golden_patches(spec, table)
+    say(_chosen(spec))
     planned = list(_planned(spec))
     for _, io_type, options in planned:  # what cannot be is refused before a file is written
         check_project(locator.network, io_type=io_type, **asdict(options))
@@ -84,12 +85,18 @@ def run_whole(spec: HlsSpec, table: PeakTable, qat: Path, directory: Path, say: 
         )
     locator, patches = locators.load(qat / "locator.json"), golden_patches(spec, table)
     spec = fitted(spec, locator.network)
+    say(_chosen(spec))
     for name, io_type, options in _planned(spec):
         if not (directory / name).exists():
             write_circuit_project(
                 qat / "model.onnx", locator, directory / name, patches=patches, io_type=io_type, **asdict(options)
             )
         say(f"  {name}: {len(load_project(directory / name).layers)} layers, every type and weight read back")
+
+
+def _chosen(spec: HlsSpec) -> str:
+    """Strategy and reuse factors in words: some are chosen here where the table leaves them open."""
+    return f"  strategy {spec.strategy}, reuse factors {spec.reuse}"
 
 
 def golden_patches(spec: HlsSpec, table: PeakTable) -> NDArray[np.generic]:

@@ -162,10 +162,16 @@ class IntegerLocator:
     def code_of_sigma(self, largest: float) -> int:
         """The code of ln sigma above which, and only there, sigma is larger than ``largest`` px: a flag for hardware.
 
-        One less than the lowest code where sigma is always larger. Raises UserError for a locator that knows none.
+        One less than the lowest code where sigma is always larger. Raises UserError for a locator that knows none, and
+        for a length that no code stands for.
         """
         codes = np.arange(self.output.low, self.output.high + 1)
         sigma, _ = self.intervals(np.repeat(codes[:, None], 4, axis=1))
+        if not sigma[0, 0] <= largest < np.inf:
+            raise UserError(
+                f"sigma of at most {largest} px: this locator's is at least {sigma[0, 0]:.3g} px; expected a length in "
+                "px from there on"
+            )
         return int(np.searchsorted(sigma[:, 0], largest, side="right")) + self.output.low - 1
 
     @property
