@@ -18,6 +18,7 @@ REGISTRY: tuple[str, ...] = (
     "braggnn_edge.inspection.command:INSPECT",
     "braggnn_edge.locate.command:LOCATE",
     "braggnn_edge.peaks.merge_command:MERGE",
+    "braggnn_edge.grains.command:GRAINS",
 )
 
 

@@ -1,0 +1,151 @@
+"""All grains of a scan: spots are shared out among grains, and each grain is refined, in turns until both settle."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from braggnn_edge.grains.forward import NEAR_AXIS
+from braggnn_edge.grains.geometry import Floats, Index
+from braggnn_edge.grains.index import Seed
+from braggnn_edge.grains.match import Scene
+from braggnn_edge.grains.refine import Grain, Scales, refine
+
+#: Shares of the scene's tolerance within which spots are given to grains, one a turn.
+_SHARES = (0.5, 0.35, 0.35)
+#: Two grains closer than this, in degrees and in mm, are one.
+_SAME_ANGLE = 0.25
+#: A ring counts in the completeness where at least this share of its expected spots is found.
+_SEEN = 0.3
+
+
+@dataclass(frozen=True)
+class Grains:
+    """Grains, their numbers and completeness (n,), and the scales of the standard deviations of the refinement.
+
+    Numbers of spots in the grains are those of the scene.
+    """
+
+    grains: list[Grain]
+    numbers: tuple[int, ...]
+    completeness: Floats
+    scales: Scales
+
+
+def refined(scene: Scene, seeds: Sequence[Seed], least: int) -> Grains:
+    """Refine what the indexer found, with a free assignment: each spot belongs to the grain that it fits best.
+
+    least: spots of a grain; those with fewer are dropped, and so are grains that became the same.
+    """
+    places = [(seed.ub, seed.position) for seed in seeds]
+    found: list[Grain] = []
+    scales = Scales()
+    for share in _SHARES:
+        owner, reflection = _shared_out(scene, places, share * scene.tolerance)
+        found = []
+        for number, place in enumerate(places):
+            spots = np.flatnonzero(owner == number)
+            vectors = scene.hkl[reflection[spots]] @ place[0].T
+            spots = spots[scene.instrument.lorentz(vectors, scene.spots.omega[spots]) >= NEAR_AXIS]
+            grain = _one(scene, spots, reflection[spots], place, scales) if len(spots) >= least else None
+            if grain is not None and len(grain.spots) >= least:
+                found.append(grain)
+        found = _distinct(scene, found)
+        places = [(grain.ub, grain.position) for grain in found]
+        scales = _rescaled(found, scales)
+    # Once more with the last scales, so that the errors are those of the weights that are reported.
+    found = [_again(scene, grain, scales) for grain in found]
+    return Grains(found, tuple(range(len(found))), _completeness(scene, found), scales)
+
+
+def refined_as_assigned(
+    scene: Scene, places: Mapping[int, tuple[Floats, Floats]], owner: Index, reflection: Index
+) -> Grains:
+    """Refine grains from spots that are given to them; none of these is left out.
+
+    places: UB and position by the grain's number; owner, reflection: (n,) of each spot, -1 for none. A grain with less
+    than 8 spots is not in the result.
+    """
+    scales = Scales()
+    found: dict[int, Grain] = {}
+    for _ in range(3):
+        found = {}
+        for number, place in places.items():
+            spots = np.flatnonzero((owner == number) & (reflection >= 0))
+            grain = _one(scene, spots, reflection[spots], place, scales, clip=False)
+            if grain is not None:
+                found[number] = grain
+        scales = _rescaled(list(found.values()), scales)
+    grains = [_again(scene, grain, scales) for grain in found.values()]
+    return Grains(grains, tuple(found), _completeness(scene, grains), scales)
+
+
+def _one(
+    scene: Scene, spots: Index, reflection: Index, place: tuple[Floats, Floats], scales: Scales, clip: bool = True
+) -> Grain | None:
+    grain = refine(scene.instrument, scene.spots.take(spots), scene.hkl, reflection, place, scales, clip)
+    return grain and replace(grain, spots=spots[grain.spots])
+
+
+def _again(scene: Scene, grain: Grain, scales: Scales) -> Grain:
+    place = (grain.ub, grain.position)
+    return _one(scene, grain.spots, grain.reflection, place, scales, clip=False) or grain
+
+
+def _shared_out(scene: Scene, places: Sequence[tuple[Floats, Floats]], tolerance: float) -> tuple[Index, Index]:
+    """Owner and reflection of each spot, (n,), -1 for none: the grain from whose reflection it is least far off."""
+    owner, reflection = np.full(len(scene.spots), -1), np.full(len(scene.spots), -1)
+    best = np.full(len(scene.spots), tolerance)
+    for number, (ub, position) in enumerate(places):
+        found, off = scene.assigned(ub, position)
+        ok = (found >= 0) & (off < best)
+        owner[ok], reflection[ok], best[ok] = number, found[ok], off[ok]
+    return owner, reflection
+
+
+def _distinct(scene: Scene, found: Sequence[Grain]) -> list[Grain]:
+    """Grains without those that are another one once more; of two, that with more spots stays."""
+    order = sorted(range(len(found)), key=lambda number: (-len(found[number].spots), number))
+    kept: list[int] = []
+    turns = [scene.lattice.orientation_and_strain(grain.ub)[0] for grain in found]
+    for number in order:
+        if kept:
+            angle = scene.lattice.misorientation(np.array([turns[other] for other in kept]), turns[number])
+            away = np.array([np.linalg.norm(found[other].position - found[number].position) for other in kept])
+            if ((angle < _SAME_ANGLE) & (away < scene.sample)).any():
+                continue
+        kept.append(number)
+    return [found[number] for number in sorted(kept)]
+
+
+def _rescaled(found: Sequence[Grain], scales: Scales) -> Scales:
+    """Scales with which the residuals of all grains have the spread of a normal distribution."""
+    if not found:
+        return scales
+    weighted = np.concatenate([grain.weighted for grain in found])
+    spread = 1.4826 * np.median(np.abs(weighted), axis=0)
+    # The fit takes twelve of three numbers a spot: that makes residuals smaller than errors.
+    freedom = np.sqrt(1 - 12 * len(found) / max(weighted.size, 12 * len(found) + 1))
+    pixel, omega = max(float(np.hypot(*spread[:2]) / np.sqrt(2)), 1e-3), max(float(spread[2]), 1e-3)
+    return Scales(scales.pixel * pixel / freedom, scales.omega * omega / freedom)
+
+
+def _completeness(scene: Scene, found: Sequence[Grain]) -> Floats:
+    """(n,): share of the expected spots that are found, on the rings that are seen in this scan.
+
+    A ring is seen where at least 30 % of what all grains together should show of it is found.
+    """
+    rings = scene.rings[1]
+    wanted = np.zeros(int(rings.max(initial=-1)) + 1)
+    have = wanted.copy()
+    parts = []
+    for grain in found:
+        expected = scene.expected(grain.ub, grain.position, scene.hkl)
+        branch, _ = scene.branch(grain.ub, grain.reflection, scene.spots.omega[grain.spots])
+        ok = np.isin(expected.reflection * 2 + expected.branch, grain.reflection * 2 + branch)
+        ring = rings[expected.reflection]
+        wanted += np.bincount(ring, minlength=len(wanted))
+        have += np.bincount(ring[ok], minlength=len(wanted))
+        parts.append((ring, ok))
+    seen = have >= _SEEN * np.maximum(wanted, 1)
+    return np.array([float(ok[seen[ring]].mean()) if seen[ring].any() else 0.0 for ring, ok in parts])

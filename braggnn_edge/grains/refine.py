@@ -1,0 +1,174 @@
+"""Refine one grain: position, orientation and strain, 12 parameters, from the pixels and omegas of its spots.
+
+The residuals are those of row, col and omega, each over its standard deviation. That of omega is larger for reflections
+near the axis of rotation, which take longer to pass their condition. Outliers count little (soft L1 loss), and spots
+that stay far off are left out.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from braggnn_edge.core.errors import UserError
+from braggnn_edge.grains.geometry import Floats, Index, Instrument, nearest
+from braggnn_edge.grains.spots import Spots
+
+#: Numbers that are fitted.
+PARAMETERS = 12
+_STEPS = 12
+#: Spots beyond this many standard deviations, as the spread of the grain's own residuals has them, are left out.
+_CLIP = 5.0
+
+
+@dataclass(frozen=True)
+class Grain:
+    """A refined grain.
+
+    ub: (3, 3) 1/angstrom; position: (3,) mm; covariance: (12, 12), of the position in mm and of UB, row by row; spots:
+    (k,) numbers of the spots it was refined from; reflection: (k,) theirs; residual: (k, 3) computed minus measured
+    row and col in px and omega in radians; weighted: (k, 3) the same over the standard deviations; lorentz: (k,).
+    """
+
+    ub: Floats
+    position: Floats
+    covariance: Floats
+    spots: Index
+    reflection: Index
+    residual: Floats
+    weighted: Floats
+    lorentz: Floats
+
+    @property
+    def chi2(self) -> float:
+        """Reduced: the sum of squared weighted residuals over the degrees of freedom."""
+        return float(np.square(self.weighted).sum() / max(self.weighted.size - PARAMETERS, 1))
+
+
+@dataclass(frozen=True)
+class Scales:
+    """Factors by which the standard deviations of positions and of omega are off, as the residuals say."""
+
+    pixel: float = 1.0
+    omega: float = 1.0
+
+
+def refine(
+    instrument: Instrument,
+    spots: Spots,
+    hkl: NDArray,
+    reflection: Index,
+    start: tuple[Floats, Floats],
+    scales: Scales | None = None,
+    clip: bool = True,
+) -> Grain | None:
+    """Refine a grain from its spots (k,).
+
+    hkl: reflections (m, 3); reflection: (k,) the number of that of each spot; start: UB and position; clip: leave far
+    outliers out, once the fit has settled. None where fewer than 8 spots are left, which do not fix 12 parameters.
+    Numbers of spots in the result are those within ``spots``.
+    """
+    if len(reflection) != len(spots):
+        raise UserError(f"{len(reflection)} reflections for {len(spots)} spots; expected one each")
+    scales = scales or Scales()
+    ub, position = (np.array(part, float) for part in start)
+    keep = np.arange(len(spots))
+    for _ in range(3):
+        if len(keep) < 8:
+            return None
+        problem = _Problem(instrument, spots.take(keep), hkl[reflection[keep]], scales, ub, position)
+        ub, position, normal = problem.solved()
+        if not clip:
+            break
+        every = _Problem(instrument, spots, hkl[reflection], scales, ub, position)
+        off = np.abs(every.residuals(np.zeros(PARAMETERS)) / every.sigma)
+        spread = max(1.0, 1.4826 * float(np.median(off[keep])))
+        new = np.flatnonzero((off < _CLIP * spread).all(1))
+        if np.array_equal(new, keep):
+            break
+        keep = new
+    if len(keep) < 8:
+        return None
+    last = _Problem(instrument, spots.take(keep), hkl[reflection[keep]], scales, ub, position)
+    residual = last.residuals(np.zeros(PARAMETERS))
+    if not np.isfinite(residual).all():
+        return None
+    return Grain(
+        ub, position, problem.covariance(normal), keep, reflection[keep], residual, residual / last.sigma, last.lorentz
+    )
+
+
+class _Problem:
+    """Least squares around a start; x = 0 is the start. x: position in mm, and UB in units of its own size."""
+
+    def __init__(
+        self, instrument: Instrument, spots: Spots, hkl: NDArray, scales: Scales, ub: Floats, position: Floats
+    ) -> None:
+        self.instrument, self.spots, self.hkl = instrument, spots, hkl.astype(float)
+        self.ub, self.position = ub, position
+        self.size = float(np.linalg.norm(ub)) / np.sqrt(3)
+        self.lorentz = np.maximum(instrument.lorentz(self.hkl @ ub.T, spots.omega), 0.02)
+        self.sigma = np.stack(
+            [scales.pixel * spots.sigma_row, scales.pixel * spots.sigma_col,
+             scales.omega * spots.sigma_omega / self.lorentz], 1)  # fmt: skip
+
+    def grain(self, x: Floats) -> tuple[Floats, Floats]:
+        return self.ub + self.size * x[3:].reshape(3, 3), self.position + x[:3]
+
+    def residuals(self, x: Floats) -> Floats:
+        """(k, 3): computed minus measured row, col (px) and omega (radians); NaN where a spot cannot appear."""
+        ub, position = self.grain(x)
+        vectors = self.hkl @ ub.T
+        omega = nearest(self.instrument.omegas(vectors), self.spots.omega)
+        row, col = self.instrument.project(vectors, omega, position, self.spots.panel)
+        return np.stack([row - self.spots.row, col - self.spots.col, omega - self.spots.omega], 1)
+
+    def solved(self) -> tuple[Floats, Floats, Floats]:
+        """UB, position and the matrix of the normal equations at the minimum (Levenberg and Marquardt)."""
+        x, damping = np.zeros(PARAMETERS), 1e-6
+        values = self._weighted(x)
+        loss = _loss(values)
+        normal = np.eye(PARAMETERS)
+        for _ in range(_STEPS):
+            slopes = self._slopes(x, values)
+            weight = 1 / np.sqrt(1 + np.square(values))  # of the soft L1 loss
+            normal = slopes.T @ (weight[:, None] * slopes)
+            gradient = slopes.T @ (weight * values)
+            while damping < 1e6:
+                scale = np.diag(np.diag(normal)) * damping
+                step = np.linalg.lstsq(normal + scale, -gradient, rcond=None)[0]
+                trial = self._weighted(x + step)
+                if (better := _loss(trial)) <= loss:
+                    break
+                damping *= 10
+            else:
+                break
+            x, values, settled, loss = x + step, trial, loss - better < 1e-6 * (loss + 1), better
+            damping = max(damping / 10, 1e-9)
+            if settled:
+                break
+        ub, position = self.grain(x)
+        return ub, position, normal
+
+    def covariance(self, normal: Floats) -> Floats:
+        """(12, 12), in mm and 1/angstrom, from the normal equations."""
+        units = np.concatenate([np.ones(3), np.full(9, self.size)])
+        return np.asarray(np.linalg.pinv(normal, hermitian=True) * np.outer(units, units), np.float64)
+
+    def _weighted(self, x: Floats) -> Floats:
+        # What cannot appear counts as a far outlier, and does not pull.
+        return np.nan_to_num(self.residuals(x) / self.sigma, nan=0.0).ravel()
+
+    def _slopes(self, x: Floats, values: Floats) -> Floats:
+        """(3 k, 12): by differences; position by a micrometre, UB by 1e-6 of itself."""
+        steps = np.concatenate([np.full(3, 1e-3), np.full(9, 1e-6)])
+        columns = []
+        for number, step in enumerate(steps):
+            moved = x.copy()
+            moved[number] += step
+            columns.append((self._weighted(moved) - values) / step)
+        return np.stack(columns, 1)
+
+
+def _loss(values: Floats) -> float:
+    return float((2 * (np.sqrt(1 + np.square(values)) - 1)).sum())
