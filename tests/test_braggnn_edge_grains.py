@@ -452,6 +452,18 @@ def test_a_lattice_that_is_a_little_off_is_said(few, tmp_path, capsys) -> None:
     assert float(said.split("strained by")[1].split()[0]) == pytest.approx(4.0782 / 4.05 - 1, abs=2e-4)
 
 
+def test_grains_without_their_first_ring(few, tmp_path) -> None:
+    """As where the bright low rings are saturated and left out."""
+    rows, about = peak_file.load(few[0], "reflections")
+    ring = DISTANCE / PIXEL * np.tan(2 * np.arcsin(WAVELENGTH * np.sqrt(3) / 4.0782 / 2))
+    away = np.hypot(rows["row"] - KEYS["z_center"], rows["col"] - KEYS["y_center"])
+    kept = (np.abs(away - ring) > 10) | (np.arange(len(rows)) % 9 == 0)
+    assert 30 < (~kept).sum() < 60
+    peak_file.save(tmp_path / "few.h5", rows[kept], about)
+    assert run(tmp_path / "few.h5", *options(tmp_path), "--completeness", 0.9, "-o", tmp_path / "grains.h5") == 0
+    assert sorted(paired(grain_file.load(tmp_path / "grains.h5").grains, few[1])) == [0, 1, 2]
+
+
 @pytest.mark.parametrize(("bias", "said"), [(0.0, None), (0.5, "half a pixel"), (-0.05, "or the network is biased")])
 def test_an_offset_of_all_spots_is_named(few, tmp_path, capsys, bias: float, said: str | None) -> None:
     """A beam centre that is off by a bias moves the computed spots to larger columns by it."""

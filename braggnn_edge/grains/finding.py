@@ -2,7 +2,7 @@
 
 from argparse import Namespace
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +71,7 @@ def _settings(arguments: Namespace, found: Grains) -> dict[str, Any]:
     settings |= {
         name: getattr(arguments, name) and getattr(arguments, name).name for name in ("instrument", "assignment")
     }
-    return settings | {"scale_pixel": found.scales.pixel, "scale_omega": found.scales.omega}
+    return settings | {"scales": asdict(found.scales)}
 
 
 def _as_before(scene: Scene, before: Result, path: Path) -> Grains:

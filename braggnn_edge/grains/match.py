@@ -13,6 +13,8 @@ from braggnn_edge.grains.spots import Spots
 
 #: Reflections in the lowest rings that are seen: enough to tell a grain from chance, and bright.
 _LOW = 60
+#: A ring is well seen where its spots for each reflection are this share of those of a good ring, of the first ones.
+_WELL, _FIRST = 0.5, 40
 #: Pixels by which a spot may be off, beside what the sample's size does.
 _OFF = 1.5
 
@@ -72,9 +74,17 @@ class Scene:
 
     @cached_property
     def low(self) -> Index:
-        """Numbers of the reflections in the lowest rings on which there are spots."""
-        seen = np.unique(self.ring_of_spot[self.ring_of_spot >= 0])
-        sizes = np.bincount(self.rings[1], minlength=len(self.rings[0]))
+        """Numbers of the reflections in the lowest rings that are well seen.
+
+        Rings that the structure forbids, or whose spots are saturated and were left out, have few spots for the number
+        of their reflections; they would make every grain look incomplete.
+        """
+        sizes = np.bincount(self.rings[1], minlength=len(self.rings[0]))[:_FIRST]
+        spots = np.bincount(self.ring_of_spot[self.ring_of_spot >= 0], minlength=len(sizes))[: len(sizes)]
+        if not spots.any():
+            return np.zeros(0, np.int64)
+        each = spots / sizes
+        seen = np.flatnonzero(each >= _WELL * np.quantile(each[each > 0], 0.75))
         wanted = seen[: int(np.searchsorted(np.cumsum(sizes[seen]), _LOW)) + 1]
         return np.flatnonzero(np.isin(self.rings[1], wanted))
 

@@ -47,9 +47,13 @@ class Grain:
 
 @dataclass(frozen=True)
 class Scales:
-    """Factors by which the standard deviations of positions and of omega are off, as the residuals say."""
+    """How wrong the standard deviations of the spots are, as the residuals say.
+
+    pixel: factor on those of positions; extra: px, added to them in squares; omega: factor on those of omega.
+    """
 
     pixel: float = 1.0
+    extra: float = 0.0
     omega: float = 1.0
 
 
@@ -108,9 +112,8 @@ class _Problem:
         self.ub, self.position = ub, position
         self.size = float(np.linalg.norm(ub)) / np.sqrt(3)
         self.lorentz = np.maximum(instrument.lorentz(self.hkl @ ub.T, spots.omega), 0.02)
-        self.sigma = np.stack(
-            [scales.pixel * spots.sigma_row, scales.pixel * spots.sigma_col,
-             scales.omega * spots.sigma_omega / self.lorentz], 1)  # fmt: skip
+        row, col = (np.hypot(scales.pixel * sigma, scales.extra) for sigma in (spots.sigma_row, spots.sigma_col))
+        self.sigma = np.stack([row, col, scales.omega * spots.sigma_omega / self.lorentz], 1)
 
     def grain(self, x: Floats) -> tuple[Floats, Floats]:
         return self.ub + self.size * x[3:].reshape(3, 3), self.position + x[:3]
