@@ -193,6 +193,10 @@ def main() -> int:
         composite = GEOMETRIES["composite"]
         fit = folder / "fit_grains.h5"
         reference = parts(grains(arguments.data, estimators.pop("fit"), composite, fit))
+        # In the order of grains.out, so that a number means the same grain everywhere.
+        reference = [
+            min(reference, key=lambda one, u=other["u"]: float(RUBY.misorientation(one["u"], u))) for other in hexrd
+        ]
         document["to_fit"]["fit_to_grains_out"] = distances(hexrd, reference)
         for estimator, own in estimators.items():
             fixed = grains(arguments.data, own, composite, folder / "fixed.h5", "--assignment", fit)

@@ -4,7 +4,8 @@
 
 Grains of gold, drawn at random within 0.5 mm of the axis and 0.1 mm along it, with strains of 2e-4. The forward model
 lists their spots on one tilted panel of 200 um pixels in a full turn; normal errors of known size are added to row, col
-and omega (0.01 degrees over |sin eta|). No frames are made, so this says nothing of a locator. By theory the standard
+and omega (0.01 degrees over |sin eta|). In *weights* the errors' sigma differs from spot to spot (log-normal), and the
+refinement is told it or not. No frames are made, so this says nothing of a locator. By theory the standard
 deviation of a position is pixel * s / sqrt(n) along the axis, and sqrt(2) times that across it.
 
 Times are processor seconds of one thread. Simulation and refinement share the geometry; that it is right is shown by
@@ -52,8 +53,10 @@ def grains(count: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return np.linalg.inv(cells).swapaxes(1, 2), turns, rng.uniform([-0.35, -0.35, -0.1], [0.35, 0.35, 0.1], (count, 3))
 
 
-def listed(geometry: Instrument, ub: np.ndarray, position: np.ndarray, error: float, bias: float, seed: int) -> Spots:
-    """Spots of all grains with errors; bias: px, of all columns."""
+def listed(
+    geometry: Instrument, ub: np.ndarray, position: np.ndarray, error: float, bias: float, spread: float, seed: int
+) -> Spots:
+    """Spots of all grains with errors; bias: px, of all columns; spread: of the logarithm of the errors' sigma."""
     rng = np.random.default_rng(seed)
     rows = geometry.panels[0].rows
     longest = 2 * np.sin(np.arctan(rows / 2 * PIXEL / geometry.distance) / 2) / WAVELENGTH
@@ -64,8 +67,8 @@ def listed(geometry: Instrument, ub: np.ndarray, position: np.ndarray, error: fl
         [geometry.lorentz(hkl[s.reflection] @ u.T, s.omega) for s, u in zip(seen, ub, strict=True)]
     )
     count = len(row)
-    zero, sigma = np.zeros(count, np.int64), np.full(count, max(error, 0.02))
-    row, col = row + error * rng.standard_normal(count), col + bias + error * rng.standard_normal(count)
+    zero, sigma = np.zeros(count, np.int64), error * np.exp(spread * rng.standard_normal(count))
+    row, col = row + sigma * rng.standard_normal(count), col + bias + sigma * rng.standard_normal(count)
     omega = omega + OMEGA_ERROR * rng.standard_normal(count) / lorentz
     turn = np.array([[-np.pi, np.pi]])
     return Spots(
@@ -84,10 +87,16 @@ def listed(geometry: Instrument, ub: np.ndarray, position: np.ndarray, error: fl
     )
 
 
-def measured(count: int, rows: int, distance: float, error: float, bias: float = 0.0, seed: int = 1) -> dict[str, Any]:
+def measured(
+    count: int, rows: int, distance: float, error: float, bias: float = 0.0, spread: float = 0.0, known: bool = True
+) -> dict[str, Any]:
+    """known: whether the refinement is told the sigma of each spot, or one for all."""
+    seed = 1
     geometry = panel(rows, distance)
     ub, turns, position = grains(count, seed)
-    spots = listed(geometry, ub, position, error, bias, seed + 1)
+    spots = listed(geometry, ub, position, error, bias, spread, seed + 1)
+    if not known:
+        spots = replace(spots, sigma_row=np.full(len(spots), error), sigma_col=np.full(len(spots), error))
     scene = Scene(geometry, spots, GOLD, 0.5)
     start = time.process_time()
     seeds = index(scene, IndexSpec())
@@ -104,6 +113,7 @@ def measured(count: int, rows: int, distance: float, error: float, bias: float =
     residual = np.median(np.concatenate([g.residual[:, :2] for g in found.grains]), axis=0)
     return {
         "grains": count, "rows": rows, "distance_mm": distance, "error_px": error, "bias_col_px": bias,
+        "sigma_spread": spread, "sigma_known": known,
         "spots": len(spots), "spots_a_grain": float(np.median([len(g.spots) for g in found.grains])),
         "found": distinct, "false": len(good) - distinct,
         "rms_um": rms.round(2).tolist(), "theory_um": (theory * np.array([2**0.5, 2**0.5, 1])).round(2).tolist(),
@@ -122,10 +132,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("benchmarks/grains_simulated.json"))
     arguments = parser.parse_args()
-    document: dict[str, Any] = {"errors": [], "bias": [], "large": []}
+    document: dict[str, Any] = {"errors": [], "bias": [], "weights": [], "large": []}
     for error in (0.05, 0.1, 0.2, 0.3):
         document["errors"].append(measured(100, 1024, 500.0, error))
     document["bias"].append(measured(100, 1024, 500.0, 0.1, bias=0.05))
+    for known in (True, False):
+        document["weights"].append(measured(100, 1024, 500.0, 0.1, spread=0.8, known=known))
     document["large"].append(measured(400, 2048, 1000.0, 0.1))
     arguments.output.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     return 0

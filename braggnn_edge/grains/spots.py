@@ -104,6 +104,8 @@ def load(files: Mapping[str, Path], instrument: Instrument, flip: str = "") -> t
     parts: list[Spots] = []
     for number, (name, path) in enumerate(files.items()):
         rows, about = peak_file.load(path, "reflections")
+        if (rows["scan"] != 0).any():
+            raise UserError(f"{path}: holds reflections of several scans; expected one scan a list")
         ranges, step = _rotation(about, path)
         row, sigma_row = _place(rows, "row")
         col, sigma_col = _place(rows, "col")
