@@ -98,7 +98,14 @@ def refine(
     if not np.isfinite(residual).all():
         return None
     return Grain(
-        ub, position, problem.covariance(normal), keep, reflection[keep], residual, residual / last.sigma, last.lorentz
+        ub,
+        position,
+        problem.covariance(normal, residual / last.sigma),
+        keep,
+        reflection[keep],
+        residual,
+        residual / last.sigma,
+        last.lorentz,
     )
 
 
@@ -153,10 +160,20 @@ class _Problem:
         ub, position = self.grain(x)
         return ub, position, normal
 
-    def covariance(self, normal: Floats) -> Floats:
-        """(12, 12), in mm and 1/angstrom, from the normal equations."""
+    def covariance(self, normal: Floats, weighted: Floats) -> Floats:
+        """(12, 12), in mm and 1/angstrom, from the normal equations and the weighted residuals (k, 3) at the minimum.
+
+        By Huber's formula: the inverse of slopes.T @ slopes times E[psi**2] / E[psi']**2, with psi the slope of the
+        soft L1 loss. The normal equations hold the slopes with weights, so these are taken out.
+        """
+        bend = 1 / (1 + np.square(weighted))  # psi**2 = r**2 bend, psi' = bend**1.5, weights = bend**0.5
+        freedom = weighted.size / max(weighted.size - PARAMETERS, 1)
+        scale = float(np.mean(np.square(weighted) * bend) / np.mean(bend**1.5) ** 2 * np.mean(np.sqrt(bend))) * freedom
         units = np.concatenate([np.ones(3), np.full(9, self.size)])
-        return np.asarray(np.linalg.pinv(normal, hermitian=True) * np.outer(units, units), np.float64)
+        # Residuals of a few spots may be small by luck: not below half of what the weights say.
+        return np.asarray(
+            max(scale, 0.25) * np.linalg.pinv(normal, hermitian=True) * np.outer(units, units), np.float64
+        )
 
     def _weighted(self, x: Floats) -> Floats:
         # What cannot appear counts as a far outlier, and does not pull.
