@@ -114,6 +114,14 @@ def _work(context: Context, arguments: argparse.Namespace) -> None:
     print(f"finished: {final}" + (f" - open {final / 'report.html'}" if stage.name == "report" else ""))
 
 
+def _refuse_files(others: Sequence[str]) -> None:
+    """Several files were given in the place of one: most likely a pattern that the shell has written out."""
+    raise UserError(
+        f"{len(others) + 1} files are named, {others[-1]} the last, where one name is expected; put a pattern in "
+        "quotes, such as 'scan_*.tif'"
+    )
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of ``braggnn-edge``: 0 when done, 2 with one line on standard error for bad input."""
     words = sys.argv[1:] if argv is None else argv
@@ -121,7 +129,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         new = RENAMED_COMMANDS[words[0]]
         print(f"braggnn-edge: error: {words[0]} is now part of {new}; use `braggnn-edge {new}`", file=sys.stderr)
         return 2
-    arguments = _parser().parse_args(words)
+    parser = _parser()
+    arguments, others = parser.parse_known_args(words)
+    if others and all(Path(word).exists() for word in others):
+        return exit_status(lambda: _refuse_files(others), "braggnn-edge")
+    if others:
+        parser.error(f"unrecognized arguments: {' '.join(others)}")
     plain = plain_commands().get(arguments.command)
     if plain is not None:
         return exit_status(lambda: stages.resolve(plain.work)(arguments, _say), "braggnn-edge")

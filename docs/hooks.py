@@ -16,7 +16,10 @@ ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 
 #: Pages that lie outside docs/.
-PAGES = ("CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/README.md", "benchmarks/ablation/ablation.md")
+PAGES = (
+    "CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/README.md", "benchmarks/ablation/ablation.md",
+    "benchmarks/circuits_family/README.md",
+)  # fmt: skip
 
 _LINK = re.compile(r"(\]\()([^)\s#:]+)(#[^)\s]*)?(\))")
 

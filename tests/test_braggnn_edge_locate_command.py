@@ -461,7 +461,7 @@ def test_lists_come_back_as_they_were_written_and_others_are_refused(found: Path
     assert peak_file.load(tmp_path / "merged.h5", "reflections")[0].tobytes() == reflections.tobytes()
     with pytest.raises(UserError, match=r"merged\.h5: holds reflections; expected peaks"):
         peak_file.load(tmp_path / "merged.h5")
-    with pytest.raises(UserError, match=r"is None of version None; expected 'braggnn-edge peaks'"):
+    with pytest.raises(UserError, match=r"is no list of peaks; expected 'braggnn-edge peaks'"):
         peak_file.load(found / "peaks.braggnn.h5")
     with pytest.raises(UserError, match=r"none\.h5: no such file; make a list of peaks with `braggnn-edge locate`"):
         peak_file.load(tmp_path / "none.h5")
@@ -479,3 +479,17 @@ def test_shards_of_locate_are_whole_or_made_again(scan: Path, tmp_path: Path) ->
     assert files.head(task)["peaks"] == (4 * len(SPOTS), PEAKS)
     task.shard.write_bytes(task.shard.read_bytes()[:-50])
     assert files.head(task) is None
+
+
+def test_a_pattern_without_quotes_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The shell has written it out: several files stand in the place of one."""
+    files = [tmp_path / f"scan_{number}.tif" for number in range(3)]
+    for file in files:
+        file.touch()
+    assert cli.main(["locate", *map(str, files), "--threshold", "5", "-o", str(tmp_path / "a.h5")]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("braggnn-edge: error: 3 files are named")
+    assert "put a pattern in quotes" in said
+    with pytest.raises(SystemExit):
+        cli.main(["locate", str(files[0]), "--treshold", "5", "-o", str(tmp_path / "a.h5")])
+    assert "unrecognized arguments: --treshold 5" in capsys.readouterr().err

@@ -39,7 +39,7 @@ def read_mask(name: str, size: tuple[int, ...]) -> np.ndarray:
     if nexus:
         return image != 0
     if not np.isin(image, (0, 1)).all():
-        raise UserError(f"mask {name}: holds other values than 0 (good) and 1 (bad)")
+        raise UserError(f"mask {name}: holds other values than 0 (good) and 1 (bad); save it as image != 0, or as bool")
     return image.astype(bool)
 
 

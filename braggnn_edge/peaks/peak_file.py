@@ -136,9 +136,9 @@ def load(path: Path, kind: str = "peaks") -> tuple[NDArray[np.void], About]:
         with h5py.File(path) as file:
             schema, version = file.attrs.get("schema"), file.attrs.get("version")
             if schema != SCHEMA or version != VERSION:
+                found = "no list of peaks" if schema is None else f"{schema!r} of version {version}"
                 raise UserError(
-                    f"{path}: is {schema!r} of version {version}; expected {SCHEMA!r} of version {VERSION}: make it "
-                    "with `braggnn-edge locate`"
+                    f"{path}: is {found}; expected {SCHEMA!r} of version {VERSION}: make it with `braggnn-edge locate`"
                 )
             if kind not in file["entry"]:
                 held = ", ".join(name for name in _KINDS if name in file["entry"])
@@ -154,4 +154,4 @@ def load(path: Path, kind: str = "peaks") -> tuple[NDArray[np.void], About]:
                 process["program"][()].decode(),
             )  # fmt: skip
     except (OSError, KeyError, ValueError) as error:
-        raise UserError(f"{path}: not a list of {kind}, or damaged ({error})") from error
+        raise UserError(f"{path}: not a list of {kind} in HDF5 (.h5), or damaged ({error})") from error

@@ -76,7 +76,7 @@ def check_file(path: Path) -> None:
     if path.is_symlink() and not path.exists():
         raise UserError(f"{path}: is a link to {path.readlink()}, which is not there; bring that file back")
     if not path.exists():
-        raise UserError(f"{path}: no such file; check the path in the configuration{_of_pattern(path)}")
+        raise UserError(f"{path}: no such file; check the path{_of_pattern(path)}")
     if not path.is_file():
         raise UserError(f"{path}: is not a file; name the data file itself")
     if path.stat().st_size == 0:

@@ -22,7 +22,7 @@ def series(path: Path) -> tuple[Path, ...]:
         return (path,)
     matches = [found for found in map(Path, glob.glob(pattern, recursive=True)) if not found.is_dir()]
     if not matches:
-        raise UserError(f"{path}: no file matches this pattern; check the path in the configuration")
+        raise UserError(f"{path}: no file matches this pattern; check the path")
     matches.sort(key=natural_key)
     plain: dict[Path, Path] = {}
     for file in matches:
