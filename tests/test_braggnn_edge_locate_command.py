@@ -466,7 +466,7 @@ def test_lists_come_back_as_they_were_written_and_others_are_refused(found: Path
     with pytest.raises(UserError, match=r"none\.h5: no such file; make a list of peaks with `braggnn-edge locate`"):
         peak_file.load(tmp_path / "none.h5")
     (tmp_path / "text.h5").write_text("text")
-    with pytest.raises(UserError, match=r"text\.h5: not a list of peaks, or damaged"):
+    with pytest.raises(UserError, match=r"text\.h5: not a list of peaks in HDF5 \(\.h5\), or damaged"):
         peak_file.load(tmp_path / "text.h5")
 
 
