@@ -91,7 +91,7 @@ def parts(result: grain_file.Result) -> list[dict[str, Any]]:
 
 def distances(reference: list[dict[str, Any]], found: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """For each grain of the reference the one with the nearest orientation, and how far it is."""
-    said = []
+    said: list[dict[str, Any]] = []
     for number, one in enumerate(reference):
         angle = np.array([RUBY.misorientation(other["u"], one["u"]) for other in found])
         if not len(angle) or angle.min() > 1.0:
