@@ -122,10 +122,8 @@ def _table(
     return writing
 
 
-def _imaged11(rows: NDArray[np.void], first: int, context: Context) -> _Columns:
-    """Columns of ImageD11's columnfile that one frame has: s is slow, our row; f is fast, our col."""
-    frames = context.about.shape[0]
-    number = np.arange(first, first + len(rows))
+def _imaged11_spot(rows: NDArray[np.void]) -> _Columns:
+    """The first columns of ImageD11's columnfile, which peaks and reflections have: where a spot is, and how large."""
     return {
         "sc": ("%.5f", rows["row"]),
         "fc": ("%.5f", rows["col"]),
@@ -136,6 +134,15 @@ def _imaged11(rows: NDArray[np.void], first: int, context: Context) -> _Columns:
         "f_raw": ("%.5f", rows["col"]),
         "sigs": ("%.5f", rows["width_row"]),
         "sigf": ("%.5f", rows["width_col"]),
+    }
+
+
+def _imaged11(rows: NDArray[np.void], first: int, context: Context) -> _Columns:
+    """Columns of ImageD11's columnfile that one frame has: s is slow, our row; f is fast, our col."""
+    frames = context.about.shape[0]
+    number = np.arange(first, first + len(rows))
+    return {
+        **_imaged11_spot(rows),
         "sum_intensity": ("%.4f", rows["intensity"]),
         "IMax_int": ("%.4f", rows["maximum"]),
         "IMax_s": ("%d", rows["pixel_row"]),
@@ -161,15 +168,7 @@ def _imaged11_reflections(rows: NDArray[np.void], first: int, context: Context) 
     low, high = _omega_range(rows, context)
     frames = context.about.shape[0]
     return {
-        "sc": ("%.5f", rows["row"]),
-        "fc": ("%.5f", rows["col"]),
-        "omega": ("%.5f", rows["omega"]),
-        "Number_of_pixels": ("%d", rows["area"]),
-        "avg_intensity": ("%.4f", rows["intensity"] / rows["area"]),
-        "s_raw": ("%.5f", rows["row"]),
-        "f_raw": ("%.5f", rows["col"]),
-        "sigs": ("%.5f", rows["width_row"]),
-        "sigf": ("%.5f", rows["width_col"]),
+        **_imaged11_spot(rows),
         "sigo": ("%.5f", rows["spread_omega"]),
         "sum_intensity": ("%.4f", rows["intensity"]),
         "IMax_int": ("%.4f", rows["maximum"]),

@@ -11,6 +11,7 @@ estimation", ICLR 2022 (beta-NLL), here for Laplace's distribution.
 """
 
 import json
+from abc import ABC, abstractmethod
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ _LEAST_SIZE = 3
 _LOWEST, _HIGHEST = LIMITS = -7.0, 3.0
 
 
-class CentroidCorrection(nn.Module):
+class CentroidCorrection(nn.Module, ABC):
     """Patches (n, size, size) in counts to (n, 4): offset (row, col) in px from the centre pixel, and ln b of each.
 
     The squared centroid comes first; :meth:`missing`, which a kind of network gives, is what it lacks. size: odd, px.
@@ -48,9 +49,9 @@ class CentroidCorrection(nn.Module):
             raise UserError(f"universal network: size {size}; expected an odd size of at least {_LEAST_SIZE} px")
         self.size = size
 
+    @abstractmethod
     def missing(self, pixels: Tensor, exponent: Tensor) -> Tensor:
         """(n, 4): correction (row, col) px and ln b, for pixels (n, size, size) and the exponent as an input (n, 1)."""
-        raise NotImplementedError
 
     def forward(self, patches: Tensor) -> Tensor:
         """One look at the patches as they lie; :meth:`answer` is the mean of eight."""
