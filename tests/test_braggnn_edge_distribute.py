@@ -191,6 +191,28 @@ def test_lost_scheduler_is_an_error_after_a_wait(
     assert "has no workers; waiting" in said[0]
 
 
+class _Hung(Client):
+    """A client whose scheduler was lost while it was asked for its workers: the question runs into its limit."""
+
+    def sync(self, *_: object, **__: object) -> object:
+        raise TimeoutError("2.0 s")
+
+
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [("closed", "was lost and did not come back"), ("running", "no longer answers; what is finished is kept")],
+)
+def test_question_that_runs_into_its_limit_is_told_apart(status: str, message: str) -> None:
+    with LocalCluster(n_workers=0, processes=False, dashboard_address=":0", silence_logs=60) as cluster:
+        client = _Hung(cluster, set_as_default=False)
+        known = client.status
+        client.status = status
+        with pytest.raises(UserError, match=message):
+            distribute._Watch(client, "tcp://here", quiet, math.inf)
+        client.status = known
+        Client.sync(client, client._close)
+
+
 def test_local_cluster_without_workers_gives_up(
     scan: ScanSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -192,16 +192,18 @@ class _Watch:
         """Count the threads; without any, say so. False when there were none for too long."""
         self._looked = time.monotonic()
         scheduler = self._client.scheduler
-        if scheduler is None:
+        if scheduler is None:  # the client gave its scheduler up
+            _wait_for_connection(self._client, self._where)
             return True
         try:
             found = self._client.sync(scheduler.identity, n_workers=0, callback_timeout=ANSWER)
-        except TimeoutError as error:
-            raise UserError(
-                f"scheduler {self._where} no longer answers; what is finished is kept: start it again and run the same "
-                "command again"
-            ) from error
-        except (OSError, RuntimeError, ValueError):  # the connection is lost: shards in hand will tell
+        except (OSError, RuntimeError, ValueError) as error:
+            if isinstance(error, TimeoutError) and self._client.status == "running":  # connected, and silent
+                raise UserError(
+                    f"scheduler {self._where} no longer answers; what is finished is kept: start it again and run the "
+                    "same command again"
+                ) from error
+            _wait_for_connection(self._client, self._where)
             return True
         threads = found["total_threads"]
         self.ahead = max(_AT_LEAST, _AHEAD * threads)
