@@ -38,7 +38,7 @@ class Outcome:
 
     runs: by estimator and kind (:data:`KINDS`); "plain" is there where the estimator knows sigma. used: the lists of
     reflections of each estimator, which all have the same rows. truth: rows of GRAINS, None where it is not known;
-    pixel: um; fewer: by estimator, grains from :data:`SHARES` of the spots of the fit's, all weighing alike.
+    pixel: um; fewer: of some estimators, grains from :data:`SHARES` of the spots of the fit's, all weighing alike.
     """
 
     lattice: Lattice

@@ -206,6 +206,9 @@ def mean_vector(outcome: Outcome, path: Path) -> None:
             axes.invert_yaxis()
             axes.grid(visible=False, axis="y")
             axes.set(title=f"Mean vector, from {words}", xlabel="mean difference (um)")
-        figure.text(
-            0.995, 0.005, "from top to bottom: x (circle), y (open square), z (diamond)", ha="right", fontsize=8.5
-        )
+        marks = [
+            Line2D([], [], linestyle="", marker=marker, color=INK, markerfacecolor="white" if marker == "s" else INK)
+            for marker in "osD"
+        ]
+        words = ("x, along the beam", "y", "z, along the axis of rotation")
+        figure.legend(marks, words, loc="outside lower center", ncols=3, fontsize=9)

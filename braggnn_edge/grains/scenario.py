@@ -19,14 +19,14 @@ from braggnn_edge.core.stages import Context
 from braggnn_edge.grains import grain_file, instrument
 from braggnn_edge.grains.crystal import Lattice, lattice_of
 from braggnn_edge.grains.diagnose import why_nothing
-from braggnn_edge.grains.estimates import TRUTH, Estimate, estimates, networks
+from braggnn_edge.grains.estimates import TRUTH, Estimate, estimates, networks, subject
 from braggnn_edge.grains.geometry import Instrument
 from braggnn_edge.grains.grain_file import Result
 from braggnn_edge.grains.index import IndexSpec
 from braggnn_edge.grains.merged import Merged, merged
 from braggnn_edge.grains.outcome import SHARES, Outcome, lines, save_arrays, summarized
 from braggnn_edge.grains.pictures import draw
-from braggnn_edge.grains.spec import FIT, GrainSpec
+from braggnn_edge.grains.spec import FIT, TRIVIAL, GrainSpec
 from braggnn_edge.grains.spots import files_of
 from braggnn_edge.grains.task import Done, Scale, Task, all_done, scene_of
 from braggnn_edge.label.acquisition import open_spec
@@ -34,6 +34,9 @@ from braggnn_edge.label.spec import ScanSpec
 from braggnn_edge.peaks import peak_file
 from braggnn_edge.peaks.peak_file import About
 from braggnn_edge.peaks.table import load as load_table
+
+#: mm: how far from the origin grains may lie where the configuration does not say it.
+_SAMPLE = 0.5
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,7 @@ class Setting:
     scans: dict[str, ScanSpec]
     instrument: Instrument
     lattice: Lattice
+    sample: float  # mm
     truth: Result | None
 
 
@@ -94,10 +98,12 @@ def setting_of(context: Context) -> Setting:
     geometry = instrument.read(resolve_path(spec.instrument, context.cfg.folder) if spec.instrument else path)
     if spec.omega_sign:
         geometry = replace(geometry, omega_sign=float(spec.omega_sign))
-    cell = spec.lattice or (own.simulate.lattice if own else ())
-    centring = spec.centring or (own.simulate.centring if own else "P")
+    made = own.simulate.grains if own else None
+    cell = spec.lattice or (made.lattice if made else ())
+    centring = spec.centring or (made.centring if made else "P")
     truth = grain_file.load(data / f"{own.name}_grains.h5") if own else None
-    return Setting(_by_detector(spec, chosen, geometry), geometry, lattice_of(cell, centring), truth)
+    sample = spec.sample or (1.02 * made.reach if made else _SAMPLE)
+    return Setting(_by_detector(spec, chosen, geometry), geometry, lattice_of(cell, centring), sample, truth)
 
 
 def work(context: Context, directory: Path) -> None:
@@ -150,7 +156,7 @@ def _refined(
 
     def task(name: str, weighted: bool, **more: Any) -> Task:
         at = {detector: one.at(found[name], weighted) for detector, one in lists.items()}
-        return Task(at, setting.instrument, setting.lattice, spec.sample, spec.flip, index, scale, **more)
+        return Task(at, setting.instrument, setting.lattice, setting.sample, spec.flip, index, scale, **more)
 
     free = {name: task(name, weighted=True) for name in found}
     say(f"  grains from the positions of {len(free)} estimators")
@@ -181,11 +187,15 @@ def _refined(
 def _fewer(
     free: Mapping[str, Task], plain: Mapping[str, Task], whole: Result, context: Context
 ) -> dict[str, list[Result]]:
-    """Grains of every estimator from shares of the spots that the fit's have, the same for all, with equal weights."""
+    """Grains from shares of the spots that the fit's have, the same for all, with equal weights.
+
+    Those of the fit, of the estimator that pictures are about, and of the first trivial one: it takes as long as all
+    else.
+    """
     rng = np.random.default_rng((context.cfg.seed, 18))
     order = rng.random(len(whole.spots))
     parts = [replace(whole, spots=whole.spots[order < share]) for share in SHARES]
-    names = [name for name in free if name != TRUTH]
+    names = dict.fromkeys([FIT, subject(list(free)), *[name for name in TRIVIAL[::-1] if name in free][:1]])
     tasks = [replace(plain.get(name, free[name]), assignment=part) for name in names for part in parts]
     results = [one.result for one in all_done(tasks, context.workers)]
     return {name: results[i * len(parts) : (i + 1) * len(parts)] for i, name in enumerate(names)}

@@ -23,7 +23,8 @@ class GrainSpec:
     instrument: FilePath = ""  # `instrument.yml` of HEXRD, `.par` of ImageD11, or `.toml` with the keys of a `.par`
     lattice: tuple[float, ...] = ()  # cell in angstrom and degrees: a, or a b c, or a b c alpha beta gamma
     centring: Literal["", "P", "A", "B", "C", "I", "F", "R"] = ""  # of the lattice; empty: the scan's own, else P
-    sample: float = 0.5  # mm: no grain lies farther than this from the origin
+    # mm: no grain lies farther than this from the origin; 0: as far as the simulated ones, of a measured scan 0.5
+    sample: float = 0.0
     completeness: float = 0.5  # least share of the expected spots of the first rings that make a grain
     least: int = 20  # spots of a grain
     omega_sign: Literal[0, 1, -1] = 0  # -1: the sample turns against the omega of the scan; 0: as the instrument says
@@ -38,11 +39,9 @@ class GrainSpec:
     median_size: float = 0.0  # um, diameter of the median grain: gives sizes of a measured scan; 0: not known
 
     def __post_init__(self) -> None:
-        for name in ("sample", "least_size"):
-            if not 0 < getattr(self, name) < float("inf"):
-                raise UserError(f"grains: {name} {getattr(self, name)}; expected a positive number")
-        if not 0 <= self.median_size < float("inf"):
-            raise UserError(f"grains: median_size {self.median_size}; expected um, or 0 where it is not known")
+        for name in ("sample", "least_size", "median_size"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise UserError(f"grains: {name} {getattr(self, name)}; expected a positive number, or 0")
         if len(self.lattice) not in (0, 1, 3, 6):
             raise UserError(
                 f"grains: lattice {self.lattice}; expected a (cubic), a b c (right angles), or a b c alpha beta gamma"
