@@ -210,5 +210,5 @@ def mean_vector(outcome: Outcome, path: Path) -> None:
             Line2D([], [], linestyle="", marker=marker, color=INK, markerfacecolor="white" if marker == "s" else INK)
             for marker in "osD"
         ]
-        words = ("x, along the beam", "y", "z, along the axis of rotation")
-        figure.legend(marks, words, loc="outside lower center", ncols=3, fontsize=9)
+        axes_words = ("x, along the beam", "y", "z, along the axis of rotation")
+        figure.legend(marks, axes_words, loc="outside lower center", ncols=3, fontsize=9)

@@ -81,7 +81,7 @@ def _chosen(context: Context) -> list[ScanSpec]:
 
 def _has_grains(scan: ScanSpec) -> bool:
     """Whether a scan is simulated from grains."""
-    return scan.format == "simulated" and getattr(scan.simulate, "grains", None) is not None
+    return scan.format == "simulated" and scan.simulate.grains is not None
 
 
 def _by_detector(spec: GrainSpec, chosen: list[ScanSpec], geometry: Instrument) -> dict[str, ScanSpec]:
