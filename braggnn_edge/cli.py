@@ -74,9 +74,10 @@ def _parser(scenario: bool) -> argparse.ArgumentParser:
     for plain in plain_commands().values():
         if plain.name in both and scenario:
             continue
+        other = f"; with --config: {stages.stages()[plain.name].help}" if plain.name in both else ""
         command = commands.add_parser(
             plain.name,
-            help=plain.help,
+            help=f"{plain.help}{other}",
             description=f"{plain.help}.",
             epilog=plain.epilog,
             formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -1,6 +1,6 @@
 """Two sets of grains compared: which are the same, and how far their positions, turns, strains and sizes are apart."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,8 @@ Index = NDArray[np.int64]
 SAME_ANGLE = 0.25
 #: Errors beyond this many standard deviations, by the spread of all, count neither to a bias nor to a random term.
 _CLIP = 5.0
+#: Standard errors by which a bias must differ from nothing.
+_SURE = 3.0
 
 
 @dataclass(frozen=True)
@@ -115,13 +117,20 @@ def bias(errors: Floats, pixel: float, spots: float) -> dict[str, Any]:
         "reflections": len(known),
         "outliers": int((~near).sum()),
         "bias_px": [round(float(value), 5) for value in mean],
+        "bias_error_px": [round(float(value), 5) for value in random / np.sqrt(near.sum())],
         "random_px": [round(float(value), 5) for value in random],
         "bias_um": [round(float(value), 3) for value in moved],
         "random_um": [round(float(value), 3) for value in scattered],
     }
 
 
-def biased_axes(entry: dict[str, Any]) -> Sequence[str]:
-    """The axes along which a bias moves a grain by more than the random term does."""
-    terms = zip(("row", "col"), entry.get("bias_um", ()), entry.get("random_um", ()), strict=False)
-    return [axis for axis, moved, scattered in terms if moved > scattered]
+def biased_axes(entry: Mapping[str, Any]) -> list[str]:
+    """The axes along which a bias moves a grain by more than the random term does, and is no chance of few spots."""
+    if not entry:
+        return []
+    found = []
+    for number, axis in enumerate(("row", "col")):
+        sure = abs(entry["bias_px"][number]) > _SURE * entry["bias_error_px"][number]
+        if sure and entry["bias_um"][number] > entry["random_um"][number]:
+            found.append(axis)
+    return found

@@ -8,6 +8,7 @@ from typing import Any
 
 from braggnn_edge.core.errors import UserError
 from braggnn_edge.core.rundir import fits
+from braggnn_edge.grains.compare import biased_axes
 from braggnn_edge.report.elements import section
 
 #: How the grains of a row were made, in words, by the keys of ``grains.json``.
@@ -58,6 +59,7 @@ def grains_section(document: Mapping[str, Any] | None, figures: Path) -> str:
         grains=document,
         truth=document.get("truth"),
         tables={to: list(_rows(document, to)) for to in ("to_truth", "to_fit")},
+        biased={name: biased_axes(entry.get("bias", {})) for name, entry in document["estimators"].items()},
         reference="the truth" if document.get("truth") else "the fit",
         figures=figures,
     )
