@@ -97,7 +97,8 @@ def estimates(
     if table.has(TRUTH).any():
         result[TRUTH] = Estimate(pixel + table.offsets(TRUTH))
     fitted = table.has(FIT)[:, None]
-    spread = np.sqrt(np.stack([p["voigt_var_row"], p["voigt_var_col"]], 1))
+    with np.errstate(invalid="ignore"):  # of a fit that has not converged the variance means nothing
+        spread = np.sqrt(np.stack([p["voigt_var_row"], p["voigt_var_col"]], 1))
     result[FIT] = Estimate(np.where(fitted, pixel + table.offsets(FIT), np.nan), np.where(fitted, spread, np.nan))
     patches, blocks = table.patches(), range(0, len(p), BLOCK)
     for name in chosen:
