@@ -59,7 +59,7 @@ def row(march: str, threads: int, rounds: int) -> dict[str, Any]:
 
     from braggnn_edge.fit import kernel  # noqa: PLC0415
     from braggnn_edge.locate import compiled  # noqa: PLC0415
-    from braggnn_edge.locate.locator import float_locator  # noqa: PLC0415
+    from braggnn_edge.locate.float_forms import float_locator  # noqa: PLC0415
 
     sys.path.insert(0, str(Path(__file__).parent))
     import fits  # noqa: PLC0415

@@ -1,5 +1,6 @@
 """The C++ compiler: looked up in one place, and small libraries compiled once and kept in the user's cache."""
 
+import functools
 import hashlib
 import os
 import shutil
@@ -32,7 +33,7 @@ def shared_library(source: Path, flags: tuple[str, ...], compiler: str = "g++") 
     # Every predefined macro: version and instruction set in one.
     target = _output((*command, "-dM", "-E", "-x", "c++", os.devnull))
     key = hashlib.sha256(b"\0".join((source.read_bytes(), " ".join(command).encode(), target.encode())))
-    library = _cache() / f"{source.stem}-{key.hexdigest()[:16]}.so"
+    library = cache_folder() / f"{source.stem}-{key.hexdigest()[:16]}.so"
     if not library.exists():
         # Not rundir.written_aside: workers that start together all compile, each to a name of its own.
         handle, aside = tempfile.mkstemp(suffix=".so", dir=library.parent)
@@ -45,7 +46,16 @@ def shared_library(source: Path, flags: tuple[str, ...], compiler: str = "g++") 
     return library
 
 
-def _cache() -> Path:
+def compiler_version(compiler: str = "g++") -> str:
+    """The version of the C++ compiler; empty where there is none."""
+    found = shutil.which(compiler)
+    if found is None:
+        return ""
+    return subprocess.run([found, "-dumpfullversion"], capture_output=True, text=True, check=False).stdout.strip()
+
+
+def cache_folder() -> Path:
+    """Where libraries, and what was measured of them, are kept: a folder of the user's, or a temporary one."""
     home = os.environ.get("XDG_CACHE_HOME") or str(Path("~").expanduser() / ".cache")
     folder = Path(home) / "braggnn-edge"
     try:
@@ -54,6 +64,12 @@ def _cache() -> Path:
             return folder
     except OSError:
         pass
+    return _temporary()
+
+
+@functools.cache
+def _temporary() -> Path:
+    """One folder for a process."""
     return Path(tempfile.mkdtemp(prefix="braggnn-edge-"))
 
 

@@ -18,7 +18,8 @@ from braggnn_edge.core.stages import Context
 from braggnn_edge.evaluation.metrics import distances, summary
 from braggnn_edge.evaluation.positions import load_positions
 from braggnn_edge.locate import gpu_figures
-from braggnn_edge.locate.locator import Locator, float_locator
+from braggnn_edge.locate.float_forms import float_locator
+from braggnn_edge.locate.locator import Locator
 from braggnn_edge.peaks.splits import TEST
 from braggnn_edge.peaks.table import PeakTable
 from braggnn_edge.peaks.table import load as load_table
@@ -26,7 +27,7 @@ from braggnn_edge.report.figures_reference import firmware_distances
 from braggnn_edge.training import train
 from braggnn_edge.training.model import BraggNN
 from quant.contract import locator as locators
-from quant.exchange.locators import integer_locator, qdq_locator
+from quant.exchange.locators import emulator_locator, qdq_locator
 from quant.exchange.qdq import TARGETS, export_qdq
 from quant.training.spec import FLOAT_NETWORKS
 from quant.training.stage import float_stages
@@ -165,7 +166,7 @@ def _integer_rows(
 ) -> list[dict[str, Any]]:
     loaded = locators.load(path)
     integer = loaded.network
-    emulator = integer_locator(loaded)
+    emulator = emulator_locator(loaded)
     reference = emulator.locate(patches)
     rows = [_row("integer", emulator, patches, reference, "integer network")]
     for target in TARGETS:
