@@ -32,6 +32,7 @@ from braggnn_edge.training import train
 from braggnn_edge.training.model import BraggNN
 from braggnn_edge.training.spec import NetworkSpec
 from quant.contract import locator as locators
+from quant.exchange.compiled_locator import compiled_locator
 from quant.exchange.locators import emulator_locator, qdq_locator
 from quant.exchange.qdq import TARGETS
 
@@ -108,7 +109,7 @@ def on_cpu(run: Path | None, threads: int, rounds: int) -> dict[str, Any]:
         found = locators.load(run / "qat/locator.json")
         emulator = emulator_locator(found)
         reference = emulator.locate(given[:4096])
-        forms = [qdq_locator(found, target, threads=threads) for target in TARGETS]
+        forms = [compiled_locator(found, threads), *(qdq_locator(found, target, threads=threads) for target in TARGETS)]
         for locator in (emulator, *forms):
             entry = {"network": "integer", **described(locator, locator.locate(given[:4096]), reference)}
             contenders[f"integer {locator.name}"] = (locator, entry)

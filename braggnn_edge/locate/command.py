@@ -34,7 +34,7 @@ LOCATE = Command(
             "default": AUTO,
             "metavar": "FORM",
             "help": "form of the network: auto (the fastest here, by a measurement that is remembered); compiled, "
-            "onnxruntime, torch; of integers onnxruntime, emulator (default: %(default)s)",
+            "onnxruntime, torch; of integers compiled, onnxruntime, emulator (default: %(default)s)",
         },
         "--threshold": {
             "type": float,

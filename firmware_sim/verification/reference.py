@@ -27,6 +27,7 @@ from braggnn_edge.report.figures_reference import firmware_distances
 from braggnn_edge.training import train
 from braggnn_edge.training.model import BraggNN
 from quant.contract import locator as locators
+from quant.exchange.compiled_locator import compiled_locator
 from quant.exchange.locators import emulator_locator, qdq_locator
 from quant.exchange.qdq import TARGETS, export_qdq
 from quant.training.spec import FLOAT_NETWORKS
@@ -169,6 +170,11 @@ def _integer_rows(
     emulator = emulator_locator(loaded)
     reference = emulator.locate(patches)
     rows = [_row("integer", emulator, patches, reference, "integer network")]
+    try:
+        rows.append(_exact_row(compiled_locator(loaded), patches, reference))
+    except UserError as error:
+        entry = {"backend": "compiled integers", "precision": "integer", "device": "cpu", "reason": str(error)}
+        absent.append(entry)
     for target in TARGETS:
         try:
             export_qdq(integer, directory / f"qdq_{target}.onnx", target)
@@ -182,9 +188,14 @@ def _integer_rows(
                 reason = {"backend": f"QDQ ({target})", "precision": "int8", "device": device, "reason": str(error)}
                 absent.append(reason)
                 continue
-            rows.append(_row("integer", locator, patches, reference, "integer network"))
-            rows[-1]["wrong"] = int((locator.locate(patches) != reference).any(axis=1).sum())
+            rows.append(_exact_row(locator, patches, reference))
     return rows
+
+
+def _exact_row(locator: Locator, patches: NDArray[np.generic], reference: Offsets) -> dict[str, Any]:
+    """A form that should have the emulator's codes, with the number of patches where it has others."""
+    wrong = int((locator.locate(patches) != reference).any(axis=1).sum())
+    return _row("integer", locator, patches, reference, "integer network") | {"wrong": wrong}
 
 
 def _row(name: str, locator: Locator, patches: NDArray[np.generic], reference: Offsets, against: str) -> dict[str, Any]:

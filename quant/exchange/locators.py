@@ -1,4 +1,4 @@
-"""The quantized network as a ``Locator``: the integer emulator, int8 QDQ in onnxruntime, or the fastest here."""
+"""The quantized network as a ``Locator``: compiled, the integer emulator, int8 QDQ in onnxruntime, or the fastest here."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,6 +20,7 @@ from quant.contract import locator as locators
 from quant.contract.arithmetic import Codes
 from quant.contract.locator import IntegerLocator
 from quant.contract.vectors import corner_case_inputs, random_inputs
+from quant.exchange.compiled_locator import compiled_locator
 from quant.exchange.device import IntegersOnDevice
 from quant.exchange.qdq import Target, qdq_model
 
@@ -132,6 +133,7 @@ def load_integer_locator(path: Path, device: str = "cpu", *, backend: str = AUTO
 #: Forms of the integers on a CPU by name, the preferred first; each (locator, threads) to a Locator, or UserError where
 #: it cannot hold them. All give the same codes.
 FORMS: dict[str, Callable[[IntegerLocator, int], Locator]] = {
+    "compiled": compiled_locator,
     "onnxruntime": lambda locator, threads: qdq_locator(locator, "cpu", threads=threads),
     "emulator": _emulator,
 }
