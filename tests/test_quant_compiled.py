@@ -29,8 +29,9 @@ from quant.exchange.compiled_locator import compiled_locator
 from quant.shipped import path_of
 
 GOLDEN = Path(__file__).parent / "golden"
-#: Instruction sets by what g++ calls them, and the flag of a processor that has them.
-SETS = {"x86-64-v2": "sse4_2", "x86-64-v3": "avx2", "x86-64-v4": "avx512vl"}
+#: Instruction sets by what g++ calls them, and the flag of a processor that has them. The last one is told of none: it
+#: gets the spelling of processors that are not of Intel's kind.
+SETS = {"x86-64-v2": "sse4_2", "x86-64-v3": "avx2", "x86-64-v4": "avx512vl", "x86-64 -U__SSE2__": "sse2"}
 Patches = Callable[..., Codes]
 
 
@@ -193,7 +194,7 @@ def processor(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]
     """A function that makes the kernel be compiled for an instruction set."""
 
     def choose(march: str) -> None:
-        flags = [flag.replace("native", march) for flag in kernel.FLAGS if flag != "-O3"]
+        flags = [word for flag in kernel.FLAGS if flag != "-O3" for word in flag.replace("native", march).split()]
         monkeypatch.setattr(kernel, "FLAGS", ("-O1", *flags))  # compiles in a third of the time
         kernel.library.cache_clear()
 

@@ -1,4 +1,4 @@
-"""The quantized network as a ``Locator``: compiled, the integer emulator, int8 QDQ in onnxruntime, or the fastest here."""
+"""The quantized network as a ``Locator``: compiled, the emulator, int8 QDQ in onnxruntime, or the fastest here."""
 
 from collections.abc import Callable
 from dataclasses import replace
