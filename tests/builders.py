@@ -122,16 +122,18 @@ def bright_and_faint(size: int, count: int = 300) -> np.ndarray:
     return found.astype(np.uint16)
 
 
-def with_every_layer(seed: int, normalizer: Normalizer | BlockShift, pool: int, mixed: int = 8) -> IntegerLocator:
+def with_every_layer(
+    seed: int, normalizer: Normalizer | BlockShift, pool: int, mixed: int = 8, signed: bool = True
+) -> IntegerLocator:
     """Convolution, non-local block, leaky and plain activations, both roundings, dense layers: random, not sized.
 
-    mixed: bits of what the block mixes; few of them saturate.
+    mixed: bits of what the block mixes; few of them saturate. signed: whether its input is.
     """
     rng = np.random.default_rng(seed)
     bits, size, channels, inner = normalizer.bits, 8, 4, 2
     size += 1
     x = Format(bits, bits, signed=False)
-    block_input = Format(8, 7, signed=True)
+    block_input = Format(8, 7, signed)
 
     def part(name: str, outputs: int, inputs: int) -> Linear:
         weight = rng.integers(-90, 90, (outputs, inputs, 1, 1))
@@ -146,7 +148,9 @@ def with_every_layer(seed: int, normalizer: Normalizer | BlockShift, pool: int, 
         "out": part("out", channels, inner)
     }
     tables = exp_table(formats["difference"], exponential), reciprocal_table(6, 12)
-    block: NonLocal = size_block("nlb", 49, (block_input, -128, 127), parts, formats, tables, pool)
+    block: NonLocal = size_block(
+        "nlb", 49, (block_input, block_input.low, block_input.high), parts, formats, tables, pool
+    )
     layers = (
         replace(linear(rng, "conv0", "conv2d", (channels, 1, 3, 3), bits, 8), accumulator=Format(24, bits + 7, True)),
         Requantize("first", "identity", block_input),

@@ -33,6 +33,12 @@ GOLDEN = Path(__file__).parent / "golden"
 #: gets the spelling of processors that are not of Intel's kind.
 SETS = {"x86-64-v2": "sse4_2", "x86-64-v3": "avx2", "x86-64-v4": "avx512vl", "x86-64 -U__SSE2__": "sse2"}
 Patches = Callable[..., Codes]
+#: Locators below whose codes may lie in fours, in some layer.
+FOURS = {
+    "shipped", "shipped circuit", "golden layered", "golden circuit", "floor", "half up", "narrow", "no requantization",
+    "centroid of a table", "non-local", "non-local, pooled", "non-local, saturated", "non-local in fours",
+    "shift to the left", "far shift",
+}  # fmt: skip
 
 
 def sized(size: int, layers: tuple, bits: int = 8, exponent: int = 0) -> IntegerNetwork:
@@ -138,6 +144,7 @@ LOCATORS: dict[str, tuple[Callable[[], IntegerLocator], set[Sums]]] = {
     "non-local": (lambda: with_every_layer(1, Normalizer(8), 1), {PAIRS, SINGLE}),
     "non-local, pooled": (lambda: with_every_layer(7, BlockShift(8, 16, True), 7), {PAIRS, SINGLE}),
     "non-local, saturated": (lambda: with_every_layer(3, Normalizer(8), 1, mixed=4), {PAIRS, SINGLE}),
+    "non-local in fours": (lambda: with_every_layer(5, Normalizer(7), 7, signed=False), {PAIRS, SINGLE}),
     "shift to the left": (lambda: shifted(9), {PAIRS}),
     "far shift": (lambda: shifted(-30), {PAIRS}),
 }
@@ -155,10 +162,13 @@ def test_every_locator_has_the_emulators_codes(name: str, detector_patches: Patc
     locator = make()
     patches = given_for(locator, detector_patches)
     expected = locator.run(locator.codes(patches))
-    found = CompiledIntegers(locator)
+    found = CompiledIntegers(locator, fours=False)
     assert set(found.plan.sums) >= sums
     assert len(np.unique(expected)) > (1 if name == "far shift" else 20)  # a constant would agree with anything
     assert np.array_equal(found(patches), expected)
+    fours = CompiledIntegers(locator, fours=True)
+    assert (Sums.QUADS in fours.plan.sums) == (name in FOURS)
+    assert np.array_equal(fours(patches), expected)
 
 
 @pytest.mark.parametrize("knows", [{}, {"exponent": True}, {"sigma": True}, {"exponent": True, "sigma": True}])
@@ -210,10 +220,20 @@ def test_every_instruction_set_has_the_same_codes(
     if not cpuinfo.exists() or SETS[march] not in cpuinfo.read_text(encoding="utf-8").split():
         pytest.skip(f"this processor has no {SETS[march]}")
     processor(march)
-    for name in ("shipped circuit", "floor", "half up", "non-local", "wide codes", "wide all", "wide centroid"):
+    for name in (
+        "shipped circuit",
+        "floor",
+        "half up",
+        "non-local in fours",
+        "wide codes",
+        "wide all",
+        "wide centroid",
+    ):
         locator = LOCATORS[name][0]()
         patches = given_for(locator, detector_patches)
-        assert np.array_equal(CompiledIntegers(locator)(patches), locator.run(locator.codes(patches))), name
+        expected = locator.run(locator.codes(patches))
+        for fours in (False, True):
+            assert np.array_equal(CompiledIntegers(locator, fours=fours)(patches), expected), (name, fours)
 
 
 def test_batches_order_and_threads_do_not_matter() -> None:
@@ -245,9 +265,9 @@ def test_another_rounding_or_saturation_is_noticed(
 ) -> None:
     locator = LOCATORS[name][0]()
     patches = given_for(locator, detector_patches)
-    found = CompiledIntegers(locator)
+    found = CompiledIntegers(locator, fours=False)
     expected = found(patches)
-    layers, column = found.plan.tables[0], Layer.columns().index(field)
+    layers, column = found.plan.tables[0], Layer.names().index(field)
     layers[layer, column] = 0 if change is None else layers[layer, column] + change
     assert not np.array_equal(found(patches), expected)
 
@@ -262,7 +282,7 @@ def test_another_attention_is_noticed(field: str, detector_patches: Patches) -> 
     patches = given_for(locator, detector_patches)
     found = CompiledIntegers(locator)
     expected = found(patches)
-    blocks, column = found.plan.tables[8], Attention.columns().index(field)
+    blocks, column = found.plan.tables[8], Attention.names().index(field)
     assert blocks[0, column] != ATTENTION[field]
     blocks[0, column] = ATTENTION[field]
     assert not np.array_equal(found(patches), expected)

@@ -3,7 +3,8 @@
 Every partial sum of a layer, in any order, lies within :func:`quant.contract.arithmetic.linear_bounds`. What follows is
 computed in the same type, so the bounds are widened by the rounding's addend, by shifts to the left and by a leaky
 slope. Sums have 32 bits where all of that fits, else 64. Inputs and weights of 16 bits are multiplied in pairs, which
-adds two products at once; others one by one.
+adds two products at once, and where the processor can, inputs of 0 to 255 and weights of 8 bits in fours; others one by
+one.
 """
 
 import numpy as np
@@ -16,15 +17,17 @@ from quant.contract.emulate import activate
 from quant.contract.layers import Leaky, Linear, Requantize
 
 Bounds = tuple[int, int]
-INT16, INT32, INT64 = ((-(1 << (bits - 1)), (1 << (bits - 1)) - 1) for bits in (16, 32, 64))
+_INT8, INT16, INT32, INT64 = ((-(1 << (bits - 1)), (1 << (bits - 1)) - 1) for bits in (8, 16, 32, 64))
+_UINT8 = (0, 255)
 #: Largest integer below which float64 holds all.
 _FLOAT64 = 1 << 53
 
 
-def type_of(layer: Linear, after: Requantize | None, inputs: Bounds) -> tuple[Sums, Bounds]:
+def type_of(layer: Linear, after: Requantize | None, inputs: Bounds, quads: bool = False) -> tuple[Sums, Bounds]:
     """The type of a layer's sums for inputs within bounds, and the bounds of the codes behind it.
 
-    Raises UserError, with the layer's name, for numbers that the kernel cannot hold.
+    quads: whether products are made in fours. Raises UserError, with the layer's name, for numbers that the kernel
+    cannot hold.
     """
     flat = layer.weight.reshape(len(layer.weight), -1)
     weights = int(flat.min(initial=0)), int(flat.max(initial=0))
@@ -34,6 +37,8 @@ def type_of(layer: Linear, after: Requantize | None, inputs: Bounds) -> tuple[Su
         raise UserError(f"layer {layer.name}: its numbers are too wide for a compiled form")
     if not within(computed, INT32):
         return Sums.LONG, ends
+    if quads and within(inputs, _UINT8) and within(weights, _INT8):
+        return Sums.QUADS, ends
     return (Sums.PAIRS if within(inputs, INT16) and within(weights, INT16) else Sums.SINGLE), ends
 
 

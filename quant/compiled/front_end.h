@@ -9,14 +9,12 @@
 
 namespace {
 
-enum Inputs : std::int64_t { kFlat = 0, kFlatPairs = 1, kColumnPairs = 2 };
-
 // The order of the fields is that of records.py.
 struct Model {
     std::int64_t size, window;                         // of the patches and of the part that is used
     std::int64_t min_max, bits, count_bits, subtract;  // normalizer
     std::int64_t table_bits, mantissa_bits;            // of min-max
-    std::int64_t inputs, exponent;                     // Inputs; codes of the exponent behind the pixels
+    std::int64_t each, columns, exponent;              // inputs in a lane; each with those right of it; codes of the exponent
     std::int64_t layers, buffers, outputs;             // how many there are; codes that leave
     std::int64_t low, high;                            // saturation of what leaves
     std::int64_t centroid, power, discarded, narrow;   // is there one; weight = code**power >> discarded, or a table
@@ -97,12 +95,16 @@ inline void arrange(const Model& model, const U* codes, const U* largest, I* out
         const U reached = largest[g] >> int(i - pixels);
         return reached > 0 ? splat(std::int32_t(1) << (model.bits - 1)) : I{};
     };
-    const std::int64_t step = model.inputs == kFlatPairs ? 2 : 1;
+    // Of columns: none beyond the row.
+    auto beside = [&](std::int64_t i, std::int64_t by, int g) -> I {
+        return model.columns && i % model.window + by >= model.window ? I{} : input(i + by, g);
+    };
+    const std::int64_t step = model.columns ? 1 : model.each;
     for (std::int64_t i = 0; i < count; i += step)
         for (int g = 0; g < kGroups; ++g) {
             I code = input(i, g);
-            if (model.inputs == kFlatPairs) code = pair(code, input(i + 1, g));
-            if (model.inputs == kColumnPairs) code = pair(code, (i + 1) % model.window ? input(i + 1, g) : I{});
+            if (model.each == 2) code = pair(code, beside(i, 1, g));
+            if (model.each == 4) code = quad(code, beside(i, 1, g), beside(i, 2, g), beside(i, 3, g));
             out[i / step * kGroups + g] = code;
         }
 }

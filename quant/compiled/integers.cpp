@@ -2,6 +2,7 @@
 //
 // kGroups vectors of patches go through the whole network together and stay in the cache; weights are broadcast.
 // Codes lie in pairs of 16 bits in lanes of 32: one instruction multiplies two by two weights and adds the products.
+// Where the processor does the same with four codes of 8 bits, they lie in fours.
 // Which layers may do so, and that no sum leaves its type, is decided in bounds.py from the bounds of the contract. A
 // lane never looks at another one, so codes do not depend on the batch, its order or the number of threads.
 //
@@ -56,6 +57,7 @@ void group(const Model& model, const Tables& tables, const T* patches, int count
             const Attention& block = tables.attentions[layer.other];
             attention(block, tables.softmax, in, buffer(block.key), buffer(block.value), to);
         } else if (layer.op == kResidual) residual(layer, in, buffer(layer.other), to);
+        else if (layer.sums == kQuadruples) linear<kQuadruples>(layer, tables.weights, in, to);
         else if (layer.sums == kPairs) linear<kPairs>(layer, tables.weights, in, to);
         else if (layer.sums == kSingle) linear<kSingle>(layer, tables.weights, in, to);
         else linear<kLong>(layer, tables.weights, in, to);
@@ -84,14 +86,17 @@ int locate(const Model& model, const Tables& tables, const T* patches, std::int6
 
 extern "C" {
 
-// Vectors of patches and outputs that are computed together: what taps and weights are laid out for.
-void braggnn_integers_tile(std::int32_t* groups, std::int32_t* block) { *groups = kGroups, *block = kBlock; }
+// Vectors of patches and outputs that are computed together, and whether codes may lie in fours: what taps and weights are
+// laid out for.
+void braggnn_integers_tile(std::int32_t* groups, std::int32_t* block, std::int32_t* quads) {
+    *groups = kGroups, *block = kBlock, *quads = kQuads;
+}
 
 // patches (n, size, size) of type 0 uint8, 1 uint16, 2 int16, 3 int32 or 4 float32 to codes (n, outputs). Returns 1
 // when memory is short.
 int braggnn_integers(const void* patches, int type, std::int64_t n, const void* model, const void* const* tables,
                      int threads, std::int32_t* codes) {
-    static_assert(sizeof(Model) == 23 * 8 && sizeof(Layer) == 27 * 8 && sizeof(Attention) == 14 * 8, "as in records.py");
+    static_assert(sizeof(Model) == 24 * 8 && sizeof(Layer) == 27 * 8 && sizeof(Attention) == 14 * 8, "as in records.py");
     auto whole = [&](int i) { return static_cast<const std::int64_t*>(tables[i]); };
     auto half = [&](int i) { return static_cast<const std::int32_t*>(tables[i]); };
     const Model& m = *static_cast<const Model*>(model);

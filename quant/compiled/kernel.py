@@ -24,7 +24,7 @@ def library() -> ctypes.CDLL:
     i, p = ctypes.c_int, ctypes.c_void_p
     loaded.braggnn_integers.argtypes = [p, i, ctypes.c_int64, p, p, i, p]
     loaded.braggnn_integers.restype = i
-    loaded.braggnn_integers_tile.argtypes = [p, p]
+    loaded.braggnn_integers_tile.argtypes = [p, p, p]
     loaded.braggnn_integers_tile.restype = None
     return loaded
 
@@ -33,16 +33,17 @@ class CompiledIntegers:
     """Patches (n, size, size) of counts, C order, to output codes (n, 2 or 4) int32: those of IntegerLocator.run.
 
     Counts are uint8, uint16, int16, int32 or finite float32; those beyond the hardware's saturate. threads: of each
-    call; codes do not depend on it. Raises UserError where there is no g++, and for a locator that has no compiled form
+    call; fours: whether codes of 8 bits are multiplied in fours (None: where that is one instruction); codes depend on
+    neither. Raises UserError where there is no g++, and for a locator that has no compiled form
     (:func:`quant.compiled.plan.plan`); calls raise MemoryError when memory is short.
     """
 
-    def __init__(self, locator: IntegerLocator, threads: int = 1) -> None:
+    def __init__(self, locator: IntegerLocator, threads: int = 1, fours: bool | None = None) -> None:
         self.size, self.outputs, self.threads = locator.size, locator.outputs, threads
         self._library = library()
-        groups, block = ctypes.c_int32(), ctypes.c_int32()
-        self._library.braggnn_integers_tile(ctypes.byref(groups), ctypes.byref(block))
-        self.plan = plan(locator, groups.value, block.value)
+        groups, block, quads = ctypes.c_int32(), ctypes.c_int32(), ctypes.c_int32()
+        self._library.braggnn_integers_tile(*(ctypes.byref(found) for found in (groups, block, quads)))
+        self.plan = plan(locator, groups.value, block.value, bool(quads.value) if fours is None else fours)
         self._tables = tuple(np.ascontiguousarray(table) for table in self.plan.tables)
         self._pointers = (ctypes.c_void_p * len(self._tables))(*(table.ctypes.data for table in self._tables))
 

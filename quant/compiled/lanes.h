@@ -1,4 +1,5 @@
-// Vectors of 32-bit lanes, as wide as the registers that multiply pairs of 16 bits: one patch a lane.
+// Vectors of 32-bit lanes, as wide as the registers that multiply pairs of 16 bits: one patch a lane, and in it one code,
+// two of 16 bits or four of 8.
 
 #pragma once
 
@@ -36,6 +37,10 @@ inline std::int64_t shifted(std::int64_t x, std::int64_t by) { return by < 0 ? x
 inline I pair(I low, I high) { return (low & 0xffff) | (high << 16); }
 inline I low_half(I x) { return (x << 16) >> 16; }
 inline I high_half(I x) { return x >> 16; }
+// Four codes of 0 to 255 in a lane, and the signed weight of each.
+inline I quad(I a, I b, I c, I d) { return a | (b << 8) | (c << 16) | (d << 24); }
+inline I byte_of(I x, int i) { return (x >> (8 * i)) & 255; }
+inline I signed_byte_of(I x, int i) { return (x << (24 - 8 * i)) >> 24; }
 
 // sum + low halves' product + high halves' product, lane by lane: what GCC does not find in vectors by itself.
 inline I add_pairs(I sum, I x, I w) {
@@ -49,6 +54,25 @@ inline I add_pairs(I sum, I x, I w) {
     return sum + (I)_mm_madd_epi16((__m128i)x, (__m128i)w);
 #else
     return sum + low_half(x) * low_half(w) + high_half(x) * high_half(w);
+#endif
+}
+
+// Whether four products of 8 bits are one instruction that does not saturate in between.
+#if defined(__AVX512BW__) && defined(__AVX512VNNI__) || defined(__AVX2__) && defined(__AVXVNNI__)
+constexpr bool kQuads = true;
+#else
+constexpr bool kQuads = false;
+#endif
+
+// sum + the products of four codes and four weights, lane by lane.
+inline I add_quads(I sum, I x, I w) {
+#if defined(__AVX512BW__) && defined(__AVX512VNNI__)
+    return (I)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)x, (__m512i)w);
+#elif defined(__AVX2__) && !defined(__AVX512BW__) && defined(__AVXVNNI__)
+    return (I)_mm256_dpbusd_avx_epi32((__m256i)sum, (__m256i)x, (__m256i)w);
+#else
+    for (int i = 0; i < 4; ++i) sum += byte_of(x, i) * signed_byte_of(w, i);
+    return sum;
 #endif
 }
 

@@ -8,7 +8,7 @@
 
 namespace {
 
-enum Sums : std::int64_t { kPairs = 0, kSingle = 1, kLong = 2 };
+enum Sums : std::int64_t { kPairs = 0, kSingle = 1, kLong = 2, kQuadruples = 3 };
 enum Kind : std::int64_t { kIdentity = 0, kRelu = 1, kLeaky = 2 };
 
 // One linear layer, or one residual, with the requantization behind it; the order of the fields is that of records.py.
@@ -16,18 +16,18 @@ struct Layer {
     std::int64_t op, source, other, target;              // what is done; buffers, or for an attention which one
     std::int64_t sums;                                   // Sums: the type of inputs, products and sums
     std::int64_t rows, cols, row_stride;                 // of the outputs' positions; vectors between rows of the input
-    std::int64_t outputs, pairs;                         // even; whether they are stored in pairs
+    std::int64_t outputs, each;                          // a multiple of 2 or 4; codes in a lane
     std::int64_t blocks, taps, weights, biases;          // where its own begin
     std::int64_t kind, up, half, down;                   // Kind; sum << up, + half, >> down
     std::int64_t slope, below_up, below_half, below_down;  // the same for sums below 0 times slope
     std::int64_t low, high;                              // saturation
-    std::int64_t own_up, other_up, other_pairs;          // of a residual: shifts of both; whether the other is in pairs
+    std::int64_t own_up, other_up, other_each;           // of a residual: shifts of both; codes of the other in a lane
 };
 
 struct Weights {
     const std::int64_t* blocks;   // taps of each block of outputs
     const std::int32_t* taps;     // where each tap's vectors begin, from those of the position
-    const std::int32_t* weights;  // [block][tap][output]: a weight, or two of 16 bits
+    const std::int32_t* weights;  // [block][tap][output]: a weight, two of 16 bits or four of 8
     const std::int64_t* biases;
 };
 
@@ -47,7 +47,8 @@ inline S activated(S sum, const Layer& layer) {
 
 template <std::int64_t kind>
 inline void add(std::conditional_t<kind == kLong, L, I>& sum, I x, std::int32_t w) {
-    if constexpr (kind == kPairs) sum = add_pairs(sum, x, splat(w));
+    if constexpr (kind == kQuadruples) sum = add_quads(sum, x, splat(w));
+    else if constexpr (kind == kPairs) sum = add_pairs(sum, x, splat(w));
     else if constexpr (kind == kSingle) sum += x * w;
     else sum += __builtin_convertvector(x, L) * std::int64_t(w);
 }
@@ -74,10 +75,16 @@ void block_of(const Layer& layer, const std::int32_t* taps, std::int64_t count, 
         I code[B][kGroups];
         for (int b = 0; b < B; ++b)
             for (int g = 0; g < kGroups; ++g) code[b][g] = __builtin_convertvector(activated<X>(sum[b][g], layer), I);
-        for (int b = 0; b < B; b += layer.pairs ? 2 : 1)
-            for (int g = 0; g < kGroups; ++g)
-                out[((layer.pairs ? b / 2 : b) * positions + at) * kGroups + g] =
-                    layer.pairs ? pair(code[b][g], code[b + 1][g]) : code[b][g];
+        for (int g = 0; g < kGroups; ++g) {
+            I* to = out + at * kGroups + g;
+            if constexpr (B == 4)
+                if (layer.each == 4) {
+                    *to = quad(code[0][g], code[1][g], code[2][g], code[3][g]);
+                    continue;
+                }
+            for (int b = 0; b < B; b += layer.each == 2 ? 2 : 1, to += positions * kGroups)
+                *to = layer.each == 2 ? pair(code[b][g], code[b + 1][g]) : code[b][g];
+        }
     }
 }
 
@@ -89,7 +96,7 @@ void linear(const Layer& layer, const Weights& all, const I* in, I* out) {
         const std::int64_t left = layer.outputs - done, count = *counts++;
         const int block = left >= kBlock ? kBlock : 2;  // packing.py lays the weights out so
         const std::int64_t* biases = all.biases + layer.biases + done;
-        I* to = out + (layer.pairs ? done / 2 : done) * layer.rows * layer.cols * kGroups;
+        I* to = out + done / layer.each * layer.rows * layer.cols * kGroups;
         if (block == kBlock) block_of<kBlock, kind>(layer, taps, count, weights, biases, in, to);
         else block_of<2, kind>(layer, taps, count, weights, biases, in, to);
         taps += count;
@@ -102,15 +109,20 @@ void linear(const Layer& layer, const Weights& all, const I* in, I* out) {
 inline void residual(const Layer& layer, const I* own, const I* other, I* out) {
     const std::int64_t vectors = layer.rows * layer.cols * kGroups;
     auto code = [&](std::int64_t output, std::int64_t i) {
-        const I x = other[(layer.other_pairs ? output / 2 : output) * vectors + i];
-        const I added = !layer.other_pairs ? x : output % 2 ? high_half(x) : low_half(x);
+        const I x = other[output / layer.other_each * vectors + i];
+        const I added = layer.other_each == 1 ? x
+                        : layer.other_each == 4 ? byte_of(x, int(output % 4))
+                        : output % 2            ? high_half(x)
+                                                : low_half(x);
         return activated<std::int32_t>((own[output * vectors + i] << int(layer.own_up)) + (added << int(layer.other_up)),
                                        layer);
     };
-    const std::int64_t step = layer.pairs ? 2 : 1;
-    for (std::int64_t output = 0; output < layer.outputs; output += step)
-        for (std::int64_t i = 0; i < vectors; ++i)
-            out[output / step * vectors + i] = layer.pairs ? pair(code(output, i), code(output + 1, i)) : code(output, i);
+    for (std::int64_t output = 0; output < layer.outputs; output += layer.each)
+        for (std::int64_t i = 0; i < vectors; ++i) {
+            I& to = out[output / layer.each * vectors + i];
+            if (layer.each == 4) to = quad(code(output, i), code(output + 1, i), code(output + 2, i), code(output + 3, i));
+            else to = layer.each == 2 ? pair(code(output, i), code(output + 1, i)) : code(output, i);
+        }
 }
 
 }  // namespace

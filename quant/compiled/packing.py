@@ -1,4 +1,4 @@
-"""Weights as the kernel reads them: blocks of outputs, taps that are not all 0, two weights in one number."""
+"""Weights as the kernel reads them: blocks of outputs, taps that are not all 0, two or four weights in one number."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -29,9 +29,12 @@ class Packed:
         parts: dict[str, Sequence[NDArray[Any]]] = {"taps": self.taps, "weights": self.weights, "biases": self.biases}
         return {"blocks": len(self.blocks)} | {name: sum(len(one) for one in part) for name, part in parts.items()}
 
-    def put(self, layer: Linear, taps: Taps, weights: Codes) -> int:
-        """Put a layer down: taps (T,), weights (outputs, T, 1 or 2), see :func:`taps_of`. Its outputs, made even."""
-        outputs = len(weights) + len(weights) % 2
+    def put(self, layer: Linear, taps: Taps, weights: Codes, multiple: int) -> int:
+        """Put a layer down: taps (T,), weights (outputs, T, each), see :func:`taps_of`.
+
+        Returns the number of its outputs, which was made a multiple of ``multiple`` by some that are 0.
+        """
+        outputs = len(weights) + -len(weights) % multiple
         weights = np.pad(weights, ((0, outputs - len(weights)), (0, 0), (0, 0)))
         for start, stop in self._blocks(outputs):
             some = weights[start:stop]
@@ -57,40 +60,38 @@ class Packed:
 
 
 def _joined(weights: Codes) -> NDArray[np.int32]:
-    """Weights (outputs, taps, 1 or 2) tap after tap, two in one where there are two."""
+    """Weights (outputs, taps, each) tap after tap, all of a tap and an output in one number of 32 bits."""
     found = weights.transpose(1, 0, 2)
-    if found.shape[2] == 2:
-        found = (found[:, :, :1] & 0xFFFF) | (found[:, :, 1:] << 16)
-    return found.astype(np.int32).ravel()
+    bits = 32 // found.shape[2]
+    parts = (found & ((1 << bits) - 1)) << (bits * np.arange(found.shape[2]))
+    return parts.sum(axis=2).astype(np.uint32).view(np.int32).ravel()
 
 
-def taps_of(layer: Linear, source: int, pairs: bool, first: bool) -> tuple[Taps, Codes]:
-    """Vectors that a layer multiplies, from the first one of its position (T,), and its weights (outputs, T, 1 or 2).
+def taps_of(layer: Linear, source: int, each: int, first: bool) -> tuple[Taps, Codes]:
+    """Vectors that a layer multiplies, from the first one of its position (T,), and its weights (outputs, T, each).
 
-    source: rows and columns of its input; pairs: whether a vector has two of its codes; first: whether these are the
-    input codes, which lie in an order of their own.
+    source: rows and columns of its input; each: codes in a lane, 1, 2 or 4; first: whether these are the input codes,
+    which lie in an order of their own.
     """
     if layer.kind == "dense":
-        return _dense_taps(layer.weight, 1 if first else source**2, pairs)
+        return _dense_taps(layer.weight, 1 if first else source**2, each)
     outputs, inputs, height, width = layer.weight.shape
     row, col = np.indices((height, width))
     at = row * source + col
-    if first and pairs:  # one channel; each pixel lies beside its neighbour
-        even = np.pad(layer.weight[:, 0], ((0, 0), (0, 0), (0, width % 2)))
-        offsets = at[:, ::2].ravel()
-        return offsets, even.reshape(outputs, len(offsets), 2)
-    each = 2 if pairs else 1
-    weight = np.pad(layer.weight, ((0, 0), (0, inputs % each), (0, 0), (0, 0)))
+    if first:  # one channel; each pixel lies beside its neighbours
+        wide = np.pad(layer.weight[:, 0], ((0, 0), (0, 0), (0, -width % each)))
+        offsets = at[:, ::each].ravel()
+        return offsets, wide.reshape(outputs, len(offsets), each)
+    weight = np.pad(layer.weight, ((0, 0), (0, -inputs % each), (0, 0), (0, 0)))
     channels = weight.shape[1] // each
     vectors = np.arange(channels)[:, None] * source**2 + at.ravel()
     weight = weight.reshape(outputs, channels, each, height * width).transpose(0, 1, 3, 2)
     return vectors.ravel(), weight.reshape(outputs, vectors.size, each)
 
 
-def _dense_taps(weight: Codes, area: int, pairs: bool) -> tuple[Taps, Codes]:
+def _dense_taps(weight: Codes, area: int, each: int) -> tuple[Taps, Codes]:
     """Input i is channel i // area at position i % area; of flat inputs every one is a channel."""
     channel, at = np.divmod(np.arange(weight.shape[1]), area)
-    each = 2 if pairs else 1
     vector = channel // each * area + at
     found = np.zeros((len(weight), int(vector.max()) + 1, each), np.int64)
     found[:, vector, channel % each] = weight

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from braggnn_edge.core.errors import UserError
 from quant.compiled.bounds import INT32, INT64, Bounds, block_ends, ends_of, shift_of, type_of, within
 from quant.compiled.packing import Packed, taps_of
-from quant.compiled.records import Attention, Inputs, Layer, Model, Op, Sums, table
+from quant.compiled.records import Attention, Layer, Model, Op, Sums, table
 from quant.contract.attention import NonLocal
 from quant.contract.block_shift import BlockShift
 from quant.contract.centroid import Centroid
@@ -41,8 +41,10 @@ class _Step:
     bounds: Bounds
 
 
-def plan(locator: IntegerLocator, groups: int, block: int) -> Plan:
+def plan(locator: IntegerLocator, groups: int, block: int, quads: bool = False) -> Plan:
     """The plan of a locator for a kernel that computes ``groups`` vectors and ``block`` outputs together.
+
+    quads: whether codes of 8 bits are multiplied in fours.
 
     Raises UserError, with the layer's name, for what the kernel does not compute: a requantization in front of which
     there is nothing to requantize, a non-local block on the pixels, and numbers beyond 64 bits.
@@ -50,14 +52,17 @@ def plan(locator: IntegerLocator, groups: int, block: int) -> Plan:
     steps = _steps(locator)
     if not within(ends_of(locator.output), INT32):
         raise UserError(f"outputs of {locator.output.bits} bits have no compiled form; at most 32 bits have")
-    made = _Maker(locator.network.size, Packed(groups, block))
+    made = _Maker(locator.network.size, Packed(groups, block), quads)
     made.vectors[0] = locator.network.size**2 + locator.network.exponent
     for index, step in enumerate(steps):
-        pairs = index + 1 < len(steps) and _takes_pairs(steps[index + 1])
+        following = steps[index + 1] if index + 1 < len(steps) else None
+        each = 1 if following is None else _taken(following, quads)
+        # A residual adds channel by channel: whatever is padded there is padded before it too.
+        multiple = 4 if each == 4 or (following and isinstance(following.layer, NonLocal)) else 2
         if isinstance(step.layer, NonLocal):
-            made.block(step.layer, step.after, step.bounds, pairs)
+            made.block(step.layer, step.after, step.bounds, each)
         else:
-            made.chain(step.layer, step.after, step.bounds, pairs)
+            made.chain(step.layer, step.after, step.bounds, each, multiple)
     normalizer, base = locator.normalizer, locator.centroid
     none = np.zeros(1, np.int64)
     tables = (
@@ -70,7 +75,11 @@ def plan(locator: IntegerLocator, groups: int, block: int) -> Plan:
         np.concatenate([np.zeros(1, np.int64), *made.softmax]).astype(np.int32),
         np.array(made.vectors, np.int64),
     )
-    return Plan(table([_model(locator, steps[0], len(made.layers))]), tables, tuple(made.sums))
+    return Plan(
+        table([_model(locator, steps[0].layer.kind, _taken(steps[0], quads), len(made.layers))]),
+        tables,
+        tuple(made.sums),
+    )
 
 
 def _steps(locator: IntegerLocator) -> list[_Step]:
@@ -90,16 +99,19 @@ def _steps(locator: IntegerLocator) -> list[_Step]:
     return found
 
 
-def _takes_pairs(step: _Step) -> bool:
-    """Whether a step reads its input in pairs."""
+def _taken(step: _Step, quads: bool) -> int:
+    """How many codes a step takes in a lane."""
     if isinstance(step.layer, NonLocal):
-        return all(sums == Sums.PAIRS for sums, _ in _projections(step.layer, step.bounds))
-    return type_of(step.layer, step.after, step.bounds)[0] == Sums.PAIRS
+        return _projections(step.layer, step.bounds, quads)[0].each
+    return type_of(step.layer, step.after, step.bounds, quads)[0].each
 
 
-def _projections(block: NonLocal, bounds: Bounds) -> list[tuple[Sums, Bounds]]:
+def _projections(block: NonLocal, bounds: Bounds, quads: bool) -> list[Sums]:
+    """Types of the sums of theta, phi and g, which take the same input and so the same number of codes in a lane."""
     parts = ((block.theta, block.query), (block.phi, block.key), (block.g, block.value))
-    return [type_of(part, Requantize(part.name, "identity", to), bounds) for part, to in parts]
+    found = [type_of(part, Requantize(part.name, "identity", to), bounds, quads)[0] for part, to in parts]
+    each = min(sums.each for sums in found)
+    return [sums if sums.each == each else Sums.PAIRS if each == 2 else Sums.SINGLE for sums in found]
 
 
 @dataclass
@@ -108,46 +120,50 @@ class _Maker:
 
     side: int
     packed: Packed
+    quads: bool
     layers: list[Layer] = field(default_factory=list)
     attentions: list[Attention] = field(default_factory=list)
     softmax: list[NDArray[np.int64]] = field(default_factory=list)
     vectors: list[int] = field(default_factory=lambda: [1] * _BUFFERS)
     sums: list[Sums] = field(default_factory=list)
     at: int = 0  # the buffer that has the last codes
-    stored_in_pairs: int = 0  # whether they lie in pairs
+    each: int = 1  # of them in a lane
 
-    def chain(self, layer: Linear, after: Requantize | None, bounds: Bounds, pairs: bool) -> None:
-        """A layer of the chain."""
-        sums, _ = type_of(layer, after, bounds)
+    def chain(self, layer: Linear, after: Requantize | None, bounds: Bounds, each: int, multiple: int) -> None:
+        """A layer of the chain, whose codes are stored ``each`` in a lane, their number a multiple of ``multiple``."""
+        sums, _ = type_of(layer, after, bounds, self.quads)
         target = (self.at + 1) % _CHAIN
-        self.linear(layer, after, sums, self.at, target, pairs, first=not self.layers)
+        self.linear(layer, after, sums, (self.at, target), each, multiple, first=not self.layers)
         self.side = self.layers[-1].rows
-        self.at, self.stored_in_pairs = target, int(pairs)
+        self.at, self.each = target, each
 
     def linear(
-        self, layer: Linear, after: Requantize | None, sums: Sums, source: int, target: int, pairs: bool, first: bool
+        self,
+        layer: Linear,
+        after: Requantize | None,
+        sums: Sums,
+        buffers: tuple[int, int],
+        each: int = 1,
+        multiple: int = 2,
+        first: bool = False,
     ) -> None:
         """A linear layer from one buffer to another."""
         side = self.side - layer.weight.shape[2] + 1 if layer.kind == "conv2d" else 1
         begins = self.packed.begins()
-        outputs = self.packed.put(layer, *taps_of(layer, self.side, sums == Sums.PAIRS, first))
+        outputs = self.packed.put(layer, *taps_of(layer, self.side, sums.each, first), multiple)
         made = Layer(
-            Op.LINEAR, source, 0, target, sums, side, side, self.side, outputs, int(pairs), **begins
+            Op.LINEAR, buffers[0], 0, buffers[1], sums, side, side, self.side, outputs, each, **begins
         )  # fmt: skip
         self.layers.append(_requantized(made, after, layer.accumulator.frac, 64 if sums == Sums.LONG else 32))
         self.sums.append(sums)
-        self._room(target, side * side * outputs)
+        self._room(buffers[1], side * side * outputs)
 
-    def block(self, block: NonLocal, after: Requantize | None, bounds: Bounds, pairs: bool) -> None:
+    def block(self, block: NonLocal, after: Requantize | None, bounds: Bounds, each: int) -> None:
         """A non-local block: three projections, what lies between, the last convolution, the residual."""
-        projections = _projections(block, bounds)
-        together = all(sums == Sums.PAIRS for sums, _ in projections)
         targets = (_QUERY, _KEY, _VALUE)
-        for part, to, (sums, _), target in zip(
-            (block.theta, block.phi, block.g), (block.query, block.key, block.value), projections, targets, strict=True
-        ):
-            own = Sums.SINGLE if sums == Sums.PAIRS and not together else sums
-            self.linear(part, Requantize(part.name, "identity", to), own, self.at, target, pairs=False, first=False)
+        parts = (block.theta, block.query), (block.phi, block.key), (block.g, block.value)
+        for (part, to), sums, target in zip(parts, _projections(block, bounds, self.quads), targets, strict=True):
+            self.linear(part, Requantize(part.name, "identity", to), sums, (self.at, target))
         inner = self.layers[-1].outputs
         start = 1 + sum(map(len, self.softmax))
         self.softmax += [block.exp_table, block.reciprocal_table]
@@ -159,15 +175,15 @@ class _Maker:
         )  # fmt: skip
         self.attentions.append(inside)
         self._room(_MIXED, inner * self.side**2)
-        self.linear(block.out, None, Sums.PAIRS, _MIXED, _OUT, pairs=False, first=False)
+        self.linear(block.out, None, Sums.PAIRS, (_MIXED, _OUT), multiple=4)
         target = (self.at + 1) % _CHAIN
         last = replace(
-            self.layers[-1], op=Op.RESIDUAL, source=_OUT, other=self.at, target=target, pairs=int(pairs),
-            own_up=block.out_shift, other_up=block.residual_shift, other_pairs=self.stored_in_pairs,
+            self.layers[-1], op=Op.RESIDUAL, source=_OUT, other=self.at, target=target, each=each,
+            own_up=block.out_shift, other_up=block.residual_shift, other_each=self.each,
         )  # fmt: skip
         self.layers.append(_requantized(last, after, block.accumulator.frac, 32))
         self._room(target, last.rows * last.cols * last.outputs)
-        self.at, self.stored_in_pairs = target, int(pairs)
+        self.at, self.each = target, each
 
     def _room(self, buffer: int, vectors: int) -> None:
         self.vectors[buffer] = max(self.vectors[buffer], vectors)
@@ -189,18 +205,16 @@ def _requantized(record: Layer, after: Requantize | None, frac: int, bits: int) 
     return replace(record, kind=_KINDS[after.kind], low=low, high=high, **found)
 
 
-def _model(locator: IntegerLocator, first: _Step, layers: int) -> Model:
+def _model(locator: IntegerLocator, kind: str, each: int, layers: int) -> Model:
+    """kind: of the first layer, which takes ``each`` codes in a lane."""
     normalizer, base = locator.normalizer, locator.centroid
-    inputs = Inputs.FLAT
-    if _takes_pairs(first):
-        inputs = Inputs.COLUMN_PAIRS if first.layer.kind == "conv2d" else Inputs.FLAT_PAIRS
     min_max = isinstance(normalizer, Normalizer)
     found = Model(
         locator.size, locator.window, min_max, normalizer.bits, normalizer.count_bits,
         isinstance(normalizer, BlockShift) and normalizer.subtract,
         normalizer.table_bits if isinstance(normalizer, Normalizer) else 0,
         normalizer.mantissa_bits if isinstance(normalizer, Normalizer) else 0,
-        inputs, locator.network.exponent, layers, _BUFFERS, locator.outputs, *ends_of(locator.output),
+        each, kind == "conv2d", locator.network.exponent, layers, _BUFFERS, locator.outputs, *ends_of(locator.output),
     )  # fmt: skip
     if base is not None:
         found.centroid = 1

@@ -25,24 +25,22 @@ class Sums(IntEnum):
     PAIRS = 0  # two inputs of 16 bits in a lane, sums of 32 bits
     SINGLE = 1  # 32 bits all
     LONG = 2  # inputs of 32 bits, products and sums of 64
+    QUADS = 3  # four inputs of 0 to 255 in a lane, weights of 8 bits, sums of 32
 
-
-class Inputs(IntEnum):
-    """How the first layer takes the input codes."""
-
-    FLAT = 0
-    FLAT_PAIRS = 1
-    COLUMN_PAIRS = 2  # each pixel with the one right of it
+    @property
+    def each(self) -> int:
+        """Inputs in a lane."""
+        return {Sums.PAIRS: 2, Sums.QUADS: 4}.get(self, 1)
 
 
 class _Record:
     @classmethod
-    def columns(cls) -> tuple[str, ...]:
+    def names(cls) -> tuple[str, ...]:
         """Names of the fields."""
         return tuple(entry.name for entry in fields(cls))  # type: ignore[arg-type]
 
     def values(self) -> list[int]:
-        return [int(getattr(self, name)) for name in self.columns()]
+        return [int(getattr(self, name)) for name in self.names()]
 
 
 def table(records: Sequence[_Record]) -> NDArray[np.int64]:
@@ -63,7 +61,7 @@ class Layer(_Record):
     cols: int = 1
     row_stride: int = 1
     outputs: int = 0
-    pairs: int = 0
+    each: int = 1
     blocks: int = 0
     taps: int = 0
     weights: int = 0
@@ -80,7 +78,7 @@ class Layer(_Record):
     high: int = 0
     own_up: int = 0
     other_up: int = 0
-    other_pairs: int = 0
+    other_each: int = 1
 
 
 @dataclass
@@ -115,7 +113,8 @@ class Model(_Record):
     subtract: int
     table_bits: int
     mantissa_bits: int
-    inputs: int
+    each: int
+    columns: int
     exponent: int
     layers: int
     buffers: int
