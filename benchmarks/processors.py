@@ -30,6 +30,8 @@ SETS = {
     "x86-64-v3": ("avx2", "avx2", "AVX2"),
     "x86-64-v4": ("avx512vl", "avx512", "AVX512_CORE"),
 }
+#: All that the processor has, products of 8 bits in fours (VNNI) too: of integers alone.
+NATIVE = {"native": ("fpu", "", "")}
 #: Patches that a network is timed on, and batches of the baseline.
 COUNTS, BATCHES = {"published": 1024, "compact": 8192}, (16, 64, 256)
 PEAKS, PLAIN_PEAKS = 4096, 64
@@ -209,7 +211,7 @@ def main() -> None:
         "--part", choices=PARTS, nargs="+", default=list(PARTS), help="what to measure; others are kept"
     )
     parser.add_argument("--conditions", default="", help="what else the machine did, for the file")
-    parser.add_argument("--row", choices=SETS, help="this row of --part alone, as JSON on standard output")
+    parser.add_argument("--row", choices=SETS | NATIVE, help="this row of --part alone, as JSON on standard output")
     arguments = parser.parse_args()
     if arguments.row:
         print(json.dumps(PARTS[arguments.part[0]](arguments.row, arguments.threads[0], arguments.rounds)))
@@ -228,11 +230,11 @@ def measured(part: str, threads: list[int], rounds: int, conditions: str) -> dic
     found: dict[str, Any] = {"processor": processor(), "load_average": list(os.getloadavg()), "rows": []}
     if conditions:
         found["conditions"] = conditions
-    for march, (flag, torch_name, onednn_name) in SETS.items():
+    for march, (flag, torch_name, onednn_name) in (SETS | (NATIVE if part == "integers" else {})).items():
         if flag not in Path("/proc/cpuinfo").read_text(encoding="utf-8").split():
             print(f"{march}: this processor has no {flag}; skipped", flush=True)
             continue
-        bounds = {"ATEN_CPU_CAPABILITY": torch_name, "ONEDNN_MAX_CPU_ISA": onednn_name}
+        bounds = {"ATEN_CPU_CAPABILITY": torch_name, "ONEDNN_MAX_CPU_ISA": onednn_name} if torch_name else {}
         for count in threads:
             command = [sys.executable, __file__, "--row", march, "--part", part, "--threads", str(count)]
             environment = os.environ | bounds | {"OMP_NUM_THREADS": str(count)}
