@@ -42,7 +42,7 @@ class Forms:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, **rates: float) -> None:
         self.rates, self.error, self.broken = rates, dict.fromkeys(rates, 0.0), set[str]()
         self.opened: list[str] = []
-        monkeypatch.setattr(choice, "_rate", lambda locator, patches: self.rates[locator.name])
+        monkeypatch.setattr(choice, "_rate", lambda locator, *_: self.rates[locator.name])
 
     def open(self, name: str) -> Locator:
         self.opened.append(name)
@@ -163,7 +163,7 @@ def test_every_choice_of_a_float_network_gives_the_same_positions(monkeypatch: p
     chosen = []
     for wanted in float_forms.CANDIDATES:
         # The one that is wanted is made to look fast: whatever the machine's load makes of it, it is right.
-        rate = lambda locator, _, wanted=wanted: 2000.0 if locator.name == wanted else 1000.0  # noqa: E731
+        rate = lambda locator, *_, wanted=wanted: 2000.0 if locator.name == wanted else 1000.0  # noqa: E731
         monkeypatch.setattr(choice, "_rate", rate)
         found = float_locator(net, threads=1 + len(chosen))  # each a choice of its own
         chosen.append(found.form)

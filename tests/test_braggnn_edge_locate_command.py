@@ -260,7 +260,7 @@ def test_one_form_of_a_network_serves_a_whole_list(
     out, options = tmp_path / "peaks.h5", (*OPTIONS, "--network", checkpoint)
 
     def looks_fast(form: str) -> None:
-        monkeypatch.setattr(choice, "_rate", lambda locator, _: 2000.0 if locator.name == form else 1000.0)
+        monkeypatch.setattr(choice, "_rate", lambda locator, *_: 2000.0 if locator.name == form else 1000.0)
         monkeypatch.setattr(choice, "_remembered", lambda *_: None)
         shard.network.cache_clear()
 

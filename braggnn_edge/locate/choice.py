@@ -2,7 +2,8 @@
 
 Every form is asked for the same spots. One that cannot run here, or whose positions are farther from the reference than
 allowed, is left out. Of the others the fastest is taken; the first of the list where it is nearly as fast, since a
-choice that hangs on a few per cent would change with the load of the machine.
+choice that hangs on a few per cent would change with the load of the machine. For one thread the processor's time is
+taken, in which other programs do not count; for several, that of the clock.
 
 What was chosen is kept beside the compiled kernels, under a hash of all that it depends on: the network, the
 processor, the threads, the forms that there are and the versions of what computes them. Where nothing can be kept, or
@@ -79,7 +80,7 @@ def fastest(
             return _described(locator, found)
     with _torch_threads(threads):
         opened, left_out = _runnable(forms, patches, reference, tolerance)
-        rates = _rates(opened, patches) if len(opened) > 1 else {}
+        rates = _rates(opened, patches, threads) if len(opened) > 1 else {}
     best = max(rates.values(), default=0.0)
     form = next(name for name in opened if MARGIN * rates.get(name, 0.0) >= best)
     choice = Choice(form, {name: round(rate) for name, rate in rates.items()}, left_out)
@@ -129,25 +130,26 @@ def _runnable(
     return opened, left_out
 
 
-def _rates(opened: Mapping[str, Locator], patches: Patches) -> dict[str, float]:
+def _rates(opened: Mapping[str, Locator], patches: Patches, threads: int) -> dict[str, float]:
     """Patches a second of each form, the best of interleaved rounds; a form of less than half the best has no more."""
-    rates = {name: _rate(locator, patches) for name, locator in opened.items()}
+    clock = time.process_time if threads == 1 else time.perf_counter
+    rates = {name: max(_rate(locator, patches, clock) for _ in range(2)) for name, locator in opened.items()}
     count = int(np.clip(_CALL * max(rates.values()), _LEAST, _MOST))
     many = np.resize(patches, (count, *patches.shape[1:]))
-    began = time.perf_counter()
+    began = clock()
     for _ in range(_ROUNDS):
         for name, locator in opened.items():
             if 2 * rates[name] >= max(rates.values()):
-                rates[name] = max(rates[name], _rate(locator, many))
-        if time.perf_counter() - began > BUDGET:
+                rates[name] = max(rates[name], _rate(locator, many, clock))
+        if clock() - began > BUDGET:
             break
     return rates
 
 
-def _rate(locator: Locator, patches: Patches) -> float:
-    began = time.perf_counter()
+def _rate(locator: Locator, patches: Patches, clock: Callable[[], float]) -> float:
+    began = clock()
     locator.locate(patches)
-    return len(patches) / (time.perf_counter() - began)
+    return len(patches) / max(clock() - began, 1e-9)
 
 
 def _described(locator: Locator, choice: Choice) -> Locator:

@@ -123,8 +123,8 @@ def _about(request: Request, scan: Scan, locator: Locator, frames: tuple[int, in
         "find": request.rule,
         "frames": list(frames),
         "network": {
-            "name": name,
             **form,
+            "name": name,
             "file": weights.name,
             "sha256": sha256(weights),
             "patch": locator.size,
