@@ -307,6 +307,26 @@ REFUSED: dict[str, tuple[tuple, str]] = {
 }
 
 
+def conv(outputs: int, inputs: int, rows: int, cols: int) -> Linear:
+    return linear(np.random.default_rng(0), "c", "conv2d", (outputs, inputs, rows, cols), 8)
+
+
+#: Layers that do not fit each other: the kernel would read beyond its arrays.
+UNFIT: dict[str, tuple] = {
+    "channels": (conv(2, 1, 3, 3), Requantize("a", "relu", Format(5, 5, False)), conv(2, 3, 3, 3)),
+    "kernel": (conv(2, 1, 7, 7),),
+    "not square": (conv(2, 1, 3, 2),),
+    "inputs": (conv(2, 1, 3, 3), Requantize("a", "relu", Format(5, 5, False)), Flatten("f"), dense(5)),
+    "first inputs": (linear(np.random.default_rng(0), "d", "dense", (2, 24), 8),),
+}
+
+
+@pytest.mark.parametrize("name", UNFIT)
+def test_layers_that_do_not_fit_are_refused(name: str) -> None:
+    with pytest.raises(UserError, match=r"layer .: its weights of shape \(2, .*\) do not fit what is before it"):
+        CompiledIntegers(bare(sized(5, UNFIT[name]), BlockShift(8)))
+
+
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_has_no_compiled_form_is_refused(name: str) -> None:
     layers, message = REFUSED[name]

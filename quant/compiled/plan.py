@@ -1,5 +1,6 @@
 """What the compiled kernel is told of a locator: its steps with their types, packed weights, tables."""
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -52,7 +53,7 @@ def plan(locator: IntegerLocator, groups: int, block: int, quads: bool = False) 
     steps = _steps(locator)
     if not within(ends_of(locator.output), INT32):
         raise UserError(f"outputs of {locator.output.bits} bits have no compiled form; at most 32 bits have")
-    made = _Maker(locator.network.size, Packed(groups, block), quads)
+    made = _Maker(locator.network.size, math.prod(locator.network.shape), Packed(groups, block), quads)
     made.vectors[0] = locator.network.size**2 + locator.network.exponent
     for index, step in enumerate(steps):
         following = steps[index + 1] if index + 1 < len(steps) else None
@@ -116,9 +117,10 @@ def _projections(block: NonLocal, bounds: Bounds, quads: bool) -> list[Sums]:
 
 @dataclass
 class _Maker:
-    """Steps put down one after the other; side: rows and columns of what the last one gave."""
+    """Steps put down one after the other; side: rows and columns of the last one's codes; inputs: how many they are."""
 
     side: int
+    inputs: int
     packed: Packed
     quads: bool
     layers: list[Layer] = field(default_factory=list)
@@ -135,6 +137,7 @@ class _Maker:
         target = (self.at + 1) % _CHAIN
         self.linear(layer, after, sums, (self.at, target), each, multiple, first=not self.layers)
         self.side = self.layers[-1].rows
+        self.inputs = len(layer.weight) * self.side**2
         self.at, self.each = target, each
 
     def linear(
@@ -146,8 +149,15 @@ class _Maker:
         each: int = 1,
         multiple: int = 2,
         first: bool = False,
+        inputs: int | None = None,
     ) -> None:
-        """A linear layer from one buffer to another."""
+        """A linear layer from one buffer to another. Raises UserError where it does not fit what it is given."""
+        taken = layer.weight.shape[1] * (self.side**2 if layer.kind == "conv2d" else 1)
+        kernel = layer.weight.shape[2:]
+        if taken != (self.inputs if inputs is None else inputs) or any(k != kernel[0] or k > self.side for k in kernel):
+            raise UserError(
+                f"layer {layer.name}: its weights of shape {layer.weight.shape} do not fit what is before it"
+            )
         side = self.side - layer.weight.shape[2] + 1 if layer.kind == "conv2d" else 1
         begins = self.packed.begins()
         outputs = self.packed.put(layer, *taps_of(layer, self.side, sums.each, first), multiple)
@@ -160,6 +170,11 @@ class _Maker:
 
     def block(self, block: NonLocal, after: Requantize | None, bounds: Bounds, each: int) -> None:
         """A non-local block: three projections, what lies between, the last convolution, the residual."""
+        widths = {len(part.weight) for part in (block.theta, block.phi, block.g)}
+        if block.side != self.side or len(widths) > 1 or len(block.out.weight) * self.side**2 != self.inputs:
+            raise UserError(
+                f"layer {block.name}: its parts, of {block.positions} positions, do not fit what is before it"
+            )
         targets = (_QUERY, _KEY, _VALUE)
         parts = (block.theta, block.query), (block.phi, block.key), (block.g, block.value)
         for (part, to), sums, target in zip(parts, _projections(block, bounds, self.quads), targets, strict=True):
@@ -175,7 +190,7 @@ class _Maker:
         )  # fmt: skip
         self.attentions.append(inside)
         self._room(_MIXED, inner * self.side**2)
-        self.linear(block.out, None, Sums.PAIRS, (_MIXED, _OUT), multiple=4)
+        self.linear(block.out, None, Sums.PAIRS, (_MIXED, _OUT), multiple=4, inputs=len(block.g.weight) * self.side**2)
         target = (self.at + 1) % _CHAIN
         last = replace(
             self.layers[-1], op=Op.RESIDUAL, source=_OUT, other=self.at, target=target, each=each,
@@ -219,7 +234,8 @@ def _model(locator: IntegerLocator, kind: str, each: int, layers: int) -> Model:
     if base is not None:
         found.centroid = 1
         found.power, found.discarded = _power(base)
-        found.narrow = base.window**2 * max(base.weights) * base.reach <= INT32[1]
+        power = (len(base.weights) - 1) ** found.power  # before bits are discarded
+        found.narrow = max(power, base.window**2 * max(base.weights) * base.reach) <= INT32[1]
         found.index_bits, found.sum_bits = base.index_bits, base.sum_bits
         found.numerator_shift, found.result_shift = base.numerator_shift, base.result_shift
     return found
