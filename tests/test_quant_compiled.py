@@ -380,6 +380,15 @@ def test_a_library_of_another_processor_is_not_used(tmp_path: Path, monkeypatch:
     assert compiler.loaded_library(source, ("-march=native",)).f() == 1
 
 
+def test_a_change_of_a_header_makes_another_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    source, header = tmp_path / "one.cpp", tmp_path / "number.h"
+    source.write_text('#include "number.h"\nextern "C" int f() { return NUMBER; }')
+    for number in (3, 4):
+        header.write_text(f"#define NUMBER {number}")
+        assert compiler.loaded_library(source, ()).f() == number
+
+
 def test_a_library_that_does_not_load_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     source = tmp_path / "one.cpp"
