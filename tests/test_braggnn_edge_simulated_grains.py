@@ -450,6 +450,14 @@ def test_a_narrow_scan_is_marked(tmp_path: Path, capsys: pytest.CaptureFixture) 
     assert rows["spots"].max() < 40
 
 
+def test_a_box_that_is_larger_than_the_sample_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / "small.toml").write_text(SCENE.format(frames=360, step=1.0) + "[grains]\nsample = 0.2\n")
+    words = ["grains", "--config", str(tmp_path / "small.toml"), "--runs", str(tmp_path / "runs"), "--workers", "1"]
+    assert cli.main(words) == 2
+    assert "sample 0.2 mm, but the box of the simulated grains reaches 0.218 mm" in capsys.readouterr().err
+    assert not list(tmp_path.glob("runs/*/data"))
+
+
 def test_a_drawn_scan_has_no_grains(tmp_path: Path) -> None:
     spec = SimulationSpec(rows=64, cols=64, frames=2, reflections=30, rings=(20.0,))
     simulate(spec, 1, tmp_path / "f.h5", tmp_path / "t.h5", workers=1)
