@@ -64,8 +64,8 @@ def check(context: Context) -> None:
     made = simulated.simulate.grains if simulated else None
     if made and 0 < spec.sample < made.reach:
         raise UserError(
-            f"grains: sample {spec.sample:g} mm, but the box of the simulated grains reaches {made.reach:.3g} mm from the "
-            "origin; expected at least that, or 0 for as far as they lie"
+            f"grains: sample {spec.sample:g} mm, but the box of the simulated grains reaches {made.reach:.3g} mm from "
+            "the origin; expected at least that, or 0 for as far as they lie"
         )
     if spec.instrument:
         geometry = instrument.read(resolve_path(spec.instrument, context.cfg.folder))
