@@ -538,7 +538,7 @@ def test_lists_come_back_as_they_were_written_and_others_are_refused(found: Path
 
 
 def test_shards_of_locate_are_whole_or_made_again(scan: Path, tmp_path: Path) -> None:
-    request = locating.request_of(cli._parser().parse_args(
+    request = locating.request_of(cli._parser(scenario=False).parse_args(
         ["locate", str(scan), *OPTIONS, "-o", str(tmp_path / "a.h5")]))  # fmt: skip
     task = shard.Task(0, request.spec, 0, 4, request.network, "torch", request.find, request.trust, tmp_path / "0.npz")
     assert files.head(task) is None
