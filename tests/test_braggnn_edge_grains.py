@@ -256,7 +256,9 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict:
     folder, grains = tmp_path_factory.mktemp("grains"), truth(12)
     file = par(folder / "gold.par")
     reflections = listed(folder / "reflections.h5", sized(file), grains, noise=300)
-    outputs = [word for suffix in ("h5", "csv", "out", "map") for word in ("-o", folder / f"grains.{suffix}")]
+    outputs = [
+        word for suffix in ("h5", "csv", "out", "map", "flt", "par") for word in ("-o", folder / f"grains.{suffix}")
+    ]
     total = np.pi / 6 * (grains["size"] ** 3).sum() * 1e-9
     assert run(reflections, *options(folder), *outputs, "--total-volume", total) == 0
     return {"folder": folder, "truth": grains, "result": grain_file.load(folder / "grains.h5"), "list": reflections}
