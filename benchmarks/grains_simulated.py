@@ -35,11 +35,11 @@ GOLD, PIXEL, WAVELENGTH, STEP = Lattice((4.0782,) * 3 + (90.0,) * 3, "F"), 0.2, 
 OMEGA_ERROR = np.radians(0.01)
 
 
-def panel(rows: int, distance: float) -> Instrument:
+def panel(rows: int, distance: float, tilted: bool = True) -> Instrument:
+    tilts = {"tilt_x": 0.005, "tilt_y": 0.01, "tilt_z": -0.007} if tilted else {}
     found = instrument.from_keys({
         "distance": 1e3 * distance, "y_center": rows / 2, "z_center": rows / 2, "y_size": 1e3 * PIXEL,
-        "z_size": 1e3 * PIXEL, "tilt_x": 0.005, "tilt_y": 0.01, "tilt_z": -0.007, "o11": -1, "o22": -1,
-        "wavelength": WAVELENGTH,
+        "z_size": 1e3 * PIXEL, "o11": -1, "o22": -1, "wavelength": WAVELENGTH, **tilts,
     })  # fmt: skip
     return replace(found, panels=(replace(found.panels[0], rows=rows, cols=rows),))
 
