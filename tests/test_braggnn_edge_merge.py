@@ -14,7 +14,7 @@ from braggnn_edge.peaks import peak_file
 from braggnn_edge.peaks.merge import Merged, MergeSpec, merge
 from braggnn_edge.peaks.peak_list import PEAKS, REFLECTIONS, PeakFlag
 from braggnn_edge.peaks.rotation import Frames
-from braggnn_edge.simulation.simulate import draw_reflections, share_of_frame
+from braggnn_edge.simulation.reflections import draw_reflections, share_of_frame
 from braggnn_edge.simulation.spec import SimulationSpec
 
 #: Never cut at valleys.

@@ -13,16 +13,15 @@ from braggnn_edge.core.config import parse
 from braggnn_edge.core.errors import UserError
 from braggnn_edge.fit.pseudo_voigt import PARAMETERS
 from braggnn_edge.frames.scan import open_scan
+from braggnn_edge.simulation.reflections import draw_reflections, share_of_frame
 from braggnn_edge.simulation.simulate import (
     TRUTH_DTYPE,
     SimulationSpec,
     add_spots,
-    draw_reflections,
     expected_frame,
     make_panel,
     measure,
     read_truth,
-    share_of_frame,
     simulate,
 )
 

@@ -12,7 +12,8 @@ from braggnn_edge.inspection.facts import Look, SpotFacts
 from braggnn_edge.inspection.sample import Frame
 from braggnn_edge.inspection.spots import Spots, best_fits, find_spots, fit_spots, good_fits, window_for
 from braggnn_edge.inspection.transfer import widths_of
-from braggnn_edge.simulation.simulate import draw_reflections, expected_frame, make_panel, measure
+from braggnn_edge.simulation.reflections import draw_reflections
+from braggnn_edge.simulation.simulate import expected_frame, make_panel, measure
 from braggnn_edge.simulation.spec import SimulationSpec
 
 Array = NDArray[np.float64]

@@ -79,6 +79,11 @@ def _progress(say: Callable[[str], None], frames: int) -> Callable[[int, int], N
     return report
 
 
+def seed_of(seed: int, index: int) -> int:
+    """The seed of scan number ``index`` of a configuration."""
+    return seed + 1000 * index
+
+
 def run(
     scans: tuple[ScanSpec, ...],
     folder: Path,
@@ -96,7 +101,7 @@ def run(
                 say(f"  {spec.name}: simulating")
                 simulation.simulate(
                     spec.simulate,
-                    seed + 1000 * index,
+                    seed_of(seed, index),
                     frames,
                     truth,
                     workers,

@@ -11,8 +11,8 @@ def _check(context: Context) -> None:
 DATA = Stage(
     name="data",
     help="simulate the simulated scans; check and describe the measured ones",
-    writes="frames of simulated scans with their truth, `scans.json`",
-    work="braggnn_edge.label.acquisition:work",
+    writes="frames of simulated scans with their truth, grains and instrument, `scans.json`",
+    work="braggnn_edge.grains.simulated:work",
     tables={"scan": tuple[ScanSpec, ...]},
     files="braggnn_edge.label.acquisition:files",
     settings="braggnn_edge.label.acquisition:settings",

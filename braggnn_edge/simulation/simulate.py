@@ -1,10 +1,11 @@
 """Far-field diffraction scans with known truth, written in the BraggNN layout beside a truth table.
 
-Reflections lie on Debye-Scherrer rings and rock through the frames. In a frame from rotation a to b a reflection of
-rocking width w (standard deviation) centred at c holds the share Phi((b - c) / w) - Phi((a - c) / w) of its
-intensity, scaled so that a frame centred on it has the height that was drawn. Each spot is a tilted elliptical
-pseudo-Voigt integrated over the pixels (:mod:`braggnn_edge.fit.pseudo_voigt`). The detector then counts Poisson
-photons, multiplies by the gain, adds read noise and hot pixels, blanks dead ones, rounds, saturates and thresholds.
+Reflections are drawn on Debye-Scherrer rings, or are those of grains, and rock through the frames. In a frame from
+rotation a to b a reflection of rocking width w (standard deviation) centred at c holds the share Phi((b - c) / w) -
+Phi((a - c) / w) of its intensity, scaled so that a frame centred on it has the reflection's height. Each spot is a
+tilted elliptical pseudo-Voigt integrated over the pixels (:mod:`braggnn_edge.fit.pseudo_voigt`). The detector then
+counts Poisson photons, multiplies by the gain, adds read noise and hot pixels, blanks dead ones, rounds, saturates and
+thresholds.
 
 Every frame has its own random streams, keyed by (seed, frame): files are the same whatever the number of workers.
 """
@@ -15,101 +16,23 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import h5py
 import numpy as np
 import torch
 from scipy.spatial import cKDTree
-from scipy.special import ndtr
 
 from braggnn_edge.core.errors import UserError
 from braggnn_edge.core.hdf5 import writing_hdf5
 from braggnn_edge.fit.pseudo_voigt import PARAMETERS, render
 from braggnn_edge.frames.formats.braggnn import create_frames
+from braggnn_edge.simulation.reflections import draw_reflections, inside, share_of_frame
 from braggnn_edge.simulation.spec import WINDOWS, SimulationSpec
+from braggnn_edge.simulation.streams import NOISE, PANEL, SPOTS, stream
 from braggnn_edge.simulation.truth import TRUTH_DTYPE, read_truth
 
 __all__ = ["TRUTH_DTYPE", "SimulationSpec", "read_truth", "simulate"]
 
-REFLECTION_DTYPE = np.dtype(
-    [(name, "f8") for name in ("row", "col", "height", "omega", "rocking", "fwhm_major", "fwhm_minor", "tilt", "eta")]
-)
-
-_FWHM_PER_SIGMA = 2.0 * np.sqrt(2.0 * np.log(2.0))
 _TAIL = 1.0  # counts: a spot's window ends where its profile falls below this, or at the largest window
-_REFLECTIONS, _PANEL, _SPOTS, _NOISE = range(4)  # keys of the random streams
-
-
-def draw_reflections(spec: SimulationSpec, seed: int) -> np.ndarray:
-    """All reflections of a scan (:data:`REFLECTION_DTYPE`), companions at the end.
-
-    row, col in px; height in counts in a frame centred on it; omega, the centre of its rocking curve, and rocking, its
-    FWHM, in degrees.
-    """
-    rng = _stream(seed, _REFLECTIONS)
-    place = _places(spec, rng)
-    n = len(place)
-    height = _log_uniform(rng, spec.heights, n)
-    rocking = rng.uniform(*spec.rocking, n)
-    # Reflections centred outside the scan reach into its first and last frames.
-    omega = rng.uniform(-spec.rocking[1], spec.frames * spec.omega_step + spec.rocking[1], n)
-    mother = np.flatnonzero(rng.random(n) < spec.neighbours)
-    m = len(mother)
-    angle = rng.uniform(0, 2 * np.pi, m)
-    step = rng.uniform(*spec.neighbour_distance, m)[:, None] * np.stack([np.sin(angle), np.cos(angle)], 1)
-    near_omega = omega[mother] + 0.25 * rocking[mother] * rng.standard_normal(m)
-    lower = height[mother] * _log_uniform(rng, spec.neighbour_ratio, m)
-
-    table = np.empty(n + m, REFLECTION_DTYPE)
-    table["row"], table["col"] = np.concatenate([place, place[mother] + step]).T
-    table["height"] = np.concatenate([height, lower])
-    table["omega"] = np.concatenate([omega, near_omega])
-    table["rocking"] = np.concatenate([rocking, rng.uniform(*spec.rocking, m)])
-    _draw_shapes(spec, rng, table)
-    return table
-
-
-def _places(spec: SimulationSpec, rng: np.random.Generator) -> np.ndarray:
-    """(reflections, 2) positions (row, col) on the rings, inside the panel."""
-    radii, shares = spec.ring_table()
-    beam = np.array(spec.beam())
-    found: list[np.ndarray] = []
-    missing = spec.reflections
-    for _ in range(1000):
-        tries = 2 * missing + 100
-        radius = rng.choice(radii, tries, p=shares) * (1 + spec.ring_strain * rng.standard_normal(tries))
-        azimuth = rng.uniform(0, 2 * np.pi, tries)
-        place = beam + radius[:, None] * np.stack([np.sin(azimuth), np.cos(azimuth)], 1)
-        found.append(place[_inside(spec, place)][:missing])
-        missing -= len(found[-1])
-        if missing == 0:
-            return np.concatenate(found)
-    raise UserError("simulation: the rings hardly touch the panel; change centre, rings or distance")
-
-
-def _draw_shapes(spec: SimulationSpec, rng: np.random.Generator, table: np.ndarray) -> None:
-    """Fill fwhm_major, fwhm_minor, tilt and eta."""
-    n = len(table)
-    minor = np.zeros(n)
-    low, high = spec.fwhm_limits
-    while (bad := (minor < low) | (minor > high)).any():
-        minor[bad] = spec.fwhm_median * np.exp(spec.fwhm_spread * rng.standard_normal(int(bad.sum())))
-    aspect = np.exp(np.abs(spec.aspect_spread * rng.standard_normal(n)))
-    streak = rng.random(n) < spec.streaks
-    aspect[streak] = rng.uniform(*spec.streak_aspect, int(streak.sum()))
-    row, col = spec.beam()
-    # The tangent of the ring is perpendicular to the radius, whose angle from +col towards +row is the azimuth.
-    azimuth = np.arctan2(table["row"] - row, table["col"] - col)
-    along = azimuth + np.pi / 2 + np.radians(10) * rng.standard_normal(n)
-    table["fwhm_minor"], table["fwhm_major"] = minor, minor * aspect
-    table["tilt"] = np.where(rng.random(n) < spec.along_ring, along, rng.uniform(0, np.pi, n)) % np.pi
-    table["eta"] = rng.uniform(*spec.eta, n)
-
-
-def share_of_frame(spec: SimulationSpec, reflections: np.ndarray, frame: int) -> np.ndarray:
-    """(n,) intensity in ``frame`` relative to that in a frame centred on the reflection, in [0, 1]."""
-    width = reflections["rocking"] / _FWHM_PER_SIGMA
-    start = frame * spec.omega_step - reflections["omega"]
-    share = ndtr((start + spec.omega_step) / width) - ndtr(start / width)
-    return share / (2 * ndtr(spec.omega_step / 2 / width) - 1)
 
 
 @dataclass(frozen=True)
@@ -123,7 +46,7 @@ class Panel:
 
 def make_panel(spec: SimulationSpec, seed: int) -> Panel:
     """The background and the bad pixels of a scan."""
-    rng = _stream(seed, _PANEL)
+    rng = stream(seed, PANEL)
     row, col = spec.beam()
     radius = np.hypot(np.arange(spec.rows)[:, None] - row, np.arange(spec.cols) - col)
     shape = 1 + spec.background_slope * np.cos(np.pi * radius / max(1.0, float(radius.max())))
@@ -141,12 +64,12 @@ def expected_frame(
     index = np.flatnonzero(amplitude > _TAIL)
     spots, amplitude = reflections[index], amplitude[index]
     position = np.stack([spots["row"], spots["col"]], 1)
-    position += spec.jitter * _stream(seed, _SPOTS, frame).standard_normal(position.shape)
+    position += spec.jitter * stream(seed, SPOTS, frame).standard_normal(position.shape)
     image = panel.background.copy()
     total = add_spots(image, spots, amplitude, position, spec.window)
-    kept = np.flatnonzero(_inside(spec, position) & (amplitude >= spec.least_height))
+    kept = np.flatnonzero(inside(spec, position) & (amplitude >= spec.least_height))
     truth = np.empty(len(kept), TRUTH_DTYPE)
-    truth["frame"], truth["reflection"] = frame, index[kept]
+    truth["frame"], truth["reflection"], truth["grain"] = frame, index[kept], spots["grain"][kept]
     truth["row"], truth["col"] = position[kept].T
     truth["amplitude"], truth["total"] = amplitude[kept], total[kept]
     for name in ("fwhm_major", "fwhm_minor", "tilt", "eta"):
@@ -214,7 +137,7 @@ def _render(parameters: np.ndarray, size: int, order: int) -> np.ndarray:
 
 def measure(spec: SimulationSpec, expected: np.ndarray, panel: Panel, seed: int, frame: int) -> np.ndarray:
     """The detector's answer (rows, cols) uint16 to ``expected`` counts."""
-    rng = _stream(seed, _NOISE, frame)
+    rng = stream(seed, NOISE, frame)
     counts = spec.gain * rng.poisson(expected / spec.gain)
     if spec.read_noise:
         counts += spec.read_noise * rng.standard_normal(expected.shape, np.float32)
@@ -244,7 +167,7 @@ def simulate(
         raise UserError(f"workers = {workers}; expected at least 1")
     if seed < 0:
         raise UserError(f"seed = {seed}; expected 0 or more")
-    spec.ring_table()  # its error is raised here rather than in a worker
+    reflections = draw_reflections(spec, seed)  # an error is raised here rather than in a worker
     for path in (frames_path, truth_path):
         path.parent.mkdir(parents=True, exist_ok=True)
     truths = []
@@ -258,9 +181,14 @@ def simulate(
                 progress(frame + 1, spec.frames)
         table = np.concatenate(truths)
         with writing_hdf5(truth_path) as (truth_file, _):  # within, so that the frames appear last
-            for name in TRUTH_DTYPE.names or ():
-                truth_file.create_dataset(name, data=table[name], shuffle=True, compression="gzip", compression_opts=1)
+            _columns(truth_file, table)
+            _columns(truth_file.create_group("reflections"), reflections)
     return len(table)
+
+
+def _columns(group: h5py.Group, table: np.ndarray) -> None:
+    for name in table.dtype.names or ():
+        group.create_dataset(name, data=table[name], shuffle=True, compression="gzip", compression_opts=1)
 
 
 def _frames(spec: SimulationSpec, seed: int, workers: int) -> Iterator[tuple[bytes, np.ndarray]]:
@@ -306,17 +234,3 @@ def _make_frame(frame: int) -> tuple[bytes, np.ndarray]:
     if _maker is None:
         raise RuntimeError("a worker was used before it was started")
     return _maker(frame)
-
-
-def _inside(spec: SimulationSpec, place: np.ndarray) -> np.ndarray:
-    """(n,) whether positions (n, 2) lie on the panel."""
-    row, col = place.T
-    return (row > -0.5) & (row < spec.rows - 0.5) & (col > -0.5) & (col < spec.cols - 0.5)
-
-
-def _log_uniform(rng: np.random.Generator, bounds: tuple[float, float], n: int) -> np.ndarray:
-    return np.exp(rng.uniform(np.log(bounds[0]), np.log(bounds[1]), n))
-
-
-def _stream(seed: int, *key: int) -> np.random.Generator:
-    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))

@@ -6,8 +6,15 @@ from typing import ClassVar
 
 import numpy as np
 
+from braggnn_edge.core.config import refuse_unused
 from braggnn_edge.core.errors import UserError
+from braggnn_edge.simulation.grains_spec import GrainsSpec
 
+#: Keys of reflections that are drawn, which grains do without.
+_DRAWN = (
+    "reflections", "rings", "lattice", "centring", "ring_strain", "heights", "rocking", "neighbours",
+    "neighbour_distance", "neighbour_ratio",
+)  # fmt: skip
 #: Sides of the windows that spots are rendered in, px.
 WINDOWS = (9, 15, 27, 63, 127)
 
@@ -56,6 +63,8 @@ class SimulationSpec:
     hot: float = 1e-5  # share of pixels
     hot_level: float = 2000.0  # counts that a hot pixel adds
     window: int = 63  # largest side of a rendered spot, px: 9, 15, 27, 63 or 127
+    # table below: grains whose reflections take the place of those drawn on rings
+    grains: GrainsSpec | None = None
 
     def __post_init__(self) -> None:
         for name in ("rows", "cols", "frames", "reflections"):
@@ -85,6 +94,14 @@ class SimulationSpec:
         self._require("threshold", 0 <= self.threshold < self.saturation, "from 0 to below saturation")
         self._require("hot_level", 0 <= self.hot_level <= 65535, "from 0 to 65535")
         self._require("window", self.window in WINDOWS, f"one of {', '.join(map(str, WINDOWS))}")
+        if self.grains is not None:
+            refuse_unused(self, _DRAWN, "beside a table of grains")
+            turn = self.frames * self.omega_step
+            if turn > 360 * (1 + 1e-9):
+                raise UserError(
+                    f"simulation: {self.frames} frames of {self.omega_step:g} degrees turn grains by {turn:g} degrees; "
+                    "expected at most 360"
+                )
 
     def _require_range(self, name: str, least: float, most: float) -> None:
         value = getattr(self, name)

@@ -11,15 +11,17 @@ from braggnn_edge.core.errors import UserError
 from braggnn_edge.fit import cramer_rao
 from braggnn_edge.fit.pseudo_voigt import PARAMETERS
 from braggnn_edge.frames.formats.hdf5_tree import find_dataset, open_hdf5
+from braggnn_edge.simulation.reflections import REFLECTION_DTYPE
 
-#: One row a spot and frame. row, col: centre in px; amplitude: height of the profile above the background, in counts;
+#: One row a spot and frame. reflection: row of the table of reflections; grain: -1 where there is none; row, col:
+#: centre in px; amplitude: height of the profile above the background, in counts;
 #: tilt: radians in [0, pi), from +col towards +row; background: the smooth background there, in counts; total:
 #: expected counts above it; saturated: the pixel at its centre is expected at saturation; neighbour: distance in px to
 #: the nearest other spot of the table in its frame (inf if none).
 _FLOATS = ("amplitude", "fwhm_major", "fwhm_minor", "tilt", "eta", "background", "total", "neighbour")
 TRUTH_DTYPE = np.dtype(
     [
-        *(("frame", "i4"), ("reflection", "i4"), ("row", "f8"), ("col", "f8"), ("saturated", "?")),
+        *(("frame", "i4"), ("reflection", "i4"), ("grain", "i4"), ("row", "f8"), ("col", "f8"), ("saturated", "?")),
         *((name, "f4") for name in _FLOATS),
     ]
 )
@@ -29,14 +31,28 @@ RADIUS = 2.5
 
 def read_truth(path: Path) -> np.ndarray:
     """The truth table of a simulated scan (:data:`TRUTH_DTYPE`), by frame."""
+    truth = _read(path, "", TRUTH_DTYPE)
+    return truth[np.argsort(truth["frame"], kind="stable")]
+
+
+def read_reflections(path: Path) -> np.ndarray:
+    """The reflections of a simulated scan, from the file of its truth table.
+
+    They are rows of :data:`braggnn_edge.simulation.reflections.REFLECTION_DTYPE`: the true place and omega of each
+    one, its intensity, and its grain and indices. ``reflection`` in the truth table is a row of this one.
+    """
+    return _read(path, "reflections/", REFLECTION_DTYPE)
+
+
+def _read(path: Path, group: str, kind: np.dtype) -> np.ndarray:
     with open_hdf5(path) as file:
-        columns = {name: find_dataset(path, file, name)[:] for name in TRUTH_DTYPE.names or ()}
+        columns = {name: find_dataset(path, file, group + name)[:] for name in kind.names or ()}
     if len({column.shape for column in columns.values()}) != 1:
         raise UserError(f"{path}: columns differ in length; the truth table is damaged, simulate again")
-    truth = np.empty(len(columns["frame"]), TRUTH_DTYPE)
+    table = np.empty(len(next(iter(columns.values()))), kind)
     for name, column in columns.items():
-        truth[name] = column
-    return truth[np.argsort(truth["frame"], kind="stable")]
+        table[name] = column
+    return table
 
 
 def of_frame(truth: np.ndarray, frame: int) -> np.ndarray:
