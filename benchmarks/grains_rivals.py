@@ -4,7 +4,8 @@
 
 Grains of gold as in benchmarks/grains_simulated.py, on a panel without tilts: MIDAS refines in the frame of an ideal
 detector, to which spots of a tilted one are brought as if all grains were on the axis. Errors of 0.1 px in row and col,
-0.01 degrees over |sin eta| in omega. All programs have the same spots, the same geometry and one thread. Times are processor time.
+0.01 degrees over |sin eta| in omega. All programs have the same spots, the same geometry and one thread.
+Times are processor time.
 
 - *alone*: each program finds its grains and refines them.
 - *from the same start*: the orientations that our indexer finds, each at the origin, refined by each program. MIDAS is
