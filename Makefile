@@ -8,13 +8,14 @@ READY := $(VENV)/.ready
 RUN_OPTION = $(if $(RUN),--run $(RUN))
 
 # stages: written by `python -m braggnn_edge.listing`
-STAGES := data label train universal tune evaluate qat hls rtl csim reference report search pareto ablation
+STAGES := data label train universal tune evaluate grains qat hls rtl csim reference report search pareto ablation
 define_data = simulate the simulated scans; check and describe the measured ones
 define_label = find peaks, fit pseudo-Voigts, cut patches, split
 define_train = train the full float BraggNN, and the compact network where it goes to the firmware
 define_universal = train the float network that travels, on a wide family of simulated patches
 define_tune = fit the float network that ships to the labelled peaks of a scan, and keep the result where it helps
 define_evaluate = errors of any networks beside the trivial estimators, on the test peaks of a labelled scan
+define_grains = grains from the positions of the fit, of networks and of the centroid, against the truth and each other
 define_qat = the firmware's network in integers: what ships, or trained with rounding, in layers or as a circuit
 define_hls = hls4ml projects with exact types, test bench and golden vectors
 define_rtl = RTL project of a circuit: pipelined core, stream interface, constraints, scripts, test bench
@@ -67,6 +68,7 @@ $(STAGES): $(READY)
 	$(BIN)/braggnn-edge $@ --config $(CFG) $(RUN_OPTION)
 
 ablation: CFG = configs/ablation.toml
+grains: CFG = configs/grains.toml
 
 test: $(READY) ## the test suite
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -q

@@ -30,16 +30,24 @@ def _say(text: str) -> None:
     print(text, flush=True)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _names_a_scenario(words: Sequence[str]) -> bool:
+    """Whether the words hold ``--config``, which argparse lets a user shorten."""
+    options = [word.partition("=")[0] for word in words]
+    return any(len(option) > len("--co") and "--config".startswith(option) for option in options)
+
+
+def _parser(scenario: bool) -> argparse.ArgumentParser:
+    """scenario: of a stage and a command of one name, the name stands for the stage."""
     parser = argparse.ArgumentParser(
         prog="braggnn-edge",
         description="Bragg peaks from detector frames to a bit-exact FPGA firmware project. A command with --config "
         "runs one stage, and those before it whose results are missing or out of date, in runs/<run>/.",
     )
+    both = stages.stages().keys() & plain_commands().keys()
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="STAGE")
     for stage in stages.stages().values():
-        if not stage.command:
+        if not stage.command or (stage.name in both and not scenario):
             continue
         command = commands.add_parser(stage.name, help=stage.help, description=f"{stage.help}.")
         command.add_argument(
@@ -64,9 +72,12 @@ def _parser() -> argparse.ArgumentParser:
         for option, about in stage.options.items():
             command.add_argument(option, **about)
     for plain in plain_commands().values():
+        if plain.name in both and scenario:
+            continue
+        other = f"; with --config: {stages.stages()[plain.name].help}" if plain.name in both else ""
         command = commands.add_parser(
             plain.name,
-            help=plain.help,
+            help=f"{plain.help}{other}",
             description=f"{plain.help}.",
             epilog=plain.epilog,
             formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -129,14 +140,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         new = RENAMED_COMMANDS[words[0]]
         print(f"braggnn-edge: error: {words[0]} is now part of {new}; use `braggnn-edge {new}`", file=sys.stderr)
         return 2
-    parser = _parser()
+    scenario = _names_a_scenario(words)
+    parser = _parser(scenario)
     arguments, others = parser.parse_known_args(words)
     if others and all(Path(word).exists() for word in others):
         return exit_status(lambda: _refuse_files(others), "braggnn-edge")
     if others:
         parser.error(f"unrecognized arguments: {' '.join(others)}")
     plain = plain_commands().get(arguments.command)
-    if plain is not None:
+    if plain is not None and not (scenario and plain.name in stages.stages()):
         return exit_status(lambda: stages.resolve(plain.work)(arguments, _say), "braggnn-edge")
     return exit_status(lambda: _run(arguments), "braggnn-edge")
 

@@ -82,6 +82,7 @@ LAYERS = {
     "label": "data label",
     "train": "data label train",
     "tune": "data label tune",
+    "grains": "data label grains",
     "search": "data label search",
     "pareto": "data label train pareto",
     "ablation": "data label ablation",
@@ -158,6 +159,8 @@ def test_order_in_which_the_stages_of_a_command_run(kind: str, context: Callable
         ("report", "full", "[full]\nshift = 2\n", "full: shift 2 is out of range"),
         ("csim", "circuit", "[circuit]\nshift = 2\n", "circuit: shift 2 is out of range; expected 0 to 1 px"),
         ("search", "circuit", "[circuit]\nshift = 2\n", "circuit: shift 2 is out of range"),
+        ("grains", "shipped", "", "grains: instrument is not known; give it in \\[grains\\]"),
+        ("grains", "shipped", '[grains]\nscans = ["other"]\n', "there is no scan 'other'; expected one of scan"),
     ],
 )
 def test_what_does_not_fit_is_refused_before_any_work(
@@ -182,6 +185,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "family": {"neighbours": 0.5},
     "universal": {"beta": 0.25},
     "tune": {"beta": 0.25},
+    "grains": {"sample": 0.25},
     "quant": {"weight_bits": 7},
     "qat": {"huber": 0.1},
     "circuit": {"sparsity": 0.25},
@@ -202,6 +206,7 @@ DEPENDS = {
     "compact": {"compact"},
     "universal": {"family", "universal"},
     "tune": {"family", "tune"},
+    "grains": {"grains"},
     "qat": {"quant", "qat"},
     "hls": {"hls"},
     "csim": {"csim", "quant"},

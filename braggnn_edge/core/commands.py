@@ -3,6 +3,8 @@
 A stage (:mod:`braggnn_edge.core.stages`) works in a run directory and brings the stages before it up to date. A command
 takes files and options on the command line, and writes the file that it is told. It is declared in a light module,
 imported for ``--help``; what does the work is named by a dotted name and imported when it runs.
+
+A command and a stage may share a name: with ``--config`` the name stands for the stage, without it for the command.
 """
 
 from collections.abc import Mapping

@@ -60,6 +60,18 @@ def manifest_of(run: Path, stage: str) -> dict[str, Any]:
         ) from error
 
 
+def fits(run: Path, stage: str, need: str) -> bool:
+    """Whether a stage is finished and was made from what the stage ``need`` has written by now.
+
+    For a stage that takes another one's result where it is there, and does not ask for it.
+    """
+    try:
+        made, source = _read_manifest(run / stage), _read_manifest(run / need)
+    except (OSError, ValueError):
+        return False
+    return all(made["inputs"].get(f"{need}/{name}") == digest for name, digest in source["outputs"].items())
+
+
 #: What a manifest holds, and the type of what that holds.
 _PARTS = {"configuration": object, "inputs": str, "outputs": str, "packages": str}
 

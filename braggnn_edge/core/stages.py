@@ -26,6 +26,7 @@ REGISTRY = (
     "braggnn_edge.universal.stage:UNIVERSAL",
     "braggnn_edge.universal.stage:TUNE",
     "braggnn_edge.locate.stage:EVALUATE",
+    "braggnn_edge.grains.stage:GRAINS",
     "quant.training.stage:QAT",
     "hls.project.stage:HLS",
     "hls.rtl.stage:RTL",

@@ -88,5 +88,8 @@ GRAINS = Command(
   braggnn-edge grains ff1=refl1.h5 ff2=refl2.h5 --instrument instrument.yml \\
       --lattice 4.7608 4.7608 12.9957 90 90 120 --centring R -o grains.h5 -o grains.out
 
+With --config the name stands for a stage, which takes no lists: it locates the peaks of a scenario's scan with several
+networks, finds and refines grains from each, and compares them (`braggnn-edge grains --config FILE.toml --help`).
+
 docs/how_to/grains.md leads from a scan to grains; docs/reference/grains.md describes the columns.""",
 )

@@ -52,7 +52,7 @@ def work(arguments: Namespace, say: Say) -> None:
     scene = Scene(sized, spots, lattice, arguments.sample)
     grain_file.check([path for path, _ in outputs], scene)
     if arguments.assignment is not None:
-        found = _as_before(scene, grain_file.load(arguments.assignment), arguments.assignment)
+        found = as_before(scene, grain_file.load(arguments.assignment), arguments.assignment)
     else:
         found = refined(scene, INDEXERS[arguments.indexer](scene, spec), spec.least)
         if not found.grains:
@@ -80,7 +80,7 @@ def _settings(arguments: Namespace, found: Grains) -> dict[str, Any]:
     return settings | {"scales": asdict(found.scales)}
 
 
-def _as_before(scene: Scene, before: Result, path: Path) -> Grains:
+def as_before(scene: Scene, before: Result, path: Path) -> Grains:
     """Grains of an earlier result, refined from the same rows of the lists, with the same indices."""
     lists, reflection = before.spots["list"].astype(np.int64), before.spots["reflection"]
     width = int(max(reflection.max(initial=0), scene.spots.reflection.max(initial=0))) + 1

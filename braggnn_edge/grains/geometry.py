@@ -126,7 +126,10 @@ class Instrument:
         return self.omega_sign * np.stack([middle + half, middle - half], 1)
 
     def project(self, vectors: Floats, omega: Floats, position: Floats, panel: Index) -> tuple[Floats, Floats]:
-        """(row, col) on panels (n,) of reciprocal vectors (n, 3) that diffract at omega (n,), from a position (3,)."""
+        """(row, col) on panels (n,) of reciprocal vectors (n, 3) that diffract at omega (n,).
+
+        position: mm, (3,) of a grain, or (n, 3).
+        """
         direction = self.beam + self.wavelength * (self.turned(vectors, omega) @ self.stage.T)
         start = self.turned(position, omega) @ self.stage.T
         return self.pixels(panel, start, direction)

@@ -127,11 +127,18 @@ class _Problem:
 
     def residuals(self, x: Floats) -> Floats:
         """(k, 3): computed minus measured row, col (px) and omega (radians); NaN where a spot cannot appear."""
-        ub, position = self.grain(x)
-        vectors = self.hkl @ ub.T
-        omega = nearest(self.instrument.omegas(vectors), self.spots.omega)
-        row, col = self.instrument.project(vectors, omega, position, self.spots.panel)
-        return np.stack([row - self.spots.row, col - self.spots.col, omega - self.spots.omega], 1)
+        return np.asarray(self._residuals(x[None])[0], np.float64)
+
+    def _residuals(self, many: Floats) -> Floats:
+        """(p, k, 3): those of every x of (p, 12), in one go: a call for each would take several times as long."""
+        ub = self.ub + self.size * many[:, 3:].reshape(-1, 3, 3)
+        vectors = (self.hkl @ ub.swapaxes(1, 2)).reshape(-1, 3)
+        position = np.repeat(self.position + many[:, :3], len(self.spots), axis=0)
+        seen, panel = np.tile(self.spots.omega, len(many)), np.tile(self.spots.panel, len(many))
+        omega = nearest(self.instrument.omegas(vectors), seen)
+        row, col = self.instrument.project(vectors, omega, position, panel)
+        computed = np.stack([row, col, omega], 1).reshape(len(many), -1, 3)
+        return computed - np.stack([self.spots.row, self.spots.col, self.spots.omega], 1)
 
     def solved(self) -> tuple[Floats, Floats, Floats]:
         """UB, position and the matrix of the normal equations at the minimum (Levenberg and Marquardt)."""
@@ -176,18 +183,17 @@ class _Problem:
         )
 
     def _weighted(self, x: Floats) -> Floats:
+        return np.asarray(self._all_weighted(x[None])[0], np.float64)
+
+    def _all_weighted(self, many: Floats) -> Floats:
+        """(p, 3 k) of every x of (p, 12)."""
         # What cannot appear counts as a far outlier, and does not pull.
-        return np.nan_to_num(self.residuals(x) / self.sigma, nan=0.0).ravel()
+        return np.nan_to_num(self._residuals(many) / self.sigma, nan=0.0).reshape(len(many), -1)
 
     def _slopes(self, x: Floats, values: Floats) -> Floats:
         """(3 k, 12): by differences; position by a micrometre, UB by 1e-6 of itself."""
         steps = np.concatenate([np.full(3, 1e-3), np.full(9, 1e-6)])
-        columns = []
-        for number, step in enumerate(steps):
-            moved = x.copy()
-            moved[number] += step
-            columns.append((self._weighted(moved) - values) / step)
-        return np.stack(columns, 1)
+        return ((self._all_weighted(x + np.diag(steps)) - values) / steps[:, None]).T
 
 
 def _loss(values: Floats) -> float:

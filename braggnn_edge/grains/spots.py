@@ -95,15 +95,30 @@ def files_of(words: Sequence[str], instrument: Instrument) -> dict[str, Path]:
     return found
 
 
+@dataclass(frozen=True)
+class Listed:
+    """A list of reflections: rows (m,) of REFLECTIONS, where they come from, and the file that messages name."""
+
+    rows: NDArray[np.void]
+    about: peak_file.About
+    path: Path
+
+
 def load(files: Mapping[str, Path], instrument: Instrument, flip: str = "") -> tuple[Instrument, Spots]:
     """The spots of all lists, and the instrument with the sizes of its panels.
 
     Raises UserError where a list does not know omega, or frames have another size than the instrument says.
     """
+    lists = {name: Listed(*peak_file.load(path, "reflections"), path) for name, path in files.items()}
+    return placed(lists, instrument, flip)
+
+
+def placed(lists: Mapping[str, Listed], instrument: Instrument, flip: str = "") -> tuple[Instrument, Spots]:
+    """:func:`load` of lists that are in memory, by the detectors of the instrument."""
     panels = list(instrument.panels)
     parts: list[Spots] = []
-    for number, (name, path) in enumerate(files.items()):
-        rows, about = peak_file.load(path, "reflections")
+    for number, (name, listed) in enumerate(lists.items()):
+        rows, about, path = listed.rows, listed.about, listed.path
         if (rows["scan"] != 0).any():
             raise UserError(f"{path}: holds reflections of several scans; expected one scan a list")
         ranges, step = _rotation(about, path)

@@ -123,7 +123,7 @@ def _farther(
         free = good & (owned == 0)
         values = np.where(free, counts, np.nan).reshape(len(left), (times * size + 1) ** 2)
         enough = free.sum(axis=(1, 2)) >= LEAST
-        level[left[enough]] = _clipped_mean(values[enough])
+        level[left[enough]] = clipped_mean(values[enough])
         left = left[~enough]
     return level
 
@@ -133,12 +133,12 @@ def _level(counts: NDArray[np.float64], free: NDArray[np.bool_], ring: NDArray[n
     border = np.where(free & ring, counts, np.nan)[:, ring]
     few = np.isfinite(border).sum(axis=1) < LEAST
     found = np.full(len(counts), np.nan)
-    found[~few] = _clipped_mean(border[~few])
-    found[few] = _clipped_mean(np.where(free[few], counts[few], np.nan)[:, np.ones_like(ring)])
+    found[~few] = clipped_mean(border[~few])
+    found[few] = clipped_mean(np.where(free[few], counts[few], np.nan)[:, np.ones_like(ring)])
     return found
 
 
-def _clipped_mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
+def clipped_mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """(m,) mean of those numbers of every row that are near its median; NaN for a row that has none."""
     middle = _median(values)[:, None]
     deviation = np.abs(values - middle)

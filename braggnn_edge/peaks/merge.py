@@ -138,7 +138,7 @@ def _merge_scan(
     return reflections, of, _remarks(int(peaks["scan"][0]), rotation)
 
 
-def _shares(peaks: NDArray[np.void], number: Index, count: int) -> Floats:
+def shares(peaks: NDArray[np.void], number: Index, count: int) -> Floats:
     """(n,) weights of the peaks of each of ``count`` reflections: intensities, not below 0.
 
     Where the intensity of one of its peaks is not known (the component fills the patch), all weigh by their maxima.
@@ -149,6 +149,35 @@ def _shares(peaks: NDArray[np.void], number: Index, count: int) -> Floats:
     weight[~np.isfinite(weight)] = 0.0
     weight[(np.bincount(number, weight, count) == 0)[number]] = 1.0  # nothing is known of their shares
     return weight
+
+
+def averaged(
+    values: Floats, sigma: Floats, weight: Floats, number: Index, near: Floats
+) -> tuple[Floats, Floats, Floats, Floats]:
+    """Positions along an axis of reflections (m,) from those of their peaks (n,), px.
+
+    values, sigma: (n,) of the peaks; weight: (n,), 0 or more; number: (n,) the reflection of each; near: (m,) some
+    position near by, so that sums of deviations from it keep their digits. Returned are the mean by ``weight``, its
+    standard deviation, the mean by 1 / sigma**2, and its standard deviation: NaN where no peak has a weight, or none a
+    sigma.
+    """
+    count = len(near)
+
+    def total(what: Floats) -> Floats:
+        return np.bincount(number, what, count).astype(np.float64, copy=False)
+
+    def mean(by: Floats) -> Floats:
+        return near + total(by * (values - near[number])) / total(by)
+
+    with np.errstate(invalid="ignore", divide="ignore"):
+        plain, its_sigma = mean(weight), np.sqrt(total(np.square(weight * sigma))) / total(weight)
+    known = np.isfinite(sigma) & (sigma > 0)
+    inverse = np.zeros(len(values))
+    inverse[known] = 1 / np.square(sigma[known])
+    none = total(inverse) == 0
+    inverse[none[number]] = 1.0  # a value is needed, which then becomes NaN
+    weighted, weighted_sigma = mean(inverse), np.sqrt(1 / total(inverse))
+    return plain, its_sigma, np.where(none, np.nan, weighted), np.where(none, np.nan, weighted_sigma)
 
 
 def _reduced(peaks: NDArray[np.void], group: Index, slot: Index, omega: Floats) -> tuple[NDArray[np.void], Index]:
@@ -170,7 +199,7 @@ def _reduced(peaks: NDArray[np.void], group: Index, slot: Index, omega: Floats) 
         """Of deviations from the first peak, so that they keep their digits."""
         return values[first] + total(weight * (values - values[first][number])) / total(weight)
 
-    weight = _shares(peaks, number, len(start))
+    weight = shares(peaks, number, len(start))
     found = np.zeros(len(start), REFLECTIONS)
     found["scan"], found["peaks"] = peaks["scan"][0], size
     found["first_frame"], found["last_frame"] = peaks["frame"][first], peaks["frame"][last]
@@ -188,15 +217,9 @@ def _reduced(peaks: NDArray[np.void], group: Index, slot: Index, omega: Floats) 
     for name in ("background", "width_row", "width_col"):
         found[name] = mean(peaks[name], weight)
     for axis in ("row", "col"):
-        sigma = peaks[f"sigma_{axis}"]
-        found[f"sigma_{axis}"] = np.sqrt(total(np.square(weight * sigma))) / total(weight)
-        known = np.isfinite(sigma) & (sigma > 0)
-        inverse = np.zeros(len(peaks))
-        inverse[known] = 1 / np.square(sigma[known])
-        none = total(inverse) == 0
-        inverse[none[number]] = 1.0  # a value is needed, which then becomes NaN
-        found[f"weighted_{axis}"] = np.where(none, np.nan, mean(peaks[axis], inverse))
-        found[f"weighted_sigma_{axis}"] = np.where(none, np.nan, np.sqrt(1 / total(inverse)))
+        values, sigma = peaks[axis], peaks[f"sigma_{axis}"]
+        places = averaged(values, sigma, weight, number, values[first])
+        _, found[f"sigma_{axis}"], found[f"weighted_{axis}"], found[f"weighted_sigma_{axis}"] = places
     ranked = np.lexsort((found["col"], found["row"], found["first_frame"]))
     back = np.empty(len(ranked), np.int64)
     back[ranked] = np.arange(len(ranked))

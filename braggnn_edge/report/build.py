@@ -37,6 +37,7 @@ from braggnn_edge.report import page
 from braggnn_edge.report.dataset import dataset_entry
 from braggnn_edge.report.distribution import error_distribution
 from braggnn_edge.report.gallery import Centres, gallery, summary_picture
+from braggnn_edge.report.grains_section import taken_over
 from braggnn_edge.report.networks import errors_of_crowds, left_out, networks_of, trained_on
 from braggnn_edge.report.sigma_figure import reliability
 from braggnn_edge.report.sigma_section import alike
@@ -51,6 +52,7 @@ _COPIED: tuple[tuple[str, Any], ...] = (
     ("hardware", []),
     ("corner_cases", None),
     ("reference_inference", None),
+    ("grains", None),
 )
 #: Learning curves by the name of their file, where they are called otherwise.
 _CURVES = {"qat": "quantized", "circuit_training": "circuit"}
@@ -92,6 +94,7 @@ def run(
             raise UserError(
                 f"results of the reference stage cannot be read ({error}); run `braggnn-edge reference`"
             ) from error
+    results["grains"] = taken_over(run, directory / "figures")
     manifests = {name: manifest_of(run, name) for name in stages}
     last = manifests["csim"]
     config = cfg.plain(tuple(cfg.sections))
@@ -183,9 +186,10 @@ def evaluate_run(
 
     table: the full peak table; predictions: form to offsets (n, 2) px for the rows of ``table.of(TEST)``; results: of
     the csim stage (``bit_exact``, ``layers``, ``hardware``, and perhaps ``notes``, ``corner_cases``), perhaps with the
-    reference stage's document as ``reference_inference``; seconds: wall time of each stage; info: ``name``, ``seed``,
-    ``config`` (plain), and where known ``split_by``, ``notes``, ``versions``, ``git_commit``; networks: those that
-    can be asked of peaks with company, which are no test peaks; of the one that ships, what it was trained on;
+    documents of the stages "reference" as ``reference_inference`` and "grains" as ``grains``; seconds: wall time of
+    each stage; info: ``name``, ``seed``, ``config`` (plain), and where known ``split_by``, ``notes``, ``versions``,
+    ``git_commit``; networks: those that can be asked of peaks with company, which are no test peaks; of the one that
+    ships, what it was trained on;
     intervals: of the predictions that have some; largest_sigma: as in ``[report]``. Raises UserError when there is
     nothing to test on, or predictions do not fit the table.
     """

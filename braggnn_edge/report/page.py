@@ -8,6 +8,7 @@ from typing import Any
 from braggnn_edge.evaluation.figures import look
 from braggnn_edge.report.elements import section
 from braggnn_edge.report.error_section import REFERENCES, compared, error_section
+from braggnn_edge.report.grains_section import grains_section
 from braggnn_edge.report.hardware_section import hardware_section
 from braggnn_edge.report.inference_section import reference_section
 from braggnn_edge.report.sigma_section import sigma_section
@@ -64,6 +65,7 @@ def render(document: Mapping[str, Any], subject: str, figures: Path) -> str:
         sections={
             "errors": error_section(document, figures),
             "sigma": sigma_section(document, figures),
+            "grains": grains_section(document.get("grains"), figures),
             "inference": reference_section(document.get("reference_inference"), figures),
             "hardware": hardware_section(document["hardware"]),
         },

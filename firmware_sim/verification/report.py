@@ -4,6 +4,7 @@ from pathlib import Path
 
 from braggnn_edge.core.stages import Context, stages
 from braggnn_edge.report import build
+from braggnn_edge.report.grains_section import results
 from braggnn_edge.universal.locator import SHIPPED as UNIVERSAL
 from hls.cost import hardware
 from quant.contract import locator as locators
@@ -18,5 +19,10 @@ def work(context: Context, directory: Path) -> None:
 
 
 def files(context: Context) -> tuple[Path, ...]:
-    """The network that ships, and reports of the vendor's tools, those of a synthesis after the simulation too."""
-    return (UNIVERSAL, *hardware.vendor_files(context.run / "hls"))
+    """The network that ships, and reports of the vendor's tools, those of a synthesis after the simulation too.
+
+    Also what the stage "grains" found, where it has run on the peaks that are labelled now.
+    """
+    grains = results(context.run)
+    found = () if grains is None else (grains / "grains.json",)
+    return (UNIVERSAL, *found, *hardware.vendor_files(context.run / "hls"))

@@ -1,0 +1,325 @@
+"""The stage "grains": estimators to grains beside the truth and the fit, biases, pictures, and the report's section."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from grain_scene import GOLD, PIXEL, true_grains, write
+
+from braggnn_edge import cli
+from braggnn_edge.core import config, stages
+from braggnn_edge.core.errors import UserError
+from braggnn_edge.core.rundir import fits, write_json
+from braggnn_edge.core.stages import Context
+from braggnn_edge.evaluation.estimators import centre_of_mass_squared
+from braggnn_edge.grains import compare, estimates, grain_file, outcome, scenario
+from braggnn_edge.grains.merged import places
+from braggnn_edge.grains.spec import GrainSpec
+from braggnn_edge.locate.locator import Locator
+from braggnn_edge.peaks import peak_file
+from braggnn_edge.peaks.table import load
+from braggnn_edge.report.grains_section import grains_section, taken_over
+
+#: px along the rows, of the circuit's stand-in.
+BIAS = 0.05
+SCENARIO = """
+[[scan]]
+name = "gold"
+[scan.simulate]
+frames = 1440
+distance = 500.0
+wavelength = 0.172979
+[scan.simulate.grains]
+number = 3
+"""
+
+
+def networks(_: Context) -> dict[str, Locator]:
+    """Stand-ins: the squared centroid with a sigma that falls with the height, and one that is biased."""
+
+    def sure(block: np.ndarray) -> np.ndarray:
+        sigma = 0.3 / np.sqrt(block.max(axis=(1, 2), keepdims=True)[:, 0].astype(float))
+        return np.concatenate([centre_of_mass_squared(block), np.repeat(sigma, 4, axis=1)], axis=1)
+
+    def biased(block: np.ndarray) -> np.ndarray:
+        return centre_of_mass_squared(block) + np.array([BIAS, 0.0])
+
+    return {
+        "universal": Locator("sure", 11, sure, "float", "CPU", sigma=True),
+        "universal_circuit": Locator("biased", 11, biased, "integer", "CPU"),
+    }
+
+
+def context_of(folder: Path, text: str, said: Callable[[str], None] = print) -> Context:
+    (folder / "scene.toml").write_text(text)
+    cfg = config.load(folder / "scene.toml", stages.tables())
+    return Context(cfg, folder / "scene.toml", folder / "runs/scene", 1, said)
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The stage on three simulated grains."""
+    folder, said = tmp_path_factory.mktemp("stage"), list[str]()
+    context = context_of(folder, SCENARIO, said.append)
+    truth = write(context.run, "gold", 3)
+    out = context.run / "grains"
+    out.mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scenario, "networks", networks)
+        for module in (scenario, outcome):
+            patch.setattr(module, "SHARES", (0.3, 1.0))
+        scenario.check(context)
+        scenario.work(context, out)
+    document = json.loads((out / "grains.json").read_text())
+    return {"out": out, "run": context.run, "truth": truth, "document": document, "said": said}
+
+
+def test_every_estimator_finds_all_grains_and_no_other(found) -> None:
+    entries = found["document"]["estimators"]
+    assert list(entries) == ["truth", "voigt", "centre_of_mass_squared", "universal", "universal_circuit"]
+    assert found["document"]["truth"] == {"grains": 3, "least_size_um": 30.0, "above_least_size": 3}
+    for name, entry in entries.items():
+        kinds = {"free"} if name == "truth" else {"free", "fixed"} - ({"fixed"} if name == "voigt" else set())
+        kinds |= {"plain"} if name in ("voigt", "universal") else set()
+        assert {kind for kind in ("free", "plain", "fixed") if kind in entry} == kinds, name
+        for kind in kinds:
+            assert (entry[kind]["found"], entry[kind]["false"], entry[kind]["found_above_least_size"]) == (3, 0, 3)
+            assert entry[kind]["completeness_p50"] > 0.9
+            assert ("to_fit" in entry[kind]) == (name not in ("truth", "voigt"))
+
+
+def test_the_truth_is_found_again_and_errors_are_those_of_theory(found) -> None:
+    """Positions of the truth are exact: what is left is of omega, which frames cut, and small in um."""
+    entries = found["document"]["estimators"]
+    assert entries["truth"]["free"]["to_truth"]["position_um"]["p95"] < 0.1
+    for entry in (entries["voigt"], entries["centre_of_mass_squared"]):
+        for share in entry["by_spots"]:
+            # The rms of three grains, nine numbers: a relative standard deviation of 1 / sqrt(18), and tails besides.
+            assert share["rms_um"] == pytest.approx(share["expected_um"], rel=0.9)
+        few, many = entry["by_spots"]
+        assert few["spots"] < 0.4 * many["spots"]
+        assert few["expected_um"] > 1.6 * many["expected_um"]
+
+
+def test_a_bias_is_named_and_moves_all_grains(found) -> None:
+    document, moved = found["document"], 1e3 * PIXEL * BIAS
+    about = document["estimators"]["universal_circuit"]["bias"]
+    assert about["bias_px"][0] == pytest.approx(BIAS, abs=0.002)
+    assert about["bias_um"][0] == pytest.approx(moved, rel=0.05)
+    assert about["random_um"][0] < 1
+    along = document["estimators"]["universal_circuit"]["free"]["to_truth"]["mean_vector_um"]
+    assert abs(along[2]) == pytest.approx(moved, rel=0.05)
+    assert max(map(abs, along[:2])) < 1
+    warned = [text for text in document["warnings"] if "in row" in text]
+    assert any(text.startswith("shipped circuit, integers: its bias of +0.0") for text in warned)
+    assert not any(text.startswith("pseudo-Voigt fit") for text in warned)
+    assert any(line.strip().startswith("WARNING: shipped circuit") for line in found["said"])
+
+
+def test_sigma_helps_where_it_is_right(found) -> None:
+    gain = found["document"]["weighting"]["voigt"]
+    assert gain["weighted_um"] < gain["plain_um"]
+    assert gain["gain"] == pytest.approx(gain["plain_um"] / gain["weighted_um"], abs=1e-3)
+    assert set(found["document"]["weighting"]) == {"voigt", "universal"}
+
+
+def test_fixed_grains_have_the_very_spots_of_the_fit(found) -> None:
+    kinds = {"universal": "free", "centre_of_mass_squared": "plain"}
+    for name, kind in kinds.items():
+        own, fit = (grain_file.load(found["out"] / f"{of}.h5").spots for of in (f"{name}_fixed", f"voigt_{kind}"))
+        columns = ["grain", "list", "reflection", "h", "k", "l"]
+        assert sorted(own[columns].tolist()) == sorted(fit[columns].tolist())
+    # The same spots have the same intensities.
+    entry = found["document"]["estimators"]["universal"]["fixed"]["to_fit"]
+    assert entry["size_um"]["p95"] < 0.01
+
+
+def test_lists_have_the_rows_of_the_merge(found) -> None:
+    rows, about = peak_file.load(found["out"] / "reflections.h5", "reflections")
+    assert len(rows) == found["document"]["reflections"]
+    assert rows["peaks"].sum() == found["document"]["peaks"]
+    assert about.shape == (1440, 1024, 1024)
+    with np.load(found["out"] / "grains.npz") as arrays:
+        distance = np.linalg.norm(arrays["voigt/free/to_truth/position"], axis=1)
+        at = found["document"]["estimators"]["voigt"]["free"]["to_truth"]["position_um"]
+        assert np.median(distance) == pytest.approx(at["p50"], abs=1e-3)
+
+
+@pytest.mark.parametrize("name", ["balls", "histograms", "theory", "mean_vector"])
+def test_pictures_are_there(found, name: str) -> None:
+    assert (found["out"] / f"figures/{name}.png").stat().st_size > 10_000
+
+
+def test_the_report_has_a_section_while_the_labels_are_the_same(found, tmp_path: Path) -> None:
+    run = found["run"]
+    whole = {"configuration": {}, "packages": {}, "wall_seconds": 1.0}
+    write_json(run / "label/manifest.json", whole | {"inputs": {}, "outputs": {"peaks.h5": "one"}})
+    assert taken_over(run, tmp_path) is None  # not finished
+    write_json(run / "grains/manifest.json", whole | {"inputs": {"label/peaks.h5": "one"}, "outputs": {}})
+    assert fits(run, "grains", "label")
+    document = taken_over(run, tmp_path)
+    html = re.sub(r"\s+", " ", grains_section(document, tmp_path))
+    assert "simulated from <b>3 grains</b>" in html
+    assert html.count("<figure>") == 4
+    assert "found anew, sigma not used" in html
+    assert "A bias moves grains" in html
+    assert "shipped circuit, integers: its bias of" in html
+    write_json(run / "label/manifest.json", whole | {"inputs": {}, "outputs": {"peaks.h5": "another"}})
+    assert taken_over(run, tmp_path) is None
+    assert grains_section(None, tmp_path) == ""
+
+
+def test_without_truth_the_fit_is_the_reference(found, tmp_path: Path) -> None:
+    """Of what the fixture found, seen as a measured scan's."""
+    runs = {
+        name: {kind: grain_file.load(found["out"] / f"{name}_{kind}.h5") for kind in kinds}
+        for name, kinds in {"voigt": ("free", "plain"), "centre_of_mass_squared": ("free", "fixed")}.items()
+    }
+    rows, _ = peak_file.load(found["out"] / "reflections.h5", "reflections")
+    moved = rows.copy()
+    moved["row"] += 0.03
+    fewer = {name: [one["free"]] for name, one in runs.items()}
+    measured = outcome.Outcome(GOLD, runs, {"voigt": [rows], "centre_of_mass_squared": [moved]}, None, 200.0, fewer)
+    document = outcome.summarized(measured, 30.0)
+    assert (document["truth"], document["reference"]) == (None, "voigt")
+    assert "bias" not in document["estimators"]["voigt"]
+    assert document["estimators"]["centre_of_mass_squared"]["bias"]["bias_px"] == pytest.approx([0.03, 0.0], abs=1e-5)
+    assert "false" not in document["estimators"]["centre_of_mass_squared"]["free"]
+    html = grains_section(document | {"peaks": 1, "reflections": 1}, tmp_path)
+    assert "The true grains are not known" in html
+    assert "Grains beside the true ones" not in html
+
+
+# --- parts
+
+
+def test_reflections_take_the_mean_of_the_peaks_that_an_estimator_answers(found) -> None:
+    """By hand, of the reflection with the most peaks."""
+    table = load(found["run"] / "label/peaks.h5")
+    listed, about = peak_file.load(found["out"] / "reflections.h5", "reflections")
+    one = scenario.merged(table, 0, about, Path("reflections.h5"))
+    np.testing.assert_array_equal(one.rows["row"], listed["row"])
+    most = int(np.bincount(one.of).argmax())
+    mine = one.peaks[one.of == most]
+    position = np.full((len(table.peaks), 2), np.nan)
+    position[mine] = np.arange(2 * len(mine)).reshape(-1, 2)
+    position[mine[0]] = np.nan
+    sigma = np.full_like(position, 0.1)
+    sigma[mine[1]] = 0.05
+    answered, weight = position[mine[1:]], one.weight[one.of == most][1:]
+    estimate = estimates.Estimate(position, sigma)
+    plain, both = (places(one.at(estimate, weighted).rows) for weighted in (False, True))
+    np.testing.assert_allclose(plain[most], (weight[:, None] * answered).sum(0) / weight.sum())
+    inverse = np.where(np.arange(len(answered)) == 0, 4.0, 1.0)
+    np.testing.assert_allclose(both[most], (inverse[:, None] * answered).sum(0) / inverse.sum())
+    assert np.isnan(np.delete(plain, most, axis=0)).all()
+
+
+def test_grains_are_paired_one_to_one() -> None:
+    rows = true_grains(4)
+    twice = np.concatenate([rows[[2]], rows[[0, 2]], true_grains(1, seed=9)])
+    assert compare.paired(GOLD, twice, rows).tolist() == [[0, 2], [1, 0]]
+    assert compare.paired(GOLD, rows[:0], rows).shape == (0, 2)
+    near = compare.differences(GOLD, rows[:0], rows)
+    assert compare.summary(near) == {"grains": 0}
+
+
+def test_differences_by_hand() -> None:
+    rows = true_grains(2)
+    other = rows.copy()
+    other["position_x"] += 3.0
+    other["position_z"] -= 4.0
+    other["strain_xy"] += 1e-4
+    other["size"] += (1.0, np.nan)
+    entry = compare.summary(compare.differences(GOLD, other, rows))
+    assert entry["position_um"] == {"mean": 5.0, "p50": 5.0, "p95": 5.0}
+    assert entry["mean_vector_um"] == [3.0, 0.0, -4.0]
+    assert entry["strain"]["p50"] == pytest.approx(1e-4)
+    assert entry["size_um"]["mean"] == 1.0
+    assert entry["degrees"]["p95"] == 0
+
+
+def test_bias_and_random_term_by_hand() -> None:
+    rng = np.random.default_rng(1)
+    errors = rng.normal((0.02, 0.0), (0.1, 0.05), (20_000, 2))
+    errors[:100] = 2.0
+    errors[100] = np.nan
+    entry = compare.bias(errors, 200.0, 100.0)
+    assert (entry["reflections"], entry["outliers"]) == (19_999, 100)
+    assert entry["bias_px"] == pytest.approx([0.02, 0.0], abs=0.003)
+    assert entry["random_px"] == pytest.approx([0.1, 0.05], rel=0.02)
+    assert entry["bias_um"][0] == pytest.approx(4.0, abs=0.6)
+    assert entry["random_um"] == pytest.approx([2.0, 1.0], rel=0.02)
+    assert compare.biased_axes(entry) == ["row"]
+    assert compare.bias(errors[:1], 200.0, 100.0) == {}
+    assert compare.biased_axes({}) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"estimators": ("universal",)}, '"voigt" among them'),
+        ({"estimators": ("voigt", "voigt")}, "expected different ones"),
+        ({"lattice": (4.0, 4.0)}, "expected a \\(cubic\\)"),
+        ({"flip": "x"}, "flip 'x'"),
+        ({"least": 7}, "7 spots of a grain"),
+        ({"completeness": 0.0}, "completeness 0.0"),
+        ({"sample": -1.0}, "sample -1.0"),
+    ],
+)
+def test_tables_that_are_refused(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        GrainSpec(**changes)
+
+
+def test_networks_that_do_not_fit_are_refused_before_any_work(tmp_path: Path, capsys) -> None:
+    text = SCENARIO + "[peaks]\nsize = 7\nshift = 1\n"
+    (tmp_path / "scene.toml").write_text(text)
+    words = ["grains", "--config", str(tmp_path / "scene.toml"), "--runs", str(tmp_path / "runs"), "--workers", "1"]
+    assert cli.main(words) == 2
+    assert "takes patches of 11 px, those of this scan have 7 px and a margin of 1 px" in capsys.readouterr().err
+    (tmp_path / "scene.toml").write_text(SCENARIO + '[grains]\nestimators = ["voigt", "nothing.pt"]\n')
+    assert cli.main(words) == 2
+    assert "does not exist" in capsys.readouterr().err
+
+
+def test_a_run_own_networks_are_taken_where_they_are(tmp_path: Path) -> None:
+    context = context_of(tmp_path, SCENARIO)
+    shipped = estimates.network_files(context)
+    assert list(shipped) == ["universal", "universal_layers", "universal_circuit"]
+    (context.run / "qat").mkdir(parents=True)
+    (context.run / "qat/locator.json").write_bytes(shipped["universal_circuit"].read_bytes())
+    assert estimates.network_files(context) == shipped  # the same once more
+    (context.run / "qat/locator.json").write_text("{}")
+    assert list(estimates.network_files(context)) == [*shipped, "quantized"]
+    assert estimates.subject(["truth", "voigt", "universal", "universal_circuit", "quantized"]) == "quantized"
+    assert estimates.subject(["truth", "voigt", "maximum"]) == "voigt"
+    other = context_of(tmp_path, SCENARIO + "[grains]\nown = false\n")
+    assert estimates.network_files(other) == shipped
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["grains", "--help"], "With --config the name stands for a stage"),
+        (["grains", "--config", "none.toml", "--help"], "--scheduler"),
+        (["--help"], "with --config"),
+    ],
+)
+def test_one_name_stands_for_a_command_and_for_a_stage(capsys, words: list[str], said: str) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(words)
+    assert said in capsys.readouterr().out
+
+
+def test_the_stage_says_that_a_configuration_is_missing(tmp_path: Path, capsys) -> None:
+    for option in (["--config", "none.toml"], ["--conf=none.toml"]):
+        assert cli.main(["grains", *option, "--runs", str(tmp_path)]) == 2
+        assert "none.toml" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        cli.main(["grains", "list.h5"])
+    assert "the following arguments are required: -o/--output" in capsys.readouterr().err
