@@ -4,18 +4,22 @@
 
 Grains of gold as in benchmarks/grains_simulated.py, on a panel without tilts: MIDAS refines in the frame of an ideal
 detector, to which spots of a tilted one are brought as if all grains were on the axis. Errors of 0.1 px in row and col,
-0.01 degrees over |sin eta| in omega. All programs have the same spots, the same geometry and one thread.
-Times are processor time.
+0.01 degrees over |sin eta| in omega. All programs have the same spots, the same geometry and one thread. Times are
+processor time.
 
 - *alone*: each program finds its grains and refines them.
 - *from the same start*: the orientations that our indexer finds, each at the origin, refined by each program. MIDAS is
   told which spots belong to a grain as that is its interface; ours and ImageD11 assign them.
+- *uneven errors*: the same, where the errors' standard deviation differs from spot to spot (log-normal, its logarithm
+  with a standard deviation of 0.8), as those of bright and faint spots do. Ours is told it; the programs of the others
+  that are called here have no such input.
 
-ImageD11 (GPL) needs the extra `imaged11`, MIDAS (midas-index, midas-fit-grain and two helpers of theirs, BSD) the extra
-`benchmark`; what is not installed is said in the table. Their settings are below. Nothing was tuned beyond tolerances
-that hold the sample. ImageD11's is `makemap` by `grid_index_parallel.domap`, which refines twelve numbers against g
-vectors without weights. MIDAS' is its compiled program, in stages of a derivative-free search. `midas-fit-grain`, its
-command, says that it is retired and does nothing, so the program is called as MIDAS' own pipeline does.
+ImageD11 (GPL) needs the extra `imaged11`, MIDAS (midas-index and midas-fit-grain, BSD) the extra `benchmark`; what is
+not installed is said in the table. Nothing was tuned beyond tolerances that hold the sample. ImageD11's refinement is
+`makemap` by `grid_index_parallel.domap`, which refines twelve numbers against g vectors without weights. MIDAS' is its
+compiled program, in stages of a derivative-free search. The command `midas-fit-grain` says that it is retired and does
+nothing, so the program is called as MIDAS' own pipeline does. Alone it refines from every spot of the first ring, some
+fourteen times a grain, of which the best result is kept here.
 """
 
 import argparse
@@ -28,7 +32,9 @@ import resource
 import subprocess
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -142,14 +148,23 @@ def midas_files(scene: Scene, work: Path) -> np.ndarray:
     number = np.arange(1, on.sum() + 1)
     count, ring = len(number), scene.ring_of_spot[on] + 1
     two_theta, none = np.degrees(np.arctan(out / far))[on], np.zeros(len(number))
-    first = [y[on], z[on], omega[on], np.full(count, 50.0), number, ring, eta[on], two_theta]
-    more = [omega[on], y[on], z[on], y[on] / (1e3 * PIXEL), z[on] / (1e3 * PIXEL), omega[on], none + 1000, none + 1000,
-            none, none]  # fmt: skip
-    csv_files = importlib.import_module("midas_transforms.io.csv")
-    csv_files.write_inputall_csv(work / "InputAll.csv", np.stack(first, 1))
-    csv_files.write_inputall_extra_csv(work / "InputAllExtraInfoFittingAll.csv", np.stack([*first, *more], 1))
+    spots = [y[on], z[on], omega[on], np.full(count, 50.0), number, ring, eta[on], two_theta]
+    beyond = out[on] - np.array([radius[one] for one in ring])
+    table = np.stack([*spots, beyond, none], 1)
+    table.tofile(work / "Spots.bin")
+    # Raw omega, y and z, in um and in px; omega once more; no mask; no misfit.
+    more = [omega[on], y[on], z[on], y[on] / (1e3 * PIXEL), z[on] / (1e3 * PIXEL), omega[on], none, none]
+    np.stack([*spots, *more], 1).tofile(work / "ExtraInfo.bin")
+    which, bins = importlib.import_module("midas_index.io").build_bin_index(
+        table, eta_bin_size=MIDAS["EtaBinSize"], ome_bin_size=MIDAS["OmeBinSize"], n_rings=len(rings),
+        margin_eta=MIDAS["MarginEta"], margin_ome=MIDAS["MarginOme"], stepsize_orient=MIDAS["StepsizeOrient"],
+        ring_radii=radius,
+    )  # fmt: skip
+    np.stack([which, np.zeros_like(which)], 1).astype(np.uint64).tofile(work / "Data.bin")
+    bins.astype(np.uint64).tofile(work / "nData.bin")
+    (work / "positions.csv").write_text("0.000000\n")
     seeds = number[ring == 1]
-    csv_files.write_spots_to_index(work / "SpotsToIndex.csv", seeds)
+    (work / "SpotsToIndex.csv").write_text("".join(f"{one}\n" for one in seeds))
     half = far * 1.5
     lines = {
         "Distance": far, "Lsd": far, "Wavelength": WAVELENGTH, "px": 1e3 * PIXEL, "SpaceGroup": 225,
@@ -163,8 +178,6 @@ def midas_files(scene: Scene, work: Path) -> np.ndarray:
     with (work / "paramstest.txt").open("w") as stream:
         stream.writelines(f"{key} {value}\n" for key, value in lines.items())
         stream.writelines(f"RingNumbers {n}\nRingRadii {r:.6f}\n" for n, r in radius.items())
-    with contextlib.redirect_stdout(io.StringIO()):
-        importlib.import_module("midas_transforms.bin_data.core").bin_data(str(work))
     return seeds
 
 
@@ -249,14 +262,16 @@ def main() -> int:
     parser.add_argument("--output", type=Path, default=Path("benchmarks/grains_rivals.json"))
     arguments = parser.parse_args()
     geometry = panel(ROWS, DISTANCE, tilted=False)
-    ub, turns, position = grains(arguments.grains, 1)
-    spots = listed(geometry, ub, position, ERROR, 0.0, 0.0, 2)
-    scene = Scene(geometry, spots, GOLD, SAMPLE)
+    truth = grains(arguments.grains, 1)
+    scene, uneven = (
+        Scene(geometry, listed(geometry, truth[0], truth[2], ERROR, 2, spread=spread), GOLD, SAMPLE)
+        for spread in (0.0, 0.8)
+    )
     missing = {
         name: [one for one in packages if importlib.util.find_spec(one) is None]
         for name, packages in (
             ("ImageD11", ("ImageD11",)),
-            ("MIDAS", ("midas_index", "midas_fit_grain", "midas_transforms")),
+            ("MIDAS", ("midas_index", "midas_fit_grain")),
         )
     }
     versions = {
@@ -264,27 +279,42 @@ def main() -> int:
         for name in ("ImageD11", "midas-index", "midas-fit-grain")
         if importlib.util.find_spec(name.replace("-", "_"))
     }
-    per_grain = len(spots) / arguments.grains
-    theory = 1e3 * PIXEL * ERROR * np.sqrt(5 / per_grain)
+    count = len(scene.spots)
     document: dict[str, Any] = {
-        "grains": arguments.grains, "spots": len(spots), "error_px": ERROR,
-        "omega_error_deg": float(np.degrees(OMEGA_ERROR)), "theory_rms_um": round(float(theory), 2),
-        "versions": versions, "midas_settings": MIDAS, "alone": {}, "from_the_same_start": {},
+        "grains": arguments.grains, "spots": count, "error_px": ERROR,
+        "omega_error_deg": float(np.degrees(OMEGA_ERROR)),
+        "theory_rms_um": round(float(1e3 * PIXEL * ERROR * np.sqrt(5 * arguments.grains / count)), 2),
+        "versions": versions, "midas_settings": MIDAS,
     }  # fmt: skip
-    seeds = [replace(seed, position=np.zeros(3)) for seed in index(scene, IndexSpec())]
+    starts = {
+        name: [replace(seed, position=np.zeros(3)) for seed in index(one, IndexSpec())]
+        for name, one in (("even", scene), ("uneven", uneven))
+    }
     with tempfile.TemporaryDirectory() as name:
         work = arguments.work or Path(name)
-        programs = {
-            "ours": (lambda: ours(scene), lambda: ours(scene, seeds)),
-            "ImageD11": (lambda: of_imaged11(scene, work), lambda: of_imaged11(scene, work, seeds)),
-            "MIDAS": (lambda: of_midas(scene, work / "alone"), lambda: of_midas_from(scene, work / "same", seeds)),
+        runs: dict[str, dict[str, Callable[[], Found]]] = {
+            "alone": {
+                "ours": lambda: ours(scene),
+                "ImageD11": lambda: of_imaged11(scene, work),
+                "MIDAS": lambda: of_midas(scene, work / "alone"),
+            }
         }
-        for program, runs in programs.items():
-            for key, run in zip(("alone", "from_the_same_start"), runs, strict=True):
+        for key, one, seeds in (
+            ("from the same start", scene, starts["even"]),
+            ("uneven errors", uneven, starts["uneven"]),
+        ):
+            runs[key] = {
+                "ours": partial(ours, one, seeds),
+                "ImageD11": partial(of_imaged11, one, work, seeds),
+                "MIDAS": partial(of_midas_from, one, work / key.split()[0], seeds),
+            }
+        for key, programs in runs.items():
+            document[key] = {}
+            for program, run in programs.items():
                 if missing.get(program):
                     document[key][program] = f"not installed: {', '.join(missing[program])}"
                     continue
-                document[key][program] = judged(run(), ub, turns, position)
+                document[key][program] = judged(run(), *truth)
                 print(key, program, document[key][program], flush=True)
     arguments.output.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     return 0
