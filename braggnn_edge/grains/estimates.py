@@ -22,6 +22,8 @@ Floats = NDArray[np.float64]
 
 #: The name of the true positions of a simulated scan.
 TRUTH = "truth"
+#: Patches that are looked at in one go: this bounds memory.
+BLOCK = 1 << 15
 #: The networks that a run may have trained, by the names that they have in reports.
 _OWN = {
     "float": "train/full.pt", "float_compact": "compact/compact.pt", "universal:trained": "universal/universal.npz",
@@ -95,12 +97,14 @@ def estimates(
     if table.has(TRUTH).any():
         result[TRUTH] = Estimate(pixel + table.offsets(TRUTH))
     fitted = table.has(FIT)[:, None]
-    spread = np.sqrt(np.stack([p["voigt_var_row"], p["voigt_var_col"]], 1))
+    with np.errstate(invalid="ignore"):  # of a fit that has not converged the variance means nothing
+        spread = np.sqrt(np.stack([p["voigt_var_row"], p["voigt_var_col"]], 1))
     result[FIT] = Estimate(np.where(fitted, pixel + table.offsets(FIT), np.nan), np.where(fitted, spread, np.nan))
-    patches = table.patches()
+    patches, blocks = table.patches(), range(0, len(p), BLOCK)
     for name in chosen:
         if name in TRIVIAL:
-            result[name] = Estimate(pixel + ESTIMATORS[name](patches))
+            offsets = [ESTIMATORS[name](patches[start : start + BLOCK]) for start in blocks]
+            result[name] = Estimate(pixel + np.concatenate(offsets))
     gain = np.asarray(gains, np.float32)[p["scan"]]
     for name, network in found.items():
         edge = margin(network, table.crops.shape[1]) or 0

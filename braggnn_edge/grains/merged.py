@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from braggnn_edge.grains.estimates import Estimate
+from braggnn_edge.grains.estimates import BLOCK, Estimate
 from braggnn_edge.grains.spec import FIT
 from braggnn_edge.grains.spots import Listed
 from braggnn_edge.peaks.measure import clipped_mean
@@ -90,11 +90,14 @@ def listed(table: PeakTable, peaks: Index, omega: Floats) -> NDArray[np.void]:
         for name in ("sigma", "wide", "width"):
             rows[f"{name}_{axis}"] = np.nan
     rows["maximum"], rows["area"] = p["maximum"], p["area"]
-    patches = table.patches()[peaks].astype(np.float64)
-    ring = np.zeros(patches.shape[1:], bool)
-    ring[[0, -1]] = ring[:, [0, -1]] = True
-    rows["background"] = clipped_mean(patches[:, ring])
-    rows["intensity"] = patches.sum(axis=(1, 2)) - rows["background"] * ring.size
+    for start in range(0, len(peaks), BLOCK):
+        block = slice(start, start + BLOCK)
+        patches = table.patches()[peaks[block]].astype(np.float64)
+        ring = np.zeros(patches.shape[1:], bool)
+        ring[[0, -1]] = ring[:, [0, -1]] = True
+        background = clipped_mean(patches[:, ring])
+        rows["background"][block] = background
+        rows["intensity"][block] = patches.sum(axis=(1, 2)) - background * ring.size
     for flag, which in (
         (PeakFlag.SATURATED, p["saturated"]), (PeakFlag.NEIGHBOUR, p["neighbours"] > 0),
         (PeakFlag.DOUBLE, p["maxima"] > 1), (PeakFlag.BAD_PIXEL, p["masked"] > 0),

@@ -73,10 +73,11 @@ class Diffracted:
     ray: Floats
 
 
-def diffracted(about: Experiment, ub: Floats, position: Floats, hkl: NDArray[np.int64]) -> Diffracted:
+def diffracted(about: Experiment, ub: Floats, position: Floats, hkl: NDArray, slowest: float = SLOWEST) -> Diffracted:
     """All reflections of a full turn whose rays go forward to the plane of the panel, on it or not.
 
-    ub: (3, 3) 1/angstrom without 2 pi; position: (3,) mm, of the grain in the sample; hkl: (n, 3).
+    ub: (3, 3) 1/angstrom without 2 pi; position: (3,) mm, of the grain in the sample; hkl: (n, 3); slowest: the least
+    speed that counts.
     """
     g = hkl @ ub.T
     towards = about.stage[0]  # the beam, in the axes of the stage
@@ -114,7 +115,7 @@ def diffracted(about: Experiment, ub: Floats, position: Floats, hkl: NDArray[np.
     length = np.sqrt(square[which])
     cos_theta = np.sqrt(1 - (about.wavelength * length / 2) ** 2)
     speed = np.abs(moved) / (length * cos_theta)
-    kept = meets_plane & (far > 0) & (speed >= SLOWEST)
+    kept = meets_plane & (far > 0) & (speed >= slowest)
     omega = np.degrees(about.sign * np.arctan2(sin, cos)) % 360.0
     omega[omega == 360.0] = 0.0  # -1e-20 % 360
     columns = (row, col, omega, length, speed, ray)

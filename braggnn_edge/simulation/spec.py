@@ -96,6 +96,11 @@ class SimulationSpec:
         self._require("window", self.window in WINDOWS, f"one of {', '.join(map(str, WINDOWS))}")
         if self.grains is not None:
             refuse_unused(self, _DRAWN, "beside a table of grains")
+            if self.grains.reach > self.distance / 10:
+                raise UserError(
+                    f"simulation of grains: box reaches {self.grains.reach:.1f} mm from the origin; expected at most "
+                    f"{self.distance / 10:g}, a tenth of the distance to the panel"
+                )
             turn = self.frames * self.omega_step
             if turn > 360 * (1 + 1e-9):
                 raise UserError(
