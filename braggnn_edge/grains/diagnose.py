@@ -38,8 +38,8 @@ _FEWEST, _DRAWN = 8, 8
 #: Standard errors by which a mean must differ from nothing before it is said, and the least that is, in px.
 _SURE, _LEAST_BIAS = 5.0, 0.02
 #: Share of spots in grains above which nothing is said, and below which it is said without a known cause; share of
-#: the tolerance within which a spot is on a reflection that is forbidden.
-_EXPLAINED, _FEW_EXPLAINED, _CLOSE = 0.7, 0.2, 0.25
+#: the tolerance within which a spot is on a reflection that is forbidden, and share of the free spots that must be.
+_EXPLAINED, _FEW_EXPLAINED, _CLOSE, _FORBIDDEN = 0.7, 0.2, 0.25, 0.3
 #: Strain that all grains have in common and that a lattice, a wavelength or a distance may explain.
 _COMMON_STRAIN = 2e-3
 
@@ -184,31 +184,31 @@ def unexplained(scene: Scene, found: Grains) -> Iterator[str]:
     if not found.grains:
         return
     hkl = scene.hkl[np.concatenate([grain.reflection for grain in found.grains])]
-    if (factor := int(np.gcd.reduce(hkl, axis=None))) > 1:
-        yield f"all indices are multiples of {factor}: edges of 1 / {factor} of those of --lattice explain all spots"
     free = np.ones(len(scene.spots), bool)
     free[np.concatenate([grain.spots for grain in found.grains])] = False
     share = 1 - float(free.mean())
     if share >= _EXPLAINED:
+        if (factor := int(np.gcd.reduce(hkl, axis=None))) > 1:
+            yield f"all indices are multiples of {factor}: edges of 1 / {factor} of --lattice explain all spots"
         return
-    forbidden: list[NDArray[np.int64]] = []
+    others: list[NDArray[np.int64]] = []
+    forbidden = np.zeros(int(free.sum()), bool)
     for grain in found.grains:
         vectors = scene.instrument.reciprocal(scene.xyz[free], scene.spots.omega[free], grain.position)
         near = np.round(vectors @ np.linalg.inv(grain.ub).T).astype(np.int64)
-        close = np.linalg.norm(vectors - near @ grain.ub.T, axis=1) < _CLOSE * scene.tolerance
-        forbidden.append(near[close & ~scene.lattice.allowed(near) & near.any(1)])
-    others = np.concatenate(forbidden)
-    if len(others) > 0.3 * int(free.sum()):
-        every = np.concatenate([hkl, others])
-        fits = [
-            name
-            for name in CENTRINGS
-            if np.mean(Lattice(scene.lattice.cell, name).allowed(every)) > 0.95  # a few are there by chance
-        ]
-        fewest = max(fits, key=lambda name: len(Lattice(scene.lattice.cell, name).centres))
+        own = np.linalg.norm(vectors - near @ grain.ub.T, axis=1) < _CLOSE * scene.tolerance
+        own &= ~scene.lattice.allowed(near) & near.any(1)
+        forbidden |= own
+        others.append(near[own])
+    if forbidden.mean() > _FORBIDDEN:
+        every = np.concatenate([hkl, *others])
+        lattices = [Lattice(scene.lattice.cell, name) for name in CENTRINGS]
+        # A few reflections are there by chance. Of centrings that allow the rest the one that forbids most is meant.
+        fits = [lattice for lattice in lattices if lattice.allowed(every).mean() > 0.95]
         yield (
-            f"{len(others):,} of the {int(free.sum()):,} spots without a grain lie on reflections of these grains that "
-            f"--centring {scene.lattice.centring} forbids; {fewest} allows them"
+            f"{forbidden.sum():,} of the {len(forbidden):,} spots without a grain lie on reflections of these grains "
+            f"that --centring {scene.lattice.centring} forbids; "
+            f"{max(fits, key=lambda lattice: len(lattice.centres)).centring} allows them"
         )
     elif share < _FEW_EXPLAINED:
         yield (
