@@ -25,13 +25,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from braggnn_edge.locate.float_forms import float_locator
 from braggnn_edge.locate.fused import multiplications
-from braggnn_edge.locate.locator import Locator, float_locator
+from braggnn_edge.locate.locator import Locator
 from braggnn_edge.training import train
 from braggnn_edge.training.model import BraggNN
 from braggnn_edge.training.spec import NetworkSpec
 from quant.contract import locator as locators
-from quant.exchange.locators import integer_locator, qdq_locator
+from quant.exchange.compiled_locator import compiled_locator
+from quant.exchange.locators import emulator_locator, qdq_locator
 from quant.exchange.qdq import TARGETS
 
 EAGER_BATCHES = (16, 32, 64, 128, 512)
@@ -105,9 +107,9 @@ def on_cpu(run: Path | None, threads: int, rounds: int) -> dict[str, Any]:
             contenders[f"{name} {backend} {precision}"] = (locator, entry)
     if run is not None and (run / "qat/locator.json").exists():
         found = locators.load(run / "qat/locator.json")
-        emulator = integer_locator(found)
+        emulator = emulator_locator(found)
         reference = emulator.locate(given[:4096])
-        forms = [qdq_locator(found, target, threads=threads) for target in TARGETS]
+        forms = [compiled_locator(found, threads), *(qdq_locator(found, target, threads=threads) for target in TARGETS)]
         for locator in (emulator, *forms):
             entry = {"network": "integer", **described(locator, locator.locate(given[:4096]), reference)}
             contenders[f"integer {locator.name}"] = (locator, entry)

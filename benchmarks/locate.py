@@ -34,8 +34,9 @@ import torch
 from detection import RUBY, loop, seconds, simulated
 
 from braggnn_edge.frames.scan import open_scan
+from braggnn_edge.locate.float_forms import float_locator
 from braggnn_edge.locate.frames import locate_frames
-from braggnn_edge.locate.locator import Locator, float_locator
+from braggnn_edge.locate.locator import Locator
 from braggnn_edge.locate.networks import open_network
 from braggnn_edge.peaks import peak_file, table
 from braggnn_edge.peaks.rules import component_rule, window_rule

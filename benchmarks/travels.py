@@ -4,6 +4,7 @@
 
 labels the scans in RUNS where that is not done yet, and writes travels.json. Simulated scans are compared with the
 truth, measured ones with the pseudo-Voigt fit. The family's figures are of patches with a seed of their own.
+travels.png shows, of each set, the peaks that the float network gets most wrong.
 """
 
 import argparse
@@ -13,11 +14,18 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import h5py
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
 import numpy as np
 from numpy.typing import NDArray
 
 from braggnn_edge.core.rundir import write_json
+from braggnn_edge.evaluation.estimators import centre_of_mass_squared
 from braggnn_edge.evaluation.metrics import PERCENTILES, distances
+from braggnn_edge.evaluation.sigma import Intervals, binned, held
 from braggnn_edge.locate.evaluate import evaluate, named
 from braggnn_edge.locate.locator import Locator
 from braggnn_edge.peaks.splits import EXCLUDED, TEST
@@ -50,37 +58,76 @@ def selected(runs: Path, scenario: str, scan: str, residual: float, area: int) -
     return table
 
 
+#: Half the side of the window that a simulated spot is drawn in, px, and the counts of a step that matters.
+WINDOW, STEP = 31.5, 2.0
+
+
+def on_a_cut_tail(table: PeakTable, truth: Path) -> NDArray[np.bool_]:
+    """(n,) whether an edge of a bright spot's window runs through a peak's patch: a tail is cut off there."""
+    with h5py.File(truth) as file:
+        known = {
+            name: file[name][:] for name in ("frame", "row", "col", "amplitude", "eta", "fwhm_major", "fwhm_minor")
+        }
+    width = np.sqrt(known["fwhm_major"] * known["fwhm_minor"])
+    bright = known["amplitude"] * known["eta"] / (1 + 4 * (WINDOW / width) ** 2) > STEP
+    found, half = np.zeros(len(table.peaks), bool), table.size / 2
+    for frame in np.unique(table.peaks["frame"]):
+        here, there = table.peaks["frame"] == frame, bright & (known["frame"] == frame)
+        row, col = (np.abs(table.peaks[n][here][:, None] - known[n][there]) for n in ("row", "col"))
+        near = [
+            (np.abs(one - WINDOW) < half) & (other < WINDOW + half) for one, other in ((row, col), (col, row))
+        ]  # fmt: skip
+        found[here] = (near[0] | near[1]).any(axis=1)
+    return found
+
+
+WORST, MARKS = 10, {"reference": ("+", "w"), "universal": ("x", "tab:orange"), "squared centroid": (".", "tab:cyan")}
+
+
+def show_worst(rows: list[plt.Axes], label: str, table: PeakTable, kind: str, network: Locator) -> list[dict[str, Any]]:
+    """Draw the patches (11 x 11 px) of the largest errors into ``rows``, and tell what they are."""
+    used = table.where((table.peaks["split"] == TEST) & table.has(kind))
+    patches, reference = used.patches(), used.offsets(kind)
+    offsets, sigma = network.locate_with_sigma(patches)
+    centre = centre_of_mass_squared(patches)
+    error = distances(offsets, reference)
+    told = []
+    for axis, at in zip(rows, np.argsort(-error, kind="stable")[:WORST], strict=True):
+        patch, middle = patches[at].astype(float), patches.shape[-1] // 2
+        axis.imshow(np.arcsinh(patch - np.median(patch)), cmap="magma")
+        for (mark, colour), offset in zip(MARKS.values(), (reference[at], offsets[at], centre[at]), strict=True):
+            axis.plot(middle + offset[1], middle + offset[0], mark, color=colour, markersize=9, markeredgewidth=1.5)
+        axis.set_title(f"{error[at]:.2f} px, $\\sigma$ {sigma[at].max():.2f}, max {patch.max():.0f}", fontsize=7)
+        axis.set_axis_off()
+        told.append({
+            "error_px": float(error[at]), "sigma_px": float(sigma[at].max()), "maximum": float(patch.max()),
+            "residual_of_fit": float(used.peaks["voigt_residual"][at]), "area": int(used.peaks["area"][at]),
+            "centroid_error_px": float(distances(centre[at : at + 1], reference[at : at + 1])[0]),
+        })  # fmt: skip
+    rows[0].text(-0.35, 0.5, label, rotation=90, va="center", transform=rows[0].transAxes, fontsize=9)
+    return told
+
+
 def on_the_family(networks: dict[str, Locator]) -> dict[str, Any]:
     """What only a truth can tell: sigma in bins of brightness and width, means weighted by it, and as a flag."""
-    held = draw(FamilySpec(), 20_000_000, 40_960)
+    drawn = draw(FamilySpec(), 20_000_000, 40_960)
     found: dict[str, Any] = {}
     for name, network in networks.items():
         if not network.sigma:
             continue
-        offsets, sigma = network.locate_with_sigma(held.counts)
-        error, whole = offsets - held.offsets, distances(offsets, held.offsets)
+        offsets, sigma, wide = network.locate_with_intervals(drawn.counts)
+        error, whole = offsets - drawn.offsets, distances(offsets, drawn.offsets)
+        known = Intervals(sigma, wide)
         trusted = sigma.max(1) <= np.quantile(sigma.max(1), 0.95)
         found[name] = {
             "errors_px": {key: float(np.percentile(whole, q)) for key, q in PERCENTILES.items()},
-            "within_one_sigma": float((np.abs(error) <= sigma).mean()),
-            "by_height": _binned(error, sigma, held.height),
-            "by_fwhm": _binned(error, sigma, held.fwhm),
+            **held(error, known),
+            "by_height": binned(error, known, drawn.height.astype(np.float64)),
+            "by_fwhm": binned(error, known, drawn.fwhm.astype(np.float64)),
             "p99_5_without_5_percent_of_largest_sigma": float(np.percentile(whole[trusted], 99.5)),
             "rms_of_plain_by_weighted_mean_of_100": _gain(error, sigma),
         }
     return found
-
-
-def _binned(error: NDArray, sigma: NDArray, by: NDArray, bins: int = 6) -> list[dict[str, float]]:
-    edges = np.quantile(by, np.linspace(0, 1, bins + 1))
-    which = np.clip(np.searchsorted(edges, by, side="right") - 1, 0, bins - 1)
-    return [
-        {
-            "from": float(edges[k]), "to": float(edges[k + 1]),
-            "within_one_sigma": float((np.abs(error) <= sigma)[which == k].mean()),
-        }
-        for k in range(bins)
-    ]  # fmt: skip
 
 
 def _gain(error: NDArray, sigma: NDArray, of: int = 100) -> float:
@@ -101,9 +148,20 @@ def main() -> None:
     shipped = ["universal", *(str(path_of(name)) for name in ("shipped", "shipped_circuit"))]
     networks = named(arguments.network or shipped)
     document: dict[str, Any] = {"sets": {}}
-    for name, about in SETS.items():
-        found = evaluate(selected(arguments.runs, *about), networks)
+    figure, axes = plt.subplots(len(SETS), WORST, figsize=(15, 1.75 * len(SETS)), constrained_layout=True)
+    figure.suptitle("The ten largest errors of the float network: + reference, x network, . squared centroid")
+    for (name, about), row in zip(SETS.items(), axes, strict=True):
+        table = selected(arguments.runs, *about)
+        found = evaluate(table, networks)
         document["sets"][name] = found
+        if truth := next((arguments.runs / about[0] / "data").glob("*_truth.h5"), None):
+            cut = on_a_cut_tail(table, truth)
+            found["on_a_cut_tail"] = {
+                "peaks": int((cut & (table.peaks["split"] == TEST)).sum()),
+                "errors_px_of_the_others": evaluate(table.where(~cut), networks)["errors_px"],
+            }
+        found["worst"] = show_worst(list(row), name, table, found["reference"], next(iter(networks.values())))
+        figure.savefig(arguments.output.with_suffix(".png"), dpi=90)
         write_json(arguments.output, document)
         for estimator in (*networks, "centre_of_mass_squared", "voigt"):
             if estimator in found["errors_px"]:

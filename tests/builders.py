@@ -1,14 +1,19 @@
 """What several test modules build: a scenario, tables of spots, random layers, references in plain Python integers."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
 from braggnn_edge.peaks.splits import TRAIN, VALIDATION
 from braggnn_edge.peaks.table import PEAK, PeakTable
+from quant.contract import locator as locators
 from quant.contract.arithmetic import Format
+from quant.contract.attention import NonLocal, difference_frac, exp_table, reciprocal_table, size_block
 from quant.contract.block_shift import BlockShift
-from quant.contract.layers import Linear
+from quant.contract.layers import Flatten, Leaky, Linear, Requantize
+from quant.contract.locator import IntegerLocator
+from quant.contract.network import IntegerNetwork
 from quant.contract.normalize import Normalizer
 
 #: A simulated scan of seconds and its split; tables of a stage may be appended.
@@ -106,3 +111,55 @@ def block_shift_by_steps(shift: BlockShift, patch: np.ndarray) -> list[int]:
         together |= c - low
     zeros = shift.count_bits - together.bit_length()
     return [((c - low) << zeros) >> (shift.count_bits - shift.bits) for c in counts]
+
+
+def bright_and_faint(size: int, count: int = 300) -> np.ndarray:
+    """Patches of all brightnesses, with empty, full, flat and single-pixel ones."""
+    rng = np.random.default_rng(size)
+    found = rng.poisson(10 ** rng.uniform(0, 4.8, (count, 1, 1)) * rng.random((count, size, size))).clip(0, 65535)
+    found[0], found[1], found[2], found[3] = 0, 65535, 7, 0
+    found[3, size // 2, size // 2] = 1
+    return found.astype(np.uint16)
+
+
+def with_every_layer(
+    seed: int, normalizer: Normalizer | BlockShift, pool: int, mixed: int = 8, signed: bool = True
+) -> IntegerLocator:
+    """Convolution, non-local block, leaky and plain activations, both roundings, dense layers: random, not sized.
+
+    mixed: bits of what the block mixes; few of them saturate. signed: whether its input is.
+    """
+    rng = np.random.default_rng(seed)
+    bits, size, channels, inner = normalizer.bits, 8, 4, 2
+    size += 1
+    x = Format(bits, bits, signed=False)
+    block_input = Format(8, 7, signed)
+
+    def part(name: str, outputs: int, inputs: int) -> Linear:
+        weight = rng.integers(-90, 90, (outputs, inputs, 1, 1))
+        return Linear(name, "conv2d", weight, Format(8, 6, True), rng.integers(-99, 99, outputs), Format(1, 13, True))
+
+    exponential = Format(8, 8, signed=False)
+    formats = {role: Format(8, 6, signed=True) for role in ("query", "key", "value", "mixed")}
+    formats["mixed"] = Format(mixed, 6, signed=True)
+    formats["difference"] = Format(8, difference_frac(8, exponential), signed=False)
+    formats |= {"exponential": exponential, "reciprocal": Format(12, 12, signed=False)}
+    parts = {role: part(role, inner, channels) for role in ("theta", "phi", "g")} | {
+        "out": part("out", channels, inner)
+    }
+    tables = exp_table(formats["difference"], exponential), reciprocal_table(6, 12)
+    block: NonLocal = size_block(
+        "nlb", 49, (block_input, block_input.low, block_input.high), parts, formats, tables, pool
+    )
+    layers = (
+        replace(linear(rng, "conv0", "conv2d", (channels, 1, 3, 3), bits, 8), accumulator=Format(24, bits + 7, True)),
+        Requantize("first", "identity", block_input),
+        block,
+        Leaky("leaky", "leaky", Format(8, 6, True), "half_up", 3, 7),
+        replace(linear(rng, "conv1", "conv2d", (3, channels, 3, 3), 6, 8), accumulator=Format(24, 13, True)),
+        Requantize("relu", "relu", Format(7, 7, signed=False), "half_up"),
+        Flatten("flat"),
+        replace(linear(rng, "dense", "dense", (2, 75), 7, 20, 1 << 20), accumulator=Format(40, 26, True)),
+        Requantize("output", "identity", Format(12, 8, True)),
+    )
+    return locators.of_layers(IntegerNetwork(size, x, layers), normalizer)

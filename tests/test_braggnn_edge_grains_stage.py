@@ -166,6 +166,11 @@ def test_the_report_has_a_section_while_the_labels_are_the_same(found, tmp_path:
     assert "simulated from <b>3 grains</b>" in html
     assert html.count("<figure>") == 4
     assert "found anew, sigma not used" in html
+    tables = html.split("<table")[1:]
+    assert len(tables) == 3
+    for table in tables:
+        head, *rows = table.split("</table>")[0].split("<tr")[1:]
+        assert {row.count("<td") for row in rows} == {head.count("<th>")}
     assert "A bias moves grains" in html
     assert "shipped circuit, integers: its bias of" in html
     write_json(run / "label/manifest.json", whole | {"inputs": {}, "outputs": {"peaks.h5": "another"}})

@@ -44,6 +44,13 @@ def looked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     return folder / "look", "\n".join(lines)
 
 
+def test_scan_without_still_background_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no box of background is as still as most, all pixels choose the threshold; it once raised."""
+    monkeypatch.setattr("braggnn_edge.inspection.look._add_like", lambda *_: None)
+    simulate(spec(frames=2, reflections=20), 3, tmp_path / "scan.h5", tmp_path / "truth.h5", workers=1)
+    assert look(open_scan("braggnn", tmp_path / "scan.h5"), lambda _: None).pixels.histogram[1].sum() > 0
+
+
 def test_the_detector_is_found(looked: tuple[Path, str]) -> None:
     found = json.loads((looked[0] / "inspect.json").read_text())
     assert found["gain"]["value"] == pytest.approx(3.0, rel=0.1)

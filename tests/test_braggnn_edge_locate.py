@@ -15,9 +15,10 @@ from braggnn_edge.core.errors import UserError
 from braggnn_edge.frames.scan import open_scan
 from braggnn_edge.locate import onnx_session as locate_onnx
 from braggnn_edge.locate.compiled import CompiledNetwork
+from braggnn_edge.locate.float_forms import float_locator
 from braggnn_edge.locate.frames import locate_frames
 from braggnn_edge.locate.fused import FusedNetwork, multiplications
-from braggnn_edge.locate.locator import Locator, float_locator
+from braggnn_edge.locate.locator import Locator
 from braggnn_edge.peaks.rules import component_rule
 from braggnn_edge.training.model import BraggNN
 from braggnn_edge.training.spec import NetworkSpec
@@ -187,7 +188,7 @@ def test_types_empty_and_strided_input(backend: str) -> None:
 
 
 def test_bad_patches_are_named() -> None:
-    locator = float_locator(network(SMALL, 9))
+    locator = float_locator(network(SMALL, 9), "compiled")
     with pytest.raises(UserError, match=r"\(5, 11, 11\); compiled expects \(n, 9, 9\)"):
         locator.locate(np.zeros((5, 11, 11)))
     with pytest.raises(UserError, match=r"shape \(9, 9\)"):
@@ -204,7 +205,7 @@ def test_bad_patches_are_named() -> None:
 
 def test_missing_forms_and_devices_name_what_there_is() -> None:
     net = network(SMALL, 9)
-    with pytest.raises(UserError, match="'tensorflow' is unknown; expected one of compiled, torch, onnxruntime"):
+    with pytest.raises(UserError, match="'tensorflow' is unknown; expected one of auto, compiled, torch, onnxruntime"):
         float_locator(net, "tensorflow")
     with pytest.raises(UserError, match=r"onnxruntime has no TensorrtExecutionProvider; it has .*CPUExecutionProvider"):
         float_locator(net, "onnxruntime", device="tensorrt")
@@ -297,7 +298,7 @@ def scan_file(path: Path, frames: int) -> None:
 def test_frames_stream_in_order_and_pieces_change_nothing(tmp_path: Path) -> None:
     scan_file(tmp_path / "scan.h5", 12)
     scan = open_scan("braggnn", tmp_path / "scan.h5")
-    locator = float_locator(network(SMALL, 9))
+    locator = float_locator(network(SMALL, 9), "compiled")
     find = component_rule(100.0)
     (whole,) = locate_frames(locator, scan, find)
     assert np.array_equal(whole["frame"], np.repeat(np.arange(12), 4))
@@ -337,7 +338,7 @@ def test_intervals_of_peaks_of_frames_are_those_of_their_patches(tmp_path: Path,
 
 def test_memory_is_bounded_by_the_batch() -> None:
     """80 batches need no more than one: numpy reports its arrays to tracemalloc."""
-    locator = float_locator(network(SMALL, 9))
+    locator = float_locator(network(SMALL, 9), "compiled")
     locator.batch = 256
     counts = spots(256, 9)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import torch
 from distributed import LocalCluster
 
 from braggnn_edge import cli
@@ -17,13 +18,16 @@ from braggnn_edge.frames.formats.braggnn import read_peaks, write_frames
 from braggnn_edge.frames.scan import open_scan
 from braggnn_edge.label import labelling as label
 from braggnn_edge.label.spec import PeakSpec, ScanSpec, SplitSpec
-from braggnn_edge.locate import locating, shard
+from braggnn_edge.locate import choice, locating, shard
 from braggnn_edge.locate.frames import flagged, locate_frames
 from braggnn_edge.locate.networks import network_file, open_network
 from braggnn_edge.peaks import peak_file, table
 from braggnn_edge.peaks.peak_list import PEAKS, REFLECTIONS, PeakFlag
 from braggnn_edge.peaks.rules import component_rule
 from braggnn_edge.shards import files
+from braggnn_edge.training.model import BraggNN
+from braggnn_edge.training.spec import NetworkSpec
+from braggnn_edge.training.upstream import save_checkpoint
 
 FRAMES, SIDE = 40, 64
 #: Of every frame: three lone spots, two of one component, one whose patch does not fit.
@@ -241,6 +245,69 @@ def test_another_command_begins_anew_and_says_why(
 
 
 @pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    """A float network, whose forms differ in the last bits."""
+    torch.manual_seed(3)
+    path = tmp_path / "net.pt"
+    save_checkpoint(BraggNN(NetworkSpec(conv=(4,), dense=(5,), attention=False), 9), path)
+    return path
+
+
+def test_one_form_of_a_network_serves_a_whole_list(
+    scan: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever goes on takes the form of the shards that are there, though another looks faster now."""
+    out, options = tmp_path / "peaks.h5", (*OPTIONS, "--network", checkpoint)
+
+    def looks_fast(form: str) -> None:
+        monkeypatch.setattr(choice, "_rate", lambda locator, *_: 2000.0 if locator.name == form else 1000.0)
+        monkeypatch.setattr(choice, "_remembered", lambda *_: None)
+        shard.network.cache_clear()
+
+    locate(scan, *options, "--backend", "torch", "-o", tmp_path / "torch.h5")
+    capsys.readouterr()
+    with monkeypatch.context() as patch:
+        stopped_after(patch, 2)
+        looks_fast("torch")
+        locate(scan, *options, "-o", out, status=130)
+    assert "net.pt: torch, of compiled 1,000, onnxruntime 1,000, torch 2,000 patches/s here" in capsys.readouterr().out
+    looks_fast("onnxruntime")
+    locate(scan, *options, "-o", out)
+    said = capsys.readouterr().out
+    assert "16 of 40 frames were done before" in said
+    assert "patches/s here" not in said
+    assert out.read_bytes() == (tmp_path / "torch.h5").read_bytes()
+    assert peak_file.load(out)[1].settings["network"]["form"] == "torch"
+
+
+def test_another_form_begins_anew_and_a_missing_one_is_chosen_again(
+    scan: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, options = tmp_path / "peaks.h5", (*OPTIONS, "--network", checkpoint)
+    for form in ("torch", "compiled"):
+        with monkeypatch.context() as patch:
+            stopped_after(patch, 2)
+            locate(scan, *options, "--backend", form, "-o", out, status=130)
+    assert "is of another command (network form was torch, is compiled): beginning anew" in capsys.readouterr().out
+    command = tmp_path / "peaks.h5.partial" / "command.json"
+    command.write_text(command.read_text().replace('"compiled"', '"none such"'))
+    locate(scan, *options, "-o", out)
+    assert "network form was none such, is " in capsys.readouterr().out
+    locate(scan, *options, "--backend", "none", "-o", tmp_path / "b.h5", status=2)
+    assert "backend 'none' is unknown; expected one of auto, compiled" in capsys.readouterr().err
+
+
+def test_integers_do_not_say_by_which_form(scan: Path, tmp_path: Path) -> None:
+    """They are the same, and so are the bytes of the list."""
+    for form in ("emulator", "onnxruntime", "auto"):
+        locate(scan, *OPTIONS, "--network", "universal_layers", "--backend", form, "-o", tmp_path / f"{form}.h5",
+               "--frames", "0:4")  # fmt: skip
+    wanted = (tmp_path / "emulator.h5").read_bytes()
+    assert all(path.read_bytes() == wanted for path in tmp_path.glob("*.h5"))
+    assert peak_file.load(tmp_path / "auto.h5")[1].settings["network"]["name"] == "integers"
+
+
+@pytest.fixture
 def threads() -> Iterator[LocalCluster]:
     with LocalCluster(
         n_workers=2, threads_per_worker=1, processes=False, dashboard_address=":0", silence_logs=60
@@ -381,7 +448,7 @@ def test_counts_are_divided_by_the_gain_for_sigma(
     assert "universal was given counts divided by the gain of 4: sigma supposes photons" in capsys.readouterr().out
     integers = ("--threshold", "800", "--gain", "4", "--network", "universal_layers", "--frames", "0:1")
     locate(tmp_path / "four.h5", *integers, "-o", tmp_path / "b.h5")
-    assert "at a gain of 4 that of integer emulator is too small" in capsys.readouterr().out
+    assert "at a gain of 4 that of this integer network is too small" in capsys.readouterr().out
 
 
 def test_a_list_without_peaks_is_written_in_every_layout(
@@ -471,9 +538,9 @@ def test_lists_come_back_as_they_were_written_and_others_are_refused(found: Path
 
 
 def test_shards_of_locate_are_whole_or_made_again(scan: Path, tmp_path: Path) -> None:
-    request = locating.request_of(cli._parser().parse_args(
+    request = locating.request_of(cli._parser(scenario=False).parse_args(
         ["locate", str(scan), *OPTIONS, "-o", str(tmp_path / "a.h5")]))  # fmt: skip
-    task = shard.Task(0, request.spec, 0, 4, request.network, request.find, request.trust, tmp_path / "0.npz")
+    task = shard.Task(0, request.spec, 0, 4, request.network, "torch", request.find, request.trust, tmp_path / "0.npz")
     assert files.head(task) is None
     task.work(task.shard)
     assert files.head(task)["peaks"] == (4 * len(SPOTS), PEAKS)

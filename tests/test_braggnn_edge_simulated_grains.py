@@ -17,6 +17,7 @@ from braggnn_edge.grains import grain_file, instrument
 from braggnn_edge.grains.crystal import lattice_of
 from braggnn_edge.grains.simulated import table_of
 from braggnn_edge.grains.table import GrainFlag
+from braggnn_edge.label.spec import ScanSpec, check_scans
 from braggnn_edge.peaks import peak_file
 from braggnn_edge.simulation.grains import (
     SimulatedGrains,
@@ -303,6 +304,7 @@ def test_the_same_grains_for_the_same_seed_and_others_for_another() -> None:
         (lambda: GrainsSpec(lattice=(4.0, 5.0)), "expected a, or a b c"),
         (lambda: GrainsSpec(lattice=(3.0, 4.0, 5.0, 10.0, 100.0, 120.0)), "expected a, or a b c"),
         (lambda: GrainsSpec(lattice=(0.0,)), "expected a, or a b c"),
+        (lambda: GrainsSpec(lattice=(3.0, 4.0, 5.0, 90.0, 200.0, 90.0)), "expected a, or a b c"),
         (lambda: GrainsSpec(number=5000), "expected room for grains of"),
         (lambda: GrainsSpec(omega_sign=0), "omega_sign = 0; expected 1 or -1"),
         (lambda: GrainsSpec(mosaic=0.0), "mosaic = 0.0; expected a positive number"),
@@ -315,6 +317,12 @@ def test_the_same_grains_for_the_same_seed_and_others_for_another() -> None:
 def test_grains_that_are_none(make, said: str) -> None:
     with pytest.raises(UserError, match=said):
         make()
+
+
+@pytest.mark.parametrize("what", ["truth", "grains"])
+def test_no_scan_takes_the_name_of_another_ones_files(what: str) -> None:
+    with pytest.raises(UserError, match=f"scan name 's_{what}' is that of the {what} of scan 's'; choose another"):
+        check_scans((ScanSpec("s"), ScanSpec(f"s_{what}")))
 
 
 @pytest.mark.parametrize(

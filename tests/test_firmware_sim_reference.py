@@ -117,8 +117,9 @@ def test_stage_compares_the_firmware_with_floats_labels_and_truth(run: Path, tmp
             assert rows[name, backend, "float32"]["error_px"]["max"] < 2e-5
         assert 1e-7 < rows[name, "torch", "bfloat16"]["error_px"]["max"] < 0.2
     integer = [row for (name, _, _), row in rows.items() if name == "integer"]
-    assert [row["error_px"]["max"] for row in integer] == [0, 0, 0]
-    assert [row["wrong"] for row in integer[1:]] == [0, 0]
+    assert [row["backend"] for row in integer][:2] == ["integer emulator", "compiled integers"]
+    assert [row["error_px"]["max"] for row in integer] == [0, 0, 0, 0]
+    assert [row["wrong"] for row in integer[1:]] == [0, 0, 0]
     assert rows["full", "eager torch", "float32"]["ratio_to_eager"] == 1.0
     assert {path.name for path in tmp_path.iterdir()} == {
         "reference.json", "reference.png", "qdq_cpu.onnx", "qdq_tensorrt.onnx",

@@ -15,7 +15,7 @@ from quant.contract.layers import Leaky
 from quant.contract.network import Flatten, IntegerNetwork, Linear, Requantize
 from quant.contract.normalize import Normalizer
 from quant.contract.vectors import corner_case_codes, random_codes
-from quant.exchange.locators import integer_locator, qdq_locator
+from quant.exchange.locators import emulator_locator, qdq_locator
 from quant.exchange.qdq import TARGETS, export_qdq, qdq_model
 
 SIZE = 7
@@ -121,7 +121,7 @@ def test_locators_agree_from_counts_on() -> None:
     counts = rng.poisson(10 ** rng.uniform(0, 4, (600, 1, 1)), (600, SIZE, SIZE)).astype(np.uint16)
     counts[:3] = np.array([0, 9, 65535])[:, None, None]
     whole = locators.of_layers(integer, normalizer)
-    emulator = integer_locator(whole)
+    emulator = emulator_locator(whole)
     expected = integer.output.values(emulate.run(integer, normalizer.codes(counts)).outputs)
     assert np.array_equal(emulator.locate(counts), expected)
     for target in TARGETS:

@@ -61,10 +61,10 @@ def sigma_figures(
     for name, known in intervals.items():
         entry: dict[str, Any] = {"reference": kind, "n": len(reference)}
         error = estimates[name] - reference
-        entry |= _held(error, known)
+        entry |= held(error, known)
         entry["quartiles_px"] = [float(v) for v in np.quantile(known.sigma, (0.25, 0.75))]
-        entry["by_brightness"] = _binned(error, known, used.peaks["maximum"].astype(np.float64))
-        entry["by_fwhm"] = _binned(error, known, width(used))
+        entry["by_brightness"] = binned(error, known, used.peaks["maximum"].astype(np.float64))
+        entry["by_fwhm"] = binned(error, known, width(used))
         entry["reliability"] = _reliability(error, known.sigma)
         entry |= _means(error, known.sigma, seed)
         entry["flag"] = _flag(error, known.sigma, largest)
@@ -102,7 +102,7 @@ def width(table: PeakTable) -> Pixels:
     return np.sqrt(area)
 
 
-def _held(error: Pixels, known: Intervals) -> dict[str, float]:
+def held(error: Pixels, known: Intervals) -> dict[str, float]:
     """Shares of errors (n, 2) px within the intervals, and the median sigma."""
     off = np.abs(error)
     found = {
@@ -114,8 +114,8 @@ def _held(error: Pixels, known: Intervals) -> dict[str, float]:
     return found | {"median_px": float(np.median(known.sigma))}
 
 
-def _binned(error: Pixels, known: Intervals, by: Pixels) -> list[dict[str, Any]]:
-    """:func:`_held` over bins of ``by`` (n,), of about equal numbers of peaks; NaN are left out."""
+def binned(error: Pixels, known: Intervals, by: Pixels) -> list[dict[str, Any]]:
+    """:func:`held` over bins of ``by`` (n,), of about equal numbers of peaks; NaN are left out."""
     some = np.isfinite(by)
     count = min(_BINS, int(some.sum()) // FEWEST)
     if not count:
@@ -127,7 +127,7 @@ def _binned(error: Pixels, known: Intervals, by: Pixels) -> list[dict[str, Any]]
         chosen = which == k
         if chosen.sum() >= FEWEST:  # equal values are of one bin
             entry = {"from": float(edges[k]), "to": float(edges[k + 1]), "n": int(chosen.sum())}
-            found.append(entry | _held(error[chosen], known.where(chosen)))
+            found.append(entry | held(error[chosen], known.where(chosen)))
     return found
 
 

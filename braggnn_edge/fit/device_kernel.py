@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from braggnn_edge.core.compiler import shared_library
+from braggnn_edge.core.compiler import loaded_library
 from braggnn_edge.core.errors import UserError
 from braggnn_edge.fit.levenberg_marquardt import Noise
 from braggnn_edge.fit.pseudo_voigt import quadrature
@@ -74,7 +74,7 @@ def launch(kind: str, index: int, order: int) -> Launch:
 
 
 def _by_gcc(order: int) -> Launch:
-    function = ctypes.CDLL(str(shared_library(_SOURCE, (*_FLAGS, f"-DORDER={order}")))).braggnn_fit
+    function = loaded_library(_SOURCE, (*_FLAGS, f"-DORDER={order}")).braggnn_fit
 
     def call(arguments: tuple[Tensor, ...], _: int) -> None:
         function(*(ctypes.c_void_p(tensor.data_ptr()) for tensor in arguments))

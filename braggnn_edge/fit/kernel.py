@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from braggnn_edge.core.compiler import shared_library
+from braggnn_edge.core.compiler import loaded_library
 from braggnn_edge.fit.lanes import Records
 from braggnn_edge.fit.levenberg_marquardt import Noise
 from braggnn_edge.fit.pseudo_voigt import quadrature
@@ -21,7 +21,7 @@ FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping
 @functools.cache
 def library() -> ctypes.CDLL:
     """The compiled kernel; UserError when there is no g++."""
-    loaded = ctypes.CDLL(str(shared_library(_SOURCE, FLAGS)))
+    loaded = loaded_library(_SOURCE, FLAGS)
     n, x, i, p = ctypes.c_int64, ctypes.c_double, ctypes.c_int, ctypes.c_void_p
     loaded.braggnn_fit.argtypes = [p, p, n, i, i, i, x, x, x, i, p, p, p, p, p, i, i, p, p, p, p, p, p]
     loaded.braggnn_fit.restype = i

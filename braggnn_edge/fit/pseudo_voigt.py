@@ -21,6 +21,7 @@ Largest quadrature error in units of the amplitude, over position in the pixel, 
     6         2.8e-5          9.1e-7      5.8e-8
 """
 
+import functools
 import math
 
 import numpy as np
@@ -41,8 +42,15 @@ def quadrature(order: int) -> tuple[np.ndarray, np.ndarray]:
     """Gauss-Legendre nodes in (-0.5, 0.5) and weights that sum to one, both (order,) float64."""
     if isinstance(order, bool) or not isinstance(order, int | np.integer) or not 1 <= order <= MAX_ORDER:
         raise UserError(f"quadrature order {order!r}: expected 1 to {MAX_ORDER}; 3 suits FWHM >= 1.5 px")
-    nodes, weights = np.polynomial.legendre.leggauss(int(order))
-    return nodes / 2.0, weights / 2.0
+    nodes, weights = _quadrature(int(order))
+    return nodes.copy(), weights.copy()  # no caller can change those of others
+
+
+@functools.cache
+def _quadrature(order: int) -> tuple[np.ndarray, np.ndarray]:
+    """Computed once: as roots of a polynomial they take as long as a block of peaks takes to render."""
+    nodes, weights = (values / 2.0 for values in np.polynomial.legendre.leggauss(order))
+    return nodes, weights
 
 
 def shape_of(size: int | tuple[int, int]) -> tuple[int, int]:

@@ -103,8 +103,8 @@ def estimates(
     patches, blocks = table.patches(), range(0, len(p), BLOCK)
     for name in chosen:
         if name in TRIVIAL:
-            offsets = [ESTIMATORS[name](patches[start : start + BLOCK]) for start in blocks]
-            result[name] = Estimate(pixel + np.concatenate(offsets))
+            parts = [ESTIMATORS[name](patches[start : start + BLOCK]) for start in blocks]
+            result[name] = Estimate(pixel + np.concatenate(parts))
     gain = np.asarray(gains, np.float32)[p["scan"]]
     for name, network in found.items():
         edge = margin(network, table.crops.shape[1]) or 0

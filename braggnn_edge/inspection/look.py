@@ -91,6 +91,7 @@ def _pixels(scan: Scan, reader: sample.Reader, say: Say) -> tuple[PixelFacts, Po
             tiles.append(found)
             middle = np.median(found.mean[found.number > 0]) if (found.number > 0).any() else 0.0
             _add_like(background, found, use, counts, float(middle))
+    still = background.table()
     points, means, variances = points_of_background(tiles) if tiles else (NO_POINTS, np.zeros(0), np.zeros(0))
     facts = PixelFacts(
         frames=seen,
@@ -106,7 +107,7 @@ def _pixels(scan: Scan, reader: sample.Reader, say: Say) -> tuple[PixelFacts, Po
         background=_background_fact(suppressed, means),
         background_range=None if level or not len(means) else tuple(np.percentile(means, (2, 98)).tolist()),
         noise=None if level or not len(variances) else float(np.sqrt(np.median(variances))),
-        histogram=background.table() if tiles else table,
+        histogram=still if len(still[0]) else table,  # no box of background that is as still as most
         ignored=ignored,
     )
     return facts, NO_POINTS if level else points

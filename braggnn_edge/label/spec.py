@@ -130,8 +130,11 @@ def check_scans(scans: tuple[ScanSpec, ...], training: bool = True) -> None:
     if len(set(names)) != len(names):
         raise UserError(f"scan names {names} must differ")
     for scan in scans:
-        if scan.format == "simulated" and f"{scan.name}_truth" in names:
-            raise UserError(f"scan name '{scan.name}_truth' is that of the truth of scan {scan.name!r}; choose another")
+        for what in ("truth", "grains"):
+            if scan.format == "simulated" and f"{scan.name}_{what}" in names:
+                raise UserError(
+                    f"scan name '{scan.name}_{what}' is that of the {what} of scan {scan.name!r}; choose another"
+                )
         for key in ("gain", "read_noise", "saturation"):
             told, made = getattr(scan.detector, key), getattr(scan.simulate, key)
             if scan.format == "simulated" and told != made:

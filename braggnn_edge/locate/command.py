@@ -5,7 +5,7 @@ from pathlib import Path
 from braggnn_edge.core.commands import Command
 from braggnn_edge.core.machine import available_cores
 from braggnn_edge.frames.options import SCAN_OPTIONS
-from braggnn_edge.locate.stage import SHIPPED
+from braggnn_edge.locate.stage import AUTO, SHIPPED
 
 LOCATE = Command(
     name="locate",
@@ -29,6 +29,12 @@ LOCATE = Command(
             "help": "universal (the one that ships), universal_layers or universal_circuit (it as integers), a run's "
             "folder, or a file: locator.json, universal.npz, full.pt, "
             "compact.pt, an upstream checkpoint (default: %(default)s)",
+        },
+        "--backend": {
+            "default": AUTO,
+            "metavar": "FORM",
+            "help": "form of the network: auto (the fastest here, by a measurement that is remembered); compiled, "
+            "onnxruntime, torch; of integers compiled, onnxruntime, emulator (default: %(default)s)",
         },
         "--threshold": {
             "type": float,

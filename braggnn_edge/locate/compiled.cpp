@@ -8,11 +8,11 @@
 // Built by braggnn_edge/locate/compiled.py. GCC's vector extension keeps it free of intrinsics.
 
 #include <algorithm>
-#include <atomic>
 #include <cstdint>
 #include <cstring>
-#include <thread>
 #include <vector>
+
+#include "threads.h"
 
 namespace {
 
@@ -240,26 +240,13 @@ extern "C" int braggnn_locate(const float* patches, std::int64_t n, int size, in
                               float* offsets) {
     const Network net{size, attention, convolutions, dense, widths, weights, slope};
     const std::int64_t groups = (n + kLanes - 1) / kLanes;
-    std::atomic<std::int64_t> next{0};
-    std::atomic<int> failed{0};
-    auto work = [&] {
-        try {
-            std::vector<V> a(net.largest()), b(net.largest()), scratch;
-            for (std::int64_t group; (group = next++) < groups;) {
-                const std::int64_t first = group * kLanes;
-                locate_group(net, patches + first * size * size, int(std::min<std::int64_t>(kLanes, n - first)),
-                             a.data(), b.data(), scratch, offsets + first * 2);
-            }
-        } catch (...) {
-            failed = 1;
-        }
+    struct Scratch {
+        std::vector<V> a, b, more;
     };
-    std::vector<std::thread> others;
-    try {
-        for (std::int64_t i = 1; i < std::min<std::int64_t>(threads, groups); ++i) others.emplace_back(work);
-    } catch (...) {  // fewer threads than asked for do the same work
-    }
-    work();
-    for (auto& thread : others) thread.join();
-    return failed;
+    auto make = [&] { return Scratch{std::vector<V>(net.largest()), std::vector<V>(net.largest()), {}}; };
+    return braggnn::in_threads(threads, groups, make, [&](Scratch& scratch, std::int64_t group) {
+        const std::int64_t first = group * kLanes;
+        locate_group(net, patches + first * size * size, int(std::min<std::int64_t>(kLanes, n - first)),
+                     scratch.a.data(), scratch.b.data(), scratch.more, offsets + first * 2);
+    });
 }

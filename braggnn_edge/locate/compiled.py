@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from braggnn_edge.core.compiler import shared_library
+from braggnn_edge.core.compiler import loaded_library
 from braggnn_edge.locate.fused import multiplied_out
 from braggnn_edge.training.model import BraggNN
 from braggnn_edge.training.upstream import fold_offset
@@ -26,7 +26,7 @@ _BLOCKS = (8, 4, 2, 1)
 @functools.cache
 def library() -> ctypes.CDLL:
     """The compiled kernel; UserError when there is no g++."""
-    loaded = ctypes.CDLL(str(shared_library(_SOURCE, FLAGS)))
+    loaded = loaded_library(_SOURCE, FLAGS)
     i, p = ctypes.c_int, ctypes.c_void_p
     loaded.braggnn_locate.argtypes = [p, ctypes.c_int64, i, i, i, i, p, p, ctypes.c_float, i, p]
     loaded.braggnn_locate.restype = i

@@ -48,6 +48,7 @@ def evaluate(
     ``errors_px`` is as in report.json, over test peaks with a reference; ``errors_px_clean`` the same over clean
     measured peaks. ``groups`` is the same over parts of the test peaks (by brightness, by width, fits on a bound), and
     over peaks with company: "double maxima" and "neighbours within N px" (see :mod:`braggnn_edge.evaluation.groups`).
+    ``forms`` says which form of each network answered (:func:`braggnn_edge.locate.networks.open_network`).
     ``sigma`` says what the networks' own intervals are worth (:mod:`braggnn_edge.evaluation.sigma`); with
     ``largest_sigma`` px as the threshold above which a peak is not to be trusted. ``provenance`` says, by network, how
     many test peaks are outside what it was trained on, and why; an entry of errors counts its own as ``outside``, and
@@ -70,6 +71,7 @@ def evaluate(
     if kind == "voigt":
         clean = is_clean(used)
         document["errors_px_clean"] = errors_of(part(estimates, clean), reference[clean], kind, part(beyond, clean))
+    document["forms"] = {name: network.form for name, network in networks.items()}
     document["provenance"] = {name: described(ranges, used) for name, ranges in known.items()}
     groups = _groups(used) | groups_outside(known, used)
     document["groups"] = errors_by_group(groups, estimates, reference, kind, beyond)
@@ -177,6 +179,9 @@ def work(context: Context) -> None:
     networks = named(context.options["network"] or [SHIPPED])
     table = load_table(context.run / "label" / "peaks.h5")
     document = evaluate(table, networks, context.cfg.seed, context.options["largest_sigma"] or 0.0)
+    for name, network in networks.items():
+        if network.remark:
+            context.say(f"{name}: {network.remark}")
     for line in table_lines(document):
         context.say(line)
     target = context.options["json"] or context.run / "evaluate.json"

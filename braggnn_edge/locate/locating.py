@@ -3,6 +3,9 @@
 The shards lie beside the first output, in ``<output>.partial``, until that is whole. An interrupted command goes on
 from those that are there; one that asks for something else begins anew. The result depends on neither, nor on the
 workers.
+
+Forms of a float network agree within 1e-5 px, and not to the last bit. So one form serves a whole list: it is chosen
+once, before the first shard, named to every worker, and written beside the shards for whoever goes on.
 """
 
 import contextlib
@@ -26,6 +29,7 @@ from braggnn_edge.locate.locator import Locator
 from braggnn_edge.locate.networks import file_of
 from braggnn_edge.locate.request import Request, request_of
 from braggnn_edge.locate.shard import Task, network
+from braggnn_edge.locate.stage import AUTO
 from braggnn_edge.locate.summary import Summary
 from braggnn_edge.peaks import guards
 from braggnn_edge.peaks.layouts import Context
@@ -53,7 +57,9 @@ def run(request: Request, workers: int, say: Say, scheduler: str = "") -> None:
     BraggNN holds 19 bytes a peak. Raises UserError for a scan, network or range of frames that does not fit.
     """
     scan = open_spec(request.spec, Path(), None)
-    locator = network(request.network)
+    first = request.outputs[0][0].absolute()
+    partial = first.with_name(f"{first.name}.partial")
+    locator = _opened(request, partial)
     start, stop = _range(scan, request.frames)
     if locator.size > min(scan.shape[1:]):
         raise UserError(
@@ -62,16 +68,16 @@ def run(request: Request, workers: int, say: Say, scheduler: str = "") -> None:
         )
     if scan.omega_remark:
         say(f"  {scan.name}: {scan.omega_remark}")
+    if locator.remark:
+        say(f"  {file_of(request.network).name}: {locator.remark}")
     about, identity = _about(request, scan, locator, (start, stop))
-    first = request.outputs[0][0].absolute()
-    partial = first.with_name(f"{first.name}.partial")
     with _held(partial):
         _begin(partial, identity, say)
         to = files.folder(partial)
         step = _SPARSE_RUN if hasattr(scan.source, "read_stored") else _RUN
         tasks = [
-            Task(0, request.spec, at, min(stop, at + step), request.network, request.find, request.trust,
-                 to / f"{at:08d}.npz")
+            Task(0, request.spec, at, min(stop, at + step), request.network, locator.form, request.find,
+                 request.trust, to / f"{at:08d}.npz")
             for at in range(start, stop, step)
         ]  # fmt: skip
         if request.spec.check and not any(task.shard.exists() for task in tasks):  # else it was looked at before
@@ -83,6 +89,19 @@ def run(request: Request, workers: int, say: Say, scheduler: str = "") -> None:
         _join(tasks, request, about, locator, say)
         files.remove(partial)
         shutil.rmtree(partial)
+
+
+def _opened(request: Request, partial: Path) -> Locator:
+    """The network in the form that is asked for; where that is ``auto``, in that of the shards which are there.
+
+    That it is the same network is seen here; all else that must be the same, in :func:`_begin`.
+    """
+    if request.backend == AUTO:
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, UserError):
+            found = json.loads((partial / "command.json").read_text(encoding="utf-8"))
+            if found["network"]["sha256"] == sha256(file_of(request.network)):
+                return network(request.network, found["form"])
+    return network(request.network, request.backend)
 
 
 def _range(scan: Scan, frames: tuple[int, int | None]) -> tuple[int, int]:
@@ -97,18 +116,26 @@ def _about(request: Request, scan: Scan, locator: Locator, frames: tuple[int, in
     """What the list says of itself, and what must be the same for shards to be used again."""
     spec = asdict(request.spec)
     weights = file_of(request.network)
+    # Integers are the same in every form, so that a list that they made does not say which it was.
+    name, form = ("integers", {}) if locator.exact else (locator.name, {"form": locator.form})
     settings: dict[str, Any] = {
         "scan": {key: value for key, value in spec.items() if key not in _UNUSED},
         "find": request.rule,
         "frames": list(frames),
-        "network": {"name": locator.name, "file": weights.name, "sha256": sha256(weights), "patch": locator.size},
+        "network": {
+            **form,
+            "name": name,
+            "file": weights.name,
+            "sha256": sha256(weights),
+            "patch": locator.size,
+        },
         "trust": request.trust if np.isfinite(request.trust) else None,
     }
-    task = Task(0, request.spec, *frames, request.network, request.find, request.trust, Path())
+    task = Task(0, request.spec, *frames, request.network, locator.form, request.find, request.trust, Path())
     # Frames that are read well are the same whatever is done with others: who stops at a bad one may go on without it.
     same = settings | {"scan": {key: value for key, value in settings["scan"].items() if key != "on_bad_frame"}}
     sources = {str(path): [path.stat().st_size, path.stat().st_mtime_ns] for path in task.inputs() if path.exists()}
-    identity = same | {"files": sources, "versions": dict(environment.versions())}
+    identity = same | {"form": locator.form, "files": sources, "versions": dict(environment.versions())}
     omega = np.full((scan.shape[0], 2), np.nan) if scan.omega is None else scan.omega
     return About((scan.name,), scan.shape, omega, (), settings), identity
 

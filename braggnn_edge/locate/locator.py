@@ -1,33 +1,23 @@
 """Reference inference: one :class:`Locator` over all forms of a network, patches in, positions out.
 
-    locator = float_locator(net)                       # fastest form on this machine's CPU
+    locator = float_locator(net)                       # the fastest form on this machine's CPU
     offsets = locator.locate(patches)                  # (n, size, size) counts -> (n, 2) px
 
 Frames are for :mod:`braggnn_edge.locate.frames`. A locator works in batches, so memory is bounded whatever is asked of
 it; a batch for which the device has no memory is tried again in halves, and what is finished is kept. The forms of a
-quantized network are in :mod:`quant.exchange.locators`.
+float network are in :mod:`braggnn_edge.locate.float_forms`, those of a quantized one in :mod:`quant.exchange.locators`.
 """
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from braggnn_edge.core.counts import widened
 from braggnn_edge.core.errors import UserError
-from braggnn_edge.core.stages import resolve
 from braggnn_edge.evaluation.provenance import Ranges
-from braggnn_edge.locate.compiled import CompiledNetwork
 from braggnn_edge.locate.device import BATCH, DevicePipeline
-from braggnn_edge.locate.eager import EagerNetwork
-from braggnn_edge.locate.fused import PRECISIONS, FusedNetwork
-from braggnn_edge.locate.onnx_session import onnx_network
-from braggnn_edge.training.centroid import squared_centroid
-from braggnn_edge.training.dataset import min_max
-from braggnn_edge.training.model import BraggNN
 
 Patches = NDArray[np.generic]
 Offsets = NDArray[np.float64]
@@ -46,7 +36,8 @@ class Locator:
     batch: patches in a block, halved for good when the device is out of memory, and never below ``least``.
     trained_on: the ranges of what the network was trained on, where they are known; outside: patches so far whose
     brightest pixel was fainter or brighter than these. photons: sigma supposes that a count is a photon, and the
-    network may be given counts divided by the gain.
+    network may be given counts divided by the gain. form: what to ask for as the back end to get this form again;
+    remark: how it was chosen, in words; exact: every form of the network gives the same bits.
     """
 
     name: str
@@ -59,6 +50,9 @@ class Locator:
     sigma: bool = False
     trained_on: Ranges | None = None
     photons: bool = False
+    exact: bool = False
+    form: str = ""
+    remark: str = ""
     retries: int = field(default=0, init=False)
     outside: int = field(default=0, init=False)
 
@@ -152,90 +146,6 @@ def _out_of_memory(error: Exception) -> bool:
     return isinstance(error, RuntimeError) and ("out of memory" in words or "failed to allocate memory" in words)
 
 
-def float_locator(
-    net: BraggNN,
-    backend: str = "compiled",
-    *,
-    precision: str = "float32",
-    device: str = "cpu",
-    threads: int = 0,
-    optimize: bool = False,
-) -> Locator:
-    """A trained float network as a locator.
-
-    backend: "compiled" (the C++ kernel: CPU, float32), "torch" (with all that is linear multiplied out), "onnxruntime",
-    "eager" (torch, layer by layer as published, float32: the baseline), or "triton" (kernels for GPUs). precision:
-    float64, float32, bfloat16 or float16 for torch, float32 or float16 for onnxruntime, bfloat16 or float16 for triton.
-    device: "cpu", "cuda" or "cuda:1"; "tensorrt" besides for onnxruntime. threads: of the CPU (0: torch's number).
-    optimize: torch.compile (torch alone; a minute).
-    Raises UserError for a combination that there is not, naming those there are.
-    """
-    threads = threads or torch.get_num_threads()
-    if backend not in BACKENDS:
-        raise UserError(f"backend {backend!r} is unknown; expected one of {', '.join(BACKENDS)}")
-    if optimize and backend != "torch":
-        raise UserError(f"backend {backend!r} has no torch.compile; leave out optimize, or choose torch")
-    locator = BACKENDS[backend](net, precision, device, threads, optimize)
-    if net.spec.centroid and not (backend in ("torch", "triton") and device.startswith("cuda")):
-        _correct_centroid(locator)
-    return locator
-
-
-def _centred(net: BraggNN, module: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[torch.Tensor], torch.Tensor]:
-    """What a network on a GPU computes, with the centroid where it corrects that: on the GPU too."""
-    if not net.spec.centroid:
-        return module
-    return lambda patches: module(patches) + squared_centroid(min_max(widened(patches, torch.float32)))
-
-
-def _correct_centroid(locator: Locator) -> None:
-    """Add the centroid, which the network corrects: on the CPU, in float64, whatever runs the layers."""
-    layers = locator.run
-
-    def run(block: Patches) -> NDArray[np.floating]:
-        base = squared_centroid(min_max(torch.from_numpy(block.astype(np.float64)))).numpy()
-        return layers(block) + base
-
-    locator.run = run
-
-
-def _compiled(net: BraggNN, precision: str, device: str, threads: int, _: bool) -> Locator:
-    if precision != "float32" or device != "cpu":
-        raise UserError(f"the compiled network is float32 on the CPU, not {precision} on {device}; choose torch")
-    network = CompiledNetwork(net, threads)
-    return Locator("compiled", net.size, lambda x: network(_as_float(x)), precision, "CPU", batch=8192)
-
-
-def _torch(net: BraggNN, precision: str, device: str, _: int, optimize: bool) -> Locator:
-    if precision not in PRECISIONS:
-        raise UserError(f"precision {precision!r} is unknown; expected one of {', '.join(PRECISIONS)}")
-    check_device(device)
-    module = FusedNetwork(net, precision).to(device).eval()
-    called: Any = torch.compile(module, dynamic=False) if optimize else module
-    if device.startswith("cuda"):
-        name = "torch.compile" if optimize else "torch"
-        return on_device(name, net.size, _centred(net, called), precision, device, graphs=not optimize)
-
-    def run(block: Patches) -> NDArray[np.floating]:
-        with torch.inference_mode():
-            tensor = torch.from_numpy(block)
-            if optimize and len(block) < locator.batch:  # one compiled shape
-                tensor = torch.cat([tensor, tensor[-1:].expand(locator.batch - len(block), -1, -1)])
-            return called(tensor)[: len(block)].numpy()
-
-    # The activations of 64 patches stay in the processor's cache.
-    locator = Locator("torch.compile" if optimize else "torch", net.size, run, precision, "CPU", batch=64)
-    return locator
-
-
-def _triton(net: BraggNN, precision: str, device: str, *_: Any) -> Locator:
-    check_device(device)
-    if not device.startswith("cuda"):
-        raise UserError(f"Triton's kernels run on GPUs, not on {device}; choose the backend compiled or torch")
-    network = resolve("braggnn_edge.locate.triton_network:TritonNetwork")  # imports Triton
-    return on_device("triton", net.size, _centred(net, network(net, precision).to(device).tuned()), precision, device)
-
-
 def check_device(device: str) -> None:
     """Raise UserError unless torch can compute on ``device``, "cpu", "cuda" or "cuda:1"."""
     if not device.startswith(("cpu", "cuda")):
@@ -266,38 +176,3 @@ def on_device(
 
     locator.run = run
     return locator
-
-
-def _eager(net: BraggNN, precision: str, device: str, *_: Any) -> Locator:
-    if precision != "float32" or device != "cpu":
-        raise UserError(
-            f"the eager network is the float32 baseline on the CPU, not {precision} on {device}; choose torch"
-        )
-    module = EagerNetwork(net).eval()
-
-    def run(block: Patches) -> NDArray[np.floating]:
-        with torch.inference_mode():
-            return module(torch.from_numpy(_as_float(block))).numpy()
-
-    return Locator("eager torch", net.size, run, precision, "CPU", batch=64)
-
-
-def _onnxruntime(net: BraggNN, precision: str, device: str, threads: int, _: bool) -> Locator:
-    run = onnx_network(net, precision, device, threads)
-    words = {"cpu": "CPU", "tensorrt": "TensorRT"}.get(device, device.upper())
-    batch = 128 if device == "cpu" else 65536
-    return Locator("onnxruntime", net.size, lambda x: run(_as_float(x)), precision, words, batch)
-
-
-def _as_float(block: Patches) -> NDArray[np.float32]:
-    return block.astype(np.float32, copy=False)
-
-
-#: Forms of a float network by name; each (net, precision, device, threads, optimize) to a locator.
-BACKENDS: dict[str, Callable[[BraggNN, str, str, int, bool], Locator]] = {
-    "compiled": _compiled,
-    "torch": _torch,
-    "onnxruntime": _onnxruntime,
-    "eager": _eager,
-    "triton": _triton,
-}

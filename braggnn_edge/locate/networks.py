@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from braggnn_edge.core.errors import UserError
 from braggnn_edge.core.stages import resolve
 from braggnn_edge.locate.locator import Locator
-from braggnn_edge.locate.stage import SHIPPED
+from braggnn_edge.locate.stage import AUTO, SHIPPED
 from braggnn_edge.peaks.table import PeakTable
 
 #: What opens a file, by its suffix: dotted names, since some of it lies in packages above this one,
@@ -23,6 +23,8 @@ OPENERS = {
 #: Names of what ships as integers, which equal the firmware: the universal network in layers, and the circuit.
 INTEGERS = ("universal_layers", "universal_circuit")
 
+#: The one form of a float universal network.
+_UNIVERSAL_FORM = "torch"
 
 #: What a run's folder may hold of networks, the first that is there is meant: the integers that its firmware has, then
 #: float networks.
@@ -60,17 +62,27 @@ def file_of(name: str) -> Path:
     return resolve("braggnn_edge.universal.locator:SHIPPED") if name == SHIPPED else Path(name)
 
 
-def open_network(name: str | Path) -> Locator:
+def open_network(name: str | Path, backend: str = AUTO, threads: int = 0) -> Locator:
     """A network as a locator: "universal", the one that ships, "universal_layers" or "universal_circuit", which are
     its integers, a run's folder, or a file.
 
     The file is ``universal.npz``, ``locator.json`` of a run, ``full.pt`` or ``compact.pt`` of a run, or a checkpoint of
-    the upstream project. Raises UserError for anything else.
+    the upstream project. backend: the form, by default the fastest on this machine; threads: 0 for torch's number.
+    Raises UserError for anything else.
     """
     found = network_file(name)
-    if found == SHIPPED:
-        return resolve(OPENERS[".npz"])()
-    return resolve(OPENERS[Path(found).suffix])(Path(found))
+    suffix = ".npz" if found == SHIPPED else Path(found).suffix
+    opener = resolve(OPENERS[suffix])
+    if suffix != ".npz":
+        return opener(Path(found), backend=backend, threads=threads)
+    if backend not in (AUTO, _UNIVERSAL_FORM):
+        raise UserError(
+            f"backend {backend!r}: the float universal network has one form, {_UNIVERSAL_FORM}; leave the backend out, "
+            f"or choose {INTEGERS[0]}"
+        )
+    locator: Locator = opener() if found == SHIPPED else opener(Path(found))
+    locator.form = _UNIVERSAL_FORM
+    return locator
 
 
 def margin(network: Locator, size: int) -> int | None:

@@ -24,12 +24,13 @@ _DETECTOR = ("gain", "read_noise", "saturation")
 
 @dataclass(frozen=True)
 class Request:
-    """spec: the scan, its paths complete; network: a name or file; find: the rule, by its name and as it is called;
-    frames: (start, stop), stop None for all; trust: largest sigma that is trusted, px; outputs: files and what writes
-    them; center: (row, col) of the beam, px."""
+    """spec: the scan, its paths complete; network: a name or file; backend: its form, or "auto"; find: the rule, by its
+    name and as it is called; frames: (start, stop), stop None for all; trust: largest sigma that is trusted, px;
+    outputs: files and what writes them; center: (row, col) of the beam, px."""
 
     spec: ScanSpec
     network: str
+    backend: str
     rule: str
     find: Find
     frames: tuple[int, int | None]
@@ -48,7 +49,7 @@ def request_of(arguments: Namespace) -> Request:
     outputs = writers(arguments.output)
     spec = _spec(arguments)
     return Request(
-        spec, network_file(arguments.network), arguments.find, _find(arguments.find, spec),
+        spec, network_file(arguments.network), arguments.backend, arguments.find, _find(arguments.find, spec),
         _frames(arguments.frames), float("inf") if trust is None else trust, outputs,
         beam_center(arguments.beam_center),
     )  # fmt: skip

@@ -22,8 +22,9 @@ from braggnn_edge.peaks.rules import Find
 class Task:
     """Frames [start, stop) of one scan, whose paths are complete, to one shard file.
 
-    network: the name or file of one (:func:`braggnn_edge.locate.networks.open_network`); trust: the largest sigma that
-    is trusted, px.
+    network: the name or file of one (:func:`braggnn_edge.locate.networks.open_network`); backend: its form, which is
+    the same in every shard of a list, as forms of a float network differ in the last bits; trust: the largest sigma
+    that is trusted, px.
     """
 
     scan: int
@@ -31,6 +32,7 @@ class Task:
     start: int
     stop: int
     network: str
+    backend: str
     find: Find
     trust: float
     shard: Path
@@ -57,7 +59,8 @@ class Task:
         scan = _scan(self.spec, self.shard.parent)
         pieces: list[NDArray[np.void]] = [np.empty(0, PEAKS)]
         gain = self.spec.detector.gain
-        for rows in locate_frames(network(self.network), scan, self.find, self.start, self.stop, skip, gain):
+        locator = network(self.network, self.backend)
+        for rows in locate_frames(locator, scan, self.find, self.start, self.stop, skip, gain):
             rows["scan"] = self.scan
             for axis in ("sigma_row", "sigma_col"):
                 mark(rows, rows[axis] > self.trust, PeakFlag.NOT_TRUSTED)
@@ -73,6 +76,6 @@ def _scan(spec: ScanSpec, shards: Path) -> Scan:
 
 
 @lru_cache(maxsize=2)
-def network(name: str) -> Locator:
-    """Opened once in every process."""
-    return open_network(name)
+def network(name: str, backend: str) -> Locator:
+    """Opened once in every process, for one thread: the shards are what runs side by side."""
+    return open_network(name, backend, threads=1)

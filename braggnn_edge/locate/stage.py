@@ -7,6 +7,8 @@ from braggnn_edge.core.stages import Context, Stage, resolve
 
 #: The name that stands for the network that ships.
 SHIPPED = "universal"
+#: The back end that stands for the fastest form of a network on this machine (:mod:`braggnn_edge.locate.choice`).
+AUTO = "auto"
 
 
 def _check(context: Context) -> None:

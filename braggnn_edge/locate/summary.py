@@ -53,22 +53,24 @@ class Summary:
             if self._flags[flag]:
                 lines.append(f"{flag.name}: {self._flags[flag]:,} peaks {words}")
         if self._divisor != 1:
-            lines.append(
-                f"{self._locator.name} was given counts divided by the gain of {self._gain:g}: sigma supposes photons"
-            )
+            lines.append(f"{self._name} was given counts divided by the gain of {self._gain:g}: sigma supposes photons")
         elif self._locator.sigma and self._gain != 1:
             lines.append(
-                f"sigma supposes counts of about one photon; at a gain of {self._gain:g} that of {self._locator.name} "
+                f"sigma supposes counts of about one photon; at a gain of {self._gain:g} that of {self._name} "
                 f"is too {'small' if self._gain > 1 else 'large'}, since integers take counts as they are"
             )
         return [*lines, self._outside()]
+
+    @property
+    def _name(self) -> str:
+        return "this integer network" if self._locator.exact else self._locator.name
 
     @property
     def _divisor(self) -> float:
         return self._gain if self._locator.photons else 1.0
 
     def _outside(self) -> str:
-        ranges, name = self._locator.trained_on, self._locator.name
+        ranges, name = self._locator.trained_on, self._name
         if ranges is None:
             return f"what {name} was trained on is not known: no peak is marked OUTSIDE"
         known = [f"counts of the brightest pixel {_range(ranges.counts)}", f"FWHM {_range(ranges.fwhm)} px"]

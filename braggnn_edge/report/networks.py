@@ -8,7 +8,8 @@ from braggnn_edge.evaluation.evaluate import estimates_without_network
 from braggnn_edge.evaluation.groups import FEWEST, crowded, crowds, errors_by_group
 from braggnn_edge.evaluation.provenance import Ranges, outside, ranges_of_peaks
 from braggnn_edge.evaluation.sigma import Intervals, flag_groups
-from braggnn_edge.locate.locator import Locator, float_locator
+from braggnn_edge.locate.float_forms import float_locator
+from braggnn_edge.locate.locator import Locator
 from braggnn_edge.locate.networks import margin, open_network, patches_for
 from braggnn_edge.locate.stage import SHIPPED
 from braggnn_edge.peaks.splits import TRAIN

@@ -12,8 +12,9 @@ from braggnn_edge.core.errors import UserError
 from braggnn_edge.shards.unit import Unit
 
 #: Packages on whose versions the bits of a result may depend.
-_PACKAGES = ("torch", "numpy", "scipy", "h5py", "hdf5plugin")
-_SOURCES = (".py", ".cpp")
+_PACKAGES = ("torch", "onnxruntime", "numpy", "scipy", "h5py", "hdf5plugin")
+#: Of our own: their sources. The second has integer networks.
+_OURS, _SOURCES = ("braggnn_edge", "quant"), (".py", ".cpp", ".h")
 #: Digests of the files of scans that this process has seen. The folder of the shards is unique to a run, so that a
 #: worker that outlives the run looks again for the next.
 _SEEN: dict[tuple[Path, int], str] = {}
@@ -57,11 +58,13 @@ def check(unit: Unit, wanted: Environment) -> None:
 @lru_cache
 def versions() -> tuple[tuple[str, str], ...]:
     """Name and version of what results depend on."""
-    digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parents[1].rglob("*")):
-        if path.suffix in _SOURCES:
-            digest.update(path.name.encode() + path.read_bytes())
-    found = [("python", platform.python_version()), ("braggnn_edge", digest.hexdigest()[:12])]
+    found = [("python", platform.python_version())]
+    for package in _OURS:
+        digest = hashlib.sha256()
+        for path in sorted((Path(__file__).parents[2] / package).rglob("*")):
+            if path.suffix in _SOURCES:
+                digest.update(path.name.encode() + path.read_bytes())
+        found.append((package, digest.hexdigest()[:12]))
     return (*found, *((name, importlib.metadata.version(name)) for name in _PACKAGES))
 
 

@@ -65,6 +65,7 @@ class GrainsSpec:
         self._require("omega_sign", self.omega_sign in (1, -1), "1 or -1")
         lengths, angles = self.cell[:3], np.cos(np.radians(self.cell[3:]))
         made = len(self.lattice) in (1, 3, 6) and all(0 < length < np.inf for length in lengths)
+        made = made and all(0 < angle < 180 for angle in self.cell[3:])
         made = made and bool(1 - np.square(angles).sum() + 2 * angles.prod() > 1e-9)
         self._require("lattice", made, "a, or a b c, or a b c alpha beta gamma of a cell, in angstrom and degrees")
         volume = self.number * np.pi / 6 * (1e-3 * self.size) ** 3 * np.exp(4.5 * self.size_spread**2)

@@ -66,7 +66,7 @@ def expected_frame(
     position = np.stack([spots["row"], spots["col"]], 1)
     position += spec.jitter * stream(seed, SPOTS, frame).standard_normal(position.shape)
     image = panel.background.copy()
-    total = add_spots(image, spots, amplitude, position, spec.window)
+    total = add_spots(image, spots, amplitude, position, spec.window, spec.taper)
     kept = np.flatnonzero(inside(spec, position) & (amplitude >= spec.least_height))
     truth = np.empty(len(kept), TRUTH_DTYPE)
     truth["frame"], truth["reflection"], truth["grain"] = frame, index[kept], spots["grain"][kept]
@@ -84,13 +84,19 @@ def expected_frame(
 
 
 def add_spots(
-    image: np.ndarray, spots: np.ndarray, amplitude: np.ndarray, position: np.ndarray, largest: int
+    image: np.ndarray,
+    spots: np.ndarray,
+    amplitude: np.ndarray,
+    position: np.ndarray,
+    largest: int,
+    taper: bool = False,
 ) -> np.ndarray:
     """Add pixel-integrated spots to ``image`` (rows, cols); returns the counts (n,) that each has in its window.
 
     A window is the smallest of a few sizes, up to ``largest``, that holds the spot down to one count. In its core
     pixels are integrated, with more points for narrow spots; outside, where a Lorentzian tail r px away
-    differs from its pixel mean by 1 / (4 r^2) of itself, the centre of the pixel stands for its mean.
+    differs from its pixel mean by 1 / (4 r^2) of itself, the centre of the pixel stands for its mean. With ``taper``
+    profiles in the largest window go smoothly to zero; without it bright ones end there in a step.
     """
     sizes = np.array([size for size in WINDOWS if size <= largest])
     half = largest // 2
@@ -119,6 +125,8 @@ def add_spots(
             if fine < size:
                 edge = (size - fine) // 2
                 patches[:, edge : edge + fine, edge : edge + fine] = _render(parameters[part], fine, group[2])
+            if taper and size == largest:
+                patches *= _taper(position[part] - corner[part], half)
             total[part] = patches.sum((1, 2))
             top = corner[part] + pad - size // 2
             steps = np.arange(size)
@@ -126,6 +134,16 @@ def add_spots(
             np.add.at(padded.reshape(-1), flat.ravel(), patches.ravel())
     image += padded[pad : pad + rows, pad : pad + cols]
     return total
+
+
+def _taper(position: np.ndarray, half: int) -> np.ndarray:
+    """(n, 2 half + 1, 2 half + 1) factors around the middle pixel, by the distance from ``position`` (n, 2).
+
+    They are 1 up to 0.4 half, and go down to 0 at half as a squared cosine.
+    """
+    steps = np.arange(-half, half + 1)
+    distance = np.hypot(steps[:, None] - position[:, 0, None, None], steps - position[:, 1, None, None])
+    return np.cos(np.pi / 2 * ((distance / half - 0.4) / 0.6).clip(0, 1)) ** 2
 
 
 def _render(parameters: np.ndarray, size: int, order: int) -> np.ndarray:

@@ -18,7 +18,8 @@ from braggnn_edge.core.stages import Context
 from braggnn_edge.evaluation.metrics import distances, summary
 from braggnn_edge.evaluation.positions import load_positions
 from braggnn_edge.locate import gpu_figures
-from braggnn_edge.locate.locator import Locator, float_locator
+from braggnn_edge.locate.float_forms import float_locator
+from braggnn_edge.locate.locator import Locator
 from braggnn_edge.peaks.splits import TEST
 from braggnn_edge.peaks.table import PeakTable
 from braggnn_edge.peaks.table import load as load_table
@@ -26,7 +27,8 @@ from braggnn_edge.report.figures_reference import firmware_distances
 from braggnn_edge.training import train
 from braggnn_edge.training.model import BraggNN
 from quant.contract import locator as locators
-from quant.exchange.locators import integer_locator, qdq_locator
+from quant.exchange.compiled_locator import compiled_locator
+from quant.exchange.locators import emulator_locator, qdq_locator
 from quant.exchange.qdq import TARGETS, export_qdq
 from quant.training.spec import FLOAT_NETWORKS
 from quant.training.stage import float_stages
@@ -165,9 +167,14 @@ def _integer_rows(
 ) -> list[dict[str, Any]]:
     loaded = locators.load(path)
     integer = loaded.network
-    emulator = integer_locator(loaded)
+    emulator = emulator_locator(loaded)
     reference = emulator.locate(patches)
     rows = [_row("integer", emulator, patches, reference, "integer network")]
+    try:
+        rows.append(_exact_row(compiled_locator(loaded), patches, reference))
+    except UserError as error:
+        entry = {"backend": "compiled integers", "precision": "integer", "device": "cpu", "reason": str(error)}
+        absent.append(entry)
     for target in TARGETS:
         try:
             export_qdq(integer, directory / f"qdq_{target}.onnx", target)
@@ -181,9 +188,14 @@ def _integer_rows(
                 reason = {"backend": f"QDQ ({target})", "precision": "int8", "device": device, "reason": str(error)}
                 absent.append(reason)
                 continue
-            rows.append(_row("integer", locator, patches, reference, "integer network"))
-            rows[-1]["wrong"] = int((locator.locate(patches) != reference).any(axis=1).sum())
+            rows.append(_exact_row(locator, patches, reference))
     return rows
+
+
+def _exact_row(locator: Locator, patches: NDArray[np.generic], reference: Offsets) -> dict[str, Any]:
+    """A form that should have the emulator's codes, with the number of patches where it has others."""
+    wrong = int((locator.locate(patches) != reference).any(axis=1).sum())
+    return _row("integer", locator, patches, reference, "integer network") | {"wrong": wrong}
 
 
 def _row(name: str, locator: Locator, patches: NDArray[np.generic], reference: Offsets, against: str) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from hls.project.reuse import check_reuse, spread
 from hls.project.spec import ACCELERATOR, check_options
 from hls.project.targets import DEFAULT_TARGET, target
 from hls.project.test_bench import Golden, golden, normalizer_headers, render, test_bench_files
+from hls.project.types import simulate_quickly
 from hls.project.weights import compile_quickly
 from quant.contract import locator as locators
 from quant.contract.arithmetic import Format
@@ -147,6 +148,8 @@ def write_project(
         }
         with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
             warnings.simplefilter("ignore", ResourceWarning)  # hls4ml leaves its list of boards open
+            # It would write the whole ONNX model as text, for seconds, into a file that is of no use here.
+            graph.config.config.pop("OnnxModel", None)
             graph.write()
         for name, text in files.items():
             (aside / name).write_text(text)
@@ -155,6 +158,7 @@ def write_project(
         (aside / "README.txt").write_text(_readme(project, normalizer, vectors, ports(aside, project)))
         _make_reproducible(aside, graph)
         compile_quickly(aside)
+        simulate_quickly(aside)
         if backend == ACCELERATOR:
             name_sources(aside, NAME)
         if not attention:  # hls4ml copies every registered kernel
@@ -245,10 +249,10 @@ def _readme(project: Project, normalizer: Normalizer | BlockShift, vectors: Gold
 
 
 def _make_reproducible(directory: Path, graph: Any) -> None:
-    """Take hls4ml's random stamp, its copy of the model and the absolute path out of what it wrote."""
+    """Take hls4ml's random stamp and the absolute path out of what it wrote."""
     stamp = graph.config.config["Stamp"]
     for path in sorted(directory.iterdir()):
         if path.is_file() and stamp in (text := path.read_text()):
             path.write_text(text.replace(stamp, _STAMP))
-    # It holds the whole ONNX model as an object and the output directory; project.json says what matters.
+    # It holds the output directory; project.json says what matters.
     (directory / "hls4ml_config.yml").unlink(missing_ok=True)
