@@ -520,6 +520,16 @@ def test_an_offset_of_all_spots_is_named(few, tmp_path, capsys, bias: float, sai
     assert float(col) == pytest.approx(bias, abs=0.03)
 
 
+def test_half_a_pixel_is_named_where_spots_are_sharp(tmp_path, capsys) -> None:
+    """With errors of 0.02 px a grain could fit one half of its spots, which leaves no offset in their residuals."""
+    file = par(tmp_path / "gold.par")
+    path = listed(tmp_path / "sharp.h5", sized(file), truth(3), error=0.02)
+    assert run(path, *options(tmp_path, y_center=KEYS["y_center"] + 0.5), "-o", tmp_path / "grains.h5") == 0
+    out = capsys.readouterr().out
+    assert "half a pixel" in out
+    assert float(re.search(r", ([-+.\d]+)\) px", out)[1]) == pytest.approx(0.5, abs=0.03)  # type: ignore[index]
+
+
 def test_thirty_degrees_are_marked(tmp_path, capsys) -> None:
     grains = truth(2, seed=9)
     path = listed(tmp_path / "narrow.h5", sized(par(tmp_path / "gold.par")), grains, turn=30.0)

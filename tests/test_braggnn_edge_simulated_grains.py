@@ -387,8 +387,8 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> dict:
     words = ["--instrument", str(data / "scan_instrument.toml"), "--lattice", "4.0782", "--centring", "F"]
     assert cli.main(["grains", str(merged), *words, "--median-size", "60", "-o", str(grains)]) == 0
     return {
-        "data": data, "list": peak_file.load(merged, "reflections")[0], "found": grain_file.load(grains),
-        "truth": grain_file.load(data / "scan_grains.h5"),
+        "data": data, "path": merged, "list": peak_file.load(merged, "reflections")[0],
+        "found": grain_file.load(grains), "truth": grain_file.load(data / "scan_grains.h5"),
     }  # fmt: skip
 
 
@@ -430,6 +430,16 @@ def test_truth_of_a_scan_of_grains(chain) -> None:
     assert np.array_equal(reflections["h"][spots["reflection"]], spots["h"])
     assert chain["truth"].grains["spots"].tolist() == np.bincount(spots["grain"]).tolist()
     assert not chain["truth"].grains["flags"].any()
+
+
+def test_half_a_pixel_is_found_in_frames(chain, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """A geometry that counts pixels from their corners."""
+    text = (chain["data"] / "scan_instrument.toml").read_text()
+    assert "y_center = 129.9\n" in text
+    (tmp_path / "half.toml").write_text(text.replace("y_center = 129.9\n", "y_center = 130.4\n"))
+    words = ["--instrument", str(tmp_path / "half.toml"), "--lattice", "4.0782", "--centring", "F"]
+    assert cli.main(["grains", str(chain["path"]), *words, "-o", str(tmp_path / "grains.h5")]) == 0
+    assert "half a pixel: does its maker count pixels from their corners?" in capsys.readouterr().out
 
 
 def test_a_narrow_scan_is_marked(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

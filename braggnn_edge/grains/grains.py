@@ -13,6 +13,10 @@ from braggnn_edge.grains.refine import Grain, Scales, refine
 
 #: Shares of the scene's tolerance within which spots are given to grains, one a turn.
 _SHARES = (0.5, 0.35, 0.35)
+#: Where the first refinement takes less than this share of the spots that are offered, it is tried with wide scales.
+#: An offset that all spots share may be many standard deviations. Grains then settle on the half of their spots that
+#: their place can make up for, and leave the others out.
+_LEAST_TAKEN, _WIDE = 0.7, Scales(extra=1.0)
 #: Two grains closer than this, in degrees and in mm, are one.
 _SAME_ANGLE = 0.25
 #: A ring counts in the completeness where at least this share of its expected spots is found.
@@ -40,22 +44,48 @@ def refined(scene: Scene, seeds: Sequence[Seed], least: int) -> Grains:
     places = [(seed.ub, seed.position) for seed in seeds]
     found: list[Grain] = []
     scales = Scales()
-    for share in _SHARES:
-        owner, reflection = _shared_out(scene, places, share * scene.tolerance)
-        found = []
-        for number, place in enumerate(places):
-            spots = np.flatnonzero(owner == number)
-            vectors = scene.hkl[reflection[spots]] @ place[0].T
-            spots = spots[scene.instrument.lorentz(vectors, scene.spots.omega[spots]) >= NEAR_AXIS]
-            grain = _one(scene, spots, reflection[spots], place, scales) if len(spots) >= least else None
-            if grain is not None and len(grain.spots) >= least:
-                found.append(grain)
+    for turn, share in enumerate(_SHARES):
+        offered = _offered(scene, places, share * scene.tolerance, least)
+        found = _from_offered(scene, offered, places, scales, least)
+        if turn == 0 and _taken(found) < _LEAST_TAKEN * sum(len(spots) for spots, _ in offered.values()):
+            found = max(found, _from_offered(scene, offered, places, _WIDE, least), key=_taken)
         found = _distinct(scene, found)
         places = [(grain.ub, grain.position) for grain in found]
         scales = _rescaled(scene, found, scales)
     # Once more with the last scales, so that the errors are those of the weights that are reported.
     found = [_again(scene, grain, scales) for grain in found]
     return Grains(found, tuple(range(len(found))), _completeness(scene, found), scales)
+
+
+def _offered(
+    scene: Scene, places: Sequence[tuple[Floats, Floats]], tolerance: float, least: int
+) -> dict[int, tuple[Index, Index]]:
+    """Spots and their reflections by the number of the grain, of those that have enough."""
+    owner, reflection = _shared_out(scene, places, tolerance)
+    offered = {}
+    for number, (ub, _) in enumerate(places):
+        spots = np.flatnonzero(owner == number)
+        vectors = scene.hkl[reflection[spots]] @ ub.T
+        spots = spots[scene.instrument.lorentz(vectors, scene.spots.omega[spots]) >= NEAR_AXIS]
+        if len(spots) >= least:
+            offered[number] = (spots, reflection[spots])
+    return offered
+
+
+def _from_offered(
+    scene: Scene,
+    offered: Mapping[int, tuple[Index, Index]],
+    places: Sequence[tuple[Floats, Floats]],
+    scales: Scales,
+    least: int,
+) -> list[Grain]:
+    """Grains from the spots that are offered to them, those that keep enough."""
+    grains = [_one(scene, *spots, places[number], scales) for number, spots in offered.items()]
+    return [grain for grain in grains if grain is not None and len(grain.spots) >= least]
+
+
+def _taken(found: Sequence[Grain]) -> int:
+    return sum(len(grain.spots) for grain in found)
 
 
 def refined_as_assigned(
