@@ -5,7 +5,8 @@
 Grains of gold, drawn at random within 0.5 mm of the axis and 0.1 mm along it, with strains of 2e-4. The forward model
 lists their spots on one tilted panel of 200 um pixels in a full turn; normal errors of known size are added to row, col
 and omega (0.01 degrees over |sin eta|). In *weights* the errors' sigma differs from spot to spot (log-normal), and the
-refinement is told it or not. No frames are made, so this says nothing of a locator. By theory the standard
+refinement is told it or not. In *bias* all columns, or all rows, are off by 0.05 px; `said` is what the command says
+of it. No frames are made, so this says nothing of a locator. By theory the standard
 deviation of a position is pixel * s / sqrt(n) along the axis, and sqrt(2) times that across it.
 
 Times are processor seconds of one thread. Simulation and refinement share the geometry; that it is right is shown by
@@ -24,6 +25,7 @@ from scipy.spatial.transform import Rotation
 
 from braggnn_edge.grains import instrument
 from braggnn_edge.grains.crystal import Lattice
+from braggnn_edge.grains.diagnose import offsets
 from braggnn_edge.grains.forward import spots_of
 from braggnn_edge.grains.geometry import Instrument
 from braggnn_edge.grains.grains import refined
@@ -35,11 +37,11 @@ GOLD, PIXEL, WAVELENGTH, STEP = Lattice((4.0782,) * 3 + (90.0,) * 3, "F"), 0.2, 
 OMEGA_ERROR = np.radians(0.01)
 
 
-def panel(rows: int, distance: float) -> Instrument:
+def panel(rows: int, distance: float, tilted: bool = True) -> Instrument:
+    tilts = {"tilt_x": 0.005, "tilt_y": 0.01, "tilt_z": -0.007} if tilted else {}
     found = instrument.from_keys({
         "distance": 1e3 * distance, "y_center": rows / 2, "z_center": rows / 2, "y_size": 1e3 * PIXEL,
-        "z_size": 1e3 * PIXEL, "tilt_x": 0.005, "tilt_y": 0.01, "tilt_z": -0.007, "o11": -1, "o22": -1,
-        "wavelength": WAVELENGTH,
+        "z_size": 1e3 * PIXEL, "o11": -1, "o22": -1, "wavelength": WAVELENGTH, **tilts,
     })  # fmt: skip
     return replace(found, panels=(replace(found.panels[0], rows=rows, cols=rows),))
 
@@ -54,9 +56,15 @@ def grains(count: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def listed(
-    geometry: Instrument, ub: np.ndarray, position: np.ndarray, error: float, bias: float, spread: float, seed: int
+    geometry: Instrument,
+    ub: np.ndarray,
+    position: np.ndarray,
+    error: float,
+    seed: int,
+    bias: tuple[float, float] = (0.0, 0.0),
+    spread: float = 0.0,
 ) -> Spots:
-    """Spots of all grains with errors; bias: px, of all columns; spread: of the logarithm of the errors' sigma."""
+    """Spots of all grains with errors; bias: px, of all rows and columns; spread: of the logarithm of the sigma."""
     rng = np.random.default_rng(seed)
     rows = geometry.panels[0].rows
     longest = 2 * np.sin(np.arctan(rows / 2 * PIXEL / geometry.distance) / 2) / WAVELENGTH
@@ -68,7 +76,7 @@ def listed(
     )
     count = len(row)
     zero, sigma = np.zeros(count, np.int64), error * np.exp(spread * rng.standard_normal(count))
-    row, col = row + sigma * rng.standard_normal(count), col + bias + sigma * rng.standard_normal(count)
+    row, col = (at + off + sigma * rng.standard_normal(count) for at, off in zip((row, col), bias, strict=True))
     omega = omega + OMEGA_ERROR * rng.standard_normal(count) / lorentz
     turn = np.array([[-np.pi, np.pi]])
     return Spots(
@@ -88,13 +96,19 @@ def listed(
 
 
 def measured(
-    count: int, rows: int, distance: float, error: float, bias: float = 0.0, spread: float = 0.0, known: bool = True
+    count: int,
+    rows: int,
+    distance: float,
+    error: float,
+    bias: tuple[float, float] = (0.0, 0.0),
+    spread: float = 0.0,
+    known: bool = True,
 ) -> dict[str, Any]:
     """known: whether the refinement is told the sigma of each spot, or one for all."""
     seed = 1
     geometry = panel(rows, distance)
     ub, turns, position = grains(count, seed)
-    spots = listed(geometry, ub, position, error, bias, spread, seed + 1)
+    spots = listed(geometry, ub, position, error, seed + 1, bias, spread)
     if not known:
         spots = replace(spots, sigma_row=np.full(len(spots), error), sigma_col=np.full(len(spots), error))
     scene = Scene(geometry, spots, GOLD, 0.5)
@@ -112,7 +126,7 @@ def measured(
     rms = np.sqrt(np.square(away).mean(0))
     residual = np.median(np.concatenate([g.residual[:, :2] for g in found.grains]), axis=0)
     return {
-        "grains": count, "rows": rows, "distance_mm": distance, "error_px": error, "bias_col_px": bias,
+        "grains": count, "rows": rows, "distance_mm": distance, "error_px": error, "bias_px": bias,
         "sigma_spread": spread, "sigma_known": known,
         "spots": len(spots), "spots_a_grain": float(np.median([len(g.spots) for g in found.grains])),
         "found": distinct, "false": len(good) - distinct,
@@ -122,7 +136,7 @@ def measured(
         "p50_um": round(float(np.median(np.linalg.norm(away, axis=1))), 2),
         "mean_vector_um": away.mean(0).round(2).tolist(),
         "misorientation_p50_deg": round(float(np.median(angle.min(1))), 5),
-        "median_residual_px": residual.round(3).tolist(),
+        "median_residual_px": residual.round(3).tolist(), "said": list(offsets(scene, found)),
         "completeness_least": round(float(found.completeness.min()), 3),
         "index_s": round(between - start, 1), "refine_s": round(end - between, 1),
     }  # fmt: skip
@@ -135,7 +149,8 @@ def main() -> int:
     document: dict[str, Any] = {"errors": [], "bias": [], "weights": [], "large": []}
     for error in (0.05, 0.1, 0.2, 0.3):
         document["errors"].append(measured(100, 1024, 500.0, error))
-    document["bias"].append(measured(100, 1024, 500.0, 0.1, bias=0.05))
+    for bias in ((0.0, 0.05), (0.05, 0.0)):
+        document["bias"].append(measured(100, 1024, 500.0, 0.1, bias=bias))
     for known in (True, False):
         document["weights"].append(measured(100, 1024, 500.0, 0.1, spread=0.8, known=known))
     document["large"].append(measured(400, 2048, 1000.0, 0.1))

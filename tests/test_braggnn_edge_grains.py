@@ -256,7 +256,9 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict:
     folder, grains = tmp_path_factory.mktemp("grains"), truth(12)
     file = par(folder / "gold.par")
     reflections = listed(folder / "reflections.h5", sized(file), grains, noise=300)
-    outputs = [word for suffix in ("h5", "csv", "out", "map") for word in ("-o", folder / f"grains.{suffix}")]
+    outputs = [
+        word for suffix in ("h5", "csv", "out", "map", "flt", "par") for word in ("-o", folder / f"grains.{suffix}")
+    ]
     total = np.pi / 6 * (grains["size"] ** 3).sum() * 1e-9
     assert run(reflections, *options(folder), *outputs, "--total-volume", total) == 0
     return {"folder": folder, "truth": grains, "result": grain_file.load(folder / "grains.h5"), "list": reflections}
@@ -422,15 +424,28 @@ def refused(few, tmp_path: Path, capsys: pytest.CaptureFixture, *words: object) 
 def test_wrong_omega_sign_is_named(few, tmp_path, capsys) -> None:
     words = [*options(tmp_path), "--omega-sign", -1]
     said = refused(few, tmp_path, capsys, *words)
-    assert "there are some with --omega-sign -1, or --flip h" in said
+    assert "there are some with --omega-sign 1 or --flip h with the beam centre mirrored" in said
     # What cannot be told from the right one: the mirrored sample in mirrored frames.
     words = [*options(tmp_path, y_center=ROWS - 1 - KEYS["y_center"], tilt_x=-0.005, tilt_z=0.007), "--omega-sign", -1]
     assert run(few[0], *words, "--flip", "h", "-o", tmp_path / "grains.h5") == 0
 
 
-def test_transposed_frames_are_named(few, tmp_path, capsys) -> None:
-    said = refused(few, tmp_path, capsys, *options(tmp_path), "--flip", "t")
-    assert "there are some with --flip t" in said
+@pytest.mark.parametrize("flip", ["h", "t", "tv"])
+def test_flipped_frames_are_named(few, tmp_path, capsys, flip: str) -> None:
+    """The beam is not in the middle of these frames, so that a flip moves it."""
+    said = refused(few, tmp_path, capsys, *options(tmp_path), "--flip", flip)
+    assert "there are some with no --flip;" in said
+
+
+def test_frames_that_are_mirrored_look_like_a_stage_that_turns_the_other_way(tmp_path, capsys) -> None:
+    """With the beam in the middle positions cannot tell flips from each other; all that do are named."""
+    middle = {"y_center": (ROWS - 1) / 2, "z_center": (ROWS - 1) / 2, "tilt_x": 0.0, "tilt_y": 0.0, "tilt_z": 0.0}
+    path = listed(tmp_path / "few.h5", sized(par(tmp_path / "gold.par", **middle)), truth(2, seed=7))
+    words = [path, *options(tmp_path, **middle), "--flip", "h", "-o", tmp_path / "grains.h5"]
+    assert run(*words) == 2
+    said = capsys.readouterr().err
+    assert "some with no --flip or --flip h and --omega-sign -1 or" in said
+    assert "(positions cannot tell)" in said
 
 
 def test_wrong_lattice_is_named_with_the_one_that_would_fit(few, tmp_path, capsys) -> None:
@@ -443,6 +458,34 @@ def test_wrong_lattice_is_named_with_the_one_that_would_fit(few, tmp_path, capsy
 def test_wrong_centring_is_named(few, tmp_path, capsys) -> None:
     words = ["--instrument", par(tmp_path / "gold.par"), "--centring", "P", "--lattice", 3, 4.4, 5.3]
     assert "check --lattice, --centring" in refused(few, tmp_path, capsys, *words)
+
+
+def test_a_centring_that_forbids_what_is_there_is_said(few, tmp_path, capsys) -> None:
+    words = ["--instrument", par(tmp_path / "gold.par"), "--centring", "I", "--lattice", 4.0782]
+    assert run(few[0], *words, "-o", tmp_path / "grains.h5") == 0
+    out = capsys.readouterr().out
+    of, free = re.search(
+        r"([\d,]+) of the ([\d,]+) spots without a grain lie on .* --centring I forbids; F", out
+    ).groups()  # type: ignore[union-attr]
+    assert 0.9 < int(of.replace(",", "")) / int(free.replace(",", "")) <= 1
+    assert "multiples" not in out
+
+
+def test_a_cell_that_is_twice_too_large_is_said(few, tmp_path, capsys) -> None:
+    words = ["--instrument", par(tmp_path / "gold.par"), "--centring", "F", "--lattice", 2 * 4.0782]
+    assert run(few[0], *words, "-o", tmp_path / "grains.h5") == 0
+    assert "all indices are multiples of 2" in capsys.readouterr().out
+
+
+def test_grains_that_explain_few_spots_are_said(few, tmp_path, capsys) -> None:
+    rows, about = peak_file.load(few[0], "reflections")
+    rng = np.random.default_rng(1)
+    noise = np.tile(rows, 6)
+    noise["row"], noise["col"], noise["omega"] = rng.uniform(0, [[1023], [1023], [360]], (3, len(noise)))
+    noise["weighted_row"], noise["weighted_col"] = noise["row"], noise["col"]
+    peak_file.save(tmp_path / "list.h5", np.concatenate([rows, noise]), about)
+    assert run(tmp_path / "list.h5", *options(tmp_path), "-o", tmp_path / "grains.h5") == 0
+    assert "NOT EXPLAINED: 14% of the spots" in capsys.readouterr().out
 
 
 def test_a_lattice_that_is_a_little_off_is_said(few, tmp_path, capsys) -> None:
@@ -499,6 +542,16 @@ def test_thirty_degrees_are_marked(tmp_path, capsys) -> None:
     sigma = np.stack([rows[f"sigma_position_{axis}"] for axis in "xyz"], 1)
     assert sigma.max() > 20  # um, of about 2 with a full turn
     assert (np.abs(away) < 4 * sigma).all()
+
+
+@pytest.mark.parametrize(
+    ("turn", "least", "said"),
+    [(30.0, 25, "a grain has about 18; --least 25 asks for more"), (9.0, 8, "expected 8 or more, to fix its 12")],
+)
+def test_scans_in_which_a_grain_has_too_few_spots_are_named(tmp_path, capsys, turn, least, said) -> None:
+    path = listed(tmp_path / "narrow.h5", sized(par(tmp_path / "gold.par")), truth(8, seed=9), turn=turn)
+    assert run(path, *options(tmp_path), "-o", tmp_path / "grains.h5", "--least", least) == 2
+    assert said in capsys.readouterr().err
 
 
 def test_lists_that_cannot_be_used(few, tmp_path, capsys) -> None:

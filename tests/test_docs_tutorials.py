@@ -46,7 +46,9 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "least"), [("scan_to_positions", 7), ("network_to_firmware", 7)])
+@pytest.mark.parametrize(
+    ("name", "least"), [("scan_to_positions", 7), ("scan_to_grains", 8), ("network_to_firmware", 7)]
+)
 def test_tutorial_runs_from_top_to_bottom(checkout: Path, name: str, least: int) -> None:
     steps = blocks(ROOT / f"docs/tutorials/{name}.md", "sh", "python")
     assert len(steps) >= least

@@ -20,8 +20,8 @@ GRAINS = Command(
             "required": True,
             "type": Path,
             "metavar": "FILE",
-            "help": "the table; its suffix says how it is written: .h5, .csv, .out (HEXRD), .map (ImageD11); may be "
-            "repeated",
+            "help": "the table; its suffix says how it is written: .h5, .csv, .out (HEXRD), .map (ImageD11: grains), "
+            ".flt (their spots) and .par (the geometry); may be repeated",
         },
         "--instrument": {
             "type": Path,
@@ -55,6 +55,11 @@ GRAINS = Command(
         },
         "--least": {"type": int, "default": 20, "metavar": "N", "help": "spots of a grain (default: %(default)s)"},
         "--most": {"type": int, "default": 0, "metavar": "N", "help": "stop after so many grains (default: 0, never)"},
+        "--indexer": {
+            "choices": ("own", "imaged11"),
+            "default": "own",
+            "help": "what finds the grains: our indexer, or ImageD11's, which must be installed (default: %(default)s)",
+        },
         "--assignment": {
             "type": Path,
             "metavar": "GRAINS.h5",

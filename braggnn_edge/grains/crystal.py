@@ -47,6 +47,11 @@ class Lattice:
         if not _squared_volume(angles) > 1e-9:
             raise UserError(f"lattice {self.cell}: these angles make no cell; expected alpha, beta, gamma in degrees")
 
+    @property
+    def centres(self) -> tuple[tuple[float, float, float], ...]:
+        """Points of the cell beside its corners, as shares of its edges."""
+        return _CENTRES[self.centring]
+
     @cached_property
     def a_matrix(self) -> Floats:
         """(3, 3) angstrom: columns a, b, c."""

@@ -5,33 +5,41 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 
 from braggnn_edge.core.errors import UserError
-from braggnn_edge.grains.crystal import Lattice
+from braggnn_edge.grains.crystal import CENTRINGS, Lattice
 from braggnn_edge.grains.geometry import Instrument
 from braggnn_edge.grains.grains import Grains
 from braggnn_edge.grains.index import IndexSpec, index
 from braggnn_edge.grains.match import Scene
 from braggnn_edge.grains.spots import load
 
-#: Ways to look at the frames that make a difference, and options that ask for them. Mirroring left and right makes the
-#: same list as turning the other way; mirroring up and down alone makes mirrored grains, which fit as well.
-_WAYS = (
-    (
-        "",
-        -1.0,
-        "--omega-sign -1, or --flip h with the beam centre mirrored (positions cannot tell which of the two is right)",
-    ),
-    ("t", 1.0, "--flip t, or one that also mirrors up and down (positions cannot tell)"),
-    ("t", -1.0, "--flip t --omega-sign -1, or --flip th"),
+#: Ways to look at the frames, flips and the sign of omega, the simple ones first, in four sets. Those of a set show the
+#: same sample or its mirror image, which index alike if the beam centre is the same in the flipped frames.
+_WAYS: tuple[tuple[tuple[str, float], ...], ...] = (
+    (("v", 1.0), ("h", -1.0), ("vh", -1.0)),
+    (("h", 1.0), ("", -1.0), ("vh", 1.0), ("v", -1.0)),
+    (("t", 1.0), ("tv", 1.0), ("th", -1.0), ("tvh", -1.0)),
+    (("th", 1.0), ("t", -1.0), ("tvh", 1.0), ("tv", -1.0)),
 )
+#: Ways whose share of spots on rings is within this of the best of their set are not told apart.
+_AS_GOOD = 0.1
 #: Rings that are compared with the spots, and scales of the lattice that are tried.
 _RINGS = 8
 _SCALES = np.linspace(0.85, 1.15, 601)
 #: A scale is believed if more than this share of the spots lies on rings then, and of the rings has spots.
 _MOST = 0.6
+#: Below this share of spots on rings the rings are not said to fit; ways to flip frames are tried above the second.
+_FIT, _LEAST_ON_RINGS = 0.5, 0.3
+#: Fewest spots that fix a grain; orientations that are drawn to count the spots of one.
+_FEWEST, _DRAWN = 8, 8
 #: Standard errors by which a mean must differ from nothing before it is said, and the least that is, in px.
 _SURE, _LEAST_BIAS = 5.0, 0.02
+#: Share of spots in grains above which nothing is said, and below which it is said without a known cause; share of
+#: the tolerance within which a spot is on a reflection that is forbidden, and share of the free spots that must be.
+_EXPLAINED, _FEW_EXPLAINED, _CLOSE, _FORBIDDEN = 0.7, 0.2, 0.25, 0.3
 #: Strain that all grains have in common and that a lattice, a wavelength or a distance may explain.
 _COMMON_STRAIN = 2e-3
 
@@ -44,8 +52,16 @@ def why_nothing(scene: Scene, files: Mapping[str, Path], instrument: Instrument,
     count = len(scene.spots)
     if count < spec.least:
         return f"{count} spots can be used; expected at least {spec.least} of a grain (--least)"
-    rings, chance, scale = ring_fit(scene)
     said = f"no grain found among {count:,} spots"
+    each = expected_spots(scene)
+    if each < spec.least:
+        enough = each >= _FEWEST
+        return f"{said}: in the {scene.spots.covered:.0f} degrees of this scan a grain has about {each:.0f}; " + (
+            f"--least {spec.least} asks for more, so lower it"
+            if enough
+            else f"expected {_FEWEST} or more, to fix its 12 numbers: scan farther, or take a larger detector"
+        )
+    rings, chance, scale = ring_fit(scene)
     share = f"{rings:.0%} of the spots of the first rings lie on rings of the lattice, {chance:.0%} would by chance"
     if abs(scale - 1) > 0.004:
         cell = ", ".join(f"{length / scale:.4g}" for length in scene.lattice.cell[:3])
@@ -53,27 +69,73 @@ def why_nothing(scene: Scene, files: Mapping[str, Path], instrument: Instrument,
             f"{said}: {share}; the rings fit best with lengths of the cell divided by {scale:.3f} ({cell} angstrom); "
             "check --lattice, the wavelength and the distance"
         )
-    for other, sign, option in _WAYS:
-        try:
-            tried, spots = load(files, replace(instrument, omega_sign=instrument.omega_sign * sign), flip + other)
-        except UserError:  # a frame that is not square has no room for its transpose
-            continue
-        seeds = index(Scene(tried, spots, scene.lattice, scene.sample), replace(spec, most=1, patience=100))
-        if seeds:
-            return f"{said} as they are, but there are some with {option}; check how the frames lie and turn"
-    if rings - chance < 0.15:
-        return f"{said}: {share}; check --lattice, --centring, the wavelength, the distance and the beam centre"
+    if other := _other_way(scene, files, instrument, flip, spec):
+        return f"{said} as they are, but there are some with {other}; check how the frames lie and turn"
+    if rings < max(_FIT, chance + 0.15):
+        return (
+            f"{said}: {share}; check --lattice, --centring, the wavelength, the distance and the beam centre, and "
+            "whether most of the spots are of grains at all"
+        )
     return (
         f"{said}, though the rings fit ({share}); the likely causes are too few spots a grain (--least, "
-        "--completeness), a sample larger than --sample, a wrong omega step, or panels that are turned"
+        f"--completeness; a grain should have about {each:.0f}), a sample larger than --sample, a wrong omega step, or "
+        "panels that are turned"
     )
 
 
-def ring_fit(scene: Scene) -> tuple[float, float, float]:
+def expected_spots(scene: Scene) -> float:
+    """How many spots a grain should have, of all reflections up to the farthest spot, in the mean over orientations."""
+    turns = Rotation.random(_DRAWN, random_state=0).as_matrix()
+    hkl, b = scene.hkl, scene.lattice.b_matrix
+    return float(np.mean([len(scene.expected(turn @ b, np.zeros(3), hkl).row) for turn in turns]))
+
+
+def _other_way(
+    scene: Scene, files: Mapping[str, Path], instrument: Instrument, flip: str, spec: IndexSpec
+) -> str | None:
+    """Options with which there are grains; None where there are none.
+
+    Of each set of ways that positions cannot tell apart the one whose spots lie best on rings is searched.
+    """
+    for number, ways in enumerate(_WAYS):
+        tried: list[tuple[float, str, Scene]] = []
+        for letters, sign in ways:
+            try:
+                turned, spots = load(
+                    files, replace(instrument, omega_sign=instrument.omega_sign * sign), flip + letters
+                )
+            except UserError:  # a frame that is not square has no room for its transpose
+                continue
+            there = Scene(turned, spots, scene.lattice, scene.sample)
+            tried.append(
+                (ring_fit(there, scales=False)[0], _options(flip, letters, turned.omega_sign if sign < 0 else 0), there)
+            )
+        best = max((share for share, _, _ in tried), default=0.0)
+        alike = [(options, there) for share, options, there in tried if share >= best - _AS_GOOD]
+        if best < _LEAST_ON_RINGS or not index(alike[0][1], replace(spec, most=1, patience=100)):
+            continue
+        words = [options for options, _ in alike]
+        if number == 1 and "--omega-sign" in words[0] and len(words) == 1:
+            words.append("--flip h with the beam centre mirrored")
+        return " or ".join(words) + (" (positions cannot tell)" if len(words) > 1 else "")
+    return None
+
+
+def _options(flip: str, letters: str, sign: float) -> str:
+    """What to write on the command line: ``letters`` after ``flip``, and the omega sign where it is another one."""
+    turned = {"v": False, "h": False, "t": False}  # v and h before t; after it each does what the other does before
+    for letter in flip + letters:
+        turned[{"v": "h", "h": "v"}.get(letter, letter) if turned["t"] else letter] ^= True
+    after = "".join(letter for letter, is_on in turned.items() if is_on)
+    words = [f"--flip {after}"] if after else ["no --flip"] if flip else []
+    return " and ".join(words + ([f"--omega-sign {sign:.0f}"] if sign else []))
+
+
+def ring_fit(scene: Scene, scales: bool = True) -> tuple[float, float, float]:
     """Share of the spots of the first rings that lie on a ring, the share by chance, and the scale that fits best.
 
     The scale multiplies the lengths of the rings. It is 1 unless with another one most spots lie on rings, and most
-    rings have spots.
+    rings have spots. Without ``scales`` the last two are not looked for.
     """
     lengths = scene.rings[0][:_RINGS]
     own = np.sort(np.linalg.norm(scene.reciprocal, axis=1))
@@ -90,6 +152,8 @@ def ring_fit(scene: Scene) -> tuple[float, float, float]:
         within = np.cumsum(on)[: high[-1]] > 0
         return float(within.mean()) if len(within) else 0.0, float((high > low).mean())
 
+    if not scales:
+        return fit(1.0)[0], 0.0, 1.0
     fits = np.array([fit(scale) for scale in _SCALES])
     here, chance = fit(1.0)[0], float(np.median(fits[:, 0]))
     both = fits.min(1)
@@ -101,6 +165,7 @@ def ring_fit(scene: Scene) -> tuple[float, float, float]:
 def remarks(scene: Scene, found: Grains, lattice: Lattice) -> Iterator[str]:
     """What the user should know of the grains: offsets that all have in common, and a scan that is too narrow."""
     yield from offsets(scene, found)
+    yield from unexplained(scene, found)
     strains = [np.trace(lattice.orientation_and_strain(grain.ub)[1]) / 3 for grain in found.grains]
     if strains and abs(common := float(np.median(strains))) > _COMMON_STRAIN:
         yield (
@@ -111,6 +176,44 @@ def remarks(scene: Scene, found: Grains, lattice: Lattice) -> Iterator[str]:
         yield (
             f"NARROW: the scan covers {scene.spots.covered:.0f} degrees; positions and strains along some directions "
             "are hardly known, as the sigma columns say"
+        )
+
+
+def unexplained(scene: Scene, found: Grains) -> Iterator[str]:
+    """Sentences on a cell or a centring that does not go with the spots."""
+    if not found.grains:
+        return
+    hkl = scene.hkl[np.concatenate([grain.reflection for grain in found.grains])]
+    free = np.ones(len(scene.spots), bool)
+    free[np.concatenate([grain.spots for grain in found.grains])] = False
+    share = 1 - float(free.mean())
+    if share >= _EXPLAINED:
+        if (factor := int(np.gcd.reduce(hkl, axis=None))) > 1:
+            yield f"all indices are multiples of {factor}: edges of 1 / {factor} of --lattice explain all spots"
+        return
+    others: list[NDArray[np.int64]] = []
+    forbidden = np.zeros(int(free.sum()), bool)
+    for grain in found.grains:
+        vectors = scene.instrument.reciprocal(scene.xyz[free], scene.spots.omega[free], grain.position)
+        near = np.round(vectors @ np.linalg.inv(grain.ub).T).astype(np.int64)
+        own = np.linalg.norm(vectors - near @ grain.ub.T, axis=1) < _CLOSE * scene.tolerance
+        own &= ~scene.lattice.allowed(near) & near.any(1)
+        forbidden |= own
+        others.append(near[own])
+    if forbidden.mean() > _FORBIDDEN:
+        every = np.concatenate([hkl, *others])
+        lattices = [Lattice(scene.lattice.cell, name) for name in CENTRINGS]
+        # A few reflections are there by chance. Of centrings that allow the rest the one that forbids most is meant.
+        fits = [lattice for lattice in lattices if lattice.allowed(every).mean() > 0.95]
+        yield (
+            f"{forbidden.sum():,} of the {len(forbidden):,} spots without a grain lie on reflections of these grains "
+            f"that --centring {scene.lattice.centring} forbids; "
+            f"{max(fits, key=lambda lattice: len(lattice.centres)).centring} allows them"
+        )
+    elif share < _FEW_EXPLAINED:
+        yield (
+            f"NOT EXPLAINED: {share:.0%} of the spots belong to grains; check --lattice and --centring, or whether "
+            "there are other phases, smaller grains or much noise: grains that are marked may be none"
         )
 
 
@@ -133,10 +236,11 @@ def offsets(scene: Scene, found: Grains) -> Iterator[str]:
         sure = np.abs(mean) > np.maximum(_SURE * error, _LEAST_BIAS)
         if not sure.any():
             continue
+        who = "the panel" if panel.name == "panel" else f"panel {panel.name}"
         half = (np.abs(np.abs(mean) - 0.5) < 0.1) & sure
         yield (
-            f"panel {panel.name}: computed minus measured positions are ({mean[0]:+.3f}, {mean[1]:+.3f}) px (row, col) "
-            "in the median, in all grains together; "
+            f"{who}: computed minus measured positions are ({mean[0]:+.3f}, {mean[1]:+.3f}) px (row, col) in the "
+            "median, in all grains together; "
             + ("half a pixel: does its maker count pixels from their corners? The centre of the first pixel is 0.0 here"
                if half.any() else "the beam centre is off, or the network is biased")
             + "; what lies along the axis of rotation does not show, and moves all grains"

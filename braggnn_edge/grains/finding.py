@@ -1,7 +1,7 @@
 """Work of the command ``grains``: lists of reflections from files to a table of grains in files."""
 
 from argparse import Namespace
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -9,18 +9,21 @@ from typing import Any
 import numpy as np
 
 from braggnn_edge.core.errors import UserError
-from braggnn_edge.grains import grain_file, instrument
+from braggnn_edge.grains import grain_file, imaged11, instrument
 from braggnn_edge.grains.crystal import lattice_of
 from braggnn_edge.grains.diagnose import remarks, why_nothing
 from braggnn_edge.grains.grain_file import Result, matrices, positions
 from braggnn_edge.grains.grains import Grains, refined, refined_as_assigned
-from braggnn_edge.grains.index import IndexSpec, index
+from braggnn_edge.grains.index import IndexSpec, Seed, index
 from braggnn_edge.grains.match import Scene
 from braggnn_edge.grains.size import relative_volumes, sizes
 from braggnn_edge.grains.spots import files_of, load
 from braggnn_edge.grains.table import GrainFlag, tables
 
 Say = Callable[[str], None]
+
+#: Indexers by the names of ``--indexer``.
+INDEXERS: Mapping[str, Callable[[Scene, IndexSpec], list[Seed]]] = {"own": index, "imaged11": imaged11.index}
 
 
 def work(arguments: Namespace, say: Say) -> None:
@@ -38,24 +41,27 @@ def work(arguments: Namespace, say: Say) -> None:
     if arguments.omega_sign is not None:
         geometry = replace(geometry, omega_sign=float(arguments.omega_sign))
     files = files_of(arguments.lists, geometry)
-    if taken := {path.absolute() for path, _ in outputs} & {path.absolute() for path in files.values()}:
-        raise UserError(f"output {min(taken)} is a list that is read; give the result another name")
+    read = {arguments.instrument, *files.values()} | ({arguments.assignment} - {None})
+    if taken := {path.absolute() for path, _ in outputs} & {path.absolute() for path in read}:
+        raise UserError(f"output {min(taken)} is a file that is read; give the result another name")
     sized, spots = load(files, geometry, arguments.flip)
     if not len(spots):
         raise UserError(
             f"{', '.join(map(str, files.values()))}: no reflections that can be used; find more peaks first"
         )
     scene = Scene(sized, spots, lattice, arguments.sample)
+    grain_file.check([path for path, _ in outputs], scene)
     if arguments.assignment is not None:
         found = as_before(scene, grain_file.load(arguments.assignment), arguments.assignment)
     else:
-        found = refined(scene, index(scene, spec), spec.least)
+        found = refined(scene, INDEXERS[arguments.indexer](scene, spec), spec.least)
         if not found.grains:
             raise UserError(why_nothing(scene, files, geometry, arguments.flip, spec))
     volumes = relative_volumes(scene, found.grains)
     rows, own = tables(scene, found, volumes, sizes(volumes, arguments.total_volume, arguments.median_size))
     panels = tuple(panel.name for panel in sized.panels)
-    result = Result(rows, own, tuple(path.name for path in files.values()), panels, _settings(arguments, found))
+    lists = tuple(path.name for path in files.values())
+    result = Result(rows, own, lists, panels, _settings(arguments, found), scene)
     for path, write in outputs:
         write(path, result)
     for line in (*described(scene, result), *remarks(scene, found, lattice)):
@@ -66,7 +72,7 @@ def work(arguments: Namespace, say: Say) -> None:
 def _settings(arguments: Namespace, found: Grains) -> dict[str, Any]:
     """What the grains depend on, in JSON; files by their names alone."""
     names = ("lattice", "centring", "sample", "completeness", "least", "most", "flip", "omega_sign", "total_volume",
-             "median_size")  # fmt: skip
+             "median_size", "indexer")  # fmt: skip
     settings = {name: getattr(arguments, name) for name in names}
     settings |= {
         name: getattr(arguments, name) and getattr(arguments, name).name for name in ("instrument", "assignment")

@@ -1,4 +1,7 @@
-"""How grains are written, by the suffix of the file: our HDF5, CSV, HEXRD's ``grains.out``, ImageD11's ``.map``."""
+"""How grains are written, by the suffix of the file: our HDF5, CSV, HEXRD's ``grains.out``, and ImageD11's layouts.
+
+ImageD11 has three: ``.map``, the grains; ``.flt``, their spots; ``.par``, the geometry.
+"""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -16,8 +19,10 @@ from braggnn_edge import __version__
 from braggnn_edge.core.errors import UserError
 from braggnn_edge.core.files import written_aside
 from braggnn_edge.core.hdf5 import writing_hdf5
+from braggnn_edge.grains import columnfile
 from braggnn_edge.grains.geometry import Floats
 from braggnn_edge.grains.instrument import FROM_HEXRD
+from braggnn_edge.grains.match import Scene
 from braggnn_edge.grains.table import GRAIN_COLUMNS, GRAINS, SPOT_COLUMNS, SPOTS, GrainFlag
 from braggnn_edge.peaks.peak_list import Column
 
@@ -27,16 +32,27 @@ SCHEMA, VERSION = "braggnn-edge grains", 1
 
 @dataclass(frozen=True)
 class Result:
-    """Grains, rows of GRAINS; spots, rows of SPOTS; names of lists and panels; what the result depends on, as JSON."""
+    """Grains, rows of GRAINS; spots, rows of SPOTS; names of lists and panels; what the result depends on, as JSON.
+
+    scene: all spots and the geometry, None where the grains were read from a file.
+    """
 
     grains: NDArray[np.void]
     spots: NDArray[np.void]
     lists: tuple[str, ...] = ()
     panels: tuple[str, ...] = ()
     settings: dict[str, Any] = field(default_factory=dict)
+    scene: Scene | None = None
 
 
 Writer = Callable[[Path, Result], None]
+
+
+def check(outputs: Sequence[Path], scene: Scene) -> None:
+    """UserError where an output cannot hold this geometry: said before anything is searched."""
+    for path in outputs:
+        if path.suffix in (".flt", ".par"):
+            columnfile.check(scene, path)
 
 
 def writers(paths: Sequence[Path]) -> tuple[tuple[Path, Writer], ...]:
@@ -128,6 +144,20 @@ def _hexrd(path: Path, result: Result) -> None:
             stream.write(start + "  ".join(f"{number:<23.16e}" for number in numbers).rstrip() + "\n")
 
 
+def _flt(path: Path, result: Result) -> None:
+    columnfile.write_flt(path, _scene(path, result), result.spots)
+
+
+def _par(path: Path, result: Result) -> None:
+    columnfile.write_par(path, _scene(path, result))
+
+
+def _scene(path: Path, result: Result) -> Scene:
+    if result.scene is None:
+        raise UserError(f"output {path}: the spots and the geometry of these grains are not known")
+    return result.scene
+
+
 def _imaged11(path: Path, result: Result) -> None:
     """ImageD11's list of grains: translation in um, and the inverse of UB."""
     with written_aside(path) as aside, aside.open("w", encoding="utf-8") as stream:
@@ -167,4 +197,5 @@ def load(path: Path) -> Result:
 #: Layouts by suffix.
 LAYOUTS: Mapping[str, Writer] = {
     **dict.fromkeys((".h5", ".hdf5", ".nxs"), _hdf5), ".csv": _csv, ".out": _hexrd, ".map": _imaged11,
+    ".flt": _flt, ".par": _par,
 }  # fmt: skip

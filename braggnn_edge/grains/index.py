@@ -144,28 +144,30 @@ class _Search:
         if seen.sum() < 8:
             return None, none
         spots = tree[1][at.reshape(len(best), len(low))[chosen][seen]]
-        return self._improved(ubs[chosen], spots, scene.low[seen], usable)
+        return improved(scene, spots, scene.low[seen], usable)
 
-    def _improved(
-        self, ub: Floats, spots: Index, reflection: Index, usable: NDArray[np.bool_]
-    ) -> tuple[Seed | None, Index]:
-        """The grain after linear fits, first of the low rings, then of all spots, with a tolerance that shrinks."""
-        scene = self.scene
-        position = np.zeros(3)
-        low = np.zeros(len(scene.hkl), bool)
-        low[scene.low] = True
-        for share, all_rings in ((1.0, False), (0.7, True), (0.5, True), (0.35, True)):
-            ub, position = fitted(scene, spots, reflection)
-            found, off = scene.assigned(ub, position, linear=True)
-            ok = (found >= 0) & usable & (off < share * scene.tolerance)
-            if not all_rings:
-                ok &= low[found]
-            spots, reflection = np.flatnonzero(ok), found[ok]
-            if len(spots) < 8:
-                return None, spots
-        inner = low[reflection]
-        completeness = scene.completeness(ub, position, spots[inner], reflection[inner], scene.low)
-        return Seed(ub, position, completeness), spots
+
+def improved(scene: Scene, spots: Index, reflection: Index, usable: NDArray[np.bool_]) -> tuple[Seed | None, Index]:
+    """The grain that begins with these spots (k,) and their reflections, and the spots that are its own.
+
+    By linear fits, first of the low rings, then of all spots that are usable (n,), with a tolerance that shrinks. None
+    where fewer than 8 spots are left.
+    """
+    position = np.zeros(3)
+    low = np.zeros(len(scene.hkl), bool)
+    low[scene.low] = True
+    for share, all_rings in ((1.0, False), (0.7, True), (0.5, True), (0.35, True)):
+        ub, position = fitted(scene, spots, reflection)
+        found, off = scene.assigned(ub, position, linear=True)
+        ok = (found >= 0) & usable & (off < share * scene.tolerance)
+        if not all_rings:
+            ok &= low[found]
+        spots, reflection = np.flatnonzero(ok), found[ok]
+        if len(spots) < 8:
+            return None, spots
+    inner = low[reflection]
+    completeness = scene.completeness(ub, position, spots[inner], reflection[inner], scene.low)
+    return Seed(ub, position, completeness), spots
 
 
 def fitted(scene: Scene, spots: Index, reflection: Index) -> tuple[Floats, Floats]:

@@ -3,6 +3,7 @@
 ImageD11's lengths are taken for micrometres, as that program does by custom; HEXRD's are millimetres.
 """
 
+import itertools
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -160,3 +161,51 @@ def from_keys(values: Mapping[str, Any]) -> Instrument:
     tilt = Rotation.from_rotvec([0, -np.radians(v["wedge"]), 0]) * Rotation.from_rotvec([np.radians(v["chi"]), 0, 0])
     panel = Panel("panel", origin, fast, slow)
     return Instrument(v["wavelength"], (panel,), tilt.as_matrix(), omega_sign=v["omegasign"])
+
+
+#: Where a number counts as another when an instrument is written with keys of ImageD11, relative to 1.
+_EXACT = 1e-9
+
+
+def to_keys(instrument: Instrument) -> dict[str, float]:
+    """Keys of ImageD11 with which :func:`from_keys` gives this instrument.
+
+    Raises UserError where they cannot describe it: several panels, pixels that are no rectangles, a beam that is not
+    along x, or a stage that is more than a wedge and chi. Of the ways to write a panel, that with the smallest tilts is
+    taken; tilts about y stay below 90 degrees.
+    """
+    if len(instrument.panels) != 1:
+        raise UserError(f"keys of ImageD11 describe one panel, the instrument has {len(instrument.panels)}")
+    if not np.allclose(instrument.beam, [1, 0, 0], rtol=0, atol=_EXACT):
+        raise UserError(f"keys of ImageD11 have the beam along x; expected that, not {instrument.beam.tolist()}")
+    panel = instrument.panels[0]
+    y_size, z_size = float(np.linalg.norm(panel.fast)), float(np.linalg.norm(panel.slow))
+    fast, slow = panel.fast / y_size, panel.slow / z_size
+    if abs(float(fast @ slow)) > _EXACT:
+        raise UserError("keys of ImageD11 describe rectangular pixels; those of the panel are oblique")
+    axes = np.stack([fast, slow, np.cross(fast, slow)], 1)
+    ways = []
+    for swapped, one, two in itertools.product((False, True), (-1.0, 1.0), (-1.0, 1.0)):
+        o11, o12, o21, o22 = (0.0, one, two, 0.0) if swapped else (one, 0.0, 0.0, two)
+        plain = np.array([[0.0, o22, o12], [0.0, o21, o11]])
+        turn = Rotation.from_matrix(axes @ np.stack([*plain, np.cross(*plain)], 1).T)
+        ways.append((turn.magnitude(), (o11, o12, o21, o22), turn))
+    _, flips, turn = min(ways, key=lambda way: way[0])
+    tilts = turn.as_euler("XYZ")
+    distance, y_center, z_center = np.linalg.solve(
+        np.stack([[1.0, 0.0, 0.0], -panel.fast, -panel.slow], 1), panel.origin
+    )
+    # The stage is Ry(-wedge) Rx(chi): a rotation about z that is left over would turn the sample's axes.
+    wedge, chi, rest = Rotation.from_matrix(instrument.stage).as_euler("YXZ")
+    if abs(rest) > _EXACT:
+        raise UserError(
+            "keys of ImageD11 describe a stage with a wedge and chi; that of the instrument turns otherwise"
+        )
+    names = ("o11", "o12", "o21", "o22")
+    return {
+        "distance": 1e3 * float(distance), "y_center": float(y_center), "z_center": float(z_center),
+        "y_size": 1e3 * y_size, "z_size": 1e3 * z_size, "wavelength": float(instrument.wavelength),
+        **{f"tilt_{axis}": float(tilt) for axis, tilt in zip("xyz", tilts, strict=True)},
+        **dict(zip(names, flips, strict=True)),
+        "wedge": float(-np.degrees(wedge)), "chi": float(np.degrees(chi)), "omegasign": float(instrument.omega_sign),
+    }  # fmt: skip
