@@ -1,10 +1,11 @@
 """Where `make demo` spends its time: every stage in a process of its own, its cost by function.
 
-    python benchmarks/demo.py --output benchmarks/demo.json
+    python benchmarks/demo.py --name after --output benchmarks/demo.json
 
 Each stage runs twice from the same state: plainly, for its wall and processor time (with what it starts: compilers,
 simulators, workers), and again with `--profile` under cProfile, whose functions are given by their own time and by the
-time with what they call. `--runs` is a folder that is made anew.
+time with what they call. `--name` is the key of this measurement in the file, which keeps others. `--runs` is a folder
+that is made anew.
 """
 
 import argparse
@@ -78,6 +79,9 @@ def main() -> None:
     parser.add_argument("--output", type=Path)
     parser.add_argument("--runs", type=Path, help="folder of the runs, made anew (default: a temporary one)")
     parser.add_argument("--config", type=Path, default=CONFIG)
+    parser.add_argument("--name", default="now")
+    parser.add_argument("--conditions", default="", help="what else the machine did, for the file")
+    parser.add_argument("--no-functions", action="store_true", help="times alone")
     parser.add_argument("--profile", choices=STAGES, help="this stage's functions alone, as the last line of output")
     arguments = parser.parse_args()
     if arguments.profile:
@@ -86,26 +90,26 @@ def main() -> None:
     from processors import processor  # noqa: PLC0415  # beside this file
 
     runs = arguments.runs or Path(tempfile.mkdtemp(prefix="demo-"))
-    found: dict[str, Any] = {"processor": processor(), "load_average": list(os.getloadavg()), "stages": {}}
+    found: dict[str, Any] = {"processor": processor(), "load_average": list(os.getloadavg())}
+    found |= {"conditions": arguments.conditions, "stages": {}}
     for stage in STAGES:
         again = runs.with_name(f"{runs.name}-again")
         shutil.rmtree(again, ignore_errors=True)
-        if runs.exists():
+        if runs.exists() and not arguments.no_functions:
             shutil.copytree(runs, again)
         entry: dict[str, Any] = timed(["-m", "braggnn_edge.cli", *command(stage, runs, arguments.config)])
-        words = [__file__, "--profile", stage, "--runs", str(again), "--config", str(arguments.config)]
-        done = subprocess.run([sys.executable, *words], check=True, capture_output=True, text=True)
-        entry |= json.loads(done.stdout.splitlines()[-1])
-        shutil.rmtree(again)
+        print(stage, entry, flush=True)
+        if not arguments.no_functions:
+            words = [__file__, "--profile", stage, "--runs", str(again), "--config", str(arguments.config)]
+            done = subprocess.run([sys.executable, *words], check=True, capture_output=True, text=True)
+            entry |= json.loads(done.stdout.splitlines()[-1])
+            shutil.rmtree(again)
         found["stages"][stage] = entry
-        print(stage, {key: value for key, value in entry.items() if key.endswith("_s")}, flush=True)
-        for row in entry["own"][:5]:
-            print("   own  ", row, flush=True)
-        for row in entry["total"][:8]:
-            print("   total", row, flush=True)
-    found["wall_s"] = round(sum(entry["wall_s"] for entry in found["stages"].values()), 1)
+    for key in ("wall_s", "user_s", "system_s"):
+        found[key] = round(sum(entry[key] for entry in found["stages"].values()), 1)
     if arguments.output:
-        arguments.output.write_text(json.dumps(found, indent=1) + "\n")
+        document = json.loads(arguments.output.read_text()) if arguments.output.exists() else {}
+        arguments.output.write_text(json.dumps(document | {arguments.name: found}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

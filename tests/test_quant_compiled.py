@@ -18,6 +18,7 @@ from quant.compiled.kernel import CompiledIntegers
 from quant.compiled.records import Attention, Layer, Sums
 from quant.contract import locator as locators
 from quant.contract.arithmetic import Codes, Format
+from quant.contract.attention import NonLocal
 from quant.contract.block_shift import BlockShift
 from quant.contract.centroid import Centroid
 from quant.contract.layers import Flatten, Leaky, Linear, Requantize
@@ -335,6 +336,24 @@ def test_what_has_no_compiled_form_is_refused(name: str) -> None:
     wide = replace(LOCATORS["golden circuit"][0](), output=Format(33, 9, True))
     with pytest.raises(UserError, match="outputs of 33 bits have no compiled form; at most 32 bits have"):
         CompiledIntegers(wide)
+
+
+def test_a_non_local_block_that_is_too_wide_is_refused() -> None:
+    locator = with_every_layer(1, Normalizer(8), 1)
+    first, act, block, *others = locator.network.layers
+    assert isinstance(block, NonLocal)
+    wide = {
+        "reciprocal": replace(block.reciprocal, bits=34),
+        "query": replace(block.query, bits=18),
+        "weighted": replace(block.weighted, bits=33),
+    }
+    for name, to in wide.items():
+        network = replace(locator.network, layers=(first, act, replace(block, **{name: to}), *others))
+        with pytest.raises(UserError, match=f"layer {block.name}: its numbers are too wide for a compiled form"):
+            CompiledIntegers(replace(locator, network=network))
+    for layers in ((first, block), (block,)):
+        with pytest.raises(UserError, match=r"has no compiled form where it stands|do not fit what is before it"):
+            CompiledIntegers(bare(replace(locator.network, layers=(*layers, act, *others)), Normalizer(8)))
 
 
 def test_as_a_locator(random_circuit: Callable[..., IntegerLocator], detector_patches: Patches) -> None:

@@ -53,6 +53,7 @@ def block_ends(block: NonLocal, after: Requantize | None, inputs: Bounds) -> Bou
     fits = (
         all(within(ends_of(each), INT16) for each in sixteen)
         and block.exponential.high <= INT16[1]
+        and block.reciprocal.high <= INT32[1]
         and all(within(ends_of(each), INT32) for each in (block.score, block.total, block.weighted))
         and difference << max(-block.difference_shift, 0) <= INT32[1]
         and most * block.reciprocal.high < _FLOAT64
