@@ -56,7 +56,7 @@ def test_every_key_that_holds_a_path_is_typed_so() -> None:
             if dataclasses.is_dataclass(one):
                 hints = config.typing.get_type_hints(one, include_extras=True)
                 found |= {name for name, hint in hints.items() if hint == config.FilePath}
-    assert found == {"path", "dark", "mask", "peaks", "initial"}
+    assert found == {"path", "dark", "mask", "peaks", "initial", "instrument"}
 
 
 def stage(work: Any = None, files: tuple[Path, ...] = ()) -> rundir.Stage:
