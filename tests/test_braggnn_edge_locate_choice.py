@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +45,8 @@ class Forms:
         self.opened: list[str] = []
         monkeypatch.setattr(choice, "_rate", lambda locator, *_: self.rates[locator.name])
 
-    def open(self, name: str) -> Locator:
+    def open(self, name: str, threads: int) -> Locator:
+        self.threads = threads
         self.opened.append(name)
         if name in self.broken:
             raise UserError(f"there is no {name} here\nwith details")
@@ -55,7 +57,7 @@ class Forms:
         return np.repeat(patches.mean(axis=(1, 2))[:, None], 2, axis=1)
 
     def fastest(self, network: str = "a", threads: int = 1, tolerance: float = 1e-6) -> Locator:
-        forms: dict[str, Callable[[], Locator]] = {name: lambda name=name: self.open(name) for name in self.rates}
+        forms: dict[str, Callable[[int], Locator]] = {name: partial(self.open, name) for name in self.rates}
         return fastest(forms, network, SIZE, threads, self.exact, tolerance)
 
 
@@ -65,7 +67,7 @@ def test_the_fastest_is_taken_and_the_first_of_equals(monkeypatch: pytest.Monkey
     forms.rates["two"] = 1060.0
     found = forms.fastest("far")
     assert (found.name, found.form) == ("two", "two")
-    assert found.remark == "two, of one 1,000, two 1,060, three 400 patches/s here"
+    assert found.remark == "two, of one 1,000, two 1,060, three 400 patches/s and thread here"
     forms.rates["three"] = 5000.0
     assert forms.fastest("farther").form == "three"
 
@@ -77,7 +79,7 @@ def test_forms_that_fail_or_are_wrong_are_left_out(monkeypatch: pytest.MonkeyPat
     found = forms.fastest()
     assert found.form == "four"
     assert found.remark.startswith(
-        "four, of one 100, four 300 patches/s here; two left out: there is no two here; three "
+        "four, of one 100, four 300 patches/s and thread here; two left out: there is no two here; three "
     )
     assert "three left out: its positions differ by 2.0e-06 px" in found.remark
     forms.error["four"] = float("nan")
@@ -98,9 +100,12 @@ def test_a_choice_is_remembered_for_what_it_depends_on(monkeypatch: pytest.Monke
     forms.rates["one"], forms.opened = 9000.0, []
     again = forms.fastest()
     assert (again.form, forms.opened) == ("two", ["two"])
-    assert again.remark == "two, of one 1,000, two 2,000 patches/s here"
+    assert again.remark == "two, of one 1,000, two 2,000 patches/s and thread here"
     assert forms.fastest("b").form == "one"
-    assert forms.fastest(threads=2).form == "one"
+    assert forms.fastest("b", threads=2).form == "one"
+    assert forms.threads == 2  # measured with one, and opened for those that are asked for
+    forms.fastest("c", threads=3)
+    assert forms.threads == 3
     for module, name, value in (
         (choice, "processor", lambda: machine.Processor("another", ("sse2",))),
         (choice, "compiler_version", lambda: "99.0"),
@@ -125,7 +130,7 @@ def test_a_damaged_choice_is_measured_anew(monkeypatch: pytest.MonkeyPatch, cach
     elif damage == "other form":
         path.write_text(json.dumps(document | {"form": "three"}))
     elif damage == "other key":
-        path.write_text(json.dumps(document | {"key": {**document["key"], "threads": 7}}))
+        path.write_text(json.dumps(document | {"key": {**document["key"], "network": "z"}}))
     else:
         path.write_text(damage)
     forms.rates["one"] = 9000.0
@@ -161,11 +166,12 @@ def test_every_choice_of_a_float_network_gives_the_same_positions(monkeypatch: p
     net, patches = float_network(centroid=True), choice.spots(300, SIZE)
     exact = float_locator(net, "torch", precision="float64").locate(patches)
     chosen = []
+    monkeypatch.setattr(choice, "_remembered", lambda *_: None)
     for wanted in float_forms.CANDIDATES:
         # The one that is wanted is made to look fast: whatever the machine's load makes of it, it is right.
         rate = lambda locator, *_, wanted=wanted: 2000.0 if locator.name == wanted else 1000.0  # noqa: E731
         monkeypatch.setattr(choice, "_rate", rate)
-        found = float_locator(net, threads=1 + len(chosen))  # each a choice of its own
+        found = float_locator(net, threads=2)
         chosen.append(found.form)
         assert np.abs(found.locate(patches) - exact).max() < float_forms.NEAR
         assert np.array_equal(found.locate(patches), float_locator(net, wanted).locate(patches))

@@ -270,12 +270,15 @@ def test_one_form_of_a_network_serves_a_whole_list(
         stopped_after(patch, 2)
         looks_fast("torch")
         locate(scan, *options, "-o", out, status=130)
-    assert "net.pt: torch, of compiled 1,000, onnxruntime 1,000, torch 2,000 patches/s here" in capsys.readouterr().out
+    assert (
+        "net.pt: torch, of compiled 1,000, onnxruntime 1,000, torch 2,000 patches/s and thread here"
+        in capsys.readouterr().out
+    )
     looks_fast("onnxruntime")
     locate(scan, *options, "-o", out)
     said = capsys.readouterr().out
     assert "16 of 40 frames were done before" in said
-    assert "patches/s here" not in said
+    assert "patches/s and thread here" not in said
     assert out.read_bytes() == (tmp_path / "torch.h5").read_bytes()
     assert peak_file.load(out)[1].settings["network"]["form"] == "torch"
 

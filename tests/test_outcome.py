@@ -105,6 +105,7 @@ def test_a_file_that_may_not_grow_ends_in_one_line(tmp_path: Path) -> None:
     """HDF5 does not survive a write that fails: it took the process with it after the message, with status 139."""
     (tmp_path / "c.toml").write_text(
         'name = "c"\n[[scan]]\nname = "s"\n[scan.simulate]\nrows = 128\ncols = 128\nframes = 20\nrings = [40.0]\n'
+        "reflections = 40\n"
     )
     arguments = ["data", "--config", str(tmp_path / "c.toml"), "--runs", str(tmp_path / "runs"), "--workers", "1"]
     limit = (64 * 1024, 64 * 1024)

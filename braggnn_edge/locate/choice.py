@@ -2,12 +2,13 @@
 
 Every form is asked for the same spots. One that cannot run here, or whose positions are farther from the reference than
 allowed, is left out. Of the others the fastest is taken; the first of the list where it is nearly as fast, since a
-choice that hangs on a few per cent would change with the load of the machine. For one thread the processor's time is
-taken, in which other programs do not count; for several, that of the clock.
+choice that hangs on a few per cent would change with the load of the machine. For the same reason one thread is
+measured, by the processor's time, in which other programs do not count: two threads by the clock, on a busy machine,
+told more of the others. The forms that are preferred gain most from further threads.
 
 What was chosen is kept beside the compiled kernels, under a hash of all that it depends on: the network, the
-processor, the threads, the forms that there are and the versions of what computes them. Where nothing can be kept, or
-what was kept is damaged, it is measured again.
+processor, the forms that there are and the versions of what computes them. Where nothing can be kept, or what was kept
+is damaged, it is measured again.
 """
 
 import contextlib
@@ -38,8 +39,8 @@ BUDGET, _CALL, _ROUNDS = 0.3, 0.01, 6
 #: Spots on which the forms are compared, and limits of how many one timed call gets.
 _COMPARED, _LEAST, _MOST = 256, 64, 4096
 
-#: What opens each form, by its name; the preferred ones first.
-Forms = Mapping[str, Callable[[], Locator]]
+#: What opens each form for a number of threads, by its name; the preferred ones first.
+Forms = Mapping[str, Callable[[int], Locator]]
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Choice:
     def words(self) -> str:
         """For the user, with all that was measured."""
         measured = ", ".join(f"{name} {rate:,}" for name, rate in self.per_second.items())
-        said = f"{self.form}" + (f", of {measured} patches/s here" if measured else ", the only form here")
+        said = f"{self.form}" + (f", of {measured} patches/s and thread here" if measured else ", the only form here")
         return said + "".join(f"; {name} left out: {reason}" for name, reason in self.left_out.items())
 
 
@@ -65,27 +66,27 @@ def fastest(
     reference: Callable[[Patches], NDArray[np.floating]],
     tolerance: float,
 ) -> Locator:
-    """The fastest of ``forms`` on ``threads`` threads, as a locator whose ``form`` and ``remark`` say which it is.
+    """The fastest of ``forms``, for ``threads`` threads, as a locator whose ``form`` and ``remark`` say which it is.
 
     network: a digest of all that it computes; size: of its patches, px; reference: offsets (n, 2) px that every form
     must reach within ``tolerance`` px (0: they must be equal). Raises UserError when none can run.
     """
-    key = _key(forms, network, threads)
+    key = _key(forms, network)
     path = cache_folder() / f"choice-{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]}.json"
     patches = spots(_COMPARED, size)
     if (found := _remembered(path, key, forms)) is not None:
         with contextlib.suppress(Exception):  # a form that no longer runs is measured against the others again
-            locator = forms[found.form]()
+            locator = forms[found.form](threads)
             locator.locate(patches[:1])
             return _described(locator, found)
-    with _torch_threads(threads):
+    with _one_thread():
         opened, left_out = _runnable(forms, patches, reference, tolerance)
-        rates = _rates(opened, patches, threads) if len(opened) > 1 else {}
+        rates = _rates(opened, patches) if len(opened) > 1 else {}
     best = max(rates.values(), default=0.0)
     form = next(name for name in opened if MARGIN * rates.get(name, 0.0) >= best)
     choice = Choice(form, {name: round(rate) for name, rate in rates.items()}, left_out)
     _remember(path, key, choice)
-    return _described(opened[form], choice)
+    return _described(opened[form] if threads == 1 else forms[form](threads), choice)
 
 
 def spots(count: int, size: int) -> NDArray[np.uint16]:
@@ -108,7 +109,7 @@ def _runnable(
     wanted: NDArray[np.floating] | None = None
     for name, opening in forms.items():
         try:
-            locator = opening()
+            locator = opening(1)
             found = locator.locate(patches)
         except Exception as error:  # libraries have errors of their own; whatever it is, this form does not run here
             errors[name] = error
@@ -130,26 +131,25 @@ def _runnable(
     return opened, left_out
 
 
-def _rates(opened: Mapping[str, Locator], patches: Patches, threads: int) -> dict[str, float]:
+def _rates(opened: Mapping[str, Locator], patches: Patches) -> dict[str, float]:
     """Patches a second of each form, the best of interleaved rounds; a form of less than half the best has no more."""
-    clock = time.process_time if threads == 1 else time.perf_counter
-    rates = {name: max(_rate(locator, patches, clock) for _ in range(2)) for name, locator in opened.items()}
+    rates = {name: max(_rate(locator, patches) for _ in range(2)) for name, locator in opened.items()}
     count = int(np.clip(_CALL * max(rates.values()), _LEAST, _MOST))
     many = np.resize(patches, (count, *patches.shape[1:]))
-    began = clock()
+    began = time.process_time()
     for _ in range(_ROUNDS):
         for name, locator in opened.items():
             if 2 * rates[name] >= max(rates.values()):
-                rates[name] = max(rates[name], _rate(locator, many, clock))
-        if clock() - began > BUDGET:
+                rates[name] = max(rates[name], _rate(locator, many))
+        if time.process_time() - began > BUDGET:
             break
     return rates
 
 
-def _rate(locator: Locator, patches: Patches, clock: Callable[[], float]) -> float:
-    began = clock()
+def _rate(locator: Locator, patches: Patches) -> float:
+    began = time.process_time()
     locator.locate(patches)
-    return len(patches) / max(clock() - began, 1e-9)
+    return len(patches) / max(time.process_time() - began, 1e-9)
 
 
 def _described(locator: Locator, choice: Choice) -> Locator:
@@ -157,12 +157,11 @@ def _described(locator: Locator, choice: Choice) -> Locator:
     return locator
 
 
-def _key(forms: Forms, network: str, threads: int) -> dict[str, Any]:
+def _key(forms: Forms, network: str) -> dict[str, Any]:
     """All that a choice depends on, as plain data."""
     versions = dict(environment.versions()) | {"compiler": compiler_version()}
     return {
         "network": network,
-        "threads": threads,
         "forms": list(forms),
         "processor": json.loads(json.dumps(asdict(processor()))),
         "versions": versions,
@@ -197,9 +196,9 @@ def _remember(path: Path, key: dict[str, Any], choice: Choice) -> None:
 
 
 @contextlib.contextmanager
-def _torch_threads(threads: int) -> Iterator[None]:
+def _one_thread() -> Iterator[None]:
     before = torch.get_num_threads()
-    torch.set_num_threads(threads)
+    torch.set_num_threads(1)
     try:
         yield
     finally:

@@ -74,10 +74,14 @@ def float_locator(
 
 def _fastest(net: BraggNN, threads: int) -> Locator:
     return choice.fastest(
-        {name: partial(float_locator, net, name, threads=threads) for name in CANDIDATES},
+        {name: partial(_of_form, net, name) for name in CANDIDATES},
         digest(net), net.size, threads,
         lambda patches: float_locator(net, "torch", precision="float64").locate(patches), NEAR,
     )  # fmt: skip
+
+
+def _of_form(net: BraggNN, name: str, threads: int) -> Locator:
+    return float_locator(net, name, threads=threads)
 
 
 def digest(net: BraggNN) -> str:

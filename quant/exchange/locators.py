@@ -53,7 +53,7 @@ def integer_locator(locator: IntegerLocator, device: str = "cpu", *, backend: st
         )
     threads = threads or torch.get_num_threads()
     if backend == AUTO:
-        opening = {name: partial(_of_form, locator, name, threads) for name in FORMS}
+        opening = {name: partial(_of_form, locator, name) for name in FORMS}
         return choice.fastest(opening, locator.digest, locator.size, threads, locator.locate, 0.0)
     return _of_form(locator, backend, threads)
 
