@@ -1,4 +1,4 @@
-"""The lists of stages in the Makefile and in the docs, and the reference of the configuration, from the registry.
+"""What the docs and the Makefile list, from the code: stages, the reference of the configuration, firmware's records.
 
 ``python -m braggnn_edge.listing`` brings them up to date in the current folder; a test fails while they are not.
 """
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from braggnn_edge.configuration_page import page
 from braggnn_edge.core.commands import commands
-from braggnn_edge.core.stages import Stage, stages
+from braggnn_edge.core.stages import Stage, resolve, stages
 
 #: Files with a list: what stands before it and after it.
 LISTS = {
@@ -16,6 +16,10 @@ LISTS = {
     "docs/reference/configuration.md": (
         "<!-- tables: written by `python -m braggnn_edge.listing` -->\n",
         "<!-- end of tables -->\n",
+    ),
+    "docs/reference/numerics.md": (
+        "<!-- records: written by `python -m braggnn_edge.listing` -->\n",
+        "<!-- end of records -->\n",
     ),
     "docs/reference/stages.md": (
         "<!-- stages: written by `python -m braggnn_edge.listing` -->\n",
@@ -51,6 +55,8 @@ def written(name: str, text: str) -> str:
     found = list(stages().values())
     if name.endswith("configuration.md"):
         return text[:start] + f"\n{page()}" + text[end:]
+    if name.endswith("numerics.md"):  # from a package above this one
+        return text[:start] + resolve("quant.front_end.records:tables")() + text[end:]
     return text[:start] + (makefile(found) if name == "Makefile" else table(found)) + text[end:]
 
 

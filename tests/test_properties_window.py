@@ -9,6 +9,7 @@ from scipy import ndimage
 from braggnn_edge.core.errors import UserError
 from braggnn_edge.peaks.find import detect
 from braggnn_edge.peaks.rules import component_rule, window_rule
+from braggnn_edge.peaks.significance import Significance
 from braggnn_edge.peaks.window import window_peaks
 
 EIGHT = np.ones((3, 3), bool)
@@ -136,6 +137,15 @@ def test_the_two_rules_agree_on_lone_peaks_and_not_on_near_ones() -> None:
     window = window_peaks(frame, threshold=10, size=5)
     assert component["col"].tolist() == [8, 20, 22, 30]
     assert window.col.tolist() == [8, 20, 30]  # the one at 22 has a brighter pixel within three
+
+
+def test_significance_takes_bad_pixels_for_nothing_whatever_they_hold() -> None:
+    frame, valid = np.zeros((9, 9), np.uint16), np.ones((9, 9), bool)
+    frame[3:6, 3:6], frame[4, 4], frame[1, 1] = 20, 30, 5000
+    test = Significance.of(4.0)
+    assert window_peaks(frame, threshold=10, size=3, significance=test).row.tolist() == []
+    valid[1, 1] = False
+    assert window_peaks(frame, threshold=10, size=3, valid=valid, significance=test).row.tolist() == [4]
 
 
 def test_bad_input_of_the_window_rule_is_refused() -> None:

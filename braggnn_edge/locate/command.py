@@ -10,7 +10,7 @@ from braggnn_edge.locate.stage import AUTO, SHIPPED
 LOCATE = Command(
     name="locate",
     help="find the peaks of a scan's frames and locate them with a network: a list of peaks",
-    writes="the files named by `-o`: HDF5, CSV, and the layouts of ImageD11, MIDAS and BraggNN",
+    writes="the files named by `-o`: HDF5, CSV, and the layouts of ImageD11, MIDAS and BraggNN, the firmware's records",
     work="braggnn_edge.locate.locating:work",
     arguments={
         **SCAN_OPTIONS,
@@ -22,6 +22,12 @@ LOCATE = Command(
             "metavar": "FILE",
             "help": "the list; its suffix says how it is written: .h5, .csv, .flt (ImageD11), .midas.csv (MIDAS), "
             ".braggnn.h5 (BraggNN's peaks file); may be repeated",
+        },
+        "--records": {
+            "type": Path,
+            "metavar": "FILE",
+            "help": "also the records that firmware sends of these frames, 32 bytes each, without a head; needs "
+            "`--find window` and a network in integers",
         },
         "--network": {
             "default": SHIPPED,
@@ -55,6 +61,14 @@ LOCATE = Command(
             "choices": ("component", "window"),
             "default": "component",
             "help": "rule that finds peaks: maxima of components, or the firmware's window (default: %(default)s)",
+        },
+        "--significance": {
+            "type": float,
+            "default": 0.0,
+            "metavar": "N",
+            "help": "with --find window: leave out maxima that stand out from the ring around them by less than N "
+            "standard deviations of the noise (--gain, --read-noise); 4, say, where the threshold is near the "
+            "background (default: none)",
         },
         "--min-area": {"type": int, "metavar": "PX", "help": "pixels of the smallest peak (default: 4)"},
         "--gain": {"type": float, "metavar": "COUNTS", "help": "counts a photon (default: 1)"},

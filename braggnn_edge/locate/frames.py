@@ -39,14 +39,17 @@ def locate_frames(
     One frame and the patches of about one batch are in memory at a time, whatever the length of the scan. ``on_bad`` is
     called with a frame that cannot be read, which is left out; without it BadFrame is raised and the scan ends there.
     gain: counts a photon. A network whose sigma supposes photons (``locator.photons``) is given counts divided by it.
+    The patch that EDGE, NEIGHBOUR and BAD_PIXEL speak of is what the network looks at (``locator.window``).
     """
     gain = gain if locator.photons else 1.0
+    seen = locator.window or locator.size
+    unseen = (locator.size - seen) // 2  # px at each side of a patch, whatever they hold
     omega = np.full(scan.shape[0], np.nan) if scan.omega is None else centres(scan.omega)
     rows: list[Rows] = []
     patches: list[Patches] = []
     waiting = 0
     for index, frame, valid, stored in scan.frames_with_stored(start, stop, on_bad):
-        found = find(frame, valid, stored, size=locator.size)
+        found = find(frame, valid, stored, size=seen)
         if not len(found.row):
             continue
         row = np.zeros(len(found.row), PEAKS)
@@ -61,7 +64,9 @@ def locate_frames(
         row["width_row"], row["width_col"] = measured.width.T
         whole = ~flagged(row, PeakFlag.EDGE)
         rows.append(row)
-        cut = crops(frame, found.row[whole], found.col[whole], locator.size)
+        cut = crops(frame, found.row[whole], found.col[whole], seen)
+        if unseen:
+            cut = np.pad(cut, ((0, 0), (unseen, unseen), (unseen, unseen)))
         patches.append(cut if gain == 1.0 else (cut / gain).astype(np.float32))
         waiting += len(row)
         if waiting >= locator.batch:

@@ -23,6 +23,7 @@ import numpy as np
 from braggnn_edge.core.digests import sha256
 from braggnn_edge.core.errors import UserError
 from braggnn_edge.core.files import written_aside
+from braggnn_edge.core.stages import resolve
 from braggnn_edge.frames.scan import Scan
 from braggnn_edge.label.acquisition import open_spec
 from braggnn_edge.locate.locator import Locator
@@ -70,6 +71,10 @@ def run(request: Request, workers: int, say: Say, scheduler: str = "") -> None:
         say(f"  {scan.name}: {scan.omega_remark}")
     if locator.remark:
         say(f"  {file_of(request.network).name}: {locator.remark}")
+    if request.records is not None:
+        resolve("quant.front_end.of_scan:check")(
+            request.spec, request.network, scan, request.trust, request.significance
+        )
     about, identity = _about(request, scan, locator, (start, stop))
     with _held(partial):
         _begin(partial, identity, say)
@@ -77,7 +82,7 @@ def run(request: Request, workers: int, say: Say, scheduler: str = "") -> None:
         step = _SPARSE_RUN if hasattr(scan.source, "read_stored") else _RUN
         tasks = [
             Task(0, request.spec, at, min(stop, at + step), request.network, locator.form, request.find,
-                 request.trust, to / f"{at:08d}.npz")
+                 request.trust, to / f"{at:08d}.npz", request.records is not None, request.significance)
             for at in range(start, stop, step)
         ]  # fmt: skip
         if request.spec.check and not any(task.shard.exists() for task in tasks):  # else it was looked at before
@@ -131,11 +136,14 @@ def _about(request: Request, scan: Scan, locator: Locator, frames: tuple[int, in
         },
         "trust": request.trust if np.isfinite(request.trust) else None,
     }
+    if request.significance:
+        settings["significance"] = request.significance
     task = Task(0, request.spec, *frames, request.network, locator.form, request.find, request.trust, Path())
     # Frames that are read well are the same whatever is done with others: who stops at a bad one may go on without it.
     same = settings | {"scan": {key: value for key, value in settings["scan"].items() if key != "on_bad_frame"}}
     sources = {str(path): [path.stat().st_size, path.stat().st_mtime_ns] for path in task.inputs() if path.exists()}
     identity = same | {"form": locator.form, "files": sources, "versions": dict(environment.versions())}
+    identity |= {} if request.records is None else {"records": True}
     omega = np.full((scan.shape[0], 2), np.nan) if scan.omega is None else scan.omega
     return About((scan.name,), scan.shape, omega, (), settings), identity
 
@@ -194,7 +202,12 @@ def _join(tasks: list[Task], request: Request, about: About, locator: Locator, s
             summary.add(rows)
             for append in appends:
                 append(rows)
+    if request.records is not None:
+        with written_aside(request.records) as aside, aside.open("wb") as stream:
+            for task in tasks:
+                stream.write(files.load(task.shard, "records")[0].tobytes())
     frames = tasks[-1].stop - tasks[0].start - len(bad)
     for line in summary.lines(frames, bad):
         say(f"  {line}")
-    say("finished: " + ", ".join(str(path) for path, _ in request.outputs))
+    written = [path for path, _ in request.outputs] + ([] if request.records is None else [request.records])
+    say("finished: " + ", ".join(map(str, written)))

@@ -36,8 +36,9 @@ class Locator:
     batch: patches in a block, halved for good when the device is out of memory, and never below ``least``.
     trained_on: the ranges of what the network was trained on, where they are known; outside: patches so far whose
     brightest pixel was fainter or brighter than these. photons: sigma supposes that a count is a photon, and the
-    network may be given counts divided by the gain. form: what to ask for as the back end to get this form again;
-    remark: how it was chosen, in words; exact: every form of the network gives the same bits.
+    network may be given counts divided by the gain. window: side of the central part of a patch that the network looks
+    at, px; 0: all of it. form: what to ask for as the back end to get this form again; remark: how it was chosen, in
+    words; exact: every form of the network gives the same bits.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Locator:
     sigma: bool = False
     trained_on: Ranges | None = None
     photons: bool = False
+    window: int = 0
     exact: bool = False
     form: str = ""
     remark: str = ""

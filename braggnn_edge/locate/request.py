@@ -10,9 +10,10 @@ from braggnn_edge.core.errors import UserError
 from braggnn_edge.frames.options import GUESS, guessed_format
 from braggnn_edge.label.acquisition import located
 from braggnn_edge.label.spec import DetectorSpec, ScanSpec
-from braggnn_edge.locate.networks import network_file
+from braggnn_edge.locate.networks import INTEGERS, network_file
 from braggnn_edge.peaks.layouts import Writer, beam_center, writers
 from braggnn_edge.peaks.rules import RULES, Find
+from braggnn_edge.peaks.significance import significance_of
 
 #: Keys of a [[scan]] that options have the names of.
 _KEYS = (
@@ -26,7 +27,9 @@ _DETECTOR = ("gain", "read_noise", "saturation")
 class Request:
     """spec: the scan, its paths complete; network: a name or file; backend: its form, or "auto"; find: the rule, by its
     name and as it is called; frames: (start, stop), stop None for all; trust: largest sigma that is trusted, px;
-    outputs: files and what writes them; center: (row, col) of the beam, px."""
+    outputs: files and what writes them; center: (row, col) of the beam, px; records: file of the firmware's records,
+    None: they are not asked for; significance: of a peak by the window rule, in standard deviations of the noise, 0:
+    there is no test."""
 
     spec: ScanSpec
     network: str
@@ -37,6 +40,8 @@ class Request:
     trust: float
     outputs: tuple[tuple[Path, Writer], ...]
     center: tuple[float, float] | None
+    records: Path | None = None
+    significance: float = 0.0
 
 
 def request_of(arguments: Namespace) -> Request:
@@ -47,18 +52,43 @@ def request_of(arguments: Namespace) -> Request:
     if trust is not None and not trust > 0:
         raise UserError(f"--do-not-trust-above {trust}: expected a positive number of px")
     outputs = writers(arguments.output)
-    spec = _spec(arguments)
+    spec, network = _spec(arguments), network_file(arguments.network)
     return Request(
-        spec, network_file(arguments.network), arguments.backend, arguments.find, _find(arguments.find, spec),
-        _frames(arguments.frames), float("inf") if trust is None else trust, outputs,
-        beam_center(arguments.beam_center),
+        spec, network, arguments.backend, arguments.find, _find(arguments, spec), _frames(arguments.frames),
+        float("inf") if trust is None else trust, outputs, beam_center(arguments.beam_center),
+        _records(arguments, network), arguments.significance,
     )  # fmt: skip
 
 
-def _find(rule: str, spec: ScanSpec) -> Find:
-    return RULES[rule](
+def _records(arguments: Namespace, network: str) -> Path | None:
+    """The file of records, which only what is in firmware can fill."""
+    path: Path | None = arguments.records
+    if path is None:
+        return None
+    if arguments.find != "window":
+        raise UserError(f"--records {path}: firmware finds peaks by the window rule; add --find window")
+    if Path(network).suffix != ".json":
+        raise UserError(
+            f"--records {path}: firmware has a network in integers; choose {' or '.join(INTEGERS)}, or a locator.json "
+            "with --network"
+        )
+    if path.is_dir() or not path.absolute().parent.is_dir():
+        raise UserError(f"--records {path}: expected the name of a file in a folder that exists")
+    if path.absolute() in [output.absolute() for output in arguments.output]:
+        raise UserError(f"--records {path}: the list of peaks has this name; give the records another")
+    return path
+
+
+def _find(arguments: Namespace, spec: ScanSpec) -> Find:
+    deviations, more = arguments.significance, {}
+    if deviations:
+        if arguments.find != "window":
+            raise UserError(f"--significance {deviations:g} is of the window rule; add --find window")
+        more = {"significance": deviations}
+        significance_of(deviations, spec.detector.gain, spec.detector.read_noise)  # refuses what there is no test for
+    return RULES[arguments.find](
         spec.threshold, spec.min_area, spec.sigma, spec.background_box, spec.detector.saturation, spec.detector.gain,
-        spec.detector.read_noise,
+        spec.detector.read_noise, **more,
     )  # fmt: skip
 
 

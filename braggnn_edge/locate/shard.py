@@ -3,10 +3,12 @@
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from braggnn_edge.core.stages import resolve
 from braggnn_edge.frames.scan import Scan
 from braggnn_edge.label.acquisition import files_of_spec, open_spec
 from braggnn_edge.label.spec import ScanSpec
@@ -17,6 +19,9 @@ from braggnn_edge.locate.stage import SHIPPED
 from braggnn_edge.peaks.peak_list import PEAKS, PeakFlag
 from braggnn_edge.peaks.rules import Find
 
+#: What makes the firmware's records: a dotted name, since it lies in a package above this one.
+RECORDS = "quant.front_end.of_scan:records_of"
+
 
 @dataclass(frozen=True)
 class Task:
@@ -24,7 +29,7 @@ class Task:
 
     network: the name or file of one (:func:`braggnn_edge.locate.networks.open_network`); backend: its form, which is
     the same in every shard of a list, as forms of a float network differ in the last bits; trust: the largest sigma
-    that is trusted, px.
+    that is trusted, px; records: whether the firmware's records are made too, with that significance.
     """
 
     scan: int
@@ -36,6 +41,8 @@ class Task:
     find: Find
     trust: float
     shard: Path
+    records: bool = False
+    significance: float = 0.0
 
     @property
     def scan_name(self) -> str:
@@ -53,7 +60,8 @@ class Task:
         return (*files_of_spec(self.spec, Path(), None), *own)
 
     def work(self, path: Path) -> None:
-        """Write ``peaks`` (n,) of :data:`PEAKS` and ``bad_frames``, indices left out, to the npz file ``path``."""
+        """Write ``peaks`` (n,) of :data:`PEAKS` and ``bad_frames``, indices left out, to the npz file ``path``; and
+        ``records`` (m,) if they are asked for."""
         bad: list[int] = []
         skip = (lambda index, _: bad.append(index)) if self.spec.on_bad_frame == "skip" else None
         scan = _scan(self.spec, self.shard.parent)
@@ -65,8 +73,18 @@ class Task:
             for axis in ("sigma_row", "sigma_col"):
                 mark(rows, rows[axis] > self.trust, PeakFlag.NOT_TRUSTED)
             pieces.append(rows)
+        found: dict[str, Any] = {"peaks": np.concatenate(pieces), "bad_frames": np.array(bad, np.int64)}
+        if self.records:
+            found["records"] = resolve(RECORDS)(
+                self.spec, self.network, scan, start=self.start, stop=self.stop, trust=self.trust,
+                significance=self.significance, on_bad=None if skip is None else _left_out,
+            )  # fmt: skip
         with path.open("wb") as stream:
-            np.savez(stream, peaks=np.concatenate(pieces), bad_frames=np.array(bad, np.int64))
+            np.savez(stream, **found)
+
+
+def _left_out(_index: int, _reason: str) -> None:
+    """A bad frame has no records; the list has it among those that were left out."""
 
 
 @lru_cache(maxsize=1)

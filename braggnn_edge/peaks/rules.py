@@ -17,6 +17,7 @@ from scipy.spatial import cKDTree
 from braggnn_edge.frames.background import Noise, Rule, threshold_of
 from braggnn_edge.peaks import find as components
 from braggnn_edge.peaks.peak_list import PeakFlag
+from braggnn_edge.peaks.significance import significance_of
 from braggnn_edge.peaks.window import STEPS, window_peaks
 
 Valid = NDArray[np.bool_] | None
@@ -110,12 +111,14 @@ class ComponentRule(_Rule):
 @dataclass(frozen=True)
 class WindowRule(_Rule):
     """The rule of the firmware (:func:`braggnn_edge.peaks.window.window_peaks`), with the fields of
-    :class:`ComponentRule` and reach, how far a peak outshines all others, px.
+    :class:`ComponentRule`; reach, how far a peak outshines all others, px; and significance, by how many standard
+    deviations of the noise it stands out from the ring around it, 0: by any number.
 
     Peaks of one component carry the flag DOUBLE. SATURATED says that a pixel within reach is.
     """
 
     reach: int = STEPS
+    significance: float = 0.0
 
     def __call__(
         self, frame: NDArray[Any], valid: Valid = None, stored: NDArray[np.int64] | None = None, *, size: int
@@ -124,6 +127,7 @@ class WindowRule(_Rule):
         found = window_peaks(
             frame, threshold=self._threshold(frame, valid), valid=valid, stored=stored, reach=self.reach,
             min_area=self.min_area, size=size, saturation=self.saturation or np.inf,
+            significance=significance_of(self.significance, self.gain, self.read_noise),
         )  # fmt: skip
         maxima = np.bincount(found.component)[found.component] if len(found.component) else found.component
         flags = _flags(

@@ -12,6 +12,9 @@ Each step adds a pixel until the component ends, so that (3) says exactly that t
 ``min_area`` pixels or more; it is computed that way here. A component of at least ``min_area`` pixels that lies within
 ``reach`` of its brightest pixel, the first in raster order among equals, and has no other component's pixel within
 ``reach`` of that pixel, gives exactly one peak, and at that pixel.
+
+Where the threshold lies near the background, maxima of noise are peaks too. A test of significance may leave them out
+(:mod:`braggnn_edge.peaks.significance`).
 """
 
 from dataclasses import dataclass
@@ -23,6 +26,7 @@ from numpy.typing import NDArray
 from braggnn_edge.core.errors import UserError
 from braggnn_edge.peaks.components import Runs
 from braggnn_edge.peaks.find import bad_in_patches, check_frame, inside, outside_frame, pixels_above
+from braggnn_edge.peaks.significance import SIGHT, Significance, squares
 
 #: The default reach, px: as in the firmware.
 STEPS = 3
@@ -61,11 +65,13 @@ def window_peaks(
     size: int = 11,
     saturation: float = np.inf,
     stored: NDArray[np.int64] | None = None,
+    significance: Significance | None = None,
 ) -> WindowPeaks:
     """Peaks of ``frame`` (rows, cols) by the window rule; comparisons are those of its own type, and exact.
 
     threshold, valid, stored and the errors are as for :func:`braggnn_edge.peaks.find.detect`; size: side of the patch
-    around a peak, px, odd, from which a firmware computes the position.
+    around a peak, px, odd, from which a firmware computes the position. significance: the test that leaves out maxima
+    of noise; None: there is none.
 
         >>> frame = np.array([[0, 0, 0], [9, 9, 0], [0, 9, 7]])
         >>> found = window_peaks(frame, threshold=5, size=1)
@@ -81,6 +87,8 @@ def window_peaks(
     runs = Runs.of_pixels(above, cols).large(min_area)
     pixels, of = runs.pixels()
     peak = _brightest(image, (rows, cols), pixels, inside(above, threshold, valid, image), reach)
+    if significance is not None:
+        peak = peak[significance.holds(_around(frame, valid, *np.divmod(pixels[peak], cols)))]
     at, component = pixels[peak], of[peak]
     row, col = at // cols, at % cols
     area = np.bincount(of)[component] if len(of) else component
@@ -90,6 +98,14 @@ def window_peaks(
         outside_frame((rows, cols), row, col, size), component, area.astype(np.int32), neighbours,
         np.zeros(len(at), np.int64) if valid is None else bad_in_patches(valid, row, col, size // 2), pixels, of,
     )  # fmt: skip
+
+
+def _around(
+    frame: NDArray[Any], valid: NDArray[np.bool_] | None, row: NDArray[np.int64], col: NDArray[np.int64]
+) -> NDArray[Any]:
+    """(m, 7, 7) counts around pixels (m,): 0 where they are bad, and outside of the frame."""
+    found = squares(frame, row, col, SIGHT)
+    return found if valid is None else np.where(squares(valid, row, col, SIGHT), found, frame.dtype.type(0))
 
 
 def _brightest(

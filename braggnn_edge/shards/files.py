@@ -66,6 +66,10 @@ def make(unit: Unit, wanted: environment.Environment) -> None:
         aside.unlink(missing_ok=True)
 
 
+#: Arrays of a shard that have not one entry a peak.
+_OF_ITS_OWN = ("bad_frames", "records")
+
+
 def head(unit: Unit) -> Mapping[str, tuple[int, np.dtype]] | None:
     """Length and type of every array in the shard of a unit, without reading them; None when it is not whole."""
     try:
@@ -74,7 +78,7 @@ def head(unit: Unit) -> Mapping[str, tuple[int, np.dtype]] | None:
         rows, kind = found["peaks"]
     except (OSError, *_DAMAGED):
         return None
-    lengths = {length for name, (length, _) in found.items() if name != "bad_frames"}
+    lengths = {length for name, (length, _) in found.items() if name not in _OF_ITS_OWN}
     return found if kind == unit.rows and lengths == {rows} else None
 
 

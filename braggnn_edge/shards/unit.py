@@ -33,4 +33,5 @@ class Unit(Protocol):
         """The files that the work reads."""
 
     def work(self, path: Path) -> None:
-        """Do it: write ``path``, an npz file with ``peaks`` (n,), other arrays of that length, and ``bad_frames``."""
+        """Do it: write ``path``, an npz file with ``peaks`` (n,), other arrays of that length, ``bad_frames``, and
+        ``records`` if there are any."""

@@ -44,9 +44,11 @@ def integer_locator(locator: IntegerLocator, device: str = "cpu", *, backend: st
             raise UserError(f"backend {backend!r} computes on the CPU; leave it out for device {device}")
         module = IntegersOnDevice(locator).to(device)
         sigma = locator.calibration is not None
-        return on_device(
+        made = on_device(
             "integers", locator.size, module.values, "integer", device, sigma=sigma, trained_on=_ranges(locator)
         )
+        made.window = locator.window
+        return made
     if backend not in (AUTO, *FORMS):
         raise UserError(
             f"backend {backend!r} is unknown for a network of integers; expected one of {', '.join((AUTO, *FORMS))}"
@@ -60,7 +62,7 @@ def integer_locator(locator: IntegerLocator, device: str = "cpu", *, backend: st
 
 def _of_form(locator: IntegerLocator, backend: str, threads: int) -> Locator:
     made = FORMS[backend](locator, threads)
-    made.form, made.exact, made.trained_on = backend, True, _ranges(locator)
+    made.form, made.exact, made.trained_on, made.window = backend, True, _ranges(locator), locator.window
     return made
 
 
@@ -121,7 +123,7 @@ def qdq_locator(locator: IntegerLocator, target: Target = "cpu", device: str = "
 
     return Locator(
         f"onnxruntime QDQ ({target})", locator.size, run, "int8" if fused else "int8 in float32", words, batch=512,
-        sigma=locator.calibration is not None,
+        sigma=locator.calibration is not None, window=locator.window,
     )  # fmt: skip
 
 
