@@ -15,8 +15,9 @@ from braggnn_edge.locate.calibration import Calibration
 from firmware_sim.forms import csim, csim_circuit
 from firmware_sim.forms.compare import Comparison
 from firmware_sim.verification.vectors import corner_case_counts
-from hls.project.circuit import golden_counts, write_circuit_project
+from hls.project.circuit import write_circuit_project
 from hls.project.layered import CXX_FLAGS
+from hls.project.test_bench import golden_counts
 from quant.contract import emulate
 from quant.contract.arithmetic import Codes, Format
 from quant.contract.block_shift import BlockShift

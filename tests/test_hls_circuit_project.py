@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from braggnn_edge.core.errors import UserError
-from hls.project.circuit import golden_counts, write_circuit_project
+from hls.project.circuit import write_circuit_project
 from hls.project.layered import load_project
-from hls.project.test_bench import centroid_headers, normalizer_headers
+from hls.project.test_bench import centroid_headers, golden_counts, normalizer_headers
 from quant.contract import locator as locators
 from quant.contract.arithmetic import Format
 from quant.contract.block_shift import BlockShift

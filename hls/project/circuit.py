@@ -15,12 +15,11 @@ from braggnn_edge.core.files import written_aside
 from hls.project.layered import CXX_FLAGS, OPTIMIZATION, Project, write_project
 from hls.project.spec import BACKENDS
 from hls.project.targets import target
-from hls.project.test_bench import Golden, centroid_headers, render, sigma_text, test_bench_files
+from hls.project.test_bench import Golden, centroid_headers, golden_counts, render, sigma_text, test_bench_files
 from quant.contract import locator as locators
-from quant.contract.arithmetic import Codes, Format
+from quant.contract.arithmetic import Codes
 from quant.contract.block_shift import BlockShift
 from quant.contract.locator import IntegerLocator
-from quant.contract.vectors import corner_case_codes
 
 
 def write_circuit_project(
@@ -52,14 +51,6 @@ def write_circuit_project(
         for name in (f"{project.name}_test.cpp", "tb_data/codes_to_outputs.dat"):
             (aside / name).unlink()
     return project
-
-
-def golden_counts(circuit: IntegerLocator, patches: NDArray[np.generic]) -> Codes:
-    """Counts (n, window, window): those of patches (k, size, size), then corner cases, up to the ends of the range."""
-    low, high = circuit.normalizer.count_range
-    signed = low < 0
-    form = Format(high.bit_length() + signed, 0, signed)
-    return np.concatenate([circuit.counts(patches), corner_case_codes(circuit.window, form)])
 
 
 def _files(circuit: IntegerLocator, project: Project, counts: Codes, style: str) -> dict[str, str]:

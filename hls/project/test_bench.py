@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from quant.contract.arithmetic import Codes
+from quant.contract.arithmetic import Codes, Format
 from quant.contract.block_shift import BlockShift
 from quant.contract.centroid import Centroid
 from quant.contract.emulate import run
 from quant.contract.locator import IntegerLocator, network_inputs
 from quant.contract.network import IntegerNetwork
 from quant.contract.normalize import Normalizer
+from quant.contract.vectors import corner_case_codes
 
 _TEMPLATES = Path(__file__).parents[1] / "templates"
 
@@ -90,11 +91,25 @@ def golden(
     return Golden(whole, count_codes, both, run(network, both).outputs)
 
 
+def golden_counts(locator: IntegerLocator, patches: NDArray[np.generic]) -> Codes:
+    """Counts (n, window, window): those of patches (k, size, size), then corner cases up to the ends of the range, and
+    one bright pixel of every power of two, so that every shift of a normalizer occurs.
+    """
+    low, high = locator.normalizer.count_range
+    signed = low < 0
+    form = Format(high.bit_length() + signed, 0, signed)
+    single = np.zeros((high.bit_length(), locator.window**2), np.int64)
+    single[:, locator.window**2 // 2] = 1 << np.arange(high.bit_length())
+    powers = single.reshape(-1, locator.window, locator.window)
+    return np.concatenate([locator.counts(patches), corner_case_codes(locator.window, form), powers])
+
+
 def sigma_text(locator: IntegerLocator) -> str:
-    """How the outputs become sigma, for a README.txt."""
+    """How the outputs become sigma and the 95 % interval, for a README.txt."""
     return (
         f"\n              sigma in pixels is exp(interp(code / 2**{locator.output.frac}, log_b, sigma)), with the "
-        "calibration\n              in locator.json: natural logarithms, linear between its nodes and constant beyond"
+        "calibration\n              in locator.json: natural logarithms, linear between its nodes and constant beyond."
+        "\n              The half-width of the 95 % interval is the same with wide in place of sigma"
     )
 
 

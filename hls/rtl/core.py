@@ -86,7 +86,7 @@ def _with_library(found: dict[str, str], name: str, language: str) -> dict[str, 
         text = (library / f"{module}{suffix}").read_text()
         text = re.sub(r"`timescale.*\n+", "", text)  # these sources alone would have one
         result[f"{name}_{module}"] = re.sub(rf"\b{module}\b", f"{name}_{module}", text)
-    return {f"{key}{suffix}": result[key] for key in sorted(result)}
+    return {f"{key}{suffix}": result[key].rstrip("\n") + "\n" for key in sorted(result)}
 
 
 def _table_instance(
