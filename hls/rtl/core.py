@@ -7,13 +7,14 @@ pipeline ends without a register, which whoever uses it adds.
 
 import importlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.resources import files as package_files
 
 from da4ml.trace.pipeline import to_pipeline
 from da4ml.types import CombLogic, Pipeline, QInterval, minimal_kif
 
 from hls.rtl import ternary
+from hls.rtl.copies import copied
 from hls.rtl.spec import LANGUAGES
 
 #: An instance of a table in da4ml's Verilog and VHDL: input bits, output bits, file of its entries.
@@ -61,16 +62,19 @@ def core_files(logic: CombLogic | Pipeline, name: str, language: str = "verilog"
     names = [f"{name}_stage{index}" for index in range(len(stages))] if isinstance(logic, Pipeline) else [name]
     memories: dict[str, str] = {}
     found: dict[str, str] = {}
+    copies: list[tuple[int, ...]] = []  # of each stage
     for stage, module in zip(stages, names, strict=True):
         memories |= importlib.import_module("da4ml.codegen.rtl.verilog.comb").table_mem_gen(stage)
         text = generator.comb_logic_gen(stage, module)
         found[module] = _TABLES[language].sub(_table_instance(name, language, memories, found), text)
         if language == "verilog":
-            found[module] = ternary.fused(found[module], f"{name}_{ternary.NAME}")
+            made = copied(ternary.fused(found[module], f"{name}_{ternary.NAME}"))
+            found[module] = made.text
+            copies.append(made.bits)
     if any(f" {name}_{ternary.NAME} #(" in text for text in found.values()):
         found[f"{name}_{ternary.NAME}"] = ternary.source(f"{name}_{ternary.NAME}")
     if isinstance(logic, Pipeline):
-        found[name] = (_verilog_pipeline if language == "verilog" else _vhdl_pipeline)(logic, name)
+        found[name] = _verilog_pipeline(logic, name, copies) if language == "verilog" else _vhdl_pipeline(logic, name)
     return _with_library(found, name, language)
 
 
@@ -129,7 +133,8 @@ def _vhdl_table(name: str, inputs: int, outputs: int, entries: list[str]) -> str
     return "\n".join([*lines, f'        "{"-" * outputs}" when others;', "end architecture rtl;", ""])
 
 
-def _verilog_pipeline(logic: Pipeline, name: str) -> str:
+def _verilog_pipeline(logic: Pipeline, name: str, copies: Sequence[tuple[int, ...]]) -> str:
+    """The stages in a row; copies: bits of a stage's input that have further registers, which no tool may merge."""
     widths = [bits_in(stage) for stage in logic.solutions]
     last = len(widths) - 1
     lines = [
@@ -138,12 +143,24 @@ def _verilog_pipeline(logic: Pipeline, name: str) -> str:
     ]  # fmt: skip
     lines += [f"    reg [{width - 1}:0] stage{index}_inp;" for index, width in enumerate(widths)]
     lines += [f"    wire [{width - 1}:0] stage{index}_out;" for index, width in enumerate(widths[1:])]
+    lines += [
+        f'    (* keep = "true", dont_merge *) reg [{len(bits) - 1}:0] stage{index}_copies;'
+        for index, bits in enumerate(copies)
+        if bits
+    ]
     for index in range(len(widths)):
         to = "model_out" if index == last else f"stage{index}_out"
-        lines.append(f"    {name}_stage{index} stage{index} (.model_inp(stage{index}_inp), .model_out({to}));")
+        more = f", .copies(stage{index}_copies)" if copies[index] else ""
+        lines.append(f"    {name}_stage{index} stage{index} (.model_inp(stage{index}_inp){more}, .model_out({to}));")
     lines += ["    always @(posedge clk) begin", "        stage0_inp <= model_inp;"]
     lines += [f"        stage{index}_inp <= stage{index - 1}_out;" for index in range(1, len(widths))]
-    return "\n".join([*lines, "    end", "endmodule", ""])
+    lines.append("    end")
+    for index, bits in enumerate(copies):
+        if bits:
+            source = "model_inp" if index == 0 else f"stage{index - 1}_out"
+            joined = ", ".join(f"{source}[{bit}]" for bit in reversed(bits))
+            lines.append(f"    (* keep *) always @(posedge clk) stage{index}_copies <= {{{joined}}};")
+    return "\n".join([*lines, "endmodule", ""])
 
 
 def _vhdl_pipeline(logic: Pipeline, name: str) -> str:

@@ -79,7 +79,7 @@ def write_rtl(
     check_tag(tag_bits)
     chosen = target(target_name)
     search = effort or Effort()
-    pipe = pipelined(trace(circuit, limit=limit, effort=search), logic_levels)
+    pipe = pipelined(trace(circuit, limit=limit, effort=search, levels=logic_levels), logic_levels)
     signed = not isinstance(circuit.normalizer, BlockShift)
     stages = len(pipe.solutions)
     project = RtlProject(
@@ -112,7 +112,7 @@ def sources(
     circuit: IntegerLocator, logic_levels: float = DEFAULT_LEVELS, effort: Effort | None = None
 ) -> dict[str, str]:
     """The Verilog sources alone by file name, for synthesis without a project; see :func:`write_rtl`."""
-    pipe = pipelined(trace(circuit, effort=effort), logic_levels)
+    pipe = pipelined(trace(circuit, effort=effort, levels=logic_levels), logic_levels)
     return _sources(pipe, circuit, "verilog")
 
 
