@@ -18,6 +18,7 @@ from hls.project.circuit import write_circuit_project
 from hls.project.layered import check_project, load_project, write_project
 from hls.project.reuse import fitted
 from hls.project.spec import BACKENDS, HlsSpec, Settings, settings_of
+from hls.project.stage import BOARDS_REFUSED
 from quant.contract import locator as locators
 
 #: Where projects for further boards lie, and the list of them. The C simulation takes the projects beside it.
@@ -85,10 +86,7 @@ def run_whole(spec: HlsSpec, table: PeakTable, qat: Path, directory: Path, say: 
     Further boards are refused: their flows take a network alone.
     """
     if spec.boards:
-        raise UserError(
-            "hls.boards: not offered for locators with a centroid; set target in [hls], and use another run for each "
-            "board"
-        )
+        raise UserError(BOARDS_REFUSED)
     locator, patches = locators.load(qat / "locator.json"), golden_patches(spec, table)
     spec = fitted(spec, locator.network)
     say(_chosen(spec))
