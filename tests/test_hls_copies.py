@@ -4,11 +4,13 @@ import re
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from hls.rtl.cmvm import Effort
 from hls.rtl.copies import LOADS, copied
 from hls.rtl.core import core_files, pipelined
+from hls.rtl.project import write_rtl
 from hls.rtl.trace import trace
 from quant.contract.block_shift import BlockShift
 from quant.contract.locator import load
@@ -69,3 +71,17 @@ def test_copies_share_the_loads():
     assert made.bits == (4, 4)  # 150 loads: a register and two copies
     assert sorted(_loads(made.text).values()) == [30, 60, 60]
     assert copied(stage, most=150).text == stage
+
+
+def test_selects_without_a_register(tmp_path):
+    """They are as they were: made in a stage, one for all pixels, and there is no copy."""
+    counts = np.zeros((1, 11, 11))
+    circuit = load(CIRCUIT)
+    for register_selects in (False, True):
+        directory = tmp_path / str(register_selects)
+        made = write_rtl(
+            circuit, directory, counts=counts[:, : circuit.size, : circuit.size], effort=Effort(trials=1),
+            register_selects=register_selects, logic_levels=4.0,
+        )  # fmt: skip
+        assert made.register_selects == register_selects
+        assert ("copies" in (directory / "src" / "braggnn_rtl_core.v").read_text()) == register_selects

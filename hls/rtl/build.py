@@ -33,6 +33,7 @@ def run(spec: RtlSpec, table: PeakTable, source: Path, directory: Path, say: Cal
                 logic_levels=spec.logic_levels,
                 clock_mhz=spec.clock_mhz, target_name=spec.target, limit=spec.limit,
                 effort=Effort(shallow=spec.shallow), tag_bits=spec.tag_bits,
+                register_selects=spec.register_selects,
             )  # fmt: skip
         made = load_rtl(directory / language)
         say(

@@ -14,7 +14,7 @@ from da4ml.trace.pipeline import to_pipeline
 from da4ml.types import CombLogic, Pipeline, QInterval, minimal_kif
 
 from hls.rtl import ternary
-from hls.rtl.copies import copied
+from hls.rtl.copies import Copied, copied
 from hls.rtl.spec import LANGUAGES
 
 #: An instance of a table in da4ml's Verilog and VHDL: input bits, output bits, file of its entries.
@@ -51,30 +51,34 @@ def _width(interval: QInterval) -> int:
     return int(sum(minimal_kif(interval)))
 
 
-def core_files(logic: CombLogic | Pipeline, name: str, language: str = "verilog") -> dict[str, str]:
+def core_files(
+    logic: CombLogic | Pipeline, name: str, language: str = "verilog", copies: bool = True
+) -> dict[str, str]:
     """Sources by file name: a module ``name`` and all below. Ports: ``clk`` (pipelines), ``model_inp``, ``model_out``.
 
     Inputs are packed, the first in the lowest bits; so are outputs. A pipeline of n stages registers its inputs and
-    what goes from stage to stage: ``model_out`` belongs to the inputs of n clock edges before.
+    what goes from stage to stage: ``model_out`` belongs to the inputs of n clock edges before. copies: of
+    registers that select more than :data:`hls.rtl.copies.LOADS` bits (in Verilog alone).
     """
     generator = importlib.import_module(f"da4ml.codegen.rtl.{language}")
     stages = logic.solutions if isinstance(logic, Pipeline) else (logic,)
     names = [f"{name}_stage{index}" for index in range(len(stages))] if isinstance(logic, Pipeline) else [name]
     memories: dict[str, str] = {}
     found: dict[str, str] = {}
-    copies: list[tuple[int, ...]] = []  # of each stage
+    further: list[tuple[int, ...]] = []  # of each stage, bits of its input that have copies
     for stage, module in zip(stages, names, strict=True):
         memories |= importlib.import_module("da4ml.codegen.rtl.verilog.comb").table_mem_gen(stage)
         text = generator.comb_logic_gen(stage, module)
         found[module] = _TABLES[language].sub(_table_instance(name, language, memories, found), text)
         if language == "verilog":
-            made = copied(ternary.fused(found[module], f"{name}_{ternary.NAME}"))
+            found[module] = ternary.fused(found[module], f"{name}_{ternary.NAME}")
+            made = copied(found[module]) if copies else Copied(found[module], ())
             found[module] = made.text
-            copies.append(made.bits)
+            further.append(made.bits)
     if any(f" {name}_{ternary.NAME} #(" in text for text in found.values()):
         found[f"{name}_{ternary.NAME}"] = ternary.source(f"{name}_{ternary.NAME}")
     if isinstance(logic, Pipeline):
-        found[name] = _verilog_pipeline(logic, name, copies) if language == "verilog" else _vhdl_pipeline(logic, name)
+        found[name] = _verilog_pipeline(logic, name, further) if language == "verilog" else _vhdl_pipeline(logic, name)
     return _with_library(found, name, language)
 
 
