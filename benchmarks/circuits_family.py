@@ -33,8 +33,8 @@ FOLDER = Path(__file__).with_suffix("")
 #: Patches, of a seed that no training has, on which RTL and netlist are compared with the integers.
 RTL, NETLIST, SEED = 20_000, 500, 98
 #: Adders or levels of tables a pipeline stage, the clock that is asked for, MHz, and whether the selects of the shift
-#: come out of registers. Deeper stages have fewer registers and share more logic. With registered selects `small_7px` takes
-#: 4,078 look-up tables.
+#: come out of registers. Deeper stages have fewer registers and share more logic. With registered selects `small_7px`
+#: takes 4,078 look-up tables.
 OPTIONS = {"shipped_7px": (2.0, 250.0, True), "small_7px": (6.0, 100.0, False), "wide_9px": (4.0, 150.0, True)}
 #: A Verilog file that is longer is stored compressed.
 LONGEST = 1_000_000
