@@ -32,10 +32,9 @@ from quant.contract.lut_model import predicted_luts
 FOLDER = Path(__file__).with_suffix("")
 #: Patches, of a seed that no training has, on which RTL and netlist are compared with the integers.
 RTL, NETLIST, SEED = 20_000, 500, 98
-#: Adders or levels of tables a pipeline stage, the clock that is asked for, MHz, and whether the selects of the shift
-#: come out of registers. Deeper stages have fewer registers and share more logic. With registered selects `small_7px`
-#: takes 4,078 look-up tables.
-OPTIONS = {"shipped_7px": (2.0, 250.0, True), "small_7px": (6.0, 100.0, False), "wide_9px": (4.0, 150.0, True)}
+#: Adders or levels of tables a pipeline stage, and the clock that is asked for, MHz. Deeper stages have fewer registers
+#: and share more logic: at 2 levels `small_7px` takes 4,112 look-up tables and `wide_9px` 26,255.
+DEPTHS = {"shipped_7px": (2.0, 250.0), "small_7px": (6.0, 100.0), "wide_9px": (4.0, 150.0)}
 #: A Verilog file that is longer is stored compressed.
 LONGEST = 1_000_000
 #: What a circuit may be behind the float network, px; and the sets that it is for (spots up to 3.5 px have no others).
@@ -47,12 +46,9 @@ def hardware(circuit: IntegerLocator, name: str, work: Path) -> dict[str, Any]:
     """Write, simulate and map the RTL project of a circuit; its Verilog goes beside the locator."""
     project, net = work / name, work / f"{name}_netlist"
     counts = draw(FamilySpec(), SEED, RTL).counts
-    levels, clock, selects = OPTIONS[name]
+    levels, clock = DEPTHS[name]
     if not project.exists():
-        write_rtl(
-            circuit, project, counts=counts[:100], logic_levels=levels, clock_mhz=clock, limit=200_000,
-            register_selects=selects,
-        )  # fmt: skip
+        write_rtl(circuit, project, counts=counts[:100], logic_levels=levels, clock_mhz=clock, limit=200_000)
     made = load_rtl(project)
     text = "\n".join(path.read_text() for path in sorted((project / "src").glob("*.v")))
     if len(text) > LONGEST:
@@ -73,7 +69,7 @@ def hardware(circuit: IntegerLocator, name: str, work: Path) -> dict[str, Any]:
     return {
         "luts": mapped.luts, "luts_by_model": round(predicted_luts(circuit)), "flip_flops": mapped.flip_flops,
         "carry": mapped.carry, "dsps": mapped.dsps, "brams": mapped.brams, "logic_levels_a_stage": levels,
-        "registered_selects": selects, "clock_mhz_asked_for": clock,
+        "clock_mhz_asked_for": clock,
         "stages": made.stages, "latency_cycles": made.latency_cycles, "interval_cycles": made.interval_cycles,
         "exactness": wrong,
     }  # fmt: skip

@@ -158,7 +158,8 @@ def test_signed_counts(simulated, random_circuit, detector_patches, tmp_path):
     circuit = random_circuit(normalizer=Normalizer(4, 10, 3), hidden=(2,))
     patches = detector_patches(circuit, 500)
     patches[::2] -= 300
-    write_rtl(circuit, tmp_path / "project", counts=patches[:3], effort=QUICK, logic_levels=6.0)
+    write_rtl(circuit, tmp_path / "project", counts=patches[:3], effort=QUICK, logic_levels=6.0, register_selects=True)
+    assert "_copies <=" in (tmp_path / "project" / "src" / "braggnn_rtl_core.v").read_text()
     found = rtlsim.run(rtlsim.build(tmp_path / "project", simulated[1] / "build"), circuit.counts(patches), seed=0)
     assert np.array_equal(found.outputs, circuit.run(circuit.codes(patches)))
 
@@ -168,7 +169,8 @@ def test_the_exponent_and_sigma(simulated, random_circuit, detector_patches, tmp
     circuit = random_circuit(normalizer=BlockShift(4, 16), hidden=(3,), exponent=True, sigma=True)
     patches = detector_patches(circuit, 1000)
     assert len(np.unique(circuit.codes(patches)[:, 9:], axis=0)) == 17
-    write_rtl(circuit, tmp_path / "project", counts=patches[:3], effort=QUICK, logic_levels=6.0)
+    write_rtl(circuit, tmp_path / "project", counts=patches[:3], effort=QUICK, logic_levels=6.0, register_selects=True)
+    assert "_copies <=" in (tmp_path / "project" / "src" / "braggnn_rtl_core.v").read_text()
     simulator = rtlsim.build(tmp_path / "project", simulated[1] / "build")
     for stalls in (True, False):
         found = rtlsim.run(simulator, circuit.counts(patches), seed=0, stalls=stalls)

@@ -58,7 +58,7 @@ class RtlProject:
     clock_mhz: float
     da4ml: str
     tag_bits: int = 0
-    register_selects: bool = True
+    register_selects: bool = False
     name: str = NAME
 
 
@@ -66,7 +66,7 @@ def write_rtl(
     circuit: IntegerLocator, directory: Path, *,
     counts: NDArray[np.generic], language: str = "verilog", logic_levels: float = DEFAULT_LEVELS,
     clock_mhz: float = 200.0, target_name: str = DEFAULT_TARGET, limit: int = LIMIT, effort: Effort | None = None,
-    tag_bits: int = 0, register_selects: bool = True,
+    tag_bits: int = 0, register_selects: bool = False,
 ) -> RtlProject:  # fmt: skip
     """Write the RTL project of ``circuit``; ``counts`` (n, size, size) are detector values for the golden vectors,
     to which corner cases are added.
@@ -115,7 +115,7 @@ def sources(
     circuit: IntegerLocator, logic_levels: float = DEFAULT_LEVELS, effort: Effort | None = None
 ) -> dict[str, str]:
     """The Verilog sources alone by file name, for synthesis without a project; see :func:`write_rtl`."""
-    pipe = pipelined(trace(circuit, effort=effort, levels=logic_levels), logic_levels)
+    pipe = pipelined(trace(circuit, effort=effort), logic_levels)
     return _sources(pipe, circuit, None)
 
 
@@ -178,7 +178,7 @@ def packed(codes: Codes, bits: int, width: int) -> str:
 
 def _sources(pipe: Pipeline, circuit: IntegerLocator, project: RtlProject | None) -> dict[str, str]:
     """By file name; those of Verilog without a project."""
-    language, tag_bits, copies = "verilog", 0, True
+    language, tag_bits, copies = "verilog", 0, False
     if project is not None:
         language, tag_bits, copies = project.language, project.tag_bits, project.register_selects
     values = _values(pipe, circuit, None) | tag_texts(tag_bits, language)

@@ -36,8 +36,8 @@ class RtlSpec:
     logic_levels: float = DEFAULT_LEVELS
     shallow: bool = False  # sums take the fewest levels of adders: less latency, some per cent more look-up tables
     # a register behind the normalizer's leading zeros, whose copies then select the shift of each pixel: no select has
-    # more than 64 loads, for some per cent of look-up tables and registers ([measured](rtl.md#clock-and-depth))
-    register_selects: bool = True
+    # more than 64 loads, for some more registers ([measured](rtl.md#selects-of-the-shift)); on an ECP5 no faster
+    register_selects: bool = False
     clock_mhz: float = 400.0  # what the constraints ask for
     target: str = "u280"  # board, as in `[hls]`
     limit: int = LIMIT  # look-up tables, estimated, above which nothing is unrolled
