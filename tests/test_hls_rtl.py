@@ -5,17 +5,21 @@ import re
 import shutil
 import subprocess
 
+import builders
 import numpy as np
 import pytest
 
 from braggnn_edge.core.errors import UserError
+from braggnn_edge.peaks.splits import TEST
 from hls.project.test_bench import golden_counts
+from hls.rtl import build
 from hls.rtl import project as rtl
 from hls.rtl.cmvm import Effort
 from hls.rtl.project import RtlProject, load_rtl, packed, write_rtl
+from hls.rtl.spec import RtlSpec
 from hls.tools import programs as tools
 from quant.contract.block_shift import BlockShift
-from quant.contract.locator import load
+from quant.contract.locator import load, save
 from quant.contract.normalize import Normalizer
 
 QUICK = Effort(trials=2)
@@ -323,3 +327,21 @@ def test_open_tools_stop_at_missed_timing_too(written):
     (line,) = (line for line in lines if "nextpnr-ecp5" in line)
     assert "--json braggnn_rtl.json" in line  # one command in one line
     assert not any("--timing-allow-fail" in line for line in lines)
+
+
+def test_the_readme_tells_sigma_and_the_95_percent_interval(with_sigma, tmp_path):
+    circuit, patches = with_sigma
+    write_rtl(circuit, tmp_path / "four", counts=patches[:2], effort=QUICK)
+    text = " ".join((tmp_path / "four" / "README.txt").read_text().split())
+    assert "sigma in pixels is exp(interp(code / 2**" in text
+    assert "The half-width of the 95 % interval is the same with wide in place of sigma" in text
+
+
+def test_the_stage_states_no_latency_at_a_clock_that_nobody_has_shown(random_circuit, tmp_path):
+    circuit = random_circuit(3, hidden=(2,))
+    save(circuit, tmp_path / "locator.json")
+    table, said = builders.spots(8, circuit.size), []
+    table.peaks["split"] = TEST
+    build.run(RtlSpec(clock_mhz=400.0, logic_levels=6.0), table, tmp_path, tmp_path / "rtl", said.append)
+    assert "the constraints ask for 400 MHz, which only place and route can confirm" in said[-1]
+    assert " ns" not in said[-1]
