@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import braggnn_edge
+from quant.contract.layers import Linear
 from quant.contract.locator import load
 
 #: By the name that stands for them in ``[qat] network``.
@@ -14,7 +15,7 @@ def path_of(name: str) -> Path:
     return Path(braggnn_edge.__file__).parent / "weights" / _FILES[name]
 
 
-def layers_of(name: str) -> tuple[int, int]:
-    """Convolutions and hidden dense layers of what ships."""
-    kinds = [layer.kind for layer in load(path_of(name)).network.layers]
-    return kinds.count("conv2d"), kinds.count("dense") - 1
+def shapes_of(name: str) -> list[tuple[str, str, int, int]]:
+    """Of each convolution and dense layer of what ships: name, kind, outputs, and inputs of each output."""
+    layers = [layer for layer in load(path_of(name)).network.layers if isinstance(layer, Linear)]
+    return [(layer.name, layer.kind, len(layer.weight), layer.weight[0].size) for layer in layers]

@@ -161,6 +161,13 @@ def test_order_in_which_the_stages_of_a_command_run(kind: str, context: Callable
         ("search", "circuit", "[circuit]\nshift = 2\n", "circuit: shift 2 is out of range"),
         ("grains", "shipped", "", "grains: instrument is not known; give it in \\[grains\\]"),
         ("grains", "shipped", '[grains]\nscans = ["other"]\n', "there is no scan 'other'; expected one of scan"),
+        ("hls", "compact", '[hls]\nstrategy = "Resource"\nreuse = 7\n', "factor 7 does not cut its 9 x"),
+        ("csim", "full", "[hls]\nreuse = 100_000\n", "reuse factor 100000 is more than its 576 products"),
+        ("hls", "circuit", "[hls]\nreuse = 100_000\n", "reuse factor 100000 is more than its"),
+        ("hls", "shipped", '[hls]\nstrategy = "Resource"\nreuse = 7\n', "factor 7 does not cut its 137 x 512"),
+        ("hls", "compact", '[[hls.boards]]\ntarget = "u250"\nreuse = 100_000\n', "more than its"),
+        ("report", "shipped", '[[hls.boards]]\ntarget = "u250"\n', "hls.boards: not offered for locators with a"),
+        ("hls", "circuit", '[[hls.boards]]\ntarget = "u250"\n', "hls.boards: not offered for locators with a"),
     ],
 )
 def test_what_does_not_fit_is_refused_before_any_work(

@@ -15,8 +15,9 @@ from braggnn_edge.locate.calibration import Calibration
 from firmware_sim.forms import csim, csim_circuit
 from firmware_sim.forms.compare import Comparison
 from firmware_sim.verification.vectors import corner_case_counts
-from hls.project.circuit import golden_counts, write_circuit_project
+from hls.project.circuit import write_circuit_project
 from hls.project.layered import CXX_FLAGS
+from hls.project.test_bench import golden_counts
 from quant.contract import emulate
 from quant.contract.arithmetic import Codes, Format
 from quant.contract.block_shift import BlockShift
@@ -177,7 +178,7 @@ def relinked(built, tmp_path_factory) -> Callable[..., csim.Executable]:
         path.write_text(text)
         driver = str(Path(csim_circuit.__file__).with_suffix(".cpp"))
         # One translation unit: parsing the types is most of the time.
-        sources = ["-include", "firmware/braggnn_circuit.cpp", driver, *objects]
+        sources = ["-include", "firmware/braggnn_locator.cpp", driver, *objects]
         subprocess.run(["g++", *flags, "-I.", *sources, "-o", str(copy / "circuit")], cwd=copy, check=True)
         return replace(case.executable, circuit=copy / "circuit")
 
@@ -190,20 +191,20 @@ def relinked(built, tmp_path_factory) -> Callable[..., csim.Executable]:
         ("normalize.h", r"zeros = COUNT_BITS - 1 - bit;", "zeros = COUNT_BITS - bit;", "normalizer"),
         ("normalize.h", r"\(together >> bit\) != 0", "(together >> bit) > 1", "normalizer"),
         (
-            "braggnn_circuit.cpp",
+            "braggnn_locator.cpp",
             r"inputs\[N \+ k\] = code_t\(exponent\[k\]\)(?=[\s\S]*#else)",
             "inputs[N + k] = code_t(0)",
             "sum",
         ),
         (
-            "braggnn_circuit.cpp",
+            "braggnn_locator.cpp",
             r"outputs\[k\] = correction\[k\];(?=[\s\S]*#else)",
             "outputs[k] = 0;",
             "sum",
         ),
         ("centroid_tables.h", r"(RECIPROCALS.*\n    )\d+", r"\g<1>100", "centroid"),
         ("centroid.h", r"result\[0\] = quotient\(row(.*\n.*)\(col", r"result[0] = quotient(col\1(row", "centroid"),
-        ("braggnn_circuit.h", r"AP_SAT", "AP_WRAP", "sum"),
+        ("braggnn_locator.h", r"AP_SAT", "AP_WRAP", "sum"),
     ],
     ids=["shift", "exponent", "exponent left out", "sigma left out", "table", "row and column", "saturation"],
 )
@@ -224,14 +225,14 @@ def test_the_projects_own_test_bench_passes_and_fails(built, tmp_path):
     passed = subprocess.run(make, capture_output=True, text=True, check=False)
     assert passed.returncode == 0, passed.stderr
     patches = len(golden_counts(case.circuit, case.patches[::20]))
-    assert f"PASS: normalizer on {patches} patches, circuit on {patches} patches" in passed.stdout
+    assert f"PASS: normalizer on {patches} patches, locator on {patches} patches" in passed.stdout
     path = copy / "tb_data" / "counts_to_outputs.dat"
     lines = path.read_text().splitlines()
     head, last = lines[3].rsplit(" ", 1)
     path.write_text("\n".join([*lines[:3], f"{head} {int(last) + 1}", *lines[4:]]) + "\n")
     failed = subprocess.run([str(copy / "test_bench")], cwd=copy, capture_output=True, text=True, check=False)
     assert failed.returncode == 1
-    assert "circuit: patch 3, output 1" in failed.stderr
+    assert "locator: patch 3, output 1" in failed.stderr
 
 
 def test_resumes_after_a_kill(built, tmp_path):

@@ -10,6 +10,7 @@ from braggnn_edge.core.errors import UserError
 from firmware_sim.forms import rtlsim
 from hls.rtl.cmvm import Effort
 from hls.rtl.project import write_rtl
+from hls.rtl.spec import RtlSpec
 from hls.tools import programs as tools
 from quant.contract.block_shift import BlockShift
 from quant.contract.normalize import Normalizer
@@ -22,7 +23,7 @@ def simulated(tmp_path_factory, random_circuit, detector_patches):
     """A circuit, its project and its compiled RTL."""
     circuit = random_circuit(3, hidden=(3,))
     directory = tmp_path_factory.mktemp("rtlsim")
-    write_rtl(circuit, directory / "project", counts=detector_patches(circuit, 20), effort=QUICK)
+    write_rtl(circuit, directory / "project", counts=detector_patches(circuit, 20), effort=QUICK, tag_bits=9)
     return circuit, directory, rtlsim.build(directory / "project", directory / "build")
 
 
@@ -112,11 +113,53 @@ def test_a_result_that_does_not_wait_is_seen(simulated, detector_patches):
         rtlsim.run(rtlsim.build(hasty, directory / "build"), counts, seed=0)
 
 
+@pytest.mark.parametrize(
+    ("pattern", "text", "message"),
+    [
+        (r" & ~rst;", ";", "ready in 3 clocks of reset"),
+        (
+            r"tag_read_at <= tag_read_at \+ take",
+            "tag_read_at <= tag_read_at + take + (cycles == 77)",
+            "the tag of another",
+        ),
+    ],
+)
+def test_a_ready_reset_and_a_wrong_tag_are_seen(pattern, text, message, simulated, detector_patches, tmp_path):
+    circuit, directory, _ = simulated
+    project = _changed(directory, tmp_path / "project", pattern, text)
+    path = project / "src" / "braggnn_rtl.v"
+    counter = "    reg [15:0] cycles = 0; always @(posedge clk) cycles <= cycles + 1;\n"
+    path.write_text(path.read_text().replace("    initial begin\n", counter + "    initial begin\n", 1))
+    with pytest.raises(UserError, match=f"{message}.*is broken"):
+        rtlsim.run(rtlsim.build(project, directory / "build"), circuit.counts(detector_patches(circuit, 100)), seed=0)
+
+
+def test_a_design_that_was_never_reset_is_ready(simulated, detector_patches, tmp_path):
+    """Without initial values it never is; the run at a patch a clock has no reset."""
+    circuit, directory, _ = simulated
+    project = _changed(directory, tmp_path / "project", r"places = 1 << PLACES_LOG2;", "places = 0;")
+    simulator = rtlsim.build(project, directory / "build")
+    counts = circuit.counts(detector_patches(circuit, 50))
+    assert len(rtlsim.run(simulator, counts, seed=0).outputs) == len(counts)
+    with pytest.raises(UserError, match=f"{len(counts)} patches, 0 of them taken, 0 results"):
+        rtlsim.run(simulator, counts, seed=0, stalls=False)
+
+
+@pytest.mark.parametrize("tag_bits", [-1, 65])
+def test_a_tag_of_no_width_is_refused(tag_bits, random_circuit, detector_patches, tmp_path):
+    circuit = random_circuit()
+    with pytest.raises(UserError, match=f"tag_bits {tag_bits} is impossible; expected 1 to 64, or 0 for no tag"):
+        write_rtl(circuit, tmp_path / "p", counts=detector_patches(circuit, 2), tag_bits=tag_bits, effort=QUICK)
+    with pytest.raises(UserError, match="is impossible"):
+        RtlSpec(tag_bits=tag_bits)
+
+
 def test_signed_counts(simulated, random_circuit, detector_patches, tmp_path):
     circuit = random_circuit(normalizer=Normalizer(4, 10, 3), hidden=(2,))
     patches = detector_patches(circuit, 500)
     patches[::2] -= 300
-    write_rtl(circuit, tmp_path / "project", counts=patches[:3], effort=QUICK, logic_levels=6.0)
+    write_rtl(circuit, tmp_path / "project", counts=patches[:3], effort=QUICK, logic_levels=6.0, register_selects=True)
+    assert "_copies <=" in (tmp_path / "project" / "src" / "braggnn_rtl_core.v").read_text()
     found = rtlsim.run(rtlsim.build(tmp_path / "project", simulated[1] / "build"), circuit.counts(patches), seed=0)
     assert np.array_equal(found.outputs, circuit.run(circuit.codes(patches)))
 
@@ -126,7 +169,8 @@ def test_the_exponent_and_sigma(simulated, random_circuit, detector_patches, tmp
     circuit = random_circuit(normalizer=BlockShift(4, 16), hidden=(3,), exponent=True, sigma=True)
     patches = detector_patches(circuit, 1000)
     assert len(np.unique(circuit.codes(patches)[:, 9:], axis=0)) == 17
-    write_rtl(circuit, tmp_path / "project", counts=patches[:3], effort=QUICK, logic_levels=6.0)
+    write_rtl(circuit, tmp_path / "project", counts=patches[:3], effort=QUICK, logic_levels=6.0, register_selects=True)
+    assert "_copies <=" in (tmp_path / "project" / "src" / "braggnn_rtl_core.v").read_text()
     simulator = rtlsim.build(tmp_path / "project", simulated[1] / "build")
     for stalls in (True, False):
         found = rtlsim.run(simulator, circuit.counts(patches), seed=0, stalls=stalls)

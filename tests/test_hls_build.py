@@ -12,6 +12,8 @@ import numpy as np
 import onnx
 import pytest
 
+from braggnn_edge.core import stages
+from braggnn_edge.core.config import load as config_of
 from braggnn_edge.core.errors import UserError
 from braggnn_edge.peaks.splits import TEST
 from braggnn_edge.peaks.table import PEAK, PeakTable
@@ -21,14 +23,16 @@ from hls.project.build import differences
 from hls.project.layered import CXX_FLAGS, load_project, write_project
 from hls.project.reuse import check_reuse, spread
 from hls.project.spec import ACCELERATOR, BoardSpec, HlsSpec
+from hls.project.stage import _shapes
 from hls.project.targets import target
 from quant.contract import locator as locators
 from quant.contract.arithmetic import Format
 from quant.contract.attention import exp_table, reciprocal_table, size_block
-from quant.contract.network import Flatten, IntegerNetwork, Requantize
+from quant.contract.network import Flatten, IntegerNetwork, Linear, Requantize
 from quant.contract.normalize import Normalizer
 from quant.contract.sizing import size_accumulators
 from quant.exchange.to_qonnx import qonnx_model
+from quant.shipped import shapes_of
 
 SIZE = 7
 needs_compiler = pytest.mark.skipif(
@@ -321,3 +325,24 @@ def test_a_table_that_cannot_be_is_refused(settings, message):
 def test_a_board_that_cannot_be_is_refused(settings, message):
     with pytest.raises(UserError, match=message):
         BoardSpec(**settings)
+
+
+@pytest.mark.parametrize(
+    ("config", "file"),
+    [
+        ("configs/smoke.toml", "tests/golden/layered.json"),
+        ("configs/smoke_circuit.toml", "tests/golden/circuit.json"),
+    ],
+)
+def test_shapes_are_known_before_the_training(config, file):
+    """What the configuration says of the layers is what the trained locator has."""
+    root = Path(__file__).parents[1]
+    layers = [layer for layer in locators.load(root / file).network.layers if isinstance(layer, Linear)]
+    found = [shape[1:] for shape in _shapes(config_of(root / config, stages.tables()))]
+    assert found == [(layer.kind, len(layer.weight), layer.weight[0].size) for layer in layers]
+
+
+def test_shapes_of_what_ships_are_those_of_the_universal_network():
+    """Its configuration, quantized anew, has the layers of what ships."""
+    found = [shape[1:] for shape in shapes_of("shipped")]
+    assert found == [("dense", 512, 137), ("dense", 256, 512), ("dense", 4, 256)]

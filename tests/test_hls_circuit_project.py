@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from braggnn_edge.core.errors import UserError
-from hls.project.circuit import golden_counts, write_circuit_project
+from hls.project.circuit import write_circuit_project
 from hls.project.layered import load_project
-from hls.project.test_bench import centroid_headers, normalizer_headers
+from hls.project.test_bench import centroid_headers, golden_counts, normalizer_headers
 from quant.contract import locator as locators
 from quant.contract.arithmetic import Format
 from quant.contract.block_shift import BlockShift
@@ -69,21 +69,21 @@ def project(circuit, qonnx, tmp_path_factory) -> Path:
 
 def test_project_is_complete_and_describes_itself(project, circuit):
     found = load_project(project)
-    assert (found.circuit, found.top, found.name) == (circuit.digest, "braggnn_circuit", "braggnn")
+    assert (found.circuit, found.top, found.name) == (circuit.digest, "braggnn_locator", "braggnn")
     assert [layer.name for layer in found.layers] == ["dense.0", "dense.0.act", "dense.1"]
     assert locators.load(project / "locator.json").digest == circuit.digest
     assert {path.name for path in project.iterdir() if path.is_file()} == {
-        "Makefile", "README.txt", "braggnn_bridge.cpp", "braggnn_circuit_test.cpp", "build_lib.sh", "build_opt.tcl",
+        "Makefile", "README.txt", "braggnn_bridge.cpp", "braggnn_locator_test.cpp", "build_lib.sh", "build_opt.tcl",
         "build_prj.tcl", "locator.json", "project.json", "project.tcl", "vivado_synth.tcl",
     }  # fmt: skip
     assert {path.name for path in (project / "firmware").glob("*.*")} >= {
-        "braggnn.cpp", "braggnn_circuit.cpp", "braggnn_circuit.h", "normalize.h", "centroid.h", "centroid_tables.h"
+        "braggnn.cpp", "braggnn_locator.cpp", "braggnn_locator.h", "normalize.h", "centroid.h", "centroid_tables.h"
     }  # fmt: skip
-    assert 'set project_name "braggnn_circuit"' in (project / "project.tcl").read_text()
+    assert 'set project_name "braggnn_locator"' in (project / "project.tcl").read_text()
     script = (project / "build_prj.tcl").read_text()
     assert "add_files firmware/braggnn.cpp" in script
     assert "add_files firmware/${project_name}.cpp" in script
-    assert "PIPELINE II=1" in (project / "firmware" / "braggnn_circuit.cpp").read_text()
+    assert "PIPELINE II=1" in (project / "firmware" / "braggnn_locator.cpp").read_text()
     readme = (project / "README.txt").read_text()
     assert "ap_uint<16>" in readme
     assert "block-floating shift" in readme
@@ -229,3 +229,51 @@ def test_project_json_of_a_network_names_no_circuit(project):
     (project / "old.json").rename(old / "project.json")
     assert load_project(old).top == "braggnn"
     shutil.rmtree(old)
+
+
+def _reshapes(text: str, call: str) -> dict[str, str]:
+    """How the arrays of a function are cut, by pragma: name to ARRAY_RESHAPE or ARRAY_PARTITION."""
+    body = text[text.index(call) :]
+    return {name: kind for kind, name in re.findall(r"#pragma HLS (ARRAY_\w+) variable=(\w+) complete", body)}
+
+
+def test_an_array_is_cut_as_the_function_that_takes_it_says(project):
+    """A partition on one side and a reshape on the other contradict each other: the tools would copy, or refuse."""
+    firmware = project / "firmware"
+    network_top = (firmware / "braggnn.cpp").read_text()
+    first, last = re.search(r"void braggnn\(\s*input_t (\w+)\[.*?result_t (\w+)\[", network_top, re.S).groups()
+    inside = _reshapes(network_top, "void braggnn(")
+    ours = _reshapes((firmware / "braggnn_locator.cpp").read_text(), "static void locate(")
+    assert (ours["input"], ours["correction"]) == (inside[first], inside[last]) == ("ARRAY_RESHAPE", "ARRAY_PARTITION")
+
+
+_TREE = """
+#include <algorithm>
+#include <cstdio>
+#include "tree.h"
+struct Depth { int operator()(int a, int b) const { return std::max(a, b) + 1; } };
+struct Count { int operator()(int a, int b) const { return a + b; } };
+int main() {
+    int zeros[121] = {0}, ones[121], words[121];
+    for (int i = 0; i < 121; i++) { ones[i] = 1; words[i] = (i * 37) % 121 - 60; }
+    std::printf("%d %d %d %d %d %d ", tree::Joined<0, 1>::of(zeros, Depth()), tree::Joined<0, 2>::of(zeros, Depth()),
+        tree::Joined<0, 49>::of(zeros, Depth()), tree::Joined<0, 64>::of(zeros, Depth()),
+        tree::Joined<0, 65>::of(zeros, Depth()), tree::Joined<0, 121>::of(zeros, Depth()));
+    std::printf("%d %d %d\\n", tree::Joined<0, 121>::of(ones, Count()), tree::Joined<0, 121>::of(words, tree::Lower()),
+        tree::Joined<0, 121>::of(words, tree::Higher()));
+}
+"""
+
+
+def test_minima_are_a_tree(project, tmp_path):
+    """As deep as the logarithm, every word once; the normalizers have no loop that keeps the lowest count so far."""
+    (tmp_path / "tree.cpp").write_text(_TREE)
+    program = tmp_path / "tree"
+    subprocess.run(["g++", "-std=c++11", "-Wno-unknown-pragmas", "-I", str(project / "firmware"),
+                    str(tmp_path / "tree.cpp"), "-o", str(program)], check=True)  # fmt: skip
+    found = subprocess.run([str(program)], capture_output=True, text=True, check=True).stdout
+    assert found.split() == ["0", "1", "6", "6", "7", "7", "121", "-60", "60"]
+    for normalizer in (BlockShift(4, 16, subtract=True), Normalizer(4, 10, 3)):
+        header = normalizer_headers(normalizer, 7)["firmware/normalize.h"]
+        assert "tree::Joined<0, N>::of(counts, tree::Lower())" in header
+        assert not re.search(r"for [^\n]*\n(?:[^\n]*pragma[^\n]*\n)?\s*if \(counts\[i\] <", header)

@@ -10,15 +10,20 @@ import onnx
 import pytest
 
 from braggnn_edge.core.errors import UserError
-from hls.cost.cycles import simulate
+from hls.cost.cycles import Fifo, simulate
 from hls.cost.hardware import hardware_rows
+from hls.cost.locator import locator_cost
 from hls.cost.network import NetworkCost, network_cost
 from hls.cost.nonlocal_block import SKEW, nonlocal_cost
 from hls.cost.parts import LayerCost, Multipliers
 from hls.cost.plan import fastest, plan
+from hls.project.circuit import stream_depths
 from hls.project.layered import write_project
 from quant.contract.arithmetic import Format
 from quant.contract.attention import NonLocal, exp_table, reciprocal_table, size_block
+from quant.contract.block_shift import BlockShift
+from quant.contract.centroid import Centroid
+from quant.contract.locator import IntegerLocator, of_layers
 from quant.contract.network import Flatten, IntegerNetwork, Layer, Leaky, Linear, Requantize
 from quant.contract.normalize import Normalizer
 from quant.contract.sizing import size_accumulators
@@ -316,7 +321,7 @@ def test_generated_source_is_what_was_counted(io_type, tmp_path):
         reuse=reuse, keys_per_cycle=4,
     )  # fmt: skip
     cost = network_cost(network, io_type=io_type, reuse=reuse, keys_per_cycle=4)
-    (row,) = hardware_rows(tmp_path, network, print)
+    (row,) = hardware_rows(tmp_path, of_layers(network, Normalizer()), print)
     assert (row["source"], row["io"], row["interval_cycles"]) == ("analytic", io_type, cost.interval_cycles)
     firmware = tmp_path / "project" / "firmware"
     top = (firmware / "braggnn.cpp").read_text()
@@ -361,7 +366,7 @@ def test_generated_source_is_what_was_counted(io_type, tmp_path):
 
 def test_cycles_of_two_processes_by_hand():
     """A producer of 2 cycles and a depth of 3, a consumer of 5, a FIFO of 2 places."""
-    from hls.cost.cycles import Fifo, Process, Step  # noqa: PLC0415  (names of this test alone)
+    from hls.cost.cycles import Process, Step  # noqa: PLC0415  (names of this test alone)
 
     make = Process("make", (Step(2, (), ("fifo",)),) * 3, 3)
     use = Process("use", (Step(5, ("fifo",), ()),) * 3)
@@ -374,3 +379,77 @@ def test_cycles_of_two_processes_by_hand():
 def test_own_file_names_no_tool_run():
     """What the model says of itself: a reader must not take it for a synthesis."""
     assert "nothing here is a synthesis result" in (Path(__file__).parents[1] / "hls/cost/network.py").read_text()
+
+
+def whole(io_type: str, exponent: bool = False, normalizer: Normalizer | BlockShift | None = None) -> IntegerLocator:
+    """A dense network of 9 inputs (and 16 of an exponent) that corrects a centroid of 3 x 3 px."""
+    shift = normalizer or BlockShift(8, 16)
+    inputs = 9 + 16 * exponent
+    layers = (
+        Flatten("flatten"), linear("dense", "dense", (4, inputs), 8), Requantize("relu", "relu", Format(5, 3, False)),
+        linear("last", "dense", (2, 4), 3), Requantize("result", "identity", Format(12, 6, True)),
+    )  # fmt: skip
+    network = size_accumulators(IntegerNetwork(3, Format(8, 8, False), layers, exponent=16 * exponent))
+    base = Centroid.of_power(3, 8, 2, index_bits=4, reciprocal_bits=7, numerator_bits=9, frac=6)
+    return IntegerLocator(3, 3, shift, network, base, Format(12, 6, True))
+
+
+@pytest.mark.parametrize("reuse", [1, 3])
+def test_a_top_that_is_one_pipeline_has_its_interval(reuse):
+    """Dense layers in io_parallel: PIPELINE II=1 in the source, and not the depth of a layer between two patches."""
+    locator = whole("io_parallel")
+    cost = locator_cost(locator, io_type="io_parallel", reuse=reuse)
+    assert cost.interval_cycles == reuse
+    assert network_cost(locator.network, io_type="io_parallel", reuse=reuse).interval_cycles == reuse
+    assert {layer.interval for layer in cost.layers} == {reuse}
+    # Normalizer 4 + 1 + 2 + 2, centroid 1 + 4 + 3 + 2 + 7, dense 3 + 4 + 1, relu 1, dense 3 + 3 + 1, result 1, sum 2.
+    assert [layer.depth for layer in cost.layers] == [9, 17, 8, 1, 7, 1, 2]
+    assert cost.latency_cycles == reuse + 9 + 17 + 8 + 1 + 7 + 1 + 2
+    assert cost.fifos == {}
+
+
+@pytest.mark.parametrize("exponent", [False, True])
+def test_a_stream_of_counts_takes_a_cycle_a_count(exponent):
+    """The slowest process decides; the first result comes when a patch has been received, encoded and computed."""
+    locator = whole("io_stream", exponent)
+    cost = locator_cost(locator, io_type="io_stream")
+    by_name = rows(cost)
+    assert [by_name[name].kind for name in ("receive", "encode", "estimate", "answer")] == [
+        "counts", "normalizer", "centroid", "sum",
+    ]  # fmt: skip
+    assert by_name["receive"].interval == 9 + 4  # 9 counts, and what a process needs until it begins anew
+    assert by_name["estimate"].interval == 9 + 12
+    assert cost.interval_cycles == max(layer.interval for layer in cost.layers)
+    ends = simulate(cost.processes, cost.fifos, 20)["answer"]
+    assert cost.latency_cycles == ends[0]
+    assert (ends[-1] - ends[-11]) / 10 == cost.interval_cycles  # steady state, with the depths as generated
+    # Behind the last count: the scale, then all pixels once more, and what the network needs of them.
+    assert ends[0] > 9 + 4 + 9
+
+
+def test_streams_that_are_as_deep_as_generated_do_not_stop(tmp_path):
+    """Depths in the source are those that are counted, and one place less for a waiting patch is a deadlock."""
+    locator = whole("io_stream")
+    cost = locator_cost(locator, io_type="io_stream")
+    depths = stream_depths(locator)
+    text = (Path(__file__).parents[1] / "hls/templates/locator_stream.cpp").read_text()
+    assert re.findall(r"STREAM variable=(\w+) depth=(\S+)", text) == [
+        ("pixels", "@PIXELS_DEPTH@"), ("scales", "2"), ("flags", "@AROUND@"), ("input", "@INPUT_DEPTH@"),
+        ("result", "2"), ("codes", "@CODES_DEPTH@"), ("bases", "@AROUND@"),
+    ]  # fmt: skip
+    assert (depths.pixels, depths.codes, depths.input, depths.around) == (18, 9, 9, 8)
+    fifos = dict(cost.fifos)
+    assert {name: fifos[name].depth for name in ("pixels", "flags", "bases", "codes")} == {
+        "pixels": 18, "flags": 8, "bases": 8, "codes": 9,
+    }  # fmt: skip
+    least = {stream.name: Fifo(stream.least) for layer in cost.layers for stream in layer.streams}
+    simulate(cost.processes, least, 5)
+    with pytest.raises(UserError, match=r"deadlock: .*room in pixels"):
+        simulate(cost.processes, least | {"pixels": Fifo(8)}, 5)
+
+
+def test_min_max_counts_its_multipliers():
+    cost = rows(locator_cost(whole("", normalizer=Normalizer(8, 16, 5)), io_type="io_stream"))
+    assert cost["encode"].multiplier_count == 1  # one count at a time
+    flat_out = rows(locator_cost(whole("", normalizer=Normalizer(8, 16, 5)), io_type="io_parallel"))
+    assert flat_out["encode"].multiplier_count == 9

@@ -2,16 +2,24 @@
 
 import json
 import re
+import shutil
+import subprocess
 
+import builders
 import numpy as np
 import pytest
 
 from braggnn_edge.core.errors import UserError
+from braggnn_edge.peaks.splits import TEST
+from hls.project.test_bench import golden_counts
+from hls.rtl import build
 from hls.rtl import project as rtl
 from hls.rtl.cmvm import Effort
 from hls.rtl.project import RtlProject, load_rtl, packed, write_rtl
+from hls.rtl.spec import RtlSpec
+from hls.tools import programs as tools
 from quant.contract.block_shift import BlockShift
-from quant.contract.locator import load
+from quant.contract.locator import load, save
 from quant.contract.normalize import Normalizer
 
 QUICK = Effort(trials=2)
@@ -72,10 +80,17 @@ def test_golden_vectors(written):
     lines = (directory / "sim" / "counts.hex").read_text().split()
     width, mask = circuit.normalizer.count_bits, (1 << circuit.normalizer.count_bits) - 1
     found = [[int(line, 16) >> width * k & mask for k in range(9)] for line in lines]
-    assert np.array_equal(np.array(found).reshape(-1, 3, 3), circuit.counts(patches))
+    counts = np.array(found).reshape(-1, 3, 3)
+    assert np.array_equal(counts[: len(patches)], circuit.counts(patches))
+    assert np.array_equal(counts, golden_counts(circuit, patches))
+    # Corner cases: no count at all, all of them saturated, one alone, and a largest count of every number of bits.
+    sizes = {int(patch.max()).bit_length() for patch in counts[len(patches) :]}
+    assert sizes == set(range(width + 1))
+    assert (counts == mask).all(axis=(1, 2)).any()
+    assert ((counts == mask).sum(axis=(1, 2)) == 1).any()
     bits = circuit.output.bits
     expected = [int(line, 16) for line in (directory / "sim" / "expected.hex").read_text().split()]
-    outputs = circuit.run(circuit.codes(patches))
+    outputs = circuit.run(circuit.inputs(counts))
     assert expected == [int(row) % 2**bits + (int(col) % 2**bits << bits) for row, col in outputs]
 
 
@@ -97,7 +112,7 @@ def test_four_codes_leave_in_one_word(with_sigma, tmp_path):
     assert "input [108-1:0] in_data" in top  # the exponent is made inside
     assert "four codes: row, column, ln sigma of the row, of the column" in top
     assert "reg [40-1:0] expected [0:VECTORS-1]" in (tmp_path / "four" / "sim" / "test_bench.v").read_text()
-    outputs = circuit.run(circuit.codes(patches))
+    outputs = circuit.run(circuit.inputs(golden_counts(circuit, patches)))
     assert len(np.unique(outputs[:, 2:], axis=0)) > 10
     words = [int(line, 16) for line in (tmp_path / "four" / "sim" / "expected.hex").read_text().split()]
     assert words == [sum(int(code) % 2**10 << 10 * k for k, code in enumerate(row)) for row in outputs]
@@ -136,7 +151,9 @@ def test_the_same_arguments_give_the_same_bytes(written, tmp_path):
 def test_fewer_levels_make_more_stages(written, tmp_path):
     circuit, patches, _, project = written
     deeper = write_rtl(circuit, tmp_path / "deep", counts=patches, logic_levels=1.0, effort=QUICK)
-    flatter = write_rtl(circuit, tmp_path / "flat", counts=patches, logic_levels=100.0, effort=QUICK)
+    flatter = write_rtl(
+        circuit, tmp_path / "flat", counts=patches, logic_levels=100.0, effort=QUICK, register_selects=False
+    )
     assert deeper.stages > project.stages > flatter.stages == 1
     assert deeper.register_bits > flatter.register_bits == 9 * circuit.normalizer.count_bits
 
@@ -199,3 +216,132 @@ def test_other_directories_are_no_projects(tmp_path, written):
     with pytest.raises(UserError, match="not an RTL project"):
         load_rtl(tmp_path)
     assert isinstance(written[3], RtlProject)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"normalizer": BlockShift(4, 12), "exponent": True, "sigma": True},
+        {"normalizer": BlockShift(4, 10, subtract=True)},
+        {"normalizer": Normalizer(4, 10, 3)},
+    ],
+)
+def test_verilator_has_nothing_to_warn_of(options, random_circuit, detector_patches, tmp_path):
+    """All its checks, on the sources and on the test bench, with a tag and without."""
+    circuit = random_circuit(hidden=(4,), **options)
+    for tag_bits in (0, 40):
+        project = tmp_path / f"tag{tag_bits}"
+        write_rtl(circuit, project, counts=detector_patches(circuit, 3), effort=QUICK, tag_bits=tag_bits)
+        sources = list(map(str, sorted((project / "src").glob("*.v"))))
+        for top in (["braggnn_rtl", *sources], ["test_bench", str(project / "sim" / "test_bench.v"), *sources]):
+            tools.call(
+                tools.VERILATOR, ["--lint-only", "--timing", "-Wall", "--top-module", *top], tmp_path, tmp_path / "log"
+            )
+        ports = (project / "src" / "braggnn_rtl.v").read_text()
+        assert ("output reg [40-1:0] out_tag" in ports) == (tag_bits == 40)
+
+
+def test_a_tag_in_vhdl(random_circuit, detector_patches, tmp_path):
+    write_rtl(
+        circuit := random_circuit(), tmp_path / "p", counts=detector_patches(circuit, 3), effort=QUICK, tag_bits=12,
+        language="vhdl",
+    )  # fmt: skip
+    text = "".join(data.decode() for data in _files(tmp_path / "p").values())
+    assert not re.search(r"@[A-Z_0-9]+@", text)
+    assert "in_tag : in std_logic_vector(12 - 1 downto 0);" in text
+    assert "in_tag <= std_logic_vector(to_unsigned(sent mod 2 ** 12, 12));" in text
+    assert "Tag           12 bits" in text
+
+
+#: Commands of the vendors' tools that a script may use are nothing here; what matters is its own.
+STUBS = """
+proc unknown args { return "" }
+package provide ::quartus::flow 1.0
+set log [open log w]
+"""
+
+
+def _script(project, tmp_path, name, stubs, arguments=()):
+    """Exit status and output of a project's Tcl script, run by a plain Tcl with stubs of the tool's commands."""
+    prelude = tmp_path / "run.tcl"
+    prelude.write_text(f"{STUBS}{stubs}\ninfo script {project / name}\nsource {project / name}\n")
+    command = [shutil.which("tclsh"), str(prelude), *arguments]
+    found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    return found.returncode, found.stdout + found.stderr
+
+
+@pytest.mark.skipif(shutil.which("tclsh") is None, reason="needs tclsh")
+@pytest.mark.parametrize(
+    ("setup", "hold", "status", "said"),
+    [
+        ("0.012", "0.001", 0, "setup slack 0.012 ns"),
+        ("-0.003", "0.001", 1, "does not meet 125 MHz: setup slack '-0.003' ns"),
+        ("0.012", "-0.2", 1, "does not meet 125 MHz: hold slack '-0.2' ns"),
+        ("", "", 1, "does not meet 125 MHz: setup slack '' ns"),
+    ],
+)
+def test_vivado_ends_with_an_error_where_timing_is_missed(setup, hold, status, said, written, tmp_path):
+    stubs = (
+        "proc get_timing_paths args { return [lindex $args 0] }\n"
+        f'proc get_property {{key path}} {{ return [expr {{$path eq "-setup" ? "{setup}" : "{hold}"}}] }}'
+    )
+    found, text = _script(written[2], tmp_path, "vivado.tcl", stubs)
+    assert (found, said in text) == (status, True), text
+
+
+@pytest.mark.skipif(shutil.which("tclsh") is None, reason="needs tclsh")
+@pytest.mark.parametrize(
+    ("slacks", "status", "said"),
+    [
+        (("1.250", "0.004"), 0, "braggnn_rtl meets 125 MHz"),
+        (("1.250", "-0.004"), 1, "does not meet 125 MHz: slack -0.004 ns"),
+        ((), 1, "no slack in"),
+    ],
+)
+def test_quartus_ends_with_an_error_where_timing_is_missed(slacks, status, said, written, tmp_path):
+    project = tmp_path / "project"
+    shutil.copytree(written[2], project)
+    summary = "".join(f"Type  : Slow Model Setup 'clk'\nSlack : {slack}\nTNS   : 0.000\n\n" for slack in slacks)
+    stubs = (
+        f"proc execute_flow args {{ set f [open braggnn_rtl.sta.summary w]; puts $f {{{summary}}}; close $f }}\n"
+        "proc set_global_assignment args { puts $args }"
+    )
+    found, text = _script(project, tmp_path, "quartus.tcl", stubs)
+    assert (found, said in text) == (status, True), text
+    assert "-name FAMILY {Arria 10}" in text
+    assert "-name DEVICE AUTO" in text
+
+
+@pytest.mark.skipif(shutil.which("tclsh") is None, reason="needs tclsh")
+def test_quartus_takes_a_family_with_a_device(written, tmp_path):
+    project = tmp_path / "project"
+    shutil.copytree(written[2], project)
+    stubs = "proc set_global_assignment args { puts $args }"
+    _, text = _script(project, tmp_path, "quartus.tcl", stubs, ["Cyclone V", "5CSEBA6U23I7"])
+    assert "-name FAMILY {Cyclone V}" in text
+    assert "-name DEVICE 5CSEBA6U23I7" in text
+
+
+def test_open_tools_stop_at_missed_timing_too(written):
+    lines = (written[2] / "README.txt").read_text().splitlines()
+    (line,) = (line for line in lines if "nextpnr-ecp5" in line)
+    assert "--json braggnn_rtl.json" in line  # one command in one line
+    assert not any("--timing-allow-fail" in line for line in lines)
+
+
+def test_the_readme_tells_sigma_and_the_95_percent_interval(with_sigma, tmp_path):
+    circuit, patches = with_sigma
+    write_rtl(circuit, tmp_path / "four", counts=patches[:2], effort=QUICK)
+    text = " ".join((tmp_path / "four" / "README.txt").read_text().split())
+    assert "sigma in pixels is exp(interp(code / 2**" in text
+    assert "The half-width of the 95 % interval is the same with wide in place of sigma" in text
+
+
+def test_the_stage_states_no_latency_at_a_clock_that_nobody_has_shown(random_circuit, tmp_path):
+    circuit = random_circuit(3, hidden=(2,))
+    save(circuit, tmp_path / "locator.json")
+    table, said = builders.spots(8, circuit.size), []
+    table.peaks["split"] = TEST
+    build.run(RtlSpec(clock_mhz=400.0, logic_levels=6.0), table, tmp_path, tmp_path / "rtl", said.append)
+    assert "the constraints ask for 400 MHz, which only place and route can confirm" in said[-1]
+    assert " ns" not in said[-1]

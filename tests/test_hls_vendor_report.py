@@ -12,7 +12,9 @@ from hls.project.check import Traced
 from hls.project.layered import Project
 from hls.tools.vendor_report import read_csynth, read_reports, read_timing, read_utilization
 from quant.contract.arithmetic import Format
+from quant.contract.locator import of_layers
 from quant.contract.network import Flatten, IntegerNetwork, Linear, Requantize
+from quant.contract.normalize import Normalizer
 
 PART = "xcu280-fsvh2892-2L-e"
 CSYNTH = """<profile>
@@ -221,7 +223,7 @@ def test_counted_rows_and_reported_rows_stand_beside_each_other(projects, tmp_pa
     reports(tmp_path / "io_stream")
     written(tmp_path / "boards/u280/io_stream/project.json", "{}")
     said: list[str] = []
-    rows = hardware.hardware_rows(tmp_path, network(), said.append)
+    rows = hardware.hardware_rows(tmp_path, of_layers(network(), Normalizer()), said.append)
     assert [(row["project"], row["source"]) for row in rows] == [
         ("boards/u280/io_stream", "analytic"),
         ("io_stream", "analytic"),
@@ -244,7 +246,7 @@ def test_what_is_left_out_is_said(projects, monkeypatch, tmp_path):
     written(tmp_path / "io_stream/vivado_synth.rpt", "nonsense")
     monkeypatch.setattr(hardware, "load_project", lambda path: replace(projects, strategy="Resource"))
     said: list[str] = []
-    rows = hardware.hardware_rows(tmp_path, network(), said.append)
+    rows = hardware.hardware_rows(tmp_path, of_layers(network(), Normalizer()), said.append)
     assert rows == [{"form": "hls4ml", "project": "io_stream", "part": PART, "io": "io_stream", "clock_mhz": 250.0}]
     assert "no analytic figures: no cycle model for strategy 'Resource'" in said[0]
     assert "report left out: vivado_synth.rpt: is about no design" in said[1]

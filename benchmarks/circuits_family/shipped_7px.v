@@ -7,7 +7,7 @@
 // while a place for its result is free, so that back-pressure needs no enable on any of its registers.
 module braggnn_rtl (
     input clk,
-    input rst,  // synchronous; drops what is under way
+    input rst,  // synchronous; drops what is under way. A design that has just been configured needs none
     input [784-1:0] in_data,
     input in_valid,
     output in_ready,
@@ -35,7 +35,15 @@ module braggnn_rtl (
     wire take = move & (arrive | ~empty);
     wire store = arrive & ~(move & empty);
     wire unload = take & ~empty;
-    assign in_ready = places != 0;
+    assign in_ready = places != 0 & ~rst;
+
+    initial begin
+        flight = 0;
+        write_at = 0;
+        read_at = 0;
+        places = 1 << PLACES_LOG2;
+        out_valid = 1'b0;
+    end
 
     always @(posedge clk) begin
         if (store) waiting[write_at[PLACES_LOG2-1:0]] <= found;
@@ -651,6 +659,7 @@ module braggnn_rtl_core_stage0 (
     assign model_out[1095:1088] = v194[7:0];
     assign model_out[1109:1096] = v195[13:0];
 endmodule
+
 module braggnn_rtl_core_stage1 (
     input [1109:0] model_inp,
     output [1109:0] model_out
@@ -970,6 +979,7 @@ module braggnn_rtl_core_stage1 (
     assign model_out[1095:1088] = v183[7:0];
     assign model_out[1109:1096] = v184[13:0];
 endmodule
+
 module braggnn_rtl_core_stage10 (
     input [380:0] model_inp,
     output [219:0] model_out
@@ -1125,6 +1135,7 @@ module braggnn_rtl_core_stage10 (
     assign model_out[212:209] = v124[3:0];
     assign model_out[219:213] = v67[6:0];
 endmodule
+
 module braggnn_rtl_core_stage11 (
     input [219:0] model_inp,
     output [180:0] model_out
@@ -1206,6 +1217,7 @@ module braggnn_rtl_core_stage11 (
     assign model_out[167:155] = v47[12:0];
     assign model_out[180:168] = v42[12:0];
 endmodule
+
 module braggnn_rtl_core_stage12 (
     input [180:0] model_inp,
     output [111:0] model_out
@@ -1250,6 +1262,7 @@ module braggnn_rtl_core_stage12 (
     assign model_out[98:86] = v31[12:0];
     assign model_out[111:99] = v32[12:0];
 endmodule
+
 module braggnn_rtl_core_stage13 (
     input [111:0] model_inp,
     output [58:0] model_out
@@ -1309,6 +1322,7 @@ module braggnn_rtl_core_stage13 (
     assign model_out[43:29] = v44[14:0];
     assign model_out[58:44] = v45[14:0];
 endmodule
+
 module braggnn_rtl_core_stage14 (
     input [58:0] model_inp,
     output [54:0] model_out
@@ -1362,6 +1376,7 @@ module braggnn_rtl_core_stage14 (
     assign model_out[41:29] = v10[12:0];
     assign model_out[54:42] = v7[12:0];
 endmodule
+
 module braggnn_rtl_core_stage15 (
     input [54:0] model_inp,
     output [51:0] model_out
@@ -1390,6 +1405,7 @@ module braggnn_rtl_core_stage15 (
     assign model_out[38:26] = v10[12:0];
     assign model_out[51:39] = v13[12:0];
 endmodule
+
 module braggnn_rtl_core_stage2 (
     input [1109:0] model_inp,
     output [910:0] model_out
@@ -2028,6 +2044,7 @@ module braggnn_rtl_core_stage2 (
     assign model_out[908:907] = v495[1:0];
     assign model_out[910:909] = v63[1:0];
 endmodule
+
 module braggnn_rtl_core_stage3 (
     input [910:0] model_inp,
     output [1675:0] model_out
@@ -2790,6 +2807,7 @@ module braggnn_rtl_core_stage3 (
     assign model_out[1673:1670] = v288[3:0];
     assign model_out[1675:1674] = v346[1:0];
 endmodule
+
 module braggnn_rtl_core_stage4 (
     input [1675:0] model_inp,
     output [1308:0] model_out
@@ -3306,6 +3324,7 @@ module braggnn_rtl_core_stage4 (
     assign model_out[1306:1303] = v469[3:0];
     assign model_out[1308:1307] = v470[1:0];
 endmodule
+
 module braggnn_rtl_core_stage5 (
     input [1308:0] model_inp,
     output [630:0] model_out
@@ -3594,6 +3613,7 @@ module braggnn_rtl_core_stage5 (
     assign model_out[629:626] = v241[3:0];
     assign model_out[630:630] = v107[0:0];
 endmodule
+
 module braggnn_rtl_core_stage6 (
     input [630:0] model_inp,
     output [462:0] model_out
@@ -3893,6 +3913,7 @@ module braggnn_rtl_core_stage6 (
     assign model_out[458:453] = v102[5:0];
     assign model_out[462:459] = v169[3:0];
 endmodule
+
 module braggnn_rtl_core_stage7 (
     input [462:0] model_inp,
     output [563:0] model_out
@@ -4181,6 +4202,7 @@ module braggnn_rtl_core_stage7 (
     assign model_out[559:553] = v218[6:0];
     assign model_out[563:560] = v224[3:0];
 endmodule
+
 module braggnn_rtl_core_stage8 (
     input [563:0] model_inp,
     output [416:0] model_out
@@ -4397,6 +4419,7 @@ module braggnn_rtl_core_stage8 (
     assign model_out[412:409] = v122[3:0];
     assign model_out[416:413] = v176[3:0];
 endmodule
+
 module braggnn_rtl_core_stage9 (
     input [416:0] model_inp,
     output [380:0] model_out
@@ -4656,6 +4679,7 @@ module braggnn_rtl_core_stage9 (
     assign model_out[376:374] = v27[2:0];
     assign model_out[380:377] = v236[3:0];
 endmodule
+
 module braggnn_rtl_core_table_a9ebdd96_38c7_4eac_9130_7659855398fa (input [5:0] in, output reg [8:0] out);
     always @(*) case (in)
         6'd0: out = 9'h1FC;
@@ -4865,7 +4889,10 @@ module braggnn_rtl_core_ternary_adder #(
     parameter WIDTH0 = 8, SIGNED0 = 0, SHIFT0 = 0,
     parameter WIDTH1 = 8, SIGNED1 = 0, SHIFT1 = 0,
     parameter WIDTH2 = 8, SIGNED2 = 0, SHIFT2 = 0,
+    // START and LAST are for the forms of this module that are made for one device.
+    // verilator lint_off UNUSEDPARAM
     parameter WIDTH = 8, NEGATIVE = 0, START = 0, LAST = 0
+    // verilator lint_on UNUSEDPARAM
 ) (
     input [WIDTH0-1:0] in0,
     input [WIDTH1-1:0] in1,
@@ -4873,9 +4900,9 @@ module braggnn_rtl_core_ternary_adder #(
     output [WIDTH-1:0] out
 );
     // verilator lint_off UNUSEDSIGNAL
-    wire [WIDTH+WIDTH0+SHIFT0-1:0] wide0 = {{{WIDTH{SIGNED0[0] & in0[WIDTH0-1]}}, in0}} << SHIFT0;
-    wire [WIDTH+WIDTH1+SHIFT1-1:0] wide1 = {{{WIDTH{SIGNED1[0] & in1[WIDTH1-1]}}, in1}} << SHIFT1;
-    wire [WIDTH+WIDTH2+SHIFT2-1:0] wide2 = {{{WIDTH{SIGNED2[0] & in2[WIDTH2-1]}}, in2}} << SHIFT2;
+    wire [WIDTH+WIDTH0+SHIFT0-1:0] wide0 = {{WIDTH{SIGNED0[0] & in0[WIDTH0-1]}}, in0, {SHIFT0{1'b0}}};
+    wire [WIDTH+WIDTH1+SHIFT1-1:0] wide1 = {{WIDTH{SIGNED1[0] & in1[WIDTH1-1]}}, in1, {SHIFT1{1'b0}}};
+    wire [WIDTH+WIDTH2+SHIFT2-1:0] wide2 = {{WIDTH{SIGNED2[0] & in2[WIDTH2-1]}}, in2, {SHIFT2{1'b0}}};
     // verilator lint_on UNUSEDSIGNAL
     wire [WIDTH-1:0] x0 = wide0[WIDTH-1:0], x1 = wide1[WIDTH-1:0], x2 = wide2[WIDTH-1:0];
     generate

@@ -7,7 +7,7 @@
 // while a place for its result is free, so that back-pressure needs no enable on any of its registers.
 module braggnn_rtl (
     input clk,
-    input rst,  // synchronous; drops what is under way
+    input rst,  // synchronous; drops what is under way. A design that has just been configured needs none
     input [784-1:0] in_data,
     input in_valid,
     output in_ready,
@@ -35,7 +35,15 @@ module braggnn_rtl (
     wire take = move & (arrive | ~empty);
     wire store = arrive & ~(move & empty);
     wire unload = take & ~empty;
-    assign in_ready = places != 0;
+    assign in_ready = places != 0 & ~rst;
+
+    initial begin
+        flight = 0;
+        write_at = 0;
+        read_at = 0;
+        places = 1 << PLACES_LOG2;
+        out_valid = 1'b0;
+    end
 
     always @(posedge clk) begin
         if (store) waiting[write_at[PLACES_LOG2-1:0]] <= found;
@@ -1011,6 +1019,7 @@ module braggnn_rtl_core_stage0 (
     assign model_out[712:711] = v335[1:0];
     assign model_out[714:713] = v334[1:0];
 endmodule
+
 module braggnn_rtl_core_stage1 (
     input [714:0] model_inp,
     output [293:0] model_out
@@ -1630,6 +1639,7 @@ module braggnn_rtl_core_stage1 (
     assign model_out[288:286] = v528[2:0];
     assign model_out[293:289] = v601[4:0];
 endmodule
+
 module braggnn_rtl_core_stage2 (
     input [293:0] model_inp,
     output [117:0] model_out
@@ -1910,6 +1920,7 @@ module braggnn_rtl_core_stage2 (
     assign model_out[113:106] = v279[7:0];
     assign model_out[117:114] = v84[3:0];
 endmodule
+
 module braggnn_rtl_core_stage3 (
     input [117:0] model_inp,
     output [71:0] model_out
@@ -2113,6 +2124,7 @@ module braggnn_rtl_core_stage3 (
     assign model_out[58:58] = v188[0:0];
     assign model_out[71:59] = v177[12:0];
 endmodule
+
 module braggnn_rtl_core_stage4 (
     input [71:0] model_inp,
     output [51:0] model_out
@@ -2168,6 +2180,7 @@ module braggnn_rtl_core_stage4 (
     assign model_out[38:26] = v33[12:0];
     assign model_out[51:39] = v42[12:0];
 endmodule
+
 module braggnn_rtl_core_table_1c82cd84_b5eb_436a_ba02_6734164d8138 (input [5:0] in, output reg [7:0] out);
     always @(*) case (in)
         6'd0: out = 8'h00;
@@ -2313,7 +2326,10 @@ module braggnn_rtl_core_ternary_adder #(
     parameter WIDTH0 = 8, SIGNED0 = 0, SHIFT0 = 0,
     parameter WIDTH1 = 8, SIGNED1 = 0, SHIFT1 = 0,
     parameter WIDTH2 = 8, SIGNED2 = 0, SHIFT2 = 0,
+    // START and LAST are for the forms of this module that are made for one device.
+    // verilator lint_off UNUSEDPARAM
     parameter WIDTH = 8, NEGATIVE = 0, START = 0, LAST = 0
+    // verilator lint_on UNUSEDPARAM
 ) (
     input [WIDTH0-1:0] in0,
     input [WIDTH1-1:0] in1,
@@ -2321,9 +2337,9 @@ module braggnn_rtl_core_ternary_adder #(
     output [WIDTH-1:0] out
 );
     // verilator lint_off UNUSEDSIGNAL
-    wire [WIDTH+WIDTH0+SHIFT0-1:0] wide0 = {{{WIDTH{SIGNED0[0] & in0[WIDTH0-1]}}, in0}} << SHIFT0;
-    wire [WIDTH+WIDTH1+SHIFT1-1:0] wide1 = {{{WIDTH{SIGNED1[0] & in1[WIDTH1-1]}}, in1}} << SHIFT1;
-    wire [WIDTH+WIDTH2+SHIFT2-1:0] wide2 = {{{WIDTH{SIGNED2[0] & in2[WIDTH2-1]}}, in2}} << SHIFT2;
+    wire [WIDTH+WIDTH0+SHIFT0-1:0] wide0 = {{WIDTH{SIGNED0[0] & in0[WIDTH0-1]}}, in0, {SHIFT0{1'b0}}};
+    wire [WIDTH+WIDTH1+SHIFT1-1:0] wide1 = {{WIDTH{SIGNED1[0] & in1[WIDTH1-1]}}, in1, {SHIFT1{1'b0}}};
+    wire [WIDTH+WIDTH2+SHIFT2-1:0] wide2 = {{WIDTH{SIGNED2[0] & in2[WIDTH2-1]}}, in2, {SHIFT2{1'b0}}};
     // verilator lint_on UNUSEDSIGNAL
     wire [WIDTH-1:0] x0 = wide0[WIDTH-1:0], x1 = wide1[WIDTH-1:0], x2 = wide2[WIDTH-1:0];
     generate

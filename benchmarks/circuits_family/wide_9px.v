@@ -7,7 +7,7 @@
 // while a place for its result is free, so that back-pressure needs no enable on any of its registers.
 module braggnn_rtl (
     input clk,
-    input rst,  // synchronous; drops what is under way
+    input rst,  // synchronous; drops what is under way. A design that has just been configured needs none
     input [1296-1:0] in_data,
     input in_valid,
     output in_ready,
@@ -35,7 +35,15 @@ module braggnn_rtl (
     wire take = move & (arrive | ~empty);
     wire store = arrive & ~(move & empty);
     wire unload = take & ~empty;
-    assign in_ready = places != 0;
+    assign in_ready = places != 0 & ~rst;
+
+    initial begin
+        flight = 0;
+        write_at = 0;
+        read_at = 0;
+        places = 1 << PLACES_LOG2;
+        out_valid = 1'b0;
+    end
 
     always @(posedge clk) begin
         if (store) waiting[write_at[PLACES_LOG2-1:0]] <= found;
@@ -905,6 +913,7 @@ module braggnn_rtl_core_stage0 (
     assign model_out[1609:1594] = v159[15:0];
     assign model_out[1625:1610] = v160[15:0];
 endmodule
+
 module braggnn_rtl_core_stage1 (
     input [1625:0] model_inp,
     output [1343:0] model_out
@@ -1158,6 +1167,7 @@ module braggnn_rtl_core_stage1 (
     assign model_out[1327:1312] = v160[15:0];
     assign model_out[1343:1328] = v73[15:0];
 endmodule
+
 module braggnn_rtl_core_stage10 (
     input [303:0] model_inp,
     output [99:0] model_out
@@ -1220,6 +1230,7 @@ module braggnn_rtl_core_stage10 (
     assign model_out[85:73] = v55[12:0];
     assign model_out[99:86] = v57[13:0];
 endmodule
+
 module braggnn_rtl_core_stage11 (
     input [99:0] model_inp,
     output [51:0] model_out
@@ -1294,6 +1305,7 @@ module braggnn_rtl_core_stage11 (
     assign model_out[38:26] = v60[12:0];
     assign model_out[51:39] = v62[12:0];
 endmodule
+
 module braggnn_rtl_core_stage2 (
     input [1343:0] model_inp,
     output [3077:0] model_out
@@ -1963,6 +1975,7 @@ module braggnn_rtl_core_stage2 (
     assign model_out[3063:3056] = v416[7:0];
     assign model_out[3077:3064] = v417[13:0];
 endmodule
+
 module braggnn_rtl_core_stage3 (
     input [3077:0] model_inp,
     output [1810:0] model_out
@@ -2566,6 +2579,7 @@ module braggnn_rtl_core_stage3 (
     assign model_out[1796:1789] = v404[7:0];
     assign model_out[1810:1797] = v405[13:0];
 endmodule
+
 module braggnn_rtl_core_stage4 (
     input [1810:0] model_inp,
     output [4336:0] model_out
@@ -4609,6 +4623,7 @@ module braggnn_rtl_core_stage4 (
     assign model_out[4334:4334] = v42[0:0];
     assign model_out[4336:4335] = v761[1:0];
 endmodule
+
 module braggnn_rtl_core_stage5 (
     input [4336:0] model_inp,
     output [1914:0] model_out
@@ -5969,6 +5984,7 @@ module braggnn_rtl_core_stage5 (
     assign model_out[1912:1912] = v1553[0:0];
     assign model_out[1914:1913] = v1554[1:0];
 endmodule
+
 module braggnn_rtl_core_stage6 (
     input [1914:0] model_inp,
     output [1434:0] model_out
@@ -6852,6 +6868,7 @@ module braggnn_rtl_core_stage6 (
     assign model_out[1432:1426] = v447[6:0];
     assign model_out[1434:1433] = v382[1:0];
 endmodule
+
 module braggnn_rtl_core_stage7 (
     input [1434:0] model_inp,
     output [937:0] model_out
@@ -7494,6 +7511,7 @@ module braggnn_rtl_core_stage7 (
     assign model_out[926:915] = v564[11:0];
     assign model_out[937:927] = v651[10:0];
 endmodule
+
 module braggnn_rtl_core_stage8 (
     input [937:0] model_inp,
     output [349:0] model_out
@@ -8003,6 +8021,7 @@ module braggnn_rtl_core_stage8 (
     assign model_out[343:338] = v280[5:0];
     assign model_out[349:344] = v241[5:0];
 endmodule
+
 module braggnn_rtl_core_stage9 (
     input [349:0] model_inp,
     output [303:0] model_out
@@ -8217,6 +8236,7 @@ module braggnn_rtl_core_stage9 (
     assign model_out[289:276] = v127[13:0];
     assign model_out[303:290] = v116[13:0];
 endmodule
+
 module braggnn_rtl_core_table_2b554d12_8027_4585_acc2_bb94f39baef8 (input [6:0] in, output reg [9:0] out);
     always @(*) case (in)
         7'd0: out = 10'h000;
@@ -8426,7 +8446,10 @@ module braggnn_rtl_core_ternary_adder #(
     parameter WIDTH0 = 8, SIGNED0 = 0, SHIFT0 = 0,
     parameter WIDTH1 = 8, SIGNED1 = 0, SHIFT1 = 0,
     parameter WIDTH2 = 8, SIGNED2 = 0, SHIFT2 = 0,
+    // START and LAST are for the forms of this module that are made for one device.
+    // verilator lint_off UNUSEDPARAM
     parameter WIDTH = 8, NEGATIVE = 0, START = 0, LAST = 0
+    // verilator lint_on UNUSEDPARAM
 ) (
     input [WIDTH0-1:0] in0,
     input [WIDTH1-1:0] in1,
@@ -8434,9 +8457,9 @@ module braggnn_rtl_core_ternary_adder #(
     output [WIDTH-1:0] out
 );
     // verilator lint_off UNUSEDSIGNAL
-    wire [WIDTH+WIDTH0+SHIFT0-1:0] wide0 = {{{WIDTH{SIGNED0[0] & in0[WIDTH0-1]}}, in0}} << SHIFT0;
-    wire [WIDTH+WIDTH1+SHIFT1-1:0] wide1 = {{{WIDTH{SIGNED1[0] & in1[WIDTH1-1]}}, in1}} << SHIFT1;
-    wire [WIDTH+WIDTH2+SHIFT2-1:0] wide2 = {{{WIDTH{SIGNED2[0] & in2[WIDTH2-1]}}, in2}} << SHIFT2;
+    wire [WIDTH+WIDTH0+SHIFT0-1:0] wide0 = {{WIDTH{SIGNED0[0] & in0[WIDTH0-1]}}, in0, {SHIFT0{1'b0}}};
+    wire [WIDTH+WIDTH1+SHIFT1-1:0] wide1 = {{WIDTH{SIGNED1[0] & in1[WIDTH1-1]}}, in1, {SHIFT1{1'b0}}};
+    wire [WIDTH+WIDTH2+SHIFT2-1:0] wide2 = {{WIDTH{SIGNED2[0] & in2[WIDTH2-1]}}, in2, {SHIFT2{1'b0}}};
     // verilator lint_on UNUSEDSIGNAL
     wire [WIDTH-1:0] x0 = wide0[WIDTH-1:0], x1 = wide1[WIDTH-1:0], x2 = wide2[WIDTH-1:0];
     generate

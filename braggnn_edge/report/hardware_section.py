@@ -11,10 +11,11 @@ _SOURCES = {
 }  # fmt: skip
 _FIGURES = {
     "source": "source of the figures", "project": "project", "part": "FPGA part", "io": "interface",
-    "keys_per_cycle": "keys per cycle", "clock_mhz": "clock (MHz)",
+    "keys_per_cycle": "keys per cycle", "clock_mhz": "clock asked for (MHz)", "counted": "counted",
     "estimated_clock_mhz": "clock that C synthesis expects (MHz)", "slack_ns": "slack (ns)",
     "latency_cycles": "latency (cycles)", "interval_cycles": "initiation interval (cycles)",
-    "interval_us": "initiation interval (us)", "lut": "LUT", "ff": "FF", "dsp": "DSP", "bram": "BRAM (18 Kbit)",
+    "interval_us": "initiation interval at the clock asked for (us)",
+    "lut": "LUT", "ff": "FF", "dsp": "DSP", "bram": "BRAM (18 Kbit)",
     "uram": "URAM", "memory_bits": "memory (bits)",
 }  # fmt: skip
 #: Rows of the table that are always drawn.

@@ -10,7 +10,7 @@ import numpy as np
 
 from braggnn_edge.core.errors import UserError
 from firmware_sim.forms import csim, csim_circuit
-from firmware_sim.forms.compare import compare_normalizer, simulate
+from firmware_sim.forms.compare import compare_normalizer, compare_step, simulate
 from firmware_sim.forms.form import Answer, Setting, progress, spread
 from hls.project.layered import load_project
 
@@ -28,21 +28,28 @@ def answers(setting: Setting) -> Iterator[Answer]:
             executable = csim.build(project, setting.scratch / "build" / project.name)
             bench.result()
         setting.say(f"  {name}: compiled; its own test bench passes")
-        yield (_circuit if described.circuit else _layers)(setting, executable, project.name, name)
+        yield (_layers if setting.locator.is_bare else _circuit)(setting, executable, project.name, name)
 
 
 def _layers(setting: Setting, executable: csim.Executable, project: str, name: str) -> Answer:
-    """Layers take codes; the compiled normalizer is compared beside them. Every code of every layer is."""
+    """Layers take codes; the compiled normalizer is compared beside them. Every code of every layer is.
+
+    Where the project's top begins at counts, it is compared as well, on all of them.
+    """
     locator = setting.locator
     outputs, comparison = simulate(
         executable, locator.network, setting.codes, workers=setting.workers, chunk=setting.chunk,
         out_dir=setting.scratch / "chunks" / project, progress=progress(name, setting.say),
     )  # fmt: skip
-    counted = compare_normalizer(executable, locator.normalizer, setting.counts)
-    return Answer(
-        name, np.arange(len(outputs)), outputs, comparison.wrong, comparison,
-        {name.replace("csim", "normalizer"): counted}, shown=name,
-    )  # fmt: skip
+    steps = {name.replace("csim", "normalizer"): compare_normalizer(executable, locator.normalizer, setting.counts)}
+    if executable.project.circuit:
+        whole = csim_circuit.run(
+            executable, locator, setting.counts, workers=setting.workers, chunk=setting.chunk,
+            out_dir=setting.scratch / "chunks" / f"{project}-top",
+        )  # fmt: skip
+        expected = locator.run(locator.inputs(setting.counts))
+        steps[name.replace("csim", "top")] = compare_step("top", expected, whole)
+    return Answer(name, np.arange(len(outputs)), outputs, comparison.wrong, comparison, steps, shown=name)
 
 
 def _circuit(setting: Setting, executable: csim.Executable, project: str, name: str) -> Answer:

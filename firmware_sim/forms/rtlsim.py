@@ -70,12 +70,13 @@ def build(project_dir: Path, build_dir: Path, netlist: list[Path] | None = None)
         raise UserError(f"{project_dir}: Verilator reads no {project.language}; write the project in Verilog")
     files = sorted(project_dir.glob("src/*.v")) if netlist is None else netlist
     make = (*tools.VERILATOR_MAKE, *(_OPTIMIZATION if netlist is None else _NETLIST_OPTIMIZATION))
+    options = (*_VERILATOR, "-CFLAGS", f"-DTAG_BITS={project.tag_bits}")
     tools.find(tools.VERILATOR)
 
     def compile_(aside: Path) -> None:
         log = (build_dir / "verilator.log").resolve()
         arguments = [
-            *_VERILATOR, "--top-module", project.name, "--Mdir", str(aside),
+            *options, "--top-module", project.name, "--Mdir", str(aside),
             *(part for variable in make for part in ("-MAKEFLAGS", variable)),
             str(_DRIVER.resolve()), *(str(path.resolve()) for path in files),
         ]  # fmt: skip
@@ -91,7 +92,7 @@ def build(project_dir: Path, build_dir: Path, netlist: list[Path] | None = None)
             with contextlib.suppress(OSError):  # another build was faster
                 os.replace(aside / "kept", kept)
 
-    key = digest_of([_DRIVER, *files], project.name, " ".join((*_VERILATOR, *make)))
+    key = digest_of([_DRIVER, *files], project.name, " ".join((*options, *make)))
     return Simulator(built(build_dir, key, ("simulation",), compile_) / "simulation", project)
 
 
@@ -105,8 +106,9 @@ def run(simulator: Simulator, counts: NDArray[np.integer], *, seed: int, stalls:
     """Feed counts (n, window, window), as ``IntegerLocator.counts`` gives them, to the design.
 
     stalls: gaps between the patches and back-pressure on the results, drawn from ``seed``; without them the patches
-    come one a clock. The first patch always runs alone. Raises UserError where the design gets stuck, gives too many
-    results, or changes a result that was not taken yet.
+    come one a clock and no reset comes before them. The first patch always runs alone. Raises UserError where the
+    design gets stuck, gives too many results, changes a result that was not taken yet, gives one the tag of another
+    patch, or is ready during reset.
     """
     project = simulator.project
     data = _checked(project, counts)
@@ -127,6 +129,11 @@ def run(simulator: Simulator, counts: NDArray[np.integer], *, seed: int, stalls:
             f"{simulator.path}: {len(data)} patches, {seen['sent']} of them taken, {len(raw)} results after "
             f"{seen['cycles']} clocks, {seen['unstable']} results changed before they were taken; its stream interface "
             "is broken"
+        )
+    if seen["mistagged"] or seen["ready_in_reset"]:
+        raise UserError(
+            f"{simulator.path}: {seen['mistagged']} results with the tag of another patch, ready in "
+            f"{seen['ready_in_reset']} clocks of reset; its stream interface is broken"
         )
     interval = seen["burst"] / max(1, len(data) - 2)
     return RtlRun(

@@ -2,9 +2,10 @@
 //
 //   driver counts outputs n pixels bits seed mode
 //
-// counts: n * pixels int32; outputs: uint64 of out_data's bits a result, in the order in which they come. mode 0: the first
-// patch alone, then all without gaps and stalls. mode 1: the first patch alone, then gaps and back-pressure of a density
-// that changes every 256 clocks, drawn from `seed`. Prints one line of JSON.
+// counts: n * pixels int32; outputs: uint64 of out_data's bits a result, in the order in which they come. mode 0: no reset,
+// as after configuration; the first patch alone, then all without gaps and stalls. mode 1: other patches under way, a reset
+// that must drop them; the first patch alone, then gaps and back-pressure of a density that changes every 256 clocks, drawn
+// from `seed`. With TAG_BITS above 0 each patch has a tag of its own. Prints one line of JSON.
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -14,7 +15,18 @@
 #include "Vtop.h"
 #include "verilated.h"
 
+#ifndef TAG_BITS
+#define TAG_BITS 0
+#endif
+
 namespace {
+
+#if TAG_BITS
+// The tag of patch k: its number, scattered over all bits.
+uint64_t tag_of(long k) {
+    return ((uint64_t)k * 0x9e3779b97f4a7c15ull + 0x0123456789abcdefull) >> (64 - TAG_BITS);
+}
+#endif
 
 template <std::size_t N>
 void set(VlWide<N>& port, const std::vector<uint32_t>& words) { std::memcpy(port.data(), words.data(), N * 4); }
@@ -58,15 +70,38 @@ int main(int argc, char** argv) {
     const uint32_t densities[] = {0, 0, 25, 128, 230, 250};
     uint32_t gaps = 0, stalls = 0;
     long cycle = 0, sent = 0, first_in = -1, latency = -1, burst_first = -1, burst_last = -1, progress = 0;
-    long waited = 0, stalled = 0, unstable = 0;
+    long waited = 0, stalled = 0, unstable = 0, mistagged = 0, ready_in_reset = 0;
     bool held = false;
     uint64_t held_data = 0;
 
+    const auto offer = [&](long patch) {
+        std::fill(words.begin(), words.end(), 0);
+        for (long k = 0, at = 0; k < pixels; k++, at += bits) {
+            const uint64_t code = (uint64_t)(uint32_t)counts[patch * pixels + k] & ((1ull << bits) - 1);
+            words[at / 32] |= (uint32_t)(code << at % 32);
+            if (at % 32 + bits > 32) words[at / 32 + 1] |= (uint32_t)(code >> (32 - at % 32));
+        }
+        set(top.in_data, words);
+#if TAG_BITS
+        top.in_tag = tag_of(patch);
+#endif
+    };
     const auto edge = [&] { top.clk = 0; top.eval(); top.clk = 1; top.eval(); cycle++; };
     top.in_valid = top.out_ready = 0;
-    top.rst = 1;
-    for (int k = 0; k < 4; k++) edge();
     top.rst = 0;
+    if (random && n > 0) {
+        offer(n - 1);
+        top.in_valid = 1;
+        for (int k = 0; k < 5; k++) edge();
+        top.rst = 1;
+        for (int k = 0; k < 3; k++) {
+            top.clk = 0;
+            top.eval();
+            ready_in_reset += top.in_ready;
+            edge();
+        }
+        top.rst = top.in_valid = 0;
+    }
     edge();
 
     bool valid = false;
@@ -78,13 +113,7 @@ int main(int argc, char** argv) {
         }
         const bool alone = (long)outputs.size() == 0;  // the first patch, unhindered
         if (!valid && sent < n && (sent == 0 || !alone) && !(random && in_random.chance(gaps))) {
-            std::fill(words.begin(), words.end(), 0);
-            for (long k = 0, at = 0; k < pixels; k++, at += bits) {
-                const uint64_t code = (uint64_t)(uint32_t)counts[sent * pixels + k] & ((1ull << bits) - 1);
-                words[at / 32] |= (uint32_t)(code << at % 32);
-                if (at % 32 + bits > 32) words[at / 32 + 1] |= (uint32_t)(code >> (32 - at % 32));
-            }
-            set(top.in_data, words);
+            offer(sent);
             valid = true;
         }
         top.in_valid = valid;
@@ -98,6 +127,9 @@ int main(int argc, char** argv) {
         waited += valid && !top.in_ready;
         stalled += held;
         if (out_transfer) {
+#if TAG_BITS
+            mistagged += (uint64_t)top.out_tag != tag_of((long)outputs.size());
+#endif
             if (outputs.empty()) latency = cycle - first_in;
             if (outputs.size() == 1) burst_first = cycle;
             burst_last = cycle;
@@ -121,7 +153,8 @@ int main(int argc, char** argv) {
     std::fclose(result);
     std::printf(
         "{\"cycles\": %ld, \"sent\": %ld, \"received\": %zu, \"latency\": %ld, \"burst\": %ld, \"waited\": %ld, "
-        "\"stalled\": %ld, \"unstable\": %ld}\n",
-        cycle, sent, outputs.size(), latency, burst_last - burst_first, waited, stalled, unstable);
+        "\"stalled\": %ld, \"unstable\": %ld, \"mistagged\": %ld, \"ready_in_reset\": %ld}\n",
+        cycle, sent, outputs.size(), latency, burst_last - burst_first, waited, stalled, unstable, mistagged,
+        ready_in_reset);
     return 0;
 }

@@ -12,7 +12,7 @@ from quant.contract import locator as locators
 
 def work(context: Context, directory: Path) -> None:
     """The stage: write ``report.json``, ``report.html`` and pictures."""
-    integer = locators.load(context.run / "qat" / "locator.json").network
+    integer = locators.load(context.run / "qat" / "locator.json")
     rows = hardware.hardware_rows(context.run / "hls", integer, context.say)
     cfg = context.cfg
     build.run(cfg["report"], cfg, context.run, stages()["report"].needs(cfg), rows, directory, context.say)

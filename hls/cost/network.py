@@ -36,10 +36,14 @@ SEVEN_SERIES, ULTRASCALE = (25, 18), (27, 18)
 
 @dataclass(frozen=True)
 class NetworkCost:
-    """The layers in order, and the whole: cycles of a patch at steady state and alone, multipliers, bits of memory."""
+    """The layers in order, and the whole: cycles of a patch at steady state and alone, multipliers, bits of memory.
+
+    pipelined: the top function is one pipeline, all layers one behind the other, and no dataflow region.
+    """
 
     io_type: str
     layers: tuple[LayerCost, ...]
+    pipelined: bool = False
 
     @property
     def interval_cycles(self) -> int:
@@ -48,7 +52,12 @@ class NetworkCost:
 
     @property
     def latency_cycles(self) -> int:
-        """Cycles from a patch's first value in to its last out, by :func:`hls.cost.cycles.simulate`."""
+        """Cycles from a patch's first value in to its last out, by :func:`hls.cost.cycles.simulate`.
+
+        Of one pipeline: the initiation interval and all depths, those of what stands side by side as well.
+        """
+        if self.pipelined:
+            return self.interval_cycles + sum(layer.depth for layer in self.layers)
         return simulate(self.processes, self.fifos, 1)[self.processes[-1].name][0]
 
     @property
@@ -84,10 +93,14 @@ def network_cost(
     reuse: int | Sequence[int] = 1,
     keys_per_cycle: int = 1,
     strategy: str = "Latency",
+    source: str = "",
+    sink: str = "",
 ) -> NetworkCost:
     """Count the project that :func:`hls.project.layered.write_project` writes with the same options.
 
-    reuse: one for all convolutions and dense layers, or one for each in order. Raises UserError for what is not
+    reuse: one for all convolutions and dense layers, or one for each in order. source, sink: streams before and behind
+    the network, endless unless named. An io_parallel network without convolutions is one pipeline, whose initiation
+    interval is the largest reuse factor, as hls4ml's top function says. Raises UserError for what is not
     counted: another strategy, a reuse factor beyond a layer's products, another layer.
     """
     if io_type not in ("io_parallel", "io_stream"):
@@ -100,29 +113,35 @@ def network_cost(
     spent = spread(reuse if isinstance(reuse, int) else tuple(reuse), network)
     check_reuse(network, spent, strategy, io_type)
     factors = iter(spent)
-    at = _Place(io_type, "", network.size, 1, network.input)
+    at = _Place(io_type, source, network.size, 1, network.input)
+    if network.exponent:  # all inputs in one beat
+        at = at.after(source, 1, network.size**2 + network.exponent, network.input)
     last = [layer for layer in network.layers if not isinstance(layer, Flatten)][-1]
     found: list[LayerCost] = []
     for layer in network.layers:
         if isinstance(layer, Flatten):
             continue  # a stream is read as it is, an array is the same array
-        sink = "" if layer is last else layer.name
+        to = sink if layer is last else layer.name
         if isinstance(layer, Linear):
-            counted, at = _linear(layer, next(factors), at, sink)
+            counted, at = _linear(layer, next(factors), at, to)
         elif isinstance(layer, NonLocal):
-            counted = nonlocal_cost(layer, keys_per_cycle, io_type, at.name, sink)
-            at = at.after(sink, at.side, at.channels, layer.accumulator)
+            counted = nonlocal_cost(layer, keys_per_cycle, io_type, at.name, to)
+            at = at.after(to, at.side, at.channels, layer.accumulator)
         elif isinstance(layer, Requantize):
-            counted, at = _activation(layer, at, sink)
+            counted, at = _activation(layer, at, to)
         else:
             raise UserError(
                 f"layer {layer!r} has no cycle model; expected a convolution, a dense layer, an activation "
                 "or a non-local block"
             )
-        if sink:
+        if layer is not last:
             counted = replace(counted, streams=(at.stream(), *counted.streams))
         found.append(counted)
-    return NetworkCost(io_type, tuple(found))
+    if io_type == "io_stream" or any(row.kind in ("conv2d", "nonlocal") for row in found):
+        return NetworkCost(io_type, tuple(found))
+    interval = max(row.reuse or 1 for row in found)
+    # What lies between two layers are the pipeline's registers, and no array that is buffered twice.
+    return NetworkCost(io_type, tuple(replace(row, interval=interval, streams=()) for row in found), pipelined=True)
 
 
 def linear_multipliers(layer: Linear, reuse: int) -> int:

@@ -17,7 +17,8 @@ from braggnn_edge.peaks.table import load as load_table
 from hls.project.circuit import write_circuit_project
 from hls.project.layered import check_project, load_project, write_project
 from hls.project.reuse import fitted
-from hls.project.spec import HlsSpec, Settings, settings_of
+from hls.project.spec import BACKENDS, HlsSpec, Settings, settings_of
+from hls.project.stage import BOARDS_REFUSED
 from quant.contract import locator as locators
 
 #: Where projects for further boards lie, and the list of them. The C simulation takes the projects beside it.
@@ -48,6 +49,7 @@ def work(context: Context, directory: Path) -> None:
 def run(spec: HlsSpec, table: PeakTable, qat: Path, directory: Path, say: Callable[[str], None]) -> None:
     """Write ``<io type>/`` for each io type; finished projects of an interrupted run are kept.
 
+    The top of an io_stream project begins at counts; that of an io_parallel one, and of the board flow, at codes.
     qat: directory of the qat stage. Golden vectors are spread over the test peaks. Further boards are written to
     ``boards/<target>/<io type>[-<flow>]/``, with ``boards/boards.json`` saying in what they differ from ``<io type>/``.
     """
@@ -62,10 +64,15 @@ def run(spec: HlsSpec, table: PeakTable, qat: Path, directory: Path, say: Callab
         project = directory / name
         if not project.exists():
             project.parent.mkdir(parents=True, exist_ok=True)
-            write_project(
-                qat / "model.onnx", locator.network, locator.normalizer, project,
-                counts=patches, io_type=io_type, **asdict(options),
-            )  # fmt: skip
+            if io_type == "io_stream" and options.backend in BACKENDS:  # AXI4-Stream, from counts on
+                write_circuit_project(
+                    qat / "model.onnx", locator, project, patches=patches, io_type=io_type, **asdict(options)
+                )
+            else:
+                write_project(
+                    qat / "model.onnx", locator.network, locator.normalizer, project,
+                    counts=patches, io_type=io_type, **asdict(options),
+                )  # fmt: skip
         say(f"  {name}: {len(load_project(project).layers)} layers, every type and weight read back")
         if name != io_type:
             listed.append(_entry(directory, name, io_type, options, settings_of(spec)))
@@ -79,10 +86,7 @@ def run_whole(spec: HlsSpec, table: PeakTable, qat: Path, directory: Path, say: 
     Further boards are refused: their flows take a network alone.
     """
     if spec.boards:
-        raise UserError(
-            "hls.boards: not offered for locators with a centroid; set target in [hls], and use another run for each "
-            "board"
-        )
+        raise UserError(BOARDS_REFUSED)
     locator, patches = locators.load(qat / "locator.json"), golden_patches(spec, table)
     spec = fitted(spec, locator.network)
     say(_chosen(spec))

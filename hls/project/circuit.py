@@ -1,8 +1,8 @@
-"""The HLS project of a whole circuit: hls4ml's network between our normalizer, centroid and saturated sum."""
+"""The HLS project of a whole locator: hls4ml's network between our normalizer, centroid and saturated sum."""
 
 import json
 import re
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,12 @@ from braggnn_edge.core.files import written_aside
 from hls.project.layered import CXX_FLAGS, OPTIMIZATION, Project, write_project
 from hls.project.spec import BACKENDS
 from hls.project.targets import target
-from hls.project.test_bench import Golden, centroid_headers, render, sigma_text, test_bench_files
+from hls.project.test_bench import Golden, centroid_headers, golden_counts, render, sigma_text, test_bench_files
 from quant.contract import locator as locators
-from quant.contract.arithmetic import Codes, Format
+from quant.contract.arithmetic import Codes
 from quant.contract.block_shift import BlockShift
+from quant.contract.layers import Flatten
 from quant.contract.locator import IntegerLocator
-from quant.contract.vectors import corner_case_codes
 
 
 def write_circuit_project(
@@ -54,32 +54,30 @@ def write_circuit_project(
     return project
 
 
-def golden_counts(circuit: IntegerLocator, patches: NDArray[np.generic]) -> Codes:
-    """Counts (n, window, window): those of patches (k, size, size), then corner cases, up to the ends of the range."""
-    low, high = circuit.normalizer.count_range
-    signed = low < 0
-    form = Format(high.bit_length() + signed, 0, signed)
-    return np.concatenate([circuit.counts(patches), corner_case_codes(circuit.window, form)])
-
-
 def _files(circuit: IntegerLocator, project: Project, counts: Codes, style: str) -> dict[str, str]:
     """Everything around the network, by path."""
     base, output, top = circuit.centroid, circuit.output, project.top
     vectors = Golden(counts, circuit.normalizer.codes(counts), counts, circuit.run(circuit.inputs(counts)))
     inputs = prod(circuit.network.shape)
-    flat = bool(circuit.network.exponent)
-    names = {"TOP": top, "NAME": project.name, "DEPTH": 1 if flat else inputs, "STYLE": style}
+    flat, streams = bool(circuit.network.exponent), project.io_type == "io_stream"
+    depths = stream_depths(circuit)
+    names = {
+        "TOP": top, "NAME": project.name, "STYLE": style, "PIXELS_DEPTH": depths.pixels, "AROUND": depths.around,
+        "INPUT_DEPTH": depths.input, "CODES_DEPTH": depths.codes,
+    }  # fmt: skip
     header = {
         "GUARD": top.upper(), "TOP": top, "OUTPUT_BITS": output.bits, "OUTPUT_INTEGER": output.bits - output.frac,
-        "HAS_CENTROID": int(base is not None), "STREAMS": int(project.io_type == "io_stream"), "FLAT": int(flat),
-        "INPUTS": inputs, "OUTPUTS": circuit.outputs, "SIGMA": ", ln sigma (row, col)" * (circuit.outputs > 2),
+        "HAS_CENTROID": int(base is not None), "STREAMS": int(streams), "FLAT": int(flat), "INPUTS": inputs,
+        "OUTPUTS": circuit.outputs, "SIGMA": ", ln sigma (row, col)" * (circuit.outputs > 2),
+        "COUNT_PORT": whole_bytes(circuit.normalizer.count_bits), "OUTPUT_PORT": whole_bytes(output.bits),
     }  # fmt: skip
     sources = f"firmware/{top}.cpp firmware/{project.name}.cpp"
     return {
-        **test_bench_files(top, "circuit", circuit.network, vectors),
+        **test_bench_files(top, "locator_stream" if streams else "locator", circuit.network, vectors),
         **({} if base is None else centroid_headers(base)),
-        f"firmware/{top}.h": render("circuit.h", header),
-        f"firmware/{top}.cpp": render("circuit.cpp", names),
+        f"firmware/{top}.h": render("locator.h", header),
+        f"firmware/{top}.cpp": render("locator_stream.cpp" if streams else "locator.cpp", names),
+        **({"firmware/ap_types/ap_axi_sdata.h": render("ap_axi_sdata.h", {})} if streams else {}),
         "Makefile": render(
             "Makefile", {"CXX_FLAGS": " ".join((OPTIMIZATION, *CXX_FLAGS)), "NAME": top, "SOURCES": sources}
         ),
@@ -88,12 +86,53 @@ def _files(circuit: IntegerLocator, project: Project, counts: Codes, style: str)
     }
 
 
+@dataclass(frozen=True)
+class StreamDepths:
+    """Depths of the streams around an io_stream network, in tokens.
+
+    pixels: counts of a patch that wait for its last one, and of the next one behind them; codes: to the centroid;
+    input: beats of the network's input; around: patches that can be under way in the network.
+    """
+
+    pixels: int
+    codes: int
+    input: int
+    around: int
+
+
+def stream_depths(locator: IntegerLocator) -> StreamDepths:
+    """As in the generated source (hls/templates/locator_stream.cpp), and as the cost model counts them."""
+    layers = sum(not isinstance(layer, Flatten) for layer in locator.network.layers)
+    pixels = locator.window**2
+    return StreamDepths(2 * pixels, pixels, 2 if locator.network.exponent else pixels, layers + 4)
+
+
+def whole_bytes(bits: int) -> int:
+    """Bits of TDATA for a number of ``bits``."""
+    return -(-bits // 8) * 8
+
+
+def _ports(circuit: IntegerLocator, project: Project) -> str:
+    """The ports of the top function, for README.txt."""
+    if project.io_type != "io_stream":
+        return "counts in, all of a patch as one word; outputs out, one port a value; each with a valid signal (ap_vld)"
+    count, output = whole_bytes(circuit.normalizer.count_bits), whole_bytes(circuit.output.bits)
+    return (
+        "AXI4-Stream, free-running (no ap_start). counts: one count a beat in\n"
+        f"              {count} bits, TLAST with the last of a patch. outputs: one beat a patch,\n"
+        f"              {circuit.outputs} codes of {output} bits, the first in the lowest; TLAST is 1; TUSER is 1 if\n"
+        "              the patch had another number of counts: a shorter one is filled up with zeros, of a\n"
+        "              longer one the rest is thrown away"
+    )
+
+
 def _readme(circuit: IntegerLocator, project: Project, counts: int) -> str:
     normalizer, base = circuit.normalizer, circuit.centroid
     signed = not isinstance(normalizer, BlockShift)
     values = {
         "COMMANDS": render(f"README_{project.backend}.txt", {}), "BACKEND": project.backend,
         "IO_TYPE": project.io_type, "TOP": project.top, "NAME": project.name, "SIZE": circuit.window,
+        "PORTS": _ports(circuit, project),
         "COUNT_TYPE": f"ap_{'' if signed else 'u'}int<{normalizer.count_bits}>",
         "NORMALIZER": "min-max with a table of reciprocals" if signed else "block-floating shift",
         "CENTROID": "none: the network is the whole estimate" if base is None
@@ -107,7 +146,7 @@ def _readme(circuit: IntegerLocator, project: Project, counts: int) -> str:
         "STRATEGY": project.strategy, "REUSE": ", ".join(map(str, project.reuse)), "HLS4ML": project.hls4ml,
         "COUNTS": counts,
     }  # fmt: skip
-    return render("README_circuit.txt", values)
+    return render("README_locator.txt", values)
 
 
 def _style(directory: Path, project: Project) -> str:

@@ -90,7 +90,7 @@ class Project:
     @property
     def top(self) -> str:
         """Name of the function that the vendor's tools synthesize, and of its source."""
-        return f"{self.name}_circuit" if self.circuit else self.name
+        return f"{self.name}_locator" if self.circuit else self.name
 
 
 def write_project(

@@ -1,7 +1,7 @@
 """Reuse factors: how many products each multiplier of a convolution or dense layer makes."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import prod
 
 from braggnn_edge.core.errors import UserError
@@ -34,15 +34,35 @@ def spread(reuse: int | Sequence[int], network: IntegerNetwork) -> tuple[int, ..
     return tuple(reuse)
 
 
+@dataclass(frozen=True)
+class Shape:
+    """The weights of a convolution ("conv2d") or dense layer ("dense"): outputs, and inputs of each of them."""
+
+    name: str
+    kind: str
+    outputs: int
+    inputs: int
+
+
+def shape_of(layer: Linear) -> Shape:
+    """Of a layer that is there; the configuration knows shapes before there is one (:mod:`hls.project.stage`)."""
+    return Shape(layer.name, layer.kind, len(layer.weight), prod(layer.weight.shape[1:]))
+
+
 def check_reuse(network: IntegerNetwork, factors: tuple[int, ...], strategy: str, io_type: str) -> None:
+    """:func:`check_shapes` of a network's layers."""
+    check_shapes([shape_of(layer) for layer in linear_layers(network)], factors, strategy, io_type)
+
+
+def check_shapes(shapes: Sequence[Shape], factors: Sequence[int], strategy: str, io_type: str) -> None:
     """Refuse a factor that hls4ml would change silently, or for which it has no correct code.
 
     Latency: any up to the layer's products, the pipeline's initiation interval. Resource: those that cut the product's
     matrix into equal blocks (hls4ml's own rule); a convolution of io_parallel not beyond its
     fan-in, as its source asserts.
     """
-    for layer, factor in zip(linear_layers(network), factors, strict=True):
-        outputs, inputs = len(layer.weight), prod(layer.weight.shape[1:])
+    for layer, factor in zip(shapes, factors, strict=True):
+        outputs, inputs = layer.outputs, layer.inputs
         if strategy == "Resource":
             valid = _valid(layer, io_type)
             if factor not in valid:
@@ -66,21 +86,21 @@ def fitted(spec: HlsSpec, network: IntegerNetwork) -> HlsSpec:
     strategy = spec.strategy or ("Resource" if large and not spec.reuse else "Latency")
     reuse = spec.reuse
     if not reuse and strategy == "Resource":
-        reuse = tuple(max(_least(layer, io_type) for io_type in spec.io_types) for layer in layers)
+        reuse = tuple(max(_least(shape_of(layer), io_type) for io_type in spec.io_types) for layer in layers)
     return replace(spec, strategy=strategy, reuse=reuse or 1)
 
 
-def _least(layer: Linear, io_type: str) -> int:
+def _least(layer: Shape, io_type: str) -> int:
     """The smallest factor that leaves a layer at most so many multipliers; the largest where none does."""
-    outputs, inputs = len(layer.weight), prod(layer.weight.shape[1:])
+    outputs, inputs = layer.outputs, layer.inputs
     valid = _valid(layer, io_type)
     return next((factor for factor in valid if inputs * outputs <= _MULTIPLIERS * factor), valid[-1])
 
 
-def _valid(layer: Linear, io_type: str) -> list[int]:
+def _valid(layer: Shape, io_type: str) -> list[int]:
     """Factors of the Resource strategy, ascending."""
-    outputs, inputs = len(layer.weight), prod(layer.weight.shape[1:])
-    found = _blocks(inputs, outputs)
+    inputs = layer.inputs
+    found = _blocks(inputs, layer.outputs)
     if layer.kind == "conv2d" and io_type == "io_parallel":
         found = [value for value in found if value <= inputs]
     return found

@@ -7,13 +7,14 @@ pipeline ends without a register, which whoever uses it adds.
 
 import importlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.resources import files as package_files
 
 from da4ml.trace.pipeline import to_pipeline
 from da4ml.types import CombLogic, Pipeline, QInterval, minimal_kif
 
 from hls.rtl import ternary
+from hls.rtl.copies import Copied, copied
 from hls.rtl.spec import LANGUAGES
 
 #: An instance of a table in da4ml's Verilog and VHDL: input bits, output bits, file of its entries.
@@ -50,27 +51,34 @@ def _width(interval: QInterval) -> int:
     return int(sum(minimal_kif(interval)))
 
 
-def core_files(logic: CombLogic | Pipeline, name: str, language: str = "verilog") -> dict[str, str]:
+def core_files(
+    logic: CombLogic | Pipeline, name: str, language: str = "verilog", copies: bool = True
+) -> dict[str, str]:
     """Sources by file name: a module ``name`` and all below. Ports: ``clk`` (pipelines), ``model_inp``, ``model_out``.
 
     Inputs are packed, the first in the lowest bits; so are outputs. A pipeline of n stages registers its inputs and
-    what goes from stage to stage: ``model_out`` belongs to the inputs of n clock edges before.
+    what goes from stage to stage: ``model_out`` belongs to the inputs of n clock edges before. copies: of
+    registers that select more than :data:`hls.rtl.copies.LOADS` bits (in Verilog alone).
     """
     generator = importlib.import_module(f"da4ml.codegen.rtl.{language}")
     stages = logic.solutions if isinstance(logic, Pipeline) else (logic,)
     names = [f"{name}_stage{index}" for index in range(len(stages))] if isinstance(logic, Pipeline) else [name]
     memories: dict[str, str] = {}
     found: dict[str, str] = {}
+    further: list[tuple[int, ...]] = []  # of each stage, bits of its input that have copies
     for stage, module in zip(stages, names, strict=True):
         memories |= importlib.import_module("da4ml.codegen.rtl.verilog.comb").table_mem_gen(stage)
         text = generator.comb_logic_gen(stage, module)
         found[module] = _TABLES[language].sub(_table_instance(name, language, memories, found), text)
         if language == "verilog":
             found[module] = ternary.fused(found[module], f"{name}_{ternary.NAME}")
+            made = copied(found[module]) if copies else Copied(found[module], ())
+            found[module] = made.text
+            further.append(made.bits)
     if any(f" {name}_{ternary.NAME} #(" in text for text in found.values()):
         found[f"{name}_{ternary.NAME}"] = ternary.source(f"{name}_{ternary.NAME}")
     if isinstance(logic, Pipeline):
-        found[name] = (_verilog_pipeline if language == "verilog" else _vhdl_pipeline)(logic, name)
+        found[name] = _verilog_pipeline(logic, name, further) if language == "verilog" else _vhdl_pipeline(logic, name)
     return _with_library(found, name, language)
 
 
@@ -86,7 +94,7 @@ def _with_library(found: dict[str, str], name: str, language: str) -> dict[str, 
         text = (library / f"{module}{suffix}").read_text()
         text = re.sub(r"`timescale.*\n+", "", text)  # these sources alone would have one
         result[f"{name}_{module}"] = re.sub(rf"\b{module}\b", f"{name}_{module}", text)
-    return {f"{key}{suffix}": result[key] for key in sorted(result)}
+    return {f"{key}{suffix}": result[key].rstrip("\n") + "\n" for key in sorted(result)}
 
 
 def _table_instance(
@@ -129,7 +137,8 @@ def _vhdl_table(name: str, inputs: int, outputs: int, entries: list[str]) -> str
     return "\n".join([*lines, f'        "{"-" * outputs}" when others;', "end architecture rtl;", ""])
 
 
-def _verilog_pipeline(logic: Pipeline, name: str) -> str:
+def _verilog_pipeline(logic: Pipeline, name: str, copies: Sequence[tuple[int, ...]]) -> str:
+    """The stages in a row; copies: bits of a stage's input that have further registers, which no tool may merge."""
     widths = [bits_in(stage) for stage in logic.solutions]
     last = len(widths) - 1
     lines = [
@@ -138,12 +147,24 @@ def _verilog_pipeline(logic: Pipeline, name: str) -> str:
     ]  # fmt: skip
     lines += [f"    reg [{width - 1}:0] stage{index}_inp;" for index, width in enumerate(widths)]
     lines += [f"    wire [{width - 1}:0] stage{index}_out;" for index, width in enumerate(widths[1:])]
+    lines += [
+        f'    (* keep = "true", dont_merge *) reg [{len(bits) - 1}:0] stage{index}_copies;'
+        for index, bits in enumerate(copies)
+        if bits
+    ]
     for index in range(len(widths)):
         to = "model_out" if index == last else f"stage{index}_out"
-        lines.append(f"    {name}_stage{index} stage{index} (.model_inp(stage{index}_inp), .model_out({to}));")
+        more = f", .copies(stage{index}_copies)" if copies[index] else ""
+        lines.append(f"    {name}_stage{index} stage{index} (.model_inp(stage{index}_inp){more}, .model_out({to}));")
     lines += ["    always @(posedge clk) begin", "        stage0_inp <= model_inp;"]
     lines += [f"        stage{index}_inp <= stage{index - 1}_out;" for index in range(1, len(widths))]
-    return "\n".join([*lines, "    end", "endmodule", ""])
+    lines.append("    end")
+    for index, bits in enumerate(copies):
+        if bits:
+            source = "model_inp" if index == 0 else f"stage{index - 1}_out"
+            joined = ", ".join(f"{source}[{bit}]" for bit in reversed(bits))
+            lines.append(f"    (* keep *) always @(posedge clk) stage{index}_copies <= {{{joined}}};")
+    return "\n".join([*lines, "endmodule", ""])
 
 
 def _vhdl_pipeline(logic: Pipeline, name: str) -> str:

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from braggnn_edge.core.errors import UserError
 from braggnn_edge.core.files import written_aside
 from hls.project.targets import DEFAULT_TARGET, target
-from hls.project.test_bench import render, sigma_text
+from hls.project.test_bench import golden_counts, render, sigma_text
 from hls.rtl.cmvm import Effort
 from hls.rtl.core import bits_in, bits_out, core_files, pipelined
-from hls.rtl.spec import DEFAULT_LEVELS, LANGUAGES, LIMIT
+from hls.rtl.spec import DEFAULT_LEVELS, LANGUAGES, LIMIT, check_tag
+from hls.rtl.tag import tag_texts
 from hls.rtl.trace import trace
 from quant.contract.arithmetic import Codes, Format
 from quant.contract.block_shift import BlockShift
@@ -34,7 +35,8 @@ class RtlProject:
     """What ``project.json`` says.
 
     stages: register stages of the core; latency_cycles: clocks from the edge that takes a patch to the edge that takes
-    its result; places: results that can wait behind a stalled output, or be under way; register_bits: of the core.
+    its result; places: results that can wait behind a stalled output, or be under way; register_bits: of the core;
+    tag_bits: of the tag beside each patch, 0 for none; register_selects: as asked for.
     """
 
     digest: str
@@ -55,31 +57,39 @@ class RtlProject:
     part: str
     clock_mhz: float
     da4ml: str
+    tag_bits: int = 0
+    register_selects: bool = False
     name: str = NAME
 
 
 def write_rtl(
     circuit: IntegerLocator, directory: Path, *,
     counts: NDArray[np.generic], language: str = "verilog", logic_levels: float = DEFAULT_LEVELS,
-    clock_mhz: float = 200.0,
-    target_name: str = DEFAULT_TARGET, limit: int = LIMIT, effort: Effort | None = None,
+    clock_mhz: float = 200.0, target_name: str = DEFAULT_TARGET, limit: int = LIMIT, effort: Effort | None = None,
+    tag_bits: int = 0, register_selects: bool = False,
 ) -> RtlProject:  # fmt: skip
-    """Write the RTL project of ``circuit``; ``counts`` (n, size, size) are detector values for the golden vectors.
+    """Write the RTL project of ``circuit``; ``counts`` (n, size, size) are detector values for the golden vectors,
+    to which corner cases are added.
 
     logic_levels: adders or levels of tables between two registers, at least 1; fewer make more stages and a faster
-    clock. The directory must not exist; it appears, complete, at the end. The same arguments give the same bytes.
-    Raises UserError for a circuit that is too large or has no unrolled form, see :func:`hls.rtl.trace.trace`.
+    clock. tag_bits: width of the ports in_tag and out_tag, which are left out where it is 0. register_selects: as in
+    :class:`hls.rtl.spec.RtlSpec`. The directory must not exist; it appears, complete, at the end. The same arguments
+    give the same bytes. Raises UserError for a circuit that is too large or has no unrolled form, see
+    :func:`hls.rtl.trace.trace`.
     """
     _check(language, logic_levels, clock_mhz, counts, directory)
+    check_tag(tag_bits)
     chosen = target(target_name)
     search = effort or Effort()
-    pipe = pipelined(trace(circuit, limit=limit, effort=search), logic_levels)
+    held = logic_levels if register_selects else None
+    pipe = pipelined(trace(circuit, limit=limit, effort=search, levels=held), logic_levels)
     signed = not isinstance(circuit.normalizer, BlockShift)
     stages = len(pipe.solutions)
     project = RtlProject(
         circuit.digest, language, logic_levels, search.shallow, stages, stages + 1, 1, 1 << stages.bit_length(),
         int(sum(bits_in(stage) for stage in pipe.solutions)), circuit.outputs, circuit.window,
         circuit.normalizer.count_bits, signed, circuit.output, chosen.name, chosen.part, clock_mhz, version("da4ml"),
+        tag_bits, register_selects,
     )  # fmt: skip
     files = _files(project, pipe, circuit, counts)
     with written_aside(directory) as aside:
@@ -106,7 +116,7 @@ def sources(
 ) -> dict[str, str]:
     """The Verilog sources alone by file name, for synthesis without a project; see :func:`write_rtl`."""
     pipe = pipelined(trace(circuit, effort=effort), logic_levels)
-    return _sources(pipe, circuit, "verilog")
+    return _sources(pipe, circuit, None)
 
 
 def _check(language: str, logic_levels: float, clock_mhz: float, counts: NDArray[np.generic], directory: Path) -> None:
@@ -125,7 +135,8 @@ def _check(language: str, logic_levels: float, clock_mhz: float, counts: NDArray
 def _files(project: RtlProject, pipe: Pipeline, circuit: IntegerLocator, counts: NDArray[np.generic]) -> dict[str, str]:
     suffix = LANGUAGES[project.language]
     values = _values(pipe, circuit, project)
-    codes, expected = circuit.counts(counts), circuit.run(circuit.codes(counts))
+    codes = golden_counts(circuit, counts)
+    expected = circuit.run(circuit.inputs(codes))
     values["VECTORS"] = len(codes)
     verilog = project.language == "verilog"
     values |= {
@@ -137,7 +148,7 @@ def _files(project: RtlProject, pipe: Pipeline, circuit: IntegerLocator, counts:
         "SIMULATION": render("rtl_simulation_verilog.txt" if verilog else "rtl_simulation_vhdl.txt", values),
         "YOSYS": render("rtl_yosys.txt", values) if verilog else "",
     }
-    files = {f"src/{name}": text for name, text in _sources(pipe, circuit, project.language).items()}
+    files = {f"src/{name}": text for name, text in _sources(pipe, circuit, project).items()}
     for kind in ("xdc", "sdc", "lpf"):
         files[f"constraints/{NAME}.{kind}"] = render(f"rtl_constraints.{kind}", values)
     width = project.window**2 * project.count_bits
@@ -165,12 +176,16 @@ def packed(codes: Codes, bits: int, width: int) -> str:
     return "".join(lines)
 
 
-def _sources(pipe: Pipeline, circuit: IntegerLocator, language: str) -> dict[str, str]:
-    values = _values(pipe, circuit, None)
+def _sources(pipe: Pipeline, circuit: IntegerLocator, project: RtlProject | None) -> dict[str, str]:
+    """By file name; those of Verilog without a project."""
+    language, tag_bits, copies = "verilog", 0, False
+    if project is not None:
+        language, tag_bits, copies = project.language, project.tag_bits, project.register_selects
+    values = _values(pipe, circuit, None) | tag_texts(tag_bits, language)
     suffix = LANGUAGES[language]
     found = _found_verilog if language == "verilog" else _found_vhdl
     values["FOUND"] = found(pipe.solutions[-1], circuit.output.bits)
-    return core_files(pipe, f"{NAME}_core", language) | {f"{NAME}{suffix}": render(f"rtl_top{suffix}", values)}
+    return core_files(pipe, f"{NAME}_core", language, copies) | {f"{NAME}{suffix}": render(f"rtl_top{suffix}", values)}
 
 
 def _values(pipe: Pipeline, circuit: IntegerLocator, project: RtlProject | None) -> dict[str, Any]:
@@ -195,7 +210,7 @@ def _values(pipe: Pipeline, circuit: IntegerLocator, project: RtlProject | None)
             "LANGUAGE": project.language, "SUFFIX": LANGUAGES[project.language], "DIGEST": project.digest,
             "LEVELS": f"{project.logic_levels:g}", "LATENCY": project.latency_cycles, "MHZ": f"{project.clock_mhz:g}",
             "PERIOD": f"{1000 / project.clock_mhz:.3f}", "HALF": f"{500 / project.clock_mhz:.3f}",
-            "PART": project.part, "DA4ML": project.da4ml,
+            "PART": project.part, "DA4ML": project.da4ml, **tag_texts(project.tag_bits, project.language),
         }  # fmt: skip
     return values
 

@@ -31,14 +31,16 @@ PARTS = ("normalizer", "network", "centroid")
 
 
 def trace(
-    circuit: IntegerLocator, *, limit: int = LIMIT, effort: Effort | None = None, parts: tuple[str, ...] = PARTS
-) -> CombLogic:
+    circuit: IntegerLocator, *, limit: int = LIMIT, effort: Effort | None = None, parts: tuple[str, ...] = PARTS,
+    levels: float | None = None,
+) -> CombLogic:  # fmt: skip
     """The circuit as da4ml's operations: window**2 counts in, row order, to output codes (row, col) and any ln sigma.
 
-    ``effort`` says how long to search cheap sums. ``parts`` other than all of :data:`PARTS` are for
-    looking at a part by itself: without the normalizer the inputs are codes, without the other two nothing is left
-    but the codes. Raises UserError for a layer that has no unrolled form and for a circuit whose :func:`estimate` is
-    above ``limit`` look-up tables; nothing is traced then.
+    ``effort`` says how long to search cheap sums; ``levels``, where the operations will be cut into stages of so many
+    (:func:`hls.rtl.core.pipelined`), lets a stage end behind the normalizer's leading zeros.
+    ``parts`` other than all of :data:`PARTS` are for looking at a part by itself: without the normalizer the inputs are
+    codes, without the other two nothing is left but the codes. Raises UserError for a layer that has no unrolled
+    form and for a circuit whose :func:`estimate` is above ``limit`` look-up tables; nothing is traced then.
     """
     expected = estimate(circuit)
     if expected > limit:
@@ -52,7 +54,7 @@ def trace(
     codes: list[Variable]
     if "normalizer" in parts:
         counts = inputs.quantize(int(signed), bits - signed, 0)
-        codes = normalized(circuit.normalizer, list(counts._vars), circuit.network.exponent)
+        codes = normalized(circuit.normalizer, list(counts._vars), circuit.network.exponent, levels)
     elif circuit.network.exponent and "network" in parts:
         raise UserError("circuit: its network takes the exponent, which the normalizer makes; trace both")
     else:

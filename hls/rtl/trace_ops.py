@@ -8,6 +8,7 @@ the operations here set their own: two multiplexers in a row, or an OR of six in
 
 from collections.abc import Sequence
 from decimal import Decimal
+from math import ceil
 from typing import Any
 
 #: A da4ml FixedVariable; the package carries no type information that could be used here.
@@ -34,6 +35,17 @@ def timed(x: Variable, at: float) -> Variable:
         if operand.opr == "const":
             operand.latency = min(operand.latency, at)
     return x
+
+
+def registered(x: Variable | int, levels: float | None) -> Variable | int:
+    """``x`` at the end of its pipeline stage of ``levels``, so that whatever reads it stands behind a register.
+
+    An operation whose latency is a whole number of stages is the last of the stage before
+    (:func:`hls.rtl.core.pipelined`). Without ``levels`` nothing is cut into stages, and nothing changes.
+    """
+    if levels is None or isinstance(x, int) or _constant(x) is not None:
+        return x
+    return timed(x, max(1, ceil(x.latency / levels - 1e-9)) * levels)
 
 
 def any_of(words: Sequence[Variable]) -> Variable:
@@ -72,11 +84,12 @@ def _constant(x: Variable | int) -> int | None:
     return int(x.low) if x.low == x.high else None
 
 
-def leading_zeros(x: Variable, width: int) -> list[tuple[int, Variable]]:
+def leading_zeros(x: Variable, width: int, levels: float | None = None) -> list[tuple[int, Variable]]:
     """The number of zeros above the highest one of an unsigned integer of ``width`` bits, as (weight, bit) pairs.
 
     Highest weight first. For x == 0 the number is any: no shift of zeros matters. Groups of four bits each tell whether
-    they hold a one and where; the highest group with a one is chosen.
+    they hold a one and where; the highest group with a one is chosen. They are selects with a load in every pixel: with
+    ``levels`` of a pipeline stage a register stands behind them.
     """
     bits = bits_of(x, width)[::-1]
     bits += [None] * (-width % 4)
@@ -92,7 +105,7 @@ def leading_zeros(x: Variable, width: int) -> list[tuple[int, Variable]]:
         weight //= 2
     for order, weight in ((0, 2), (1, 1)):
         found.append((weight, _priority(filled, [pair[order] for pair in low], at)))
-    return [(weight, bit) for weight, bit in found if _constant(bit) != 0]
+    return [(weight, registered(bit, levels)) for weight, bit in found if _constant(bit) != 0]
 
 
 def _first(group: Sequence[Variable | None], at: float) -> tuple[Variable | int, Variable | int]:

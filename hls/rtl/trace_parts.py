@@ -31,30 +31,37 @@ from quant.contract.network import IntegerNetwork
 from quant.contract.normalize import Normalizer
 
 
-def normalized(normalizer: Normalizer | BlockShift, counts: Sequence[Variable], exponent: int) -> list[Variable]:
-    """Counts of a patch, one variable a pixel, to codes; with ``exponent`` above 0 those of the exponent follow."""
+def normalized(
+    normalizer: Normalizer | BlockShift, counts: Sequence[Variable], exponent: int, levels: float | None = None
+) -> list[Variable]:
+    """Counts of a patch, one variable a pixel, to codes; with ``exponent`` above 0 those of the exponent follow.
+
+    levels: of a pipeline stage, None where nothing is cut into stages.
+    """
     if isinstance(normalizer, BlockShift):
-        return _block_shifted(normalizer, list(counts), exponent)
-    return _min_max(normalizer, list(counts))
+        return _block_shifted(normalizer, list(counts), exponent, levels)
+    return _min_max(normalizer, list(counts), levels)
 
 
-def _block_shifted(normalizer: BlockShift, counts: list[Variable], exponent: int) -> list[Variable]:
+def _block_shifted(
+    normalizer: BlockShift, counts: list[Variable], exponent: int, levels: float | None
+) -> list[Variable]:
     width = normalizer.count_bits
     if normalizer.subtract:
         low = _extreme(counts, largest=False)
         counts = [(count - low).quantize(0, width, 0) for count in counts]
     together = any_of(counts)
-    zeros = leading_zeros(together, width)
+    zeros = leading_zeros(together, width, levels)
     codes = [shifted_left(count, zeros, width, width - normalizer.bits) for count in counts]
     reached = [field(together, place, width).unary_bit_op("any") for place in range(exponent)]
     return codes + [bit << (normalizer.bits - 1) for bit in reached]
 
 
-def _min_max(normalizer: Normalizer, counts: list[Variable]) -> list[Variable]:
+def _min_max(normalizer: Normalizer, counts: list[Variable], levels: float | None) -> list[Variable]:
     width, mantissa, index = normalizer.count_bits, normalizer.mantissa_bits, normalizer.table_bits
     low = _extreme(counts, largest=False)
     r = (_extreme(counts, largest=True) - low).quantize(0, width, 0)
-    zeros = leading_zeros(r, width)
+    zeros = leading_zeros(r, width, levels)
     aligned = shifted_left(r, zeros, width, width - 1 - index)
     reciprocal = field(aligned, 0, index).lookup(normalizer.table.astype(np.float64))
     codes = []

@@ -11,6 +11,7 @@
 #define NORMALIZE_H_
 
 #include "ap_int.h"
+#include "tree.h"
 
 namespace normalize {
 
@@ -23,36 +24,56 @@ typedef ap_uint<COUNT_BITS> count_t;
 typedef ap_uint<BITS> code_t;
 typedef ap_uint<COUNT_BITS> thermometer_t;
 
+// What all pixels of a patch share.
+struct scale_t {
+    count_t low;
+    ap_uint<6> zeros;
+    thermometer_t exponent;
+};
+
+// By how much the counts of a patch differ, or how large they are.
+inline count_t range_of(const count_t &low, const count_t &high) { return SUBTRACT ? count_t(high - low) : high; }
+
+// Of a patch whose lowest count is low. The highest bit of together decides: the range, or the OR of what the counts are
+// above low.
+inline scale_t scale_of(const count_t &low, const count_t &together) {
+    #pragma HLS INLINE
+    scale_t scale;
+    scale.low = low;
+    scale.zeros = 0;
+Zeros:
+    for (int bit = 0; bit < COUNT_BITS; bit++) {
+        #pragma HLS UNROLL
+        if (together[bit])
+            scale.zeros = COUNT_BITS - 1 - bit;
+        scale.exponent[bit] = (together >> bit) != 0;
+    }
+    return scale;
+}
+
+inline code_t code_of(const count_t &count, const scale_t &scale) {
+    #pragma HLS INLINE
+    const count_t above = SUBTRACT ? count_t(count - scale.low) : count;
+    const count_t aligned = above << scale.zeros;
+    return aligned >> (COUNT_BITS - BITS);
+}
+
 // One patch, and its exponent. Counts beyond COUNT_BITS are saturated by whoever makes them.
 inline void counts_to_codes(const count_t counts[N], code_t codes[N], thermometer_t &exponent) {
-    // A new patch every clock: all loops are unrolled, into a tree of minima, one of ORs, and a shifter a pixel.
+    // A new patch every clock: all loops are unrolled; a tree of minima, one of ORs, and a shifter a pixel.
     #pragma HLS PIPELINE II=1
-    count_t low = counts[0];
-Lowest:
-    for (int i = 1; i < N; i++)
-        if (counts[i] < low)
-            low = counts[i];
+    const count_t low = SUBTRACT ? tree::Joined<0, N>::of(counts, tree::Lower()) : count_t(0);
     count_t above[N];
     // Every pixel is used in the same clock: registers, not a memory.
     #pragma HLS ARRAY_PARTITION variable=above complete
-    count_t together = 0;
-Together:
-    for (int i = 0; i < N; i++) {
-        above[i] = SUBTRACT ? count_t(counts[i] - low) : counts[i];
-        together |= above[i];
-    }
-    ap_uint<6> zeros = 0;
-Zeros:
-    for (int bit = 0; bit < COUNT_BITS; bit++) {
-        if (together[bit])
-            zeros = COUNT_BITS - 1 - bit;
-        exponent[bit] = (together >> bit) != 0;
-    }
+Above:
+    for (int i = 0; i < N; i++)
+        above[i] = range_of(low, counts[i]);
+    const scale_t scale = scale_of(low, tree::Joined<0, N>::of(above, tree::Either()));
+    exponent = scale.exponent;
 Shift:
-    for (int i = 0; i < N; i++) {
-        const count_t aligned = above[i] << zeros;
-        codes[i] = aligned >> (COUNT_BITS - BITS);
-    }
+    for (int i = 0; i < N; i++)
+        codes[i] = code_of(counts[i], scale);
 }
 
 inline void counts_to_codes(const count_t counts[N], code_t codes[N]) {

@@ -54,6 +54,23 @@ inline result_t quotient(const moment_t &moment, const ap_uint<6> &zeros, const 
     return result;
 }
 
+// Of the sum of a patch's weights and its moments.
+inline void offset_of(const sum_t &sum, const moment_t &row, const moment_t &col, result_t result[2]) {
+    #pragma HLS INLINE
+    ap_uint<6> zeros = 0;
+Zeros:
+    for (int bit = 0; bit < SUM_BITS; bit++) {
+        #pragma HLS UNROLL
+        if (sum[bit])
+            zeros = SUM_BITS - 1 - bit;
+    }
+    const sum_t aligned = sum << zeros;
+    const ap_uint<INDEX_BITS> index = aligned >> (SUM_BITS - 1 - INDEX_BITS);
+    const reciprocal_t reciprocal = RECIPROCALS[index];
+    result[0] = quotient(row, zeros, reciprocal);
+    result[1] = quotient(col, zeros, reciprocal);
+}
+
 // One patch, row after row, to (row, col).
 inline void codes_to_offset(const code_t codes[WINDOW * WINDOW], result_t result[2]) {
     // A new patch every clock: all loops are unrolled, the sums become trees of adders.
@@ -82,16 +99,7 @@ Moments:
         row += (i - REACH) * moment_t(rows[i]);
         col += (i - REACH) * moment_t(cols[i]);
     }
-    ap_uint<6> zeros = 0;
-Zeros:
-    for (int bit = 0; bit < SUM_BITS; bit++)
-        if (sum[bit])
-            zeros = SUM_BITS - 1 - bit;
-    const sum_t aligned = sum << zeros;
-    const ap_uint<INDEX_BITS> index = aligned >> (SUM_BITS - 1 - INDEX_BITS);
-    const reciprocal_t reciprocal = RECIPROCALS[index];
-    result[0] = quotient(row, zeros, reciprocal);
-    result[1] = quotient(col, zeros, reciprocal);
+    offset_of(sum, row, col, result);
 }
 
 } // namespace centroid

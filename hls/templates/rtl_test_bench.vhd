@@ -21,10 +21,10 @@ architecture simulation of test_bench is
     signal out_data : std_logic_vector(@OUT@ - 1 downto 0);
     signal in_valid, out_ready : std_logic := '0';
     signal in_ready, out_valid : std_logic;
-begin
+@TAG_BENCH_SIGNALS@begin
     dut : entity work.@NAME@ port map(
         clk => clk, rst => rst, in_data => in_data, in_valid => in_valid, in_ready => in_ready,
-        out_data => out_data, out_valid => out_valid, out_ready => out_ready);
+        out_data => out_data, out_valid => out_valid, out_ready => out_ready@TAG_CONNECTION@);
 
     clk <= not clk after @HALF@ ns;
 
@@ -41,6 +41,7 @@ begin
     begin
         for k in 1 to 4 loop
             wait until rising_edge(clk);
+            assert in_ready = '0' report "FAIL: in_ready is 1 during reset" severity failure;
         end loop;
         rst <= '0';
         while quiet < 100 loop
@@ -57,7 +58,7 @@ begin
                 hread(row, out_word);
                 assert out_data = out_word(@OUT@ - 1 downto 0)
                     report "FAIL: result " & integer'image(received) & " is " & to_hstring(out_data) severity failure;
-                received := received + 1;
+@TAG_CHECKED@                received := received + 1;
             end if;
             if in_valid = '1' and in_ready = '1' and sent = 1 then
                 first_in := cycle;
@@ -68,7 +69,7 @@ begin
                     readline(counts, row);
                     hread(row, in_word);
                     in_data <= in_word(@IN@ - 1 downto 0);
-                    in_valid <= '1';
+@TAG_SENT@                    in_valid <= '1';
                     sent := sent + 1;
                 else
                     in_valid <= '0';

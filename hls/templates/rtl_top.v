@@ -1,18 +1,18 @@
 // Bragg peak locator: a patch of @PIXELS@ counts in, its position out, a new patch every clock.
 //
 // in_data    @PIXELS@ counts of @COUNT_BITS@ bits (@SIGN@), row after row, the first in the lowest bits
-// out_data   @OUTPUTS@; @OUT_BITS@ bit signed each, the first in the lowest bits, code / 2**@FRAC@: px, and ln(px) before calibration
+// out_data   @OUTPUTS@; @OUT_BITS@ bit signed each, the first in the lowest bits, code / 2**@FRAC@: px, and ln(px) before calibration@TAG_MEANING@
 //
 // A transfer happens at a rising edge with valid and ready both 1. The pipeline itself never stops: a patch is only taken
 // while a place for its result is free, so that back-pressure needs no enable on any of its registers.
 module @NAME@ (
     input clk,
-    input rst,  // synchronous; drops what is under way
+    input rst,  // synchronous; drops what is under way. A design that has just been configured needs none
     input [@IN@-1:0] in_data,
-    input in_valid,
+@TAG_IN_PORT@    input in_valid,
     output in_ready,
     output reg [@OUT@-1:0] out_data,
-    output reg out_valid,
+@TAG_OUT_PORT@    output reg out_valid,
     input out_ready
 );
     localparam STAGES = @STAGES@;
@@ -35,7 +35,15 @@ module @NAME@ (
     wire take = move & (arrive | ~empty);
     wire store = arrive & ~(move & empty);
     wire unload = take & ~empty;
-    assign in_ready = places != 0;
+    assign in_ready = places != 0 & ~rst;
+
+    initial begin
+        flight = 0;
+        write_at = 0;
+        read_at = 0;
+        places = 1 << PLACES_LOG2;
+        out_valid = 1'b0;
+    end
 
     always @(posedge clk) begin
         if (store) waiting[write_at[PLACES_LOG2-1:0]] <= found;
@@ -54,4 +62,4 @@ module @NAME@ (
             out_valid <= take | (out_valid & ~out_ready);
         end
     end
-endmodule
+@TAG_MEMORY@endmodule

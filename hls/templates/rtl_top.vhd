@@ -1,7 +1,7 @@
 -- Bragg peak locator: a patch of @PIXELS@ counts in, its position out, a new patch every clock.
 --
 -- in_data    @PIXELS@ counts of @COUNT_BITS@ bits (@SIGN@), row after row, the first in the lowest bits
--- out_data   @OUTPUTS@; @OUT_BITS@ bit signed each, the first in the lowest bits, code / 2**@FRAC@: px, and ln(px) before calibration
+-- out_data   @OUTPUTS@; @OUT_BITS@ bit signed each, the first in the lowest bits, code / 2**@FRAC@: px, and ln(px) before calibration@TAG_MEANING@
 --
 -- A transfer happens at a rising edge with valid and ready both 1. The pipeline itself never stops: a patch is only taken
 -- while a place for its result is free, so that back-pressure needs no enable on any of its registers.
@@ -11,12 +11,12 @@ use ieee.numeric_std.all;
 
 entity @NAME@ is port(
     clk : in std_logic;
-    rst : in std_logic;  -- synchronous; drops what is under way
+    rst : in std_logic;  -- synchronous; drops what is under way. A design that has just been configured needs none
     in_data : in std_logic_vector(@IN@ - 1 downto 0);
-    in_valid : in std_logic;
+@TAG_IN_PORT@    in_valid : in std_logic;
     in_ready : out std_logic;
     out_data : out std_logic_vector(@OUT@ - 1 downto 0);
-    out_valid : out std_logic;
+@TAG_OUT_PORT@    out_valid : out std_logic;
     out_ready : in std_logic);
 end entity @NAME@;
 
@@ -27,14 +27,16 @@ architecture rtl of @NAME@ is
     signal waiting : memory_t;  -- results that wait
     signal result : std_logic_vector(@CORE_OUT@ - 1 downto 0);
     signal found : std_logic_vector(@OUT@ - 1 downto 0);
-    signal flight : std_logic_vector(STAGES - 1 downto 0);  -- which stages hold a patch
-    signal write_at, read_at, places : unsigned(PLACES_LOG2 downto 0);
-    signal accept, arrive, empty, move, take, store, ready, valid : std_logic;
-begin
+    signal flight : std_logic_vector(STAGES - 1 downto 0) := (others => '0');  -- which stages hold a patch
+    signal write_at, read_at : unsigned(PLACES_LOG2 downto 0) := (others => '0');
+    signal places : unsigned(PLACES_LOG2 downto 0) := to_unsigned(2 ** PLACES_LOG2, PLACES_LOG2 + 1);
+    signal valid : std_logic := '0';
+    signal accept, arrive, empty, move, take, store, ready : std_logic;
+@TAG_SIGNALS@begin
     core : entity work.@NAME@_core port map(clk => clk, model_inp => in_data, model_out => result);
     found <= @FOUND@;
 
-    ready <= '0' when places = 0 else '1';
+    ready <= '0' when places = 0 or rst = '1' else '1';
     in_ready <= ready;
     out_valid <= valid;
     accept <= in_valid and ready;
@@ -80,4 +82,4 @@ begin
             end if;
         end if;
     end process;
-end architecture rtl;
+@TAG_MEMORY@end architecture rtl;

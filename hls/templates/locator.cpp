@@ -5,38 +5,11 @@
 #include "@TOP@.h"
 #include "@NAME@.h"
 
-using circuit::INPUTS;
-using circuit::OUTPUTS;
+using locator::INPUTS;
+using locator::OUTPUTS;
 using normalize::code_t;
 using normalize::N;
 using normalize::thermometer_t;
-
-#if CIRCUIT_STREAMS && CIRCUIT_FLAT // all inputs in one beat, and one beat back
-
-typedef result_t::value_type correction_t;
-
-static void send(const code_t codes[INPUTS], hls::stream<input_t> &input) {
-    #pragma HLS PIPELINE II=1
-    input_t all;
-    for (int i = 0; i < INPUTS; i++)
-        all[i].range(normalize::BITS - 1, 0) = codes[i];
-    input.write(all);
-}
-
-#elif CIRCUIT_STREAMS // one pixel a beat, and one beat back
-
-typedef result_t::value_type correction_t;
-
-static void send(const code_t codes[INPUTS], hls::stream<input_t> &input) {
-    for (int i = 0; i < INPUTS; i++) {
-        #pragma HLS PIPELINE II=1
-        input_t pixel;
-        pixel[0].range(normalize::BITS - 1, 0) = codes[i];
-        input.write(pixel);
-    }
-}
-
-#else // all inputs at once
 
 typedef result_t correction_t;
 
@@ -49,34 +22,13 @@ static void send(const code_t codes[INPUTS], input_t input[INPUTS]) {
 static void locate(const code_t codes[INPUTS], correction_t correction[OUTPUTS]) {
     #pragma HLS @STYLE@
     input_t input[INPUTS];
-    #pragma HLS ARRAY_PARTITION variable=input complete
+    // As the network's own pragma has it: the two would contradict each other.
+    #pragma HLS ARRAY_RESHAPE variable=input complete dim=0
     send(codes, input);
     @NAME@(input, correction);
 }
 
-#endif
-#if CIRCUIT_STREAMS
-
-static void receive(hls::stream<result_t> &result, correction_t correction[OUTPUTS]) {
-    const result_t beat = result.read();
-    for (int k = 0; k < OUTPUTS; k++) {
-        #pragma HLS UNROLL
-        correction[k] = beat[k];
-    }
-}
-
-static void locate(const code_t codes[INPUTS], correction_t correction[OUTPUTS]) {
-    #pragma HLS DATAFLOW
-    hls::stream<input_t> input("input");
-    #pragma HLS STREAM variable=input depth=@DEPTH@
-    hls::stream<result_t> result("result");
-    send(codes, input);
-    @NAME@(input, result);
-    receive(result, correction);
-}
-
-#endif
-#if CIRCUIT_HAS_CENTROID
+#if LOCATOR_HAS_CENTROID
 
 // What the network takes, and what the centroid takes.
 static void copy(const code_t codes[N], const thermometer_t &exponent, code_t inputs[INPUTS], code_t pixels[N]) {
@@ -88,7 +40,7 @@ static void copy(const code_t codes[N], const thermometer_t &exponent, code_t in
 }
 
 // The offset is corrected; what else the network knows leaves as it is.
-static void add(const correction_t correction[OUTPUTS], const centroid::result_t base[2], circuit::output_t outputs[OUTPUTS]) {
+static void add(const correction_t correction[OUTPUTS], const centroid::result_t base[2], locator::output_t outputs[OUTPUTS]) {
     #pragma HLS PIPELINE II=1
     for (int k = 0; k < 2; k++)
         outputs[k] = correction[k] + base[k];
@@ -96,7 +48,7 @@ static void add(const correction_t correction[OUTPUTS], const centroid::result_t
         outputs[k] = correction[k];
 }
 
-static void estimate(const code_t codes[N], const thermometer_t &exponent, circuit::output_t outputs[OUTPUTS]) {
+static void estimate(const code_t codes[N], const thermometer_t &exponent, locator::output_t outputs[OUTPUTS]) {
     #pragma HLS @STYLE@
     code_t inputs[INPUTS], pixels[N];
     #pragma HLS ARRAY_PARTITION variable=inputs complete
@@ -121,13 +73,13 @@ static void copy(const code_t codes[N], const thermometer_t &exponent, code_t in
         inputs[N + k] = code_t(exponent[k]) << (normalize::BITS - 1);
 }
 
-static void saturate(const correction_t correction[OUTPUTS], circuit::output_t outputs[OUTPUTS]) {
+static void saturate(const correction_t correction[OUTPUTS], locator::output_t outputs[OUTPUTS]) {
     #pragma HLS PIPELINE II=1
     for (int k = 0; k < OUTPUTS; k++)
         outputs[k] = correction[k];
 }
 
-static void estimate(const code_t codes[N], const thermometer_t &exponent, circuit::output_t outputs[OUTPUTS]) {
+static void estimate(const code_t codes[N], const thermometer_t &exponent, locator::output_t outputs[OUTPUTS]) {
     #pragma HLS @STYLE@
     code_t inputs[INPUTS];
     #pragma HLS ARRAY_PARTITION variable=inputs complete
@@ -140,7 +92,7 @@ static void estimate(const code_t codes[N], const thermometer_t &exponent, circu
 
 #endif
 
-void @TOP@(const normalize::count_t counts[N], circuit::output_t outputs[OUTPUTS]) {
+void @TOP@(const normalize::count_t counts[N], locator::output_t outputs[OUTPUTS]) {
     #pragma HLS ARRAY_RESHAPE variable=counts complete dim=0
     #pragma HLS ARRAY_PARTITION variable=outputs complete dim=0
     #pragma HLS INTERFACE ap_vld port=counts,outputs
