@@ -99,17 +99,19 @@ def second_maximum(gated: NDArray[np.int64]) -> NDArray[np.bool_]:
             elif (down, right) > (1, 1):
                 top &= other <= inner
     centre = side // 2 - 1
-    near = top & (2 * inner >= inner[:, centre, centre][:, None, None])
-    near[:, centre, centre] = False
-    return near.any(axis=(1, 2))
+    top &= 2 * inner >= inner[:, centre, centre][:, None, None]
+    top[:, centre, centre] = False
+    found: NDArray[np.bool_] = top.any(axis=(1, 2))
+    return found
 
 
 def significant(test: Significance, around: NDArray[np.int64]) -> NDArray[np.bool_]:
     """(m,) whether maxima stand out from their surroundings; around: (m, 7, 7) counts. See :class:`Significance`.
 
-    The test is exact below 2**63: D and the sums have at most 23 and 21 bits.
+    Nothing overflows: D has at most 23 bits, the ring's sum 21.
     """
     core = around[:, 2:5, 2:5].sum(axis=(1, 2))
     ring = around.sum(axis=(1, 2)) - around[:, 1:6, 1:6].sum(axis=(1, 2))
     excess = 8 * core - 3 * ring
-    return (excess > 0) & (16 * excess**2 > test.gain * (64 * core + 9 * ring) + test.floor)
+    found: NDArray[np.bool_] = (excess > 0) & (excess**2 > test.slope * ring + test.offset)
+    return found

@@ -25,15 +25,17 @@ class Significance:
     """The test of a maximum against its surroundings, in the integers that the hardware has.
 
     With s the sum of the 3 x 3 px around the maximum and r that of the 24 px of the 7 x 7 square's outermost ring, a
-    maximum is significant when D = 8 s - 3 r is positive and 16 D**2 > gain * (64 s + 9 r) + floor. D is 72 times the
-    excess of the 3 x 3 px over the ring, a pixel, and the right side 16 times its variance times z**2: see :meth:`of`.
+    maximum is significant when D = 8 s - 3 r is positive and D**2 > slope * r + offset. D is 72 times the excess of a
+    pixel of the 3 x 3 over one of the ring, and the right side is the variance that D has where there is no peak, times
+    the square of the deviations that are asked for: see :meth:`of`. D of 2**19 and more is always significant, so a
+    square of 19 bits is enough.
     """
 
-    gain: int  # 0 to 2**16 - 1
-    floor: int  # 0 to 2**32 - 1
+    slope: int  # 0 to 2**16 - 1
+    offset: int  # 0 to 2**32 - 1
 
     def __post_init__(self) -> None:
-        for name, value, bits in (("gain", self.gain, 16), ("floor", self.floor, 32)):
+        for name, value, bits in (("slope", self.slope, 16), ("offset", self.offset, 32)):
             if not 0 <= value < 1 << bits:
                 raise UserError(
                     f"significance {name} {value}: expected 0 to {(1 << bits) - 1}, a register of {bits} bits"
@@ -43,19 +45,20 @@ class Significance:
     def of(deviations: float, gain: float = 1.0, read_noise: float = 0.0) -> "Significance":
         """The registers for a number of standard deviations of a detector's noise.
 
-        gain: counts a photon, after the gain shift; read_noise: its standard deviation, counts. A pixel of c counts has
-        the variance gain * c + read_noise**2, so D has gain * (64 s + 9 r) + (64 * 9 + 9 * 24) * read_noise**2.
+        gain: counts a photon, behind the gain shift; read_noise: its standard deviation, counts. Without a peak every
+        pixel has the mean r / 24 and the variance v = gain * r / 24 + read_noise**2, and D the variance (64 * 9 + 9 *
+        24) * v = 33 * gain * r + 792 * read_noise**2.
 
             >>> Significance.of(4.0, gain=1.0, read_noise=2.0)
-            Significance(gain=256, floor=811008)
+            Significance(slope=528, offset=50688)
         """
         if not (deviations > 0 and gain > 0 and read_noise >= 0):
             raise UserError(
                 f"significance of {deviations} deviations, gain {gain}, read noise {read_noise}: expected positive "
                 "numbers; the read noise may be 0"
             )
-        square = 16.0 * deviations**2
-        return Significance(round(square * gain), round(square * 792.0 * read_noise**2))
+        square = deviations**2
+        return Significance(round(33.0 * square * gain), round(792.0 * square * read_noise**2))
 
 
 @dataclass(frozen=True, eq=False)
