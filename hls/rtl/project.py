@@ -168,7 +168,7 @@ def packed(codes: Codes, bits: int, width: int) -> str:
 def _sources(pipe: Pipeline, circuit: IntegerLocator, language: str) -> dict[str, str]:
     values = _values(pipe, circuit, None)
     suffix = LANGUAGES[language]
-    found = _found_verilog if language == "verilog" else _found_vhdl
+    found = found_verilog if language == "verilog" else _found_vhdl
     values["FOUND"] = found(pipe.solutions[-1], circuit.output.bits)
     return core_files(pipe, f"{NAME}_core", language) | {f"{NAME}{suffix}": render(f"rtl_top{suffix}", values)}
 
@@ -211,7 +211,7 @@ def _outputs(stage: CombLogic) -> list[tuple[int, int, bool, int]]:
     return found
 
 
-def _found_verilog(stage: CombLogic, bits: int) -> str:
+def found_verilog(stage: CombLogic, bits: int) -> str:
     parts = []
     for high, low, signed, zeros in reversed(_outputs(stage)):
         width = high - low + 1
