@@ -202,7 +202,8 @@ int main(int argc, char** argv) {
                     for (uint32_t c = 0; c < cols; c += PIXELS, counts += PIXELS) {
                         pack(counts, words);
                         bench.beat(words, r == 0 && c == 0, c + PIXELS == cols);
-                        bench.in_frame = r + 1 < rows || c + 2 * PIXELS < cols;
+                        // One beat waits inside from the first clock on; from the second one on a wait is the frame's own.
+                        bench.in_frame = r > 0 || c > 0;
                     }
                 bench.in_frame = false;
                 break;

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from hls.rtl.front_end.geometry import Geometry
 from hls.rtl.front_end.project import NAME
 from hls.rtl.front_end.registers import REGISTERS
 from hls.tools import programs as tools
+from quant.front_end.stream import Row
 
 _DRIVER = Path(__file__).with_name("driver.cpp")
 
@@ -79,6 +81,13 @@ class Script:
         """A frame (rows, cols), well formed."""
         self._add(6, *counts.shape)
         self.words.append(_pairs(np.asarray(counts).reshape(1, -1)).reshape(-1))
+        return self
+
+    def rows(self, rows: Iterable[Row]) -> "Script":
+        """Rows as they come, faults included; each a whole number of beats long."""
+        for row in rows:
+            beats = np.asarray(row.counts).reshape(-1, self.pixels)
+            self.beats(beats, [0] if row.start else [], [len(beats) - 1] if row.ended else [])
         return self
 
     def until(self, records: int, limit: int = 1_000_000) -> "Script":

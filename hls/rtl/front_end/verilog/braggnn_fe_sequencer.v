@@ -9,7 +9,7 @@ module braggnn_fe_sequencer #(
     parameter WORD_BITS = 7,  // of the index of a word in its row
     parameter HALF = 3,  // rows that a window has below its centre
     parameter CONTEXT = 1,  // words that a window has right of its centre's
-    parameter PERIOD = 3,  // clocks from the first word of a row to that of the next, at least
+    parameter PERIOD = 3,  // clocks from a word to the one below it, at least: the line buffers need them
     parameter PIPE = 24,  // clocks from a word to its entry in the queue, at least
     parameter STORED_ROWS = 7,
     parameter STORED_WORDS = 1
@@ -67,7 +67,8 @@ module braggnn_fe_sequencer #(
     reg [2:0] since = PERIOD;
     assign end_flags = {row_length, short, resynchronized};
 
-    wire go = ~hold & (index != 0 | since >= PERIOD);
+    // Rows of fewer words go slowly.
+    wire go = ~hold & (last >= PERIOD - 1 | since == PERIOD);
     wire early = beat & beat_user & ~first;
     wire pixels = state == FRAME & beat & ~early;
     wire emit = go & (pixels | state == FILL | state == FLUSH | state == STORED);
@@ -117,7 +118,7 @@ module braggnn_fe_sequencer #(
             beat <= in_ready ? in_valid : beat & ~consume;
             word_valid <= emit;
             end_valid <= 1'b0;
-            since <= emit & index == 0 ? 3'd1 : since == PERIOD ? since : since + 3'd1;
+            since <= emit ? 3'd1 : since == PERIOD ? since : since + 3'd1;
             if (emit) begin
                 index <= at_end ? {WORD_BITS{1'b0}} : index + 1'b1;
                 if (at_end) row <= row_next;
