@@ -1,11 +1,12 @@
 """The table ``[rtl]``."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from braggnn_edge.core.errors import UserError
 from hls.project.targets import target
+from hls.rtl.front_end.spec import FrontEndSpec
 
 LANGUAGES = {"verilog": ".v", "vhdl": ".vhd"}
 
@@ -30,6 +31,7 @@ class RtlSpec:
     target: str = "u280"  # board, as in `[hls]`
     limit: int = LIMIT  # look-up tables, estimated, above which nothing is unrolled
     vectors: int = 200  # test peaks among the golden vectors
+    front_end: FrontEndSpec = field(default_factory=FrontEndSpec)  # table below
 
     def __post_init__(self) -> None:
         if not self.languages or self.languages[0] != "verilog" or not set(self.languages) <= set(LANGUAGES):

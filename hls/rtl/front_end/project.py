@@ -1,19 +1,24 @@
 """The Verilog of a front end with its locator behind it: pixels in, records out."""
 
+import json
 import re
+from dataclasses import asdict
+from importlib.metadata import version
 from importlib.resources import files as package_files
+from pathlib import Path
 
 from braggnn_edge.core.errors import UserError
+from braggnn_edge.core.files import written_aside
 from hls.rtl.cmvm import Effort
 from hls.rtl.core import bits_in, bits_out, core_files, pipelined
 from hls.rtl.front_end import registers, stored
 from hls.rtl.front_end.geometry import Geometry
 from hls.rtl.project import NAME as LOCATOR_NAME
 from hls.rtl.project import found_verilog
-from hls.rtl.spec import DEFAULT_LEVELS
+from hls.rtl.spec import DEFAULT_LEVELS, LIMIT
 from hls.rtl.trace import trace
 from quant.contract.block_shift import BlockShift
-from quant.contract.locator import IntegerLocator
+from quant.contract.locator import IntegerLocator, save
 
 #: Name of the top module.
 NAME = "braggnn_front_end"
@@ -22,9 +27,39 @@ NAME = "braggnn_front_end"
 _MODULES = ("fifo", "sequencer", "pixels", "lines", "span", "maximum", "queue", "readout", "features", "records")
 
 
+def write_front_end(
+    locator: IntegerLocator, geometry: Geometry, directory: Path, *, logic_levels: float = DEFAULT_LEVELS,
+    effort: Effort | None = None, limit: int = LIMIT,
+) -> None:  # fmt: skip
+    """Write the project of a front end: ``src/``, registers as a C header and a table, ``project.json``, the locator.
+
+    The directory must not exist; it appears, complete, at the end. Raises UserError as :func:`sources` does.
+    """
+    if directory.exists():
+        raise UserError(f"{directory} exists; remove it or choose another directory for the front end")
+    found = sources(locator, geometry, logic_levels=logic_levels, effort=effort, limit=limit)
+    sizes: dict[str, object] = {
+        "N": geometry.pixels, "B": geometry.bits, "MAX_ROWS": geometry.max_rows, "MAX_COLS": geometry.max_cols,
+    }  # fmt: skip
+    document = {
+        "top": NAME, "digest": locator.digest, **asdict(geometry), "logic_levels": logic_levels, "da4ml": version("da4ml")
+    }  # fmt: skip
+    files = {f"src/{name}": text for name, text in found.items()} | {
+        "registers.h": registers.header(sizes), "registers.md": registers.table(),
+        "project.json": json.dumps(document, indent=1) + "\n",
+    }  # fmt: skip
+    with written_aside(directory) as aside:
+        for name, text in files.items():
+            path = aside / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        save(locator, aside / "locator.json")
+
+
 def sources(
-    locator: IntegerLocator, geometry: Geometry, *, logic_levels: float = DEFAULT_LEVELS, effort: Effort | None = None
-) -> dict[str, str]:
+    locator: IntegerLocator, geometry: Geometry, *, logic_levels: float = DEFAULT_LEVELS, effort: Effort | None = None,
+    limit: int = LIMIT,
+) -> dict[str, str]:  # fmt: skip
     """Verilog sources by file name. Raises UserError for a locator of another window, or one that is not unrolled."""
     if locator.window != geometry.window:
         raise UserError(
@@ -35,7 +70,7 @@ def sources(
         raise UserError(f"front end: ln sigma of {locator.output.bits} bits; a record has 16")
     if locator.output.frac > 15:
         raise UserError(f"front end: positions with {locator.output.frac} fraction bits; a record has room for 15")
-    pipe = pipelined(trace(locator, effort=effort), logic_levels)
+    pipe = pipelined(trace(locator, effort=effort, limit=limit), logic_levels)
     core = f"{LOCATOR_NAME}_core"
     values = _values(locator, geometry, len(pipe.solutions)) | {
         "IN": bits_in(pipe), "CORE_OUT": bits_out(pipe), "CORE": core,

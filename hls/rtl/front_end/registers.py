@@ -69,9 +69,7 @@ REGISTERS = (
 
 def table() -> str:
     """The map in Markdown."""
-    rows = [
-        f"| 0x{one.offset:02X} | `{one.name}` | {one.access} | {one.bits} | {one.text} |" for one in REGISTERS
-    ]
+    rows = [f"| 0x{one.offset:02X} | `{one.name}` | {one.access} | {one.bits} | {one.text} |" for one in REGISTERS]
     return "\n".join(["| offset | register | access | bits | meaning |", "|---|---|---|---|---|", *rows]) + "\n"
 
 

@@ -52,7 +52,5 @@ def record(geometry: Geometry, locator: IntegerLocator) -> int:
     sigma = (codes + [0, 0])[2:4]
     near = counts[half - REACH : half + REACH + 1, half - REACH : half + REACH + 1]
     total = int(near[near > threshold].sum())
-    packed = struct.pack(
-        "<iihhIIHHHBB", row, col, *sigma, int(counts[half, half]), total, half, half, 0, 0, 1
-    )
+    packed = struct.pack("<iihhIIHHHBB", row, col, *sigma, int(counts[half, half]), total, half, half, 0, 0, 1)
     return int.from_bytes(packed, "little")

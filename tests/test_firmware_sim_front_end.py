@@ -1,0 +1,253 @@
+"""The front end's RTL, clock by clock, against its contract in software: records, faults of the stream, registers."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from braggnn_edge.core.errors import UserError
+from firmware_sim.front_end import cases
+from firmware_sim.front_end.compare import as_records, differences
+from firmware_sim.front_end.simulate import Script, build, run
+from hls.rtl.cmvm import Effort
+from hls.rtl.front_end import registers
+from hls.rtl.front_end.geometry import Geometry
+from hls.rtl.front_end.project import sources
+from quant.contract.block_shift import BlockShift
+from quant.front_end.pipeline import Pipeline
+from quant.front_end.records import END, END_RECORD
+from quant.front_end.spec import FrontEnd
+
+PLACES = 32
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory, random_circuit):
+    """A small circuit and its compiled front end: 4 pixels of 8 bits a clock."""
+    circuit = random_circuit(window=7, sigma=True, normalizer=BlockShift(4, 7))
+    geometry = Geometry(4, 8, 64, 4096, window=7, places=PLACES)
+    simulator = build(
+        sources(circuit, geometry, effort=Effort(trials=2)), geometry, tmp_path_factory.mktemp("front"), optimize="-O0"
+    )
+    return circuit, simulator
+
+
+def _front(rows, cols, **given):
+    return FrontEnd(rows=rows, cols=cols, bits=8, window=7, **given)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_every_record_is_the_contracts(seed, bench):
+    circuit, simulator = bench
+    for case, pace in cases.random_cases(seed, simulator.geometry, 2):
+        expected = case.expected(circuit)
+        found = run(simulator, cases.script_of(case, pace, 4, sum(map(len, expected))), seed=seed)
+        assert not any(response for _, response in found.answers)
+        assert differences(as_records(found.raw), expected) == []
+
+
+def test_a_comparison_names_what_differs(bench):
+    circuit, simulator = bench
+    ((case, pace),) = cases.random_cases(3, simulator.geometry, 1)
+    expected = case.expected(circuit)
+    found = as_records(run(simulator, cases.script_of(case, pace, 4, sum(map(len, expected)))).raw)
+    wrong = found.copy()
+    wrong["flags"][0] ^= 2
+    assert "record 0" in differences(wrong, expected)[0]
+    assert differences(found[:-1], expected) == ["frame 2: no end record"]
+    assert "more than the contract's" in differences(np.concatenate([found, found[-1:]]), expected)[0]
+
+
+def _lattice(rows, cols):
+    """The most maxima that there can be: one in each 4 x 4 pixels."""
+    frame = np.full((rows, cols), 10, np.uint16)
+    frame[3::4, 3::4] = 200
+    return frame
+
+
+def test_with_a_ready_output_nothing_waits_and_nothing_is_lost(bench):
+    circuit, simulator = bench
+    front = _front(40, 64, threshold=5)
+    frames = [_lattice(40, 64), np.full((40, 64), 9, np.uint16), _lattice(40, 64)[::-1].copy()]
+    expected = list(Pipeline(front, circuit).records(frames))
+    script = cases.settings(front, Script(4))
+    for frame in frames:
+        script.frame(frame)
+    found = run(simulator, script.until(sum(map(len, expected))).wait(100))
+    assert differences(as_records(found.raw), expected) == []
+    assert found.throttled == 0
+    assert sum(map(len, expected)) > 250  # many times the places
+
+
+def test_the_latency_of_a_peak(bench):
+    circuit, simulator = bench
+    frame = np.zeros((9, 64), np.uint16)
+    frame[2:5, 58:61] = [[9, 20, 9], [30, 200, 40], [9, 50, 9]]
+    front = _front(9, 64, threshold=5)
+    (expected,) = Pipeline(front, circuit).records([frame])
+    stop = 6 * 16 + 16  # beats until the window's last pixel, in the row's last word, has come
+    words = frame.reshape(-1, 4)
+    script = cases.settings(front, Script(4)).wait(200)
+    script.beats(words[:stop], [0], list(range(15, stop, 16))).beats(words[stop : stop + 1], [], []).wait(200)
+    script.beats(words[stop + 1 :], [], [k for k in range(len(words) - stop - 1) if (k + stop + 2) % 16 == 0])
+    found = run(simulator, script.until(2).wait(100))
+    assert differences(as_records(found.raw), [expected]) == []
+    waiting = run(
+        simulator,
+        cases.settings(front, Script(4)).wait(200).beats(words[: stop + 1], [0], list(range(15, stop, 16))).until(1),
+    )
+    assert 20 < int(waiting.clocks[0]) - waiting.last_word + 1 <= 60
+
+
+def test_peaks_without_a_place_are_dropped_whole_and_counted(bench):
+    circuit, simulator = bench
+    front = _front(24, 64, threshold=5)
+    frames = [_lattice(24, 64)] * 3
+    expected = list(Pipeline(front, circuit).records(frames))
+    script = cases.settings(front, Script(4)).pace(0, 256).frame(frames[0]).wait(500).pace(0, 200)
+    script.frame(frames[1]).pace(0, 0).wait(500).frame(frames[2]).wait(2000).read("dropped").read("peaks").read(
+        "frames"
+    )
+    found = run(simulator, script, seed=4)
+    records = as_records(found.raw)
+    assert differences(records, expected) == []
+    ends = records[records["kind"] == END].view(END_RECORD)
+    assert ends["dropped"][0] == len(expected[0]) - 1 - (PLACES - 1)  # a place was kept for the end
+    assert ends["record_high_water"][0] == PLACES
+    assert ends["dropped"][2] == 0
+    values = [value for value, _ in found.answers[-3:]]
+    assert values == [ends["dropped"].sum(), ends["peaks"].sum(), 3]
+
+
+def test_a_frame_waits_for_a_place_of_its_end(bench):
+    circuit, simulator = bench
+    front = _front(8, 64, threshold=5)
+    frames = [_lattice(8, 64)] * 4
+    expected = list(Pipeline(front, circuit).records(frames))
+    # The output stands still while two frames come; the second one takes the last places, the third one's start waits.
+    script = cases.settings(front, Script(4)).pace(0, 256).frame(frames[0]).frame(frames[1]).wait(3000).pace(0, 0)
+    found = run(simulator, script.frame(frames[2]).frame(frames[3]).wait(2000))
+    records = as_records(found.raw)
+    assert differences(records, expected) == []
+    assert (records["kind"] == END).sum() == 4
+
+
+def test_a_reset_in_the_middle_of_a_frame_leaves_nothing_behind(bench):
+    circuit, simulator = bench
+    front = _front(20, 48, threshold=5)
+    frame = _lattice(20, 48)
+    expected = list(Pipeline(front, circuit).records([frame, frame]))
+    for seed, beats in enumerate((1, 60, 143, 239)):
+        script = cases.settings(front, Script(4)).pace(20, 120)
+        script.beats(frame.reshape(-1, 4)[:beats], [0], list(range(11, beats, 12))).reset(1 + seed).pace(0, 0)
+        before = run(simulator, script.wait(200), seed=seed)
+        script = cases.settings(front, script).pace(20, 20).frame(frame).frame(frame).pace(0, 0).wait(1000)
+        found = run(simulator, script, seed=seed)
+        assert differences(as_records(found.raw)[len(before.raw) :], expected) == []
+
+
+def test_registers(bench):
+    circuit, simulator = bench
+    names = [one.name for one in registers.REGISTERS if "read" in one.access]
+    script = Script(4)
+    for name in names:
+        script.read(name)
+    values = dict(zip(names, (value for value, _ in run(simulator, script).answers), strict=True))
+    assert values["identity"] == registers.IDENTITY
+    assert "".join(f"{values[f'digest_{k}']:08x}" for k in range(8)) == circuit.digest
+    assert values["shape"] == 4 | 8 << 8 | 7 << 16 | 4 << 24
+    assert values["largest"] == 64 | 4096 << 16
+    assert (values["rows"], values["cols"], values["sigma_limit"], values["enable"]) == (4096, 64, 32767, 0)
+
+
+@pytest.mark.parametrize(
+    ("register", "value"),
+    [("cols", 6), ("cols", 0), ("cols", 68), ("rows", 0), ("rows", 4097), ("threshold", 256), ("identity", 1), (0xF0, 0),
+     (0x59, 3), ("gain_shift", 16), ("sigma_limit", 1 << 16)],
+)  # fmt: skip
+def test_a_write_that_does_not_fit_is_refused_and_changes_nothing(register, value, bench):
+    names = ("cols", "rows", "threshold", "gain_shift", "sigma_limit")
+    script = Script(4).write("cols", 8).write("threshold", 7).write(register, value)
+    for name in names:
+        script.read(name)
+    answers = run(bench[1], script).answers
+    assert [response for _, response in answers] == [0, 0, 2, 0, 0, 0, 0, 0]
+    assert [value for value, _ in answers[3:]] == [8, 4096, 7, 0, 32767]
+
+
+def test_a_register_written_in_mid_frame_holds_from_the_next_frame_on(bench):
+    circuit, simulator = bench
+    rng = np.random.default_rng(8)
+    old, new = _front(12, 32, threshold=3), _front(9, 16, threshold=60, gain_shift=1, saturation=90, sigma_limit=-3)
+    first, second = rng.integers(0, 200, (12, 32)), rng.integers(0, 200, (9, 16))
+    words = first.reshape(-1, 4)
+    script = cases.settings(old, Script(4)).beats(words[:50], [0], list(range(7, 50, 8)))
+    cases.settings(new, script).beats(words[50:], [], [k for k in range(46) if (k + 51) % 8 == 0])
+    script.frame(second).wait(1000)
+    found = run(simulator, script)
+    expected = [*Pipeline(old, circuit).records([first]), *Pipeline(new, circuit).records([second], first=1)]
+    assert differences(as_records(found.raw), expected) == []
+
+
+def test_while_it_is_not_enabled_nothing_is_taken(bench):
+    circuit, simulator = bench
+    front = _front(8, 32, threshold=3)
+    frame = np.random.default_rng(2).integers(0, 200, (8, 32))
+    script = cases.settings(front, Script(4)).frame(frame).wait(500).write("enable", 0).wait(50).read("status")
+    script.write("enable", 1).read("frames").frame(frame).wait(500).read("frames")
+    found = run(simulator, script)
+    (one,) = Pipeline(front, circuit).records([frame])
+    assert differences(as_records(found.raw), [one, one]) == []  # frame 0 again
+    assert [value for value, _ in found.answers[-4:]] == [0, 0, 0, 1]
+
+
+def test_the_stored_frame_is_found_and_located(bench):
+    circuit, simulator = bench
+    front = _front(8, 32, threshold=3)
+    frame = np.random.default_rng(2).integers(0, 200, (8, 32))
+    (one,) = Pipeline(front, circuit).records([frame])
+    (two,) = Pipeline(front, circuit).records([frame], first=1)
+    script = Script(4).read("status").write("test", 1).read("status").wait(300).read("status")  # not enabled yet
+    script = cases.settings(front, script).beats(frame.reshape(-1, 4)[:30], [0], [7, 15, 23]).write("test", 1)
+    script.wait(300).read("status").beats(frame.reshape(-1, 4)[30:], [], [1, 9, 17, 25, 33]).frame(frame).wait(500)
+    found = run(simulator, script.read("status").read("frames").read("peaks"))
+    assert differences(as_records(found.raw), [one, two]) == []
+    reads = [value for value, _ in found.answers]
+    assert reads[0] == 0
+    assert reads[2] == 2
+    assert reads[3] == 12  # done, passed
+    assert reads[-4] == 3  # waits for the end of the frame in hand
+    assert reads[-3:] == [12, 2, len(one) + len(two) - 2]
+
+
+def test_what_cannot_be_built_is_refused(random_circuit):
+    for wrong, text in (
+        ({"pixels": 3}, "3 pixels a clock"), ({"bits": 17}, "17 bits"), ({"max_cols": 30}, "30 columns"),
+        ({"window": 5}, "window of 5"), ({"min_area": 5}, "5 pixels or more"), ({"places": 48}, "48 places"),
+        ({"max_rows": 3}, "3 rows"),
+    ):  # fmt: skip
+        with pytest.raises(UserError, match=text):
+            dataclasses.replace(Geometry(4, 8, 64, 4096), **wrong)
+    with pytest.raises(UserError, match="window is 3 px and the front end's 7"):
+        sources(random_circuit(window=3), Geometry(4, 8, 64))
+
+
+SHAPES = [(1, 8, 13, 7, 4), (2, 9, 16, 11, 3), (8, 16, 40, 9, 2), (16, 12, 64, 9, 4), (32, 16, 96, 7, 1)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("pixels", "bits", "cols", "window", "area"), SHAPES)
+def test_other_shapes(pixels, bits, cols, window, area, random_circuit, tmp_path):
+    circuit = random_circuit(window=window, sigma=pixels != 8, normalizer=BlockShift(4, 10))
+    geometry = Geometry(pixels, bits, cols, window=window, min_area=area, places=PLACES)
+    simulator = build(sources(circuit, geometry, effort=Effort(trials=2)), geometry, tmp_path, optimize="-O0")
+    for seed, (case, pace) in enumerate(cases.random_cases(pixels, geometry, 40)):
+        expected = case.expected(circuit)
+        found = run(simulator, cases.script_of(case, pace, pixels, sum(map(len, expected))), seed=seed)
+        assert differences(as_records(found.raw), expected) == []
+    front = FrontEnd(rows=40, cols=cols // pixels * pixels, bits=bits, window=window, min_area=area, threshold=5)
+    lattice = _lattice(40, front.cols)
+    expected = list(Pipeline(front, circuit).records([lattice, lattice]))
+    found = run(simulator, cases.settings(front, Script(pixels)).frame(lattice).frame(lattice).wait(2000))
+    assert differences(as_records(found.raw), expected) == []
+    assert pixels == 32 or found.throttled == 0
