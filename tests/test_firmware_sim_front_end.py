@@ -1,35 +1,43 @@
 """The front end's RTL, clock by clock, against its contract in software: records, faults of the stream, registers."""
 
 import dataclasses
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from braggnn_edge.core.errors import UserError
-from firmware_sim.front_end import cases
+from firmware_sim.front_end import cases, mutations
 from firmware_sim.front_end.compare import as_records, differences
 from firmware_sim.front_end.simulate import Script, build, run
 from hls.rtl.cmvm import Effort
 from hls.rtl.front_end import registers
 from hls.rtl.front_end.geometry import Geometry
-from hls.rtl.front_end.project import sources
+from hls.rtl.front_end.project import NAME, sources, write_front_end
+from hls.tools import programs as tools
 from quant.contract.block_shift import BlockShift
 from quant.front_end.pipeline import Pipeline
 from quant.front_end.records import END, END_RECORD
 from quant.front_end.spec import FrontEnd
 
-PLACES = 32
+PLACES, PIXELS = 32, 8
 
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory, random_circuit):
-    """A small circuit and its compiled front end: 4 pixels of 8 bits a clock."""
+    """A small circuit and its compiled front end: 8 pixels of 8 bits a clock.
+
+    With FRONT_END_MUTANT in the environment, a number, the front end has that mutation, built in FRONT_END_BUILD.
+    """
     circuit = random_circuit(window=7, sigma=True, normalizer=BlockShift(4, 7))
-    geometry = Geometry(4, 8, 64, 4096, window=7, places=PLACES)
-    simulator = build(
-        sources(circuit, geometry, effort=Effort(trials=2)), geometry, tmp_path_factory.mktemp("front"), optimize="-O0"
-    )
-    return circuit, simulator
+    geometry = Geometry(8, 8, 64, 4096, window=7, places=PLACES)
+    found = sources(circuit, geometry, effort=Effort(trials=2))
+    mutant = int(os.environ.get("FRONT_END_MUTANT", "0"))
+    if mutant:
+        simulator = build(mutations.instrumented(found), geometry, Path(os.environ["FRONT_END_BUILD"]), optimize="-O0")
+        return circuit, dataclasses.replace(simulator, mutant=mutant)
+    return circuit, build(found, geometry, tmp_path_factory.mktemp("front"), optimize="-O0")
 
 
 def _front(rows, cols, **given):
@@ -41,7 +49,7 @@ def test_every_record_is_the_contracts(seed, bench):
     circuit, simulator = bench
     for case, pace in cases.random_cases(seed, simulator.geometry, 2):
         expected = case.expected(circuit)
-        found = run(simulator, cases.script_of(case, pace, 4, sum(map(len, expected))), seed=seed)
+        found = run(simulator, cases.script_of(case, pace, PIXELS, sum(map(len, expected))), seed=seed)
         assert not any(response for _, response in found.answers)
         assert differences(as_records(found.raw), expected) == []
 
@@ -50,7 +58,7 @@ def test_a_comparison_names_what_differs(bench):
     circuit, simulator = bench
     ((case, pace),) = cases.random_cases(3, simulator.geometry, 1)
     expected = case.expected(circuit)
-    found = as_records(run(simulator, cases.script_of(case, pace, 4, sum(map(len, expected)))).raw)
+    found = as_records(run(simulator, cases.script_of(case, pace, PIXELS, sum(map(len, expected)))).raw)
     wrong = found.copy()
     wrong["flags"][0] ^= 2
     assert "record 0" in differences(wrong, expected)[0]
@@ -70,7 +78,7 @@ def test_with_a_ready_output_nothing_waits_and_nothing_is_lost(bench):
     front = _front(40, 64, threshold=5)
     frames = [_lattice(40, 64), np.full((40, 64), 9, np.uint16), _lattice(40, 64)[::-1].copy()]
     expected = list(Pipeline(front, circuit).records(frames))
-    script = cases.settings(front, Script(4))
+    script = cases.settings(front, Script(PIXELS))
     for frame in frames:
         script.frame(frame)
     found = run(simulator, script.until(sum(map(len, expected))).wait(100))
@@ -85,17 +93,13 @@ def test_the_latency_of_a_peak(bench):
     frame[2:5, 58:61] = [[9, 20, 9], [30, 200, 40], [9, 50, 9]]
     front = _front(9, 64, threshold=5)
     (expected,) = Pipeline(front, circuit).records([frame])
-    stop = 6 * 16 + 16  # beats until the window's last pixel, in the row's last word, has come
-    words = frame.reshape(-1, 4)
-    script = cases.settings(front, Script(4)).wait(200)
-    script.beats(words[:stop], [0], list(range(15, stop, 16))).beats(words[stop : stop + 1], [], []).wait(200)
-    script.beats(words[stop + 1 :], [], [k for k in range(len(words) - stop - 1) if (k + stop + 2) % 16 == 0])
-    found = run(simulator, script.until(2).wait(100))
+    script = cases.settings(front, Script(PIXELS)).wait(200)
+    stop = 7 * 8  # beats until the window's last pixel, in the last word of row 6, has come
+    found = run(simulator, script.part(frame, 0, stop).wait(200).part(frame, stop).until(2).wait(100))
     assert differences(as_records(found.raw), [expected]) == []
-    waiting = run(
-        simulator,
-        cases.settings(front, Script(4)).wait(200).beats(words[: stop + 1], [0], list(range(15, stop, 16))).until(1),
-    )
+    # The words right of the row's end are the next row's.
+    script = cases.settings(front, Script(PIXELS)).wait(200).part(frame, 0, stop + 1)
+    waiting = run(simulator, script.until(1))
     assert 20 < int(waiting.clocks[0]) - waiting.last_word + 1 <= 60
 
 
@@ -104,7 +108,7 @@ def test_peaks_without_a_place_are_dropped_whole_and_counted(bench):
     front = _front(24, 64, threshold=5)
     frames = [_lattice(24, 64)] * 3
     expected = list(Pipeline(front, circuit).records(frames))
-    script = cases.settings(front, Script(4)).pace(0, 256).frame(frames[0]).wait(500).pace(0, 200)
+    script = cases.settings(front, Script(PIXELS)).pace(0, 256).frame(frames[0]).wait(500).pace(0, 200)
     script.frame(frames[1]).pace(0, 0).wait(500).frame(frames[2]).wait(2000).read("dropped").read("peaks").read(
         "frames"
     )
@@ -124,9 +128,12 @@ def test_a_frame_waits_for_a_place_of_its_end(bench):
     front = _front(8, 64, threshold=5)
     frames = [_lattice(8, 64)] * 4
     expected = list(Pipeline(front, circuit).records(frames))
-    # The output stands still while two frames come; the second one takes the last places, the third one's start waits.
-    script = cases.settings(front, Script(4)).pace(0, 256).frame(frames[0]).frame(frames[1]).wait(3000).pace(0, 0)
-    found = run(simulator, script.frame(frames[2]).frame(frames[3]).wait(2000))
+    # The first frame and its end take all places; the second one's start waits until the slow output gives one back.
+    script = (
+        cases.settings(front, Script(PIXELS)).pace(0, 256).frame(frames[0]).wait(1000).pace(0, 250).frame(frames[1])
+    )
+    found = run(simulator, script.frame(frames[2]).pace(0, 0).frame(frames[3]).wait(2000))
+    assert found.waited > 300
     records = as_records(found.raw)
     assert differences(records, expected) == []
     assert (records["kind"] == END).sum() == 4
@@ -137,9 +144,9 @@ def test_a_reset_in_the_middle_of_a_frame_leaves_nothing_behind(bench):
     front = _front(20, 48, threshold=5)
     frame = _lattice(20, 48)
     expected = list(Pipeline(front, circuit).records([frame, frame]))
-    for seed, beats in enumerate((1, 60, 143, 239)):
-        script = cases.settings(front, Script(4)).pace(20, 120)
-        script.beats(frame.reshape(-1, 4)[:beats], [0], list(range(11, beats, 12))).reset(1 + seed).pace(0, 0)
+    for seed, beats in enumerate((1, 30, 71, 119)):
+        script = cases.settings(front, Script(PIXELS)).pace(20, 120)
+        script.part(frame, 0, beats).reset(1 + seed).pace(0, 0)
         before = run(simulator, script.wait(200), seed=seed)
         script = cases.settings(front, script).pace(20, 20).frame(frame).frame(frame).pace(0, 0).wait(1000)
         found = run(simulator, script, seed=seed)
@@ -149,30 +156,30 @@ def test_a_reset_in_the_middle_of_a_frame_leaves_nothing_behind(bench):
 def test_registers(bench):
     circuit, simulator = bench
     names = [one.name for one in registers.REGISTERS if "read" in one.access]
-    script = Script(4)
+    script = Script(PIXELS)
     for name in names:
         script.read(name)
     values = dict(zip(names, (value for value, _ in run(simulator, script).answers), strict=True))
     assert values["identity"] == registers.IDENTITY
     assert "".join(f"{values[f'digest_{k}']:08x}" for k in range(8)) == circuit.digest
-    assert values["shape"] == 4 | 8 << 8 | 7 << 16 | 4 << 24
+    assert values["shape"] == 8 | 8 << 8 | 7 << 16 | 4 << 24
     assert values["largest"] == 64 | 4096 << 16
     assert (values["rows"], values["cols"], values["sigma_limit"], values["enable"]) == (4096, 64, 32767, 0)
 
 
 @pytest.mark.parametrize(
     ("register", "value"),
-    [("cols", 6), ("cols", 0), ("cols", 68), ("rows", 0), ("rows", 4097), ("threshold", 256), ("identity", 1), (0xF0, 0),
-     (0x59, 3), ("gain_shift", 16), ("sigma_limit", 1 << 16)],
+    [("cols", 6), ("cols", 0), ("cols", 72), ("rows", 0), ("rows", 4097), ("threshold", 256), ("identity", 1),
+     (0xF0, 0), (0x59, 3), ("gain_shift", 16), ("sigma_limit", 1 << 16)],
 )  # fmt: skip
 def test_a_write_that_does_not_fit_is_refused_and_changes_nothing(register, value, bench):
     names = ("cols", "rows", "threshold", "gain_shift", "sigma_limit")
-    script = Script(4).write("cols", 8).write("threshold", 7).write(register, value)
+    script = Script(PIXELS).write("cols", 16).write("threshold", 7).write(register, value)
     for name in names:
         script.read(name)
     answers = run(bench[1], script).answers
     assert [response for _, response in answers] == [0, 0, 2, 0, 0, 0, 0, 0]
-    assert [value for value, _ in answers[3:]] == [8, 4096, 7, 0, 32767]
+    assert [value for value, _ in answers[3:]] == [16, 4096, 7, 0, 32767]
 
 
 def test_a_register_written_in_mid_frame_holds_from_the_next_frame_on(bench):
@@ -180,10 +187,8 @@ def test_a_register_written_in_mid_frame_holds_from_the_next_frame_on(bench):
     rng = np.random.default_rng(8)
     old, new = _front(12, 32, threshold=3), _front(9, 16, threshold=60, gain_shift=1, saturation=90, sigma_limit=-3)
     first, second = rng.integers(0, 200, (12, 32)), rng.integers(0, 200, (9, 16))
-    words = first.reshape(-1, 4)
-    script = cases.settings(old, Script(4)).beats(words[:50], [0], list(range(7, 50, 8)))
-    cases.settings(new, script).beats(words[50:], [], [k for k in range(46) if (k + 51) % 8 == 0])
-    script.frame(second).wait(1000)
+    script = cases.settings(old, Script(PIXELS)).part(first, 0, 25)
+    cases.settings(new, script).part(first, 25).frame(second).wait(1000)
     found = run(simulator, script)
     expected = [*Pipeline(old, circuit).records([first]), *Pipeline(new, circuit).records([second], first=1)]
     assert differences(as_records(found.raw), expected) == []
@@ -193,7 +198,7 @@ def test_while_it_is_not_enabled_nothing_is_taken(bench):
     circuit, simulator = bench
     front = _front(8, 32, threshold=3)
     frame = np.random.default_rng(2).integers(0, 200, (8, 32))
-    script = cases.settings(front, Script(4)).frame(frame).wait(500).write("enable", 0).wait(50).read("status")
+    script = cases.settings(front, Script(PIXELS)).frame(frame).wait(500).write("enable", 0).wait(50).read("status")
     script.write("enable", 1).read("frames").frame(frame).wait(500).read("frames")
     found = run(simulator, script)
     (one,) = Pipeline(front, circuit).records([frame])
@@ -207,9 +212,9 @@ def test_the_stored_frame_is_found_and_located(bench):
     frame = np.random.default_rng(2).integers(0, 200, (8, 32))
     (one,) = Pipeline(front, circuit).records([frame])
     (two,) = Pipeline(front, circuit).records([frame], first=1)
-    script = Script(4).read("status").write("test", 1).read("status").wait(300).read("status")  # not enabled yet
-    script = cases.settings(front, script).beats(frame.reshape(-1, 4)[:30], [0], [7, 15, 23]).write("test", 1)
-    script.wait(300).read("status").beats(frame.reshape(-1, 4)[30:], [], [1, 9, 17, 25, 33]).frame(frame).wait(500)
+    script = Script(PIXELS).read("status").write("test", 1).read("status").wait(300).read("status")  # not enabled yet
+    script = cases.settings(front, script).part(frame, 0, 15).write("test", 1)
+    script.wait(300).read("status").part(frame, 15).frame(frame).wait(500)
     found = run(simulator, script.read("status").read("frames").read("peaks"))
     assert differences(as_records(found.raw), [one, two]) == []
     reads = [value for value, _ in found.answers]
@@ -230,6 +235,26 @@ def test_what_cannot_be_built_is_refused(random_circuit):
             dataclasses.replace(Geometry(4, 8, 64, 4096), **wrong)
     with pytest.raises(UserError, match="window is 3 px and the front end's 7"):
         sources(random_circuit(window=3), Geometry(4, 8, 64))
+
+
+@pytest.mark.parametrize(("pixels", "bits", "cols", "window"), [(1, 8, 13, 11), (32, 12, 96, 9)])
+def test_verilator_finds_nothing_to_say(pixels, bits, cols, window, random_circuit, tmp_path):
+    circuit = random_circuit(window=window, sigma=pixels == 1, normalizer=BlockShift(4, 8))
+    write_front_end(circuit, Geometry(pixels, bits, cols, window=window), tmp_path / "project", effort=Effort(trials=2))
+    files = sorted(str(path) for path in (tmp_path / "project" / "src").glob("*.v"))
+    arguments = ["--lint-only", "-Wall", "--top-module", NAME, str(tmp_path / "project" / "lint.vlt"), *files]
+    tools.call(tools.VERILATOR, arguments, tmp_path, tmp_path / "lint.log")
+
+
+def test_every_mutation_has_its_place(bench, random_circuit):
+    circuit = random_circuit(window=7, sigma=True, normalizer=BlockShift(4, 7))
+    found = sources(circuit, bench[1].geometry, effort=Effort(trials=2))
+    assert len(mutations.MUTATIONS) >= 30
+    changed = mutations.instrumented(found)
+    for number, one in enumerate(mutations.MUTATIONS, 1):
+        assert f"(mutant == {number} ?" in changed[one.module]
+    with pytest.raises(UserError, match="occurs 0 times"):
+        mutations.instrumented({**found, "braggnn_fe_pixels.v": "module braggnn_fe_pixels (\n);\nendmodule"})
 
 
 SHAPES = [(1, 8, 13, 7, 4), (2, 9, 16, 11, 3), (8, 16, 40, 9, 2), (16, 12, 64, 9, 4), (32, 16, 96, 7, 1)]

@@ -1,4 +1,4 @@
-"""Random cases that look for trouble: settings, streams of rows with and without faults, and what a bench does with them."""
+"""Random cases that look for trouble: settings, streams of rows with and without faults, and benches for them."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

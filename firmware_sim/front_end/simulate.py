@@ -30,10 +30,11 @@ _OFFSETS = {one.name: one.offset for one in REGISTERS}
 
 @dataclass(frozen=True)
 class Simulator:
-    """A compiled front end."""
+    """A compiled front end; mutant: which mutation it runs with, where it was built with any, 0 for none."""
 
     path: Path
     geometry: Geometry
+    mutant: int = 0
 
 
 @dataclass
@@ -83,6 +84,14 @@ class Script:
         self.words.append(_pairs(np.asarray(counts).reshape(1, -1)).reshape(-1))
         return self
 
+    def part(self, counts: NDArray[np.integer], first: int = 0, stop: int | None = None) -> "Script":
+        """The beats ``first`` to ``stop`` of a frame (rows, cols)."""
+        words = np.asarray(counts).reshape(-1, self.pixels)
+        of_row = counts.shape[1] // self.pixels
+        chosen = range(len(words))[first:stop]
+        last = [k for k, beat in enumerate(chosen) if (beat + 1) % of_row == 0]
+        return self.beats(words[first:stop], [0] if first == 0 else [], last)
+
     def rows(self, rows: Iterable[Row]) -> "Script":
         """Rows as they come, faults included; each a whole number of beats long."""
         for row in rows:
@@ -108,7 +117,7 @@ class Run:
 
     raw: (n, 32) bytes of the records in the order in which they came; clocks: (n,) at which; answers: (value,
     response) of every access to a register. waited: clocks in which a beat had to wait; throttled: those of them inside
-    a frame. last_word: the clock after the last beat was taken.
+    a frame. last_word: the clock after the last beat was taken. seconds: of processor time.
     """
 
     raw: NDArray[np.uint8]
@@ -118,6 +127,7 @@ class Run:
     waited: int
     throttled: int
     last_word: int
+    seconds: float
 
 
 def build(sources: dict[str, str], geometry: Geometry, build_dir: Path, *, optimize: str = "-O1") -> Simulator:
@@ -148,7 +158,7 @@ def run(simulator: Simulator, script: Script, *, seed: int = 0) -> Run:
     with tempfile.TemporaryDirectory(prefix="braggnn-front-end-") as name:
         source, result = Path(name, "script"), Path(name, "records")
         np.concatenate(script.words).tofile(source)
-        command = [str(simulator.path), str(source), str(result), str(seed)]
+        command = [str(simulator.path), str(source), str(result), str(seed), f"+mutant={simulator.mutant}"]
         found = subprocess.run(command, capture_output=True, text=True, check=False, errors="replace")
         if found.returncode:
             raise UserError(f"{simulator.path} ended with status {found.returncode}: {found.stderr.strip()}")
@@ -160,5 +170,5 @@ def run(simulator: Simulator, script: Script, *, seed: int = 0) -> Run:
     return Run(
         rows[:, :32].copy(), np.ascontiguousarray(rows[:, 32:]).view(np.uint64)[:, 0],
         [(int(value), int(response)) for value, response in seen["answers"]],
-        seen["clocks"], seen["waited"], seen["throttled"], seen["last_word"],
+        seen["clocks"], seen["waited"], seen["throttled"], seen["last_word"], seen["seconds"],
     )  # fmt: skip

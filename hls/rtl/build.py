@@ -23,7 +23,7 @@ def work(context: Context, directory: Path) -> None:
 
 
 def run(spec: RtlSpec, table: PeakTable, source: Path, directory: Path, say: Callable[[str], None]) -> None:
-    """The stage: write ``verilog/`` and ``vhdl/``, those asked for, and ``front_end/``. source: directory of the qat stage."""
+    """The stage: write ``verilog/`` and ``vhdl/``, those asked for, and ``front_end/``; source: of the qat stage."""
     circuit = locators.load(source / "locator.json")
     patches = table.of(TEST).patches()
     chosen = np.unique(np.linspace(0, len(patches) - 1, min(spec.vectors, len(patches))).astype(int))
@@ -48,6 +48,6 @@ def run(spec: RtlSpec, table: PeakTable, source: Path, directory: Path, say: Cal
                 effort=Effort(shallow=spec.shallow), limit=spec.limit,
             )  # fmt: skip
         say(
-            f"  front_end: {front.pixels} pixels of {front.bits} bits a clock, frames of up to {front.max_cols} columns; "
-            "pixels in, records out"
+            f"  front_end: {front.pixels} pixels of {front.bits} bits a clock in, records out; frames of up to "
+            f"{front.max_cols} columns"
         )

@@ -46,6 +46,8 @@ _XILINX = (
     + "techmap -D LUT_SIZE=6 -map +/techmap.v -map +/xilinx/arith_map.v; opt -fast; opt_clean; "
     "dfflegalize -cell $_DFFE_?P?P_ 01 -cell $_SDFFE_?P?P_ 01; techmap -map +/xilinx/ff_map.v; opt_expr -mux_undef; "
     "abc -luts 1,1,1,1,1,1 -script +strash;if;mfs2,-a,-W,20,-F,200,-D,200;strash;if;mfs2,-a; clean; "
+    # ABC gives every register an inverter of its own where a reset is inverted; one is enough.
+    "opt_merge t:$lut; clean; "
     "techmap -map +/xilinx/lut_map.v -map +/xilinx/cells_map.v -D LUT_WIDTH=6; "
     "xilinx_dffopt; opt_lut_ins -tech xilinx; clean; "
 )  # fmt: skip
@@ -115,7 +117,8 @@ def synthesize(
 ) -> Mapped:
     """Map Verilog sources (text by file name) with Yosys in ``directory``, which exists; ``yosys.log`` is its log.
 
-    blocks: whether memories may become block memories, where they are large enough. The mapped netlist is written there as ``netlist.v`` and ``netlist.json``.
+    blocks: whether memories may become block memories, where they are large enough. The mapped netlist is written
+    there as ``netlist.v`` and ``netlist.json``.
     """
     if family not in FAMILIES:
         raise UserError(f"device family {family!r} is unknown; expected one of {', '.join(FAMILIES)}")

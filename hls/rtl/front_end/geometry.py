@@ -33,7 +33,8 @@ class Geometry:
     def __post_init__(self) -> None:
         if self.pixels not in WIDTHS:
             raise UserError(
-                f"front end: {self.pixels} pixels a clock cannot be built; expected one of {', '.join(map(str, WIDTHS))}"
+                f"front end: {self.pixels} pixels a clock cannot be built; expected one of "
+                f"{', '.join(map(str, WIDTHS))}"
             )
         if not 8 <= self.bits <= 16:
             raise UserError(f"front end: counts of {self.bits} bits cannot be built; expected 8 to 16 bits")

@@ -42,9 +42,11 @@ def write_front_end(
         "N": geometry.pixels, "B": geometry.bits, "MAX_ROWS": geometry.max_rows, "MAX_COLS": geometry.max_cols,
     }  # fmt: skip
     document = {
-        "top": NAME, "digest": locator.digest, **asdict(geometry), "logic_levels": logic_levels, "da4ml": version("da4ml")
+        "top": NAME, "digest": locator.digest, **asdict(geometry), "logic_levels": logic_levels,
+        "da4ml": version("da4ml"),
     }  # fmt: skip
     files = {f"src/{name}": text for name, text in found.items()} | {
+        "lint.vlt": (package_files("hls.rtl.front_end") / "verilog" / f"{NAME}.vlt").read_text(),
         "registers.h": registers.header(sizes), "registers.md": registers.table(),
         "project.json": json.dumps(document, indent=1) + "\n",
     }  # fmt: skip

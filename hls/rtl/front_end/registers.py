@@ -41,12 +41,12 @@ REGISTERS = (
     Register("version", 0x04, "read", 32, "1: version of this map and of the records"),
     Register("shape", 0x08, "read", 32, "pixels a clock; bits of a count << 8; window << 16; smallest area << 24"),
     Register("largest", 0x0C, "read", 32, "largest number of columns; of rows << 16"),
-    Register("output", 0x10, "read", 32, "fraction bits of a position; codes of the locator << 8: 2, or 4 with ln sigma"),
+    Register("output", 0x10, "read", 32, "fraction bits of a position; codes of the locator << 8: 2 or 4"),
     *(
-        Register(f"digest_{k}", 0x20 + 4 * k, "read", 32, f"locator's digest, hexadecimal digits {8 * k} to {8 * k + 7}")
+        Register(f"digest_{k}", 0x20 + 4 * k, "read", 32, f"locator's digest, digits {8 * k} to {8 * k + 7}")
         for k in range(8)
     ),
-    Register("enable", 0x40, "read/write", 1, "1: frames are taken; a frame in hand is finished. 0 to 1: counts from frame 0"),
+    Register("enable", 0x40, "read/write", 1, "1: frames are taken; from 0 to 1: counts begin at 0"),
     Register("test", 0x44, "write", 1, "1: the stored frame runs before the next frame", allowed="value == 1"),
     Register("status", 0x48, "read", 4, "1 a frame is in hand; 2 the test waits or runs; 4 it is done; 8 it passed"),
     Register("rows", 0x50, "read/write", 16, "rows of a frame", "@MAX_ROWS@", "value >= 1 && value <= @MAX_ROWS@"),
@@ -55,10 +55,10 @@ REGISTERS = (
         "value >= 1 && value <= @MAX_COLS@ && value % @N@ == 0",
     ),
     Register("threshold", 0x58, "read/write", 16, "a pixel counts above this one", "0", "value < 1 << @B@"),
-    Register("saturation", 0x5C, "read/write", 16, "first saturated raw count; 0: the largest", "0", "value < 1 << @B@"),
+    Register("saturation", 0x5C, "read/write", 16, "first saturated count; 0: the largest", "0", "value < 1 << @B@"),
     Register("gain_shift", 0x60, "read/write", 4, "bits that every count is shifted down", "0", "value < 16"),
     Register(
-        "sigma_limit", 0x64, "read/write", 16, "code of ln sigma above which a position is not trusted, signed, 16 bits",
+        "sigma_limit", 0x64, "read/write", 16, "code of ln sigma above which a position is not trusted, signed",
         "32767", "value < 1 << 16",
     ),
     Register("frames", 0x70, "read", 32, "frames since enable"),

@@ -24,7 +24,7 @@ def source(geometry: Geometry) -> str:
     bits, n = geometry.bits, geometry.pixels
     width = n * (bits + 1)
     lines = [
-        "// The stored frame: a row and a word's index to the word's pixels, {above, count} each, the first the lowest.",
+        "// The stored frame: a row and a word's index to the word's pixels, {above, count} each, the first lowest.",
         f"module braggnn_fe_stored (input [3:0] row, input [{geometry.word_bits - 1}:0] index, "
         f"output reg [{width - 1}:0] pixels);",
         "    always @(*) begin",
@@ -49,7 +49,7 @@ def record(geometry: Geometry, locator: IntegerLocator) -> int:
     edge = (locator.size - locator.window) // 2
     codes = locator.run(locator.codes(np.pad(counts, edge)[None]))[0].tolist()
     row, col = ((half << frac) + code for code in codes[:2])
-    sigma = (codes + [0, 0])[2:4]
+    sigma = [*codes, 0, 0][2:4]
     near = counts[half - REACH : half + REACH + 1, half - REACH : half + REACH + 1]
     total = int(near[near > threshold].sum())
     packed = struct.pack("<iihhIIHHHBB", row, col, *sigma, int(counts[half, half]), total, half, half, 0, 0, 1)

@@ -64,7 +64,7 @@ module braggnn_fe_features #(
     // Sums of three, in four steps.
     reg [18*(B+2)-1:0] sum2;
     reg [18*(B+4)-1:0] sum3;
-    reg [6*(B+6)-1:0] sum4;
+    reg [2*(B+6)-1:0] sum4;
     wire [51*B-1:0] padded = {{2*B{1'b0}}, px};
     always @(posedge clk) begin
         for (i = 0; i < 17; i = i + 1)
@@ -77,12 +77,12 @@ module braggnn_fe_features #(
         for (i = 0; i < 2; i = i + 1)
             sum4[i*(B+6) +: B+6] <= {2'b00, sum3[3*i*(B+4) +: B+4]} + {2'b00, sum3[(3*i+1)*(B+4) +: B+4]}
                 + {2'b00, sum3[(3*i+2)*(B+4) +: B+4]};
-        total <= sum4[0 +: B+6] + sum4[B+6 +: B+6];
+        total <= {{(26-B){1'b0}}, sum4[0 +: B+6]} + {{(26-B){1'b0}}, sum4[B+6 +: B+6]};
     end
 
     // Each pixel against its four later neighbours: right, below left, below, below right.
     reg [4*49-1:0] beats;
-    reg [48:0] half2, half3, above3;
+    reg [48:0] half2;
     reg [15:0] significant;
     reg [B-1:0] peak2, peak3, peak4;
     wire [48:0] is_maximum;

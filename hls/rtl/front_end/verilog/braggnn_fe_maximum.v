@@ -67,8 +67,10 @@ module braggnn_fe_maximum #(
     reg [CHAIN*N*B-1:0] above_chain, centre_chain, below_chain;
     reg [(CONTEXT+1)*WORD_BITS-1:0] index_chain;
     reg [(CONTEXT+1)*TAG-1:0] tag_chain;
+    initial tag_chain = 0;
     always @(posedge clk)
-        if (v2) begin
+        if (rst) tag_chain <= 0;  // no word from before a reset is looked at
+        else if (v2) begin
             above_chain <= {above, above_chain[CHAIN*N*B-1:N*B]};
             centre_chain <= {centre, centre_chain[CHAIN*N*B-1:N*B]};
             below_chain <= {below, below_chain[CHAIN*N*B-1:N*B]};

@@ -53,7 +53,7 @@ module braggnn_fe_queue #(
         out_position = 0;
         for (i = GROUPS - 1; i >= 0; i = i - 1)
             if (left[i]) begin
-                out_group = i;
+                out_group = i[2:0];
                 out_position = positions[2*i +: 2];
             end
     end

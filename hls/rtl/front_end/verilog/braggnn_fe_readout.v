@@ -40,9 +40,11 @@ module braggnn_fe_readout #(
     localparam P = B + 3;
     localparam CB = W * B + 9;  // of a column: counts, seven times above, saturated, masked
     localparam GPW = N / G;
+    localparam [1:0] OFFSET_MASK = G == 4 ? 2'd3 : G == 2 ? 2'd1 : 2'd0;
     localparam RB = BANKS / GPW;  // words side by side in the banks
+    localparam RB_LOG2 = RB == 1 ? 0 : RB == 2 ? 1 : RB == 4 ? 2 : RB == 8 ? 3 : 4;
     localparam DEPTH = (1 << TIME_BITS) / RB;
-    localparam X_BITS = 32;
+    localparam DEPTH_BITS = TIME_BITS - RB_LOG2 > 0 ? TIME_BITS - RB_LOG2 : 1;
 
     // Write.
     reg write = 1'b0;
@@ -70,8 +72,11 @@ module braggnn_fe_readout #(
     end
 
     // Where the window begins: pixel x0 of the stream, in group x0 / G.
-    wire [X_BITS-1:0] in_word = group * G + position;
-    wire [X_BITS-1:0] x0 = at_time * N + in_word - HALF;
+    wire [31:0] in_word = {29'd0, group} * G + {30'd0, position};
+    wire [31:0] x0 = at_time * N + in_word - HALF;
+    wire [31:0] first_group = x0 / G;
+    wire [31:0] col_now = index * N + in_word;
+    wire [31:0] right_now = last * N + (N - 1) - col_now;
     reg [BANKS_LOG2-1:0] turn1, turn2, turn3;
     reg [1:0] offset1, offset2, offset3, offset4;
     reg [BANKS*G*CB-1:0] banks;
@@ -81,12 +86,12 @@ module braggnn_fe_readout #(
             localparam SUB = b / GPW;
             localparam FROM = b % GPW;
             reg [G*CB-1:0] memory [0:DEPTH-1];
-            reg [TIME_BITS-1:0] address;
+            reg [DEPTH_BITS-1:0] address;
             reg [G*CB-1:0] read;
-            wire [X_BITS-1:0] here = x0 / (G * BANKS) + ((x0 / G) % BANKS > b ? 1 : 0);
+            wire [31:0] here = first_group / BANKS + (first_group % BANKS > b ? 1 : 0);
             always @(posedge clk) begin
-                if (write & write_time % RB == SUB) memory[write_time / RB] <= columns[FROM*G*CB +: G*CB];
-                address <= here % DEPTH;
+                if (write & write_time % RB == SUB) memory[write_time[RB_LOG2 +: DEPTH_BITS]] <= columns[FROM*G*CB +: G*CB];
+                address <= here[DEPTH_BITS-1:0];
                 read <= memory[address];
                 banks[b*G*CB +: G*CB] <= read;
             end
@@ -98,10 +103,10 @@ module braggnn_fe_readout #(
     reg [SLOTS*G*CB-1:0] cut;
     integer s, t;
     always @(posedge clk) begin
-        turn1 <= (x0 / G) % BANKS;
+        turn1 <= first_group[BANKS_LOG2-1:0];
         turn2 <= turn1;
         turn3 <= turn2;
-        offset1 <= x0 % G;
+        offset1 <= x0[1:0] & OFFSET_MASK;
         offset2 <= offset1;
         offset3 <= offset2;
         offset4 <= offset3;
@@ -117,8 +122,8 @@ module braggnn_fe_readout #(
     reg [W-1:0] inside2, inside3, inside4;
     integer c;
     always @(posedge clk) begin
-        col1 <= index * N + in_word;
-        right1 <= last * N + (N - 1) - (index * N + in_word);  // columns right of it
+        col1 <= col_now[16:0];
+        right1 <= right_now[16:0];  // columns right of it
         row1 <= row;
         below1 <= below;
         for (c = 0; c < W; c = c + 1) inside2[c] <= c < HALF ? col1 >= HALF - c : right1 >= c - HALF;

@@ -96,8 +96,8 @@ module braggnn_fe_records #(
     reg [31:0] sum3a, sum3b, sum3c, sum3d, sum4;
     reg [31:0] checksum = 0, peaks = 0;
     reg end_put = 1'b0;
-    wire [31:0] brightest_word = brightest1;
-    wire [15:0] high_water = PLACES - fewest;
+    wire [31:0] brightest_word = {{(32-B){1'b0}}, brightest1};
+    wire [31:0] in_use = PLACES - {{(31-PLACES_LOG2){1'b0}}, fewest};
     initial begin
         end_done = 1'b0;
         sent = 1'b0;
@@ -129,7 +129,7 @@ module braggnn_fe_records #(
         record3 <= record2;
         record4 <= record3;
         out5 <= e4 ? {
-            8'd1, 8'd1, 13'd0, end_flags, end_above, end_cols, end_rows, checksum, high_water, waiting_high, drops, peaks,
+            8'd1, 8'd1, 13'd0, end_flags, end_above, end_cols, end_rows, checksum, in_use[15:0], waiting_high, drops, peaks,
             frame
         } : record4;
         end_put <= e4;
