@@ -5,13 +5,12 @@ itself and its wrong form. So a survey compiles once and runs the tests once for
 """
 
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from braggnn_edge.core.errors import UserError
 from firmware_sim.front_end import cases
@@ -61,31 +60,28 @@ def survey(scratch: Path, say: Callable[[str], None]) -> list[dict[str, Any]]:
         name = "none" if one is None else one.text
         # Number 0 would be the plain sources; one beyond the last is none of the mutations, in the same program.
         os.environ.update(FRONT_END_MUTANT=str(number or len(MUTATIONS) + 1), FRONT_END_BUILD=str(scratch))
-        command = [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-n",
-            "0",
-            "-q",
-            "-x",
-            "-m",
-            "not slow",
-            "-p",
-            "no:cacheprovider",
-            TESTS,
-        ]
-        environment = os.environ | {"FRONT_END_MUTANT": str(chosen), "FRONT_END_BUILD": str(scratch)}
-        ran = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-        first = next((line for line in ran.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))), "")
-        first = first.split(" - ")[0].removeprefix("FAILED ").removeprefix(f"{TESTS}::")
+        status, first = _tested(scratch / "tests.log")
         if one is None:
-            if ran.returncode:
+            if status:
                 raise UserError(f"the tests fail without a mutation: {first}; mend that first")
             continue
-        found.append({"mutation": name, "module": one.module, "noticed": ran.returncode == 1, "first_failure": first})
+        found.append({"mutation": name, "module": one.module, "noticed": status == 1, "first_failure": first})
         say(f"{number:2d} {name}: {first or 'not noticed'}")
     return found
+
+
+def _tested(log: Path) -> tuple[int, str]:
+    """Run the tests in a process of their own, which has all imports already: its status, and the first that fails."""
+    child = os.fork()
+    if child == 0:
+        with log.open("w") as file:
+            os.dup2(file.fileno(), 1)
+            os.dup2(file.fileno(), 2)
+            options = ("-n", "0", "-q", "-x", "-m", "not slow", "-p", "no:cacheprovider", TESTS)
+            os._exit(int(pytest.main(list(options))))
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    failed = [line for line in log.read_text().splitlines() if line.startswith(("FAILED", "ERROR"))]
+    return status, failed[0].split(" - ")[0].split("::")[-1] if failed else ""
 
 
 def batch(simulator: Simulator, locator: IntegerLocator, seed: int, number: int) -> dict[str, int]:
