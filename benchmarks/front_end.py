@@ -22,6 +22,7 @@ throughput must fail (`firmware_sim/front_end/mutations.py`).
 
 import argparse
 import json
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -71,6 +72,7 @@ def frames(scan: Scan, step: int, most: int) -> Iterator[tuple[np.ndarray, np.nd
 
 def scans(args: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     """Whole frames through the shipped circuit's front end."""
+    os.environ["BRAGGNN_EDGE_DATA"] = str(args.folder.resolve())
     locator = load(path_of("shipped_circuit"))
     geometry = Geometry(16, 16, 4096, window=locator.window)
     simulator = build(sources(locator, geometry, logic_levels=LEVELS), geometry, scratch, optimize="-O2")
@@ -81,12 +83,33 @@ def scans(args: argparse.Namespace, scratch: Path) -> dict[str, Any]:
         "thaumatin": (thaumatin, open_spec(thaumatin, Path(), None), 1, 10),
         "ruby ff1": (ruby, open_spec(ruby, Path(), None), args.step, 10**9),
     }
+    clocks = latency(simulator, locator)
+    print(f"latency {clocks} clocks", flush=True)
     rows = []
     for name, (spec, scan, step, most) in given.items():
         for pace in PACES:
             rows.append(one_scan(name, spec, frames(scan, step, most), simulator, locator, pace))
             print(json.dumps(rows[-1]), flush=True)
-    return {"pixels": 16, "bits": 16, "window": locator.window, "locator": locator.digest, "scans": rows}
+    return {
+        "pixels": 16,
+        "bits": 16,
+        "window": locator.window,
+        "locator": locator.digest,
+        "latency_clocks": clocks,
+        "scans": rows,
+    }
+
+
+def latency(simulator: Simulator, locator: Any) -> int:
+    """Clocks from the edge that takes the last pixel a peak needs to the one that takes its record."""
+    frame = np.zeros((9, 64), np.uint16)
+    frame[2:5, 42:45] = [[9, 20, 9], [30, 200, 40], [9, 50, 9]]
+    front = FrontEnd(9, 64, threshold=5, window=locator.window)
+    stop = 6 * 4 + 3  # words until row 6, column 47, which has the window's last pixel
+    script = cases.settings(front, Script(16)).wait(3000).part(frame, 0, stop + 1)
+    found = run(simulator, script.until(1, 1000))
+    # The word behind the last that is needed pushes it on; in a stream it comes one clock later.
+    return int(found.clocks[0]) - found.last_word + 2
 
 
 def one_scan(

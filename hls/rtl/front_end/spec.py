@@ -1,7 +1,9 @@
 """The table ``[rtl.front_end]``."""
 
+import dataclasses
 from dataclasses import dataclass
 
+from braggnn_edge.core.config import refuse_unused
 from hls.rtl.front_end.geometry import Geometry
 
 
@@ -19,6 +21,9 @@ class FrontEndSpec:
     def __post_init__(self) -> None:
         if self.pixels:
             self.geometry(7)
+            return
+        keys = tuple(one.name for one in dataclasses.fields(self)[1:])
+        refuse_unused(self, keys, "without pixels")
 
     def geometry(self, window: int) -> Geometry:
         """The sizes for a locator's window; UserError for what cannot be built."""
