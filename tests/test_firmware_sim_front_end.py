@@ -1,7 +1,9 @@
 """The front end's RTL, clock by clock, against its contract in software: records, faults of the stream, registers."""
 
 import dataclasses
+import json
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +13,16 @@ from braggnn_edge.core.errors import UserError
 from firmware_sim.front_end import cases, mutations
 from firmware_sim.front_end.compare import as_records, differences
 from firmware_sim.front_end.simulate import Script, build, run
+from hls.rtl import build as rtl_stage
 from hls.rtl.cmvm import Effort
 from hls.rtl.front_end import registers
 from hls.rtl.front_end.geometry import Geometry
 from hls.rtl.front_end.project import NAME, sources, write_front_end
 from hls.rtl.front_end.spec import FrontEndSpec
+from hls.rtl.spec import RtlSpec
 from hls.tools import programs as tools
 from quant.contract.block_shift import BlockShift
+from quant.contract.locator import load, save
 from quant.front_end.pipeline import Pipeline
 from quant.front_end.records import END, END_RECORD
 from quant.front_end.spec import FrontEnd
@@ -273,6 +278,40 @@ def test_the_table_of_the_configuration():
         FrontEndSpec(3)
     with pytest.raises(UserError, match="bits = 12 has no effect without pixels"):
         FrontEndSpec(bits=12, places=64)
+
+
+class _Table:
+    """As much of a table of labelled peaks as the stage asks for."""
+
+    def __init__(self, patches):
+        self._patches = patches
+
+    def of(self, split):
+        return self
+
+    def patches(self):
+        return self._patches
+
+
+def test_the_stage_writes_a_front_end_where_one_is_asked_for(random_circuit, detector_patches, tmp_path):
+    circuit = random_circuit(window=7, hidden=(2,), density=0.2, centroid=False)
+    save(circuit, tmp_path / "locator.json")
+    said = []
+    spec = RtlSpec(vectors=3, front_end=FrontEndSpec(2, 8, 64))
+    rtl_stage.run(spec, _Table(detector_patches(circuit, 5)), tmp_path, tmp_path / "rtl", said.append)
+    made = tmp_path / "rtl" / "front_end"
+    assert {path.name for path in made.iterdir()} == {
+        "src", "lint.vlt", "registers.h", "registers.md", "project.json", "locator.json"
+    }  # fmt: skip
+    assert json.loads((made / "project.json").read_text())["pixels"] == 2
+    assert load(made / "locator.json").digest == circuit.digest
+    assert not any(re.search(r"@[A-Z][A-Z_0-9]*@", path.read_text()) for path in (made / "src").iterdir())
+    header = (made / "registers.h").read_text()
+    assert "#define BRAGGNN_FRONT_END_THRESHOLD 0x58u" in header
+    assert "#define BRAGGNN_FRONT_END_N_VALUE 2u" in header
+    assert "2 pixels of 8 bits a clock" in said[-1]
+    with pytest.raises(UserError, match="exists"):
+        write_front_end(circuit, Geometry(2, 8, 64), made)
 
 
 SHAPES = [(1, 8, 13, 7, 4), (2, 9, 16, 11, 3), (8, 16, 40, 9, 2), (16, 12, 64, 9, 4), (32, 16, 96, 7, 1)]
