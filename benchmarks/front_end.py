@@ -1,7 +1,7 @@
 """The front end's RTL against its contract on whole scans and random small frames; its cells, its clock, and mutations.
 
     python benchmarks/front_end.py scans FOLDER --runs runs [--step 60] [--frames 200]
-    python benchmarks/front_end.py cases [--number 100000]
+    python benchmarks/front_end.py cases [--number 1000000] [--minutes 600]
     python benchmarks/front_end.py cells --pixels 16
     python benchmarks/front_end.py place --pixels 2
     python benchmarks/front_end.py mutations
@@ -14,7 +14,7 @@ frames, and --frames simulated ones, without stalls and with gaps and stalls; ev
 counts here, on both sides, and columns are padded with zeros to a multiple of 16. Frames a minute are of one core.
 
 cases: small frames of ties, plateaus, saturated noise, densest lattices and spots, half of them in streams with faults,
-in front of the shipped circuit, 8 pixels of 16 bits a clock, up to 64 columns.
+in front of the small circuit of circuits_family/, 8 pixels of 16 bits a clock, up to 64 columns.
 
 mutations: changes of one place in the sources, of each of which the random cases or the tests of registers, drops and
 throughput must fail (`firmware_sim/front_end/mutations.py`).
@@ -24,6 +24,7 @@ import argparse
 import json
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,7 @@ from quant.front_end.spec import FrontEnd
 from quant.shipped import path_of
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+SMALL = Path(__file__).with_name("circuits_family") / "small_7px.json"
 PACES = {"none": (0, 0), "gaps and stalls": (20, 60)}
 #: Logic levels between two registers of the locator.
 LEVELS = 2.0
@@ -147,13 +149,13 @@ def one_scan(
 
 def random_frames(args: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     """Random small frames, compared record for record."""
-    locator = load(path_of("shipped_circuit"))
+    locator = load(SMALL)
     geometry = Geometry(8, 16, 64, 4096, window=locator.window, places=64)
-    simulator = build(sources(locator, geometry, logic_levels=LEVELS), geometry, scratch, optimize="-O2")
+    simulator = build(sources(locator, geometry, logic_levels=6.0), geometry, scratch)
     total = dict.fromkeys(("frames", "records", "dropped", "differences"), 0)
-    seed = 0
-    while total["frames"] < args.number:
-        found = mutations.batch(simulator, locator, seed, 100)
+    seed, until = 0, time.monotonic() + 60 * args.minutes
+    while total["frames"] < args.number and time.monotonic() < until:
+        found = mutations.batch(simulator, locator, seed, 50)
         for key in total:
             total[key] += found[key]
         seed += 1
@@ -189,7 +191,7 @@ def alone(text: dict[str, str]) -> dict[str, str]:
 
 def placed(args: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     """Place and route on an ECP5-85F with the small circuit of 7 x 7 px."""
-    locator = load(CONFIGS.parent / "benchmarks/circuits_family/small_7px.json")
+    locator = load(SMALL)
     geometry = Geometry(args.pixels, 16, 2048, window=locator.window)
     mapped = synthesize(sources(locator, geometry, logic_levels=LEVELS), NAME, scratch, family="ecp5", blocks=True)
     print(mapped, flush=True)
@@ -221,6 +223,7 @@ def main() -> None:
             one.add_argument("--frames", type=int, default=200)
         if name == "cases":
             one.add_argument("--number", type=int, default=100_000)
+            one.add_argument("--minutes", type=float, default=600.0)
         if name in ("cells", "place"):
             one.add_argument("--pixels", type=int, default=16 if name == "cells" else 2)
         if name == "place":
