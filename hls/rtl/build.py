@@ -10,6 +10,7 @@ from braggnn_edge.peaks.splits import TEST
 from braggnn_edge.peaks.table import PeakTable
 from braggnn_edge.peaks.table import load as load_table
 from hls.rtl.cmvm import Effort
+from hls.rtl.front_end.project import write_front_end
 from hls.rtl.project import load_rtl, write_rtl
 from hls.rtl.spec import RtlSpec
 from quant.contract import locator as locators
@@ -22,7 +23,7 @@ def work(context: Context, directory: Path) -> None:
 
 
 def run(spec: RtlSpec, table: PeakTable, source: Path, directory: Path, say: Callable[[str], None]) -> None:
-    """The stage: write ``verilog/`` and ``vhdl/``, those asked for. source: directory of the qat stage."""
+    """The stage: write ``verilog/`` and ``vhdl/``, those asked for, and ``front_end/``; source: of the qat stage."""
     circuit = locators.load(source / "locator.json")
     patches = table.of(TEST).patches()
     chosen = np.unique(np.linspace(0, len(patches) - 1, min(spec.vectors, len(patches))).astype(int))
@@ -39,4 +40,15 @@ def run(spec: RtlSpec, table: PeakTable, source: Path, directory: Path, say: Cal
         say(
             f"  {language}: {made.stages} stages, a patch every clock, {made.latency_cycles} clocks from patch to "
             f"position; the constraints ask for {made.clock_mhz:g} MHz, which only place and route can confirm"
+        )
+    front = spec.front_end
+    if front.pixels:
+        if not (directory / "front_end").exists():
+            write_front_end(
+                circuit, front.geometry(circuit.window), directory / "front_end", logic_levels=spec.logic_levels,
+                effort=Effort(shallow=spec.shallow), limit=spec.limit,
+            )  # fmt: skip
+        say(
+            f"  front_end: {front.pixels} pixels of {front.bits} bits a clock in, records out; frames of up to "
+            f"{front.max_cols} columns"
         )

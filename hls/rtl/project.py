@@ -183,7 +183,7 @@ def _sources(pipe: Pipeline, circuit: IntegerLocator, project: RtlProject | None
         language, tag_bits, copies = project.language, project.tag_bits, project.register_selects
     values = _values(pipe, circuit, None) | tag_texts(tag_bits, language)
     suffix = LANGUAGES[language]
-    found = _found_verilog if language == "verilog" else _found_vhdl
+    found = found_verilog if language == "verilog" else _found_vhdl
     values["FOUND"] = found(pipe.solutions[-1], circuit.output.bits)
     return core_files(pipe, f"{NAME}_core", language, copies) | {f"{NAME}{suffix}": render(f"rtl_top{suffix}", values)}
 
@@ -226,7 +226,7 @@ def _outputs(stage: CombLogic) -> list[tuple[int, int, bool, int]]:
     return found
 
 
-def _found_verilog(stage: CombLogic, bits: int) -> str:
+def found_verilog(stage: CombLogic, bits: int) -> str:
     parts = []
     for high, low, signed, zeros in reversed(_outputs(stage)):
         width = high - low + 1

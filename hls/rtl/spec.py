@@ -1,11 +1,12 @@
 """The table ``[rtl]``."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from braggnn_edge.core.errors import UserError
 from hls.project.targets import target
+from hls.rtl.front_end.spec import FrontEndSpec
 
 LANGUAGES = {"verilog": ".v", "vhdl": ".vhd"}
 
@@ -43,6 +44,7 @@ class RtlSpec:
     limit: int = LIMIT  # look-up tables, estimated, above which nothing is unrolled
     vectors: int = 200  # test peaks among the golden vectors
     tag_bits: int = 0  # bits that travel beside each patch, for example its number and place; 0: no such ports
+    front_end: FrontEndSpec = field(default_factory=FrontEndSpec)  # table below
 
     def __post_init__(self) -> None:
         if not self.languages or self.languages[0] != "verilog" or not set(self.languages) <= set(LANGUAGES):

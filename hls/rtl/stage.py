@@ -6,7 +6,7 @@ from hls.rtl.spec import RtlSpec
 RTL = Stage(
     name="rtl",
     help="RTL project of a circuit: pipelined core, stream interface, constraints, scripts, test bench",
-    writes="one RTL project for each language; circuits only",
+    writes="one RTL project for each language, and the front end's where one is asked for; circuits only",
     work="hls.rtl.build:work",
     tables={"rtl": RtlSpec},
     needs=lambda cfg: ("label", "qat"),

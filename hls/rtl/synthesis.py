@@ -40,12 +40,14 @@ _COARSE = (
 _XILINX = (
     "read_verilog -lib -specify +/xilinx/cells_sim.v; " + _READ
     + _COARSE.format(
-        memory="memory_libmap -lib +/xilinx/lutrams_xcu.txt; "
-        "techmap -map +/xilinx/lutrams_xc5v_map.v; "
+        memory="memory_libmap -lib +/xilinx/lutrams_xcu.txt {blocks[0]}; "
+        "techmap -map +/xilinx/lutrams_xc5v_map.v; {blocks[1]}"
     )
     + "techmap -D LUT_SIZE=6 -map +/techmap.v -map +/xilinx/arith_map.v; opt -fast; opt_clean; "
     "dfflegalize -cell $_DFFE_?P?P_ 01 -cell $_SDFFE_?P?P_ 01; techmap -map +/xilinx/ff_map.v; opt_expr -mux_undef; "
     "abc -luts 1,1,1,1,1,1 -script +strash;if;mfs2,-a,-W,20,-F,200,-D,200;strash;if;mfs2,-a; clean; "
+    # ABC gives every register an inverter of its own where a reset is inverted; one is enough.
+    "opt_merge t:$lut; clean; "
     "techmap -map +/xilinx/lut_map.v -map +/xilinx/cells_map.v -D LUT_WIDTH=6; "
     "xilinx_dffopt; opt_lut_ins -tech xilinx; clean; "
 )  # fmt: skip
@@ -55,13 +57,25 @@ _XILINX = (
 #: tables joined by the slice's own multiplexers: fewer of them, and 6 % more clock than with four inputs only.
 _ECP5 = (
     "read_verilog -lib -specify +/lattice/cells_sim_ecp5.v +/lattice/cells_bb_ecp5.v; " + _READ
-    + _COARSE.format(memory="synth_lattice -family ecp5 -top {top} -nodsp -nobram -run map_ram:map_gates; ")
+    + _COARSE.format(memory="synth_lattice -family ecp5 -top {top} -nodsp {blocks[0]} -run map_ram:map_gates; ")
     + "synth_lattice -family ecp5 -top {top} -nodsp -nobram -run map_gates:map_luts; abc -lut 4:6; clean; "
     "synth_lattice -family ecp5 -top {top} -nodsp -nobram -run map_cells:edif; "
 )  # fmt: skip
 
 #: Scripts by device family.
 FAMILIES = {"ultrascale+": _XILINX, "ecp5": _ECP5}
+
+#: What the scripts have for block memories, where there may be none and where there may.
+_BLOCKS = {
+    "ultrascale+": (
+        ("", ""),
+        (
+            "-lib +/xilinx/brams_xc4v.txt -D HAS_SIZE_36 -D HAS_MIXWIDTH_SDP -D HAS_ADDRCE",
+            "techmap -map +/xilinx/brams_xcu_map.v; ",
+        ),
+    ),
+    "ecp5": (("-nobram",), ("",)),
+}
 
 #: Files of Yosys that hold the cells' simulation models.
 _MODELS = {"ultrascale+": "xilinx/cells_sim.v", "ecp5": "lattice/cells_sim_ecp5.v"}
@@ -98,10 +112,13 @@ def mapped_luts(
     return {"luts": found.luts, "carry": found.carry, **found.cells}
 
 
-def synthesize(sources: dict[str, str], top: str, directory: Path, *, family: str = "ultrascale+") -> Mapped:
+def synthesize(
+    sources: dict[str, str], top: str, directory: Path, *, family: str = "ultrascale+", blocks: bool = False
+) -> Mapped:
     """Map Verilog sources (text by file name) with Yosys in ``directory``, which exists; ``yosys.log`` is its log.
 
-    The mapped netlist is written there as ``netlist.v`` and ``netlist.json``.
+    blocks: whether memories may become block memories, where they are large enough. The mapped netlist is written
+    there as ``netlist.v`` and ``netlist.json``.
     """
     if family not in FAMILIES:
         raise UserError(f"device family {family!r} is unknown; expected one of {', '.join(FAMILIES)}")
@@ -109,7 +126,7 @@ def synthesize(sources: dict[str, str], top: str, directory: Path, *, family: st
         module = Path(file).stem
         known = module.endswith(f"_{ternary.NAME}")
         (directory / file).write_text(ternary.source(module, family) if known else text)
-    commands = FAMILIES[family].format(sources=" ".join(sorted(sources)), top=top)
+    commands = FAMILIES[family].format(sources=" ".join(sorted(sources)), top=top, blocks=_BLOCKS[family][blocks])
     commands += "tee -q -o stat.json stat -json; blackbox =A:whitebox; "
     commands += "write_verilog -noattr netlist.v; write_json netlist.json"
     tools.call(tools.YOSYS, ["-Q", "-T", "-q", "-p", commands], directory, directory / "yosys.log")

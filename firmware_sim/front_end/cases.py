@@ -1,0 +1,116 @@
+"""Random cases that look for trouble: settings, streams of rows with and without faults, and benches for them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from firmware_sim.front_end.simulate import Script
+from hls.rtl.front_end.geometry import Geometry
+from quant.contract.locator import IntegerLocator
+from quant.front_end.pipeline import Pipeline
+from quant.front_end.records import Records
+from quant.front_end.spec import FrontEnd
+from quant.front_end.stream import Row, rows_of
+
+#: Chances of 256 of a gap before a beat, and of an output that is not ready.
+PACES = ((0, 0), (0, 0), (30, 0), (0, 60), (200, 30), (30, 200))
+
+
+@dataclass(frozen=True)
+class Case:
+    """Settings and a stream of rows."""
+
+    front: FrontEnd
+    rows: list[Row]
+
+    def expected(self, locator: IntegerLocator) -> list[Records]:
+        """The contract's records of each frame."""
+        return list(Pipeline(self.front, locator).stream(self.rows))
+
+
+def settings(front: FrontEnd, script: Script) -> Script:
+    """Write the registers of a front end, and enable it."""
+    for name in ("rows", "cols", "threshold", "saturation", "gain_shift"):
+        script.write(name, int(getattr(front, name)))
+    return script.write("sigma_limit", front.sigma_limit & 0xFFFF).write("enable", 1)
+
+
+def setting(rng: np.random.Generator, geometry: Geometry, most_rows: int = 20) -> FrontEnd:
+    """Settings at random: mostly small thresholds, so that small random counts have ties and plateaus."""
+    top = (1 << geometry.bits) - 1
+    return FrontEnd(
+        rows=int(rng.integers(1, most_rows + 1)), cols=int(rng.integers(1, geometry.words + 1)) * geometry.pixels,
+        bits=geometry.bits, threshold=int(rng.choice([0, 1, 2, 3, 5, top // 3])), window=geometry.window,
+        min_area=geometry.min_area, saturation=int(rng.choice([0, 0, 5, 30, top])),
+        gain_shift=int(rng.choice([0, 0, 0, 1, 3])), sigma_limit=int(rng.choice([32767, 32767, -5, 0, 10])),
+    )  # fmt: skip
+
+
+def counts(rng: np.random.Generator, rows: int, cols: int, bits: int) -> NDArray[np.uint16]:
+    """A small frame at random: noise of any height, ties, plateaus, a lattice as dense as maxima can lie, or spots."""
+    top = (1 << bits) - 1
+    kind = int(rng.integers(0, 7))
+    if kind == 0:
+        found = rng.integers(0, int(rng.choice([2, 3, 8, 40])), (rows, cols))
+    elif kind == 1:
+        found = rng.integers(0, top + 1, (rows, cols))
+    elif kind == 2:
+        found = np.minimum(rng.integers(0, 3 * top, (rows, cols)), top)
+    elif kind == 3:
+        found = np.full((rows, cols), int(rng.integers(0, 60)))
+    elif kind == 4:
+        found = np.full((rows, cols), int(rng.integers(0, 9)))
+        found[int(rng.integers(0, 4)) :: 4, int(rng.integers(0, 4)) :: 4] = int(rng.integers(9, top + 1))
+    else:
+        found = rng.poisson(rng.uniform(0, 4), (rows, cols))
+        down, right = np.mgrid[:rows, :cols]
+        for _ in range(int(rng.integers(1, 6))):
+            away = (down - rng.uniform(0, rows)) ** 2 + (right - rng.uniform(0, cols)) ** 2
+            found = found + rng.poisson(rng.uniform(5, top / 2) * np.exp(-away / rng.uniform(0.5, 6)))
+    return np.minimum(found, top).astype(np.uint16)
+
+
+def whole_frames(rng: np.random.Generator, geometry: Geometry, frames: int, most_rows: int = 20) -> Case:
+    """Frames without faults of the stream."""
+    front = setting(rng, geometry, most_rows)
+    return Case(
+        front,
+        [row for _ in range(frames) for row in rows_of(counts(rng, front.rows, front.cols, geometry.bits))],
+    )
+
+
+def faulty(rng: np.random.Generator, geometry: Geometry, frames: int) -> Case:
+    """Frames with rows missing, too many, too short, too long, starts that are missing or early, ends that are missing.
+
+    The last frame is whole, so that none is left open.
+    """
+    front = setting(rng, geometry, 12)
+    rows: list[Row] = []
+    for _ in range(frames):
+        number = front.rows if rng.random() < 0.6 else int(rng.integers(0, front.rows + 2))
+        frame = counts(rng, max(number, 1), front.cols + 4 * geometry.pixels, geometry.bits)
+        for at in range(number):
+            words = front.cols // geometry.pixels
+            if rng.random() < 0.06:
+                words = int(rng.integers(1, words + 4))
+            rows.append(Row(frame[at, : words * geometry.pixels], start=at == 0 and rng.random() < 0.9))
+    for at in range(len(rows) - 1):
+        if rows[at + 1].start and rng.random() < 0.3:
+            rows[at] = Row(rows[at].counts, rows[at].start, ended=False)
+    return Case(front, [*rows, *rows_of(counts(rng, front.rows, front.cols, geometry.bits))])
+
+
+def random_cases(seed: int, geometry: Geometry, number: int) -> Iterator[tuple[Case, tuple[int, int]]]:
+    """Cases and the pace of each, every second one with faults."""
+    rng = np.random.default_rng(seed)
+    for k in range(number):
+        case = faulty(rng, geometry, 4) if k % 2 else whole_frames(rng, geometry, 3)
+        yield case, PACES[int(rng.integers(0, len(PACES)))]
+
+
+def script_of(case: Case, pace: tuple[int, int], pixels: int, records: int) -> Script:
+    """A bench for a case: registers, the stream at the pace, then a ready output until so many records came."""
+    script = settings(case.front, Script(pixels)).pace(*pace).rows(case.rows)
+    return script.pace(0, 0).until(records, 20_000).wait(200)

@@ -1,0 +1,167 @@
+"""The mutations of the front end, each one place of its sources that is wrong."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """In a module's source, ``right`` behind ``before``, which occurs once, becomes ``wrong``."""
+
+    text: str
+    module: str
+    before: str
+    right: str
+    wrong: str
+
+
+def _m(text: str, module: str, before: str, right: str, wrong: str) -> Mutation:
+    return Mutation(text, f"braggnn_{module}.v", before, right, wrong)
+
+
+MUTATIONS = (
+    _m(
+        "saturated from one count later",
+        "fe_pixels",
+        "full1[i] <= ",
+        "in_data[i*B +: B] >= first_full",
+        "in_data[i*B +: B] > first_full",
+    ),
+    _m(
+        "above from the threshold on",
+        "fe_pixels",
+        "full1[i], ",
+        "count1[i*B +: B] > threshold",
+        "count1[i*B +: B] >= threshold",
+    ),
+    _m("the rest of a short row is not masked", "fe_pixels", "kind1 == 2'd1 ? ", "{1'b1, {(P-1){1'b0}}}", "{P{1'b0}}"),
+    _m("the gain shift is one more", "fe_pixels", "in_data[i*B +: B] >> ", "gain_shift", "(gain_shift + 4'd1)"),
+    _m("the first row is not looked at", "fe_sequencer", "word_live <= ", "live & row >= HALF", "live & row > HALF"),
+    _m(
+        "short rows do not go slowly",
+        "fe_sequencer",
+        "wire go = ",
+        "~hold & (last >= PERIOD - 1 | since == PERIOD)",
+        "~hold",
+    ),
+    _m("beats thrown away are not flagged", "fe_sequencer", "resynchronized <= ", "thrown;", "1'b0"),
+    _m("a long row is not flagged", "fe_sequencer", "row_length <= ", "row_length | ~beat_last", "row_length"),
+    _m("a frame closed in its last row is short", "fe_sequencer", "short <= ", "closing & ~complete", "closing"),
+    _m(
+        "the end does not wait for the queue",
+        "fe_sequencer",
+        "waited <= waited + 8'd1;\n                    else if (",
+        "idle",
+        "1'b1",
+    ),
+    _m("a start in mid-frame is a beat", "fe_sequencer", "wire early = ", "beat & beat_user & ~first", "1'b0"),
+    _m(
+        "something is ready during reset",
+        "fe_sequencer",
+        "assign in_ready = ",
+        "up & ~rst & (~beat | consume)",
+        "~beat | consume",
+    ),
+    _m("rows move one word to the side", "fe_lines", "read <= memory[", "in_index", "in_index ^ 1'b1"),
+    _m(
+        "rows do not move on",
+        "fe_lines",
+        "memory[index2] <= ",
+        "out_column[(ROWS+1)*BITS-1:BITS]",
+        "out_column[ROWS*BITS-1:0]",
+    ),
+    _m(
+        "a tie with the left is a maximum",
+        "fe_maximum",
+        "top > right_above, ",
+        "top > left_centre",
+        "top >= left_centre",
+    ),
+    _m(
+        "a tie with the right is none",
+        "fe_maximum",
+        "top >= right_below, ",
+        "top >= right_centre",
+        "top > right_centre",
+    ),
+    _m(
+        "a tie with the group above is a maximum", "fe_maximum", "top != 0, ", "top > whole_above", "top >= whole_above"
+    ),
+    _m("a tie with the group below is none", "fe_maximum", "later <= {", "top >= whole_below", "top > whole_below"),
+    _m(
+        "the next row's pixels are beside the row's end",
+        "fe_maximum",
+        "wire there = ",
+        "WORD < 0 ? index >= -WORD : {1'b0, index} + WORD <= {1'b0, last}",
+        "1'b1",
+    ),
+    _m("the last of equals in a group", "fe_span", "assign at = ", "b > a ?", "b >= a ?"),
+    _m("one pixel right of a group is not seen", "fe_span", "n12 : position == 2'd1 ? ", "n1", "{B{1'b0}}"),
+    _m("the position of another group", "fe_queue", "out_position = ", "positions[2*i +: 2]", "positions[1:0]"),
+    _m("the higher group first", "fe_queue", "if (", "left[i]", "left[GROUPS-1-i]"),
+    _m("entries are seen twice", "fe_fifo", "valid <= ", "next != write_at;", "read_at != write_at"),
+    _m(
+        "a bank is read one word late",
+        "fe_readout",
+        "first_group / BANKS + (",
+        "first_group % BANKS > b",
+        "first_group % BANKS >= b",
+    ),
+    _m("the right edge is one column wider", "fe_readout", "col1 < HALF | ", "right1 < HALF", "right1 <= HALF"),
+    _m("the upper edge is one row narrower", "fe_readout", "", "row1 < HALF", "row1 < HALF - 1"),
+    _m(
+        "bad pixels beyond the row's end count",
+        "fe_readout",
+        "some_masked = some_masked | (",
+        "cut[x*CB + W*B + 8] & inside4[x]",
+        "cut[x*CB + W*B + 8]",
+    ),
+    _m(
+        "a second maximum must be larger than its right neighbour",
+        "fe_features",
+        "assign right = ",
+        "me >= px[(AT+1)*B +: B]",
+        "me > px[(AT+1)*B +: B]",
+    ),
+    _m(
+        "half of the peak is not enough",
+        "fe_features",
+        "half2[AT] <= ",
+        "{me, 1'b0} >= {1'b0, px[24*B +: B]}",
+        "{me, 1'b0} > {1'b0, px[24*B +: B]}",
+    ),
+    _m(
+        "the third step is not taken",
+        "fe_features",
+        "ones(near) >= 4 | (",
+        "ones(near) == 3 & |(grown(near, above2) & ~near)",
+        "1'b0",
+    ),
+    _m(
+        "the total lacks its last rows",
+        "fe_features",
+        "total <= ",
+        "{{(26-B){1'b0}}, sum4[0 +: B+6]} + {{(26-B){1'b0}}, sum4[B+6 +: B+6]}",
+        "{{(26-B){1'b0}}, sum4[0 +: B+6]}",
+    ),
+    _m("a queue of records one place short", "fe_records", "is_stored | ", "places != 0", "1'b1"),
+    _m("no place is kept for the end", "fe_records", "(keep & ~is_stored) - ", "start", "1'b0"),
+    _m("the checksum lacks a word", "fe_records", "(sum3a + sum3b) + (", "sum3c + sum3d", "sum3c"),
+    _m(
+        "not trusted at the limit",
+        "fe_records",
+        "(~is_stored & (",
+        "sigma_row > sigma_limit",
+        "sigma_row >= sigma_limit",
+    ),
+    _m("an edge peak has an offset", "fe_records", "code_row = ", "t_edge ? 32'sd0 :", "1'b0 ? 32'sd0 :"),
+    _m("row and column swapped", "fe_records", "flags1, ", "at_col1, at_row1", "at_row1, at_col1"),
+    _m("two flags swapped", "fe_records", "flags1 <= {", "t_masked, t_saturated", "t_saturated, t_masked"),
+    _m("a peak one row late", "front_end", ".row(", "tag[31:16]", "tag[31:16] + 16'd1"),
+    _m(
+        "the threshold changes in mid-frame",
+        "front_end",
+        "        if (",
+        "start) begin\n            threshold_now",
+        "1'b1",
+    ),
+)

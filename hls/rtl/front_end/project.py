@@ -1,0 +1,146 @@
+"""The Verilog of a front end with its locator behind it: pixels in, records out."""
+
+import json
+import re
+from dataclasses import asdict
+from importlib.metadata import version
+from importlib.resources import files as package_files
+from pathlib import Path
+
+from braggnn_edge.core.errors import UserError
+from braggnn_edge.core.files import written_aside
+from hls.rtl.cmvm import Effort
+from hls.rtl.core import bits_in, bits_out, core_files, pipelined
+from hls.rtl.front_end import registers, stored
+from hls.rtl.front_end.geometry import Geometry
+from hls.rtl.project import NAME as LOCATOR_NAME
+from hls.rtl.project import found_verilog
+from hls.rtl.spec import DEFAULT_LEVELS, LIMIT
+from hls.rtl.trace import trace
+from quant.contract.block_shift import BlockShift
+from quant.contract.locator import IntegerLocator, save
+
+#: Name of the top module.
+NAME = "braggnn_front_end"
+
+#: Modules that are the same in every front end.
+_MODULES = ("fifo", "sequencer", "pixels", "lines", "span", "maximum", "queue", "readout", "features", "records")
+
+
+def write_front_end(
+    locator: IntegerLocator, geometry: Geometry, directory: Path, *, logic_levels: float = DEFAULT_LEVELS,
+    effort: Effort | None = None, limit: int = LIMIT,
+) -> None:  # fmt: skip
+    """Write the project of a front end: ``src/``, registers as a C header and a table, ``project.json``, the locator.
+
+    The directory must not exist; it appears, complete, at the end. Raises UserError as :func:`sources` does.
+    """
+    if directory.exists():
+        raise UserError(f"{directory} exists; remove it or choose another directory for the front end")
+    found = sources(locator, geometry, logic_levels=logic_levels, effort=effort, limit=limit)
+    sizes: dict[str, object] = {
+        "N": geometry.pixels, "B": geometry.bits, "MAX_ROWS": geometry.max_rows, "MAX_COLS": geometry.max_cols,
+    }  # fmt: skip
+    document = {
+        "top": NAME, "digest": locator.digest, **asdict(geometry), "logic_levels": logic_levels,
+        "da4ml": version("da4ml"),
+    }  # fmt: skip
+    files = {f"src/{name}": text for name, text in found.items()} | {
+        "lint.vlt": (package_files("hls.rtl.front_end") / "verilog" / f"{NAME}.vlt").read_text(),
+        "registers.h": registers.header(sizes), "registers.md": registers.table(),
+        "project.json": json.dumps(document, indent=1) + "\n",
+    }  # fmt: skip
+    with written_aside(directory) as aside:
+        for name, text in files.items():
+            path = aside / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        save(locator, aside / "locator.json")
+
+
+def sources(
+    locator: IntegerLocator, geometry: Geometry, *, logic_levels: float = DEFAULT_LEVELS, effort: Effort | None = None,
+    limit: int = LIMIT,
+) -> dict[str, str]:  # fmt: skip
+    """Verilog sources by file name. Raises UserError for a locator of another window, or one that is not unrolled."""
+    if locator.window != geometry.window:
+        raise UserError(
+            f"front end: the locator's window is {locator.window} px and the front end's {geometry.window}; "
+            "expected the same"
+        )
+    if locator.output.bits > 16 and locator.outputs == 4:
+        raise UserError(f"front end: ln sigma of {locator.output.bits} bits; a record has 16")
+    if locator.output.frac > 15:
+        raise UserError(f"front end: positions with {locator.output.frac} fraction bits; a record has room for 15")
+    pipe = pipelined(trace(locator, effort=effort, limit=limit), logic_levels)
+    core = f"{LOCATOR_NAME}_core"
+    values = _values(locator, geometry, len(pipe.solutions)) | {
+        "IN": bits_in(pipe), "CORE_OUT": bits_out(pipe), "CORE": core,
+        "FOUND": found_verilog(pipe.solutions[-1], locator.output.bits),
+    }  # fmt: skip
+    maps = registers.verilog(_constants(locator, geometry))
+    found = core_files(pipe, core)
+    for name in (*(f"braggnn_fe_{module}" for module in _MODULES), "braggnn_fe_registers", NAME):
+        found[f"{name}.v"] = filled(filled(template(name), maps), values)
+    found["braggnn_fe_stored.v"] = stored.source(geometry)
+    return found
+
+
+def template(name: str) -> str:
+    """The text of a module with its placeholders."""
+    return (package_files("hls.rtl.front_end") / "verilog" / f"{name}.v").read_text()
+
+
+def filled(text: str, values: dict[str, object]) -> str:
+    """The text with the values of its placeholders, ``@NAME@``, where there are any of the name."""
+    return re.sub(r"@([A-Z][A-Z_0-9]*)@", lambda match: str(values.get(match[1], match[0])), text)
+
+
+def _values(locator: IntegerLocator, geometry: Geometry, stages: int) -> dict[str, object]:
+    """What the templates ask for."""
+    normalizer, codes = locator.normalizer, locator.outputs * locator.output.bits
+    unsigned = normalizer.count_bits - (not isinstance(normalizer, BlockShift))
+    late = max(0, 6 - stages)  # the locator is faster than the features
+    return {
+        "N": geometry.pixels, "B": geometry.bits, "W": geometry.window, "G": geometry.group, "AREA": geometry.min_area,
+        "CONTEXT": geometry.context, "WORDS": geometry.words, "WORD_BITS": geometry.word_bits,
+        "TIME_BITS": geometry.time_bits, "N_LOG2": geometry.pixels.bit_length() - 1, "BANKS": geometry.banks,
+        "BANKS_LOG2": max(1, geometry.banks.bit_length() - 1), "SLOTS": geometry.slots, "STAGES": stages,
+        "CODE": locator.output.bits, "CODES": locator.outputs, "FRAC": locator.output.frac,
+        "DATA": geometry.data_bits, "MAX_COLS": geometry.max_cols, "MAX_ROWS": geometry.max_rows,
+        "STORED_WORDS": geometry.stored_words, "PLACES_LOG2": geometry.places.bit_length() - 1,
+        "STORED_RECORD": f"{stored.record(geometry, locator):056x}", "DIGEST": locator.digest,
+        "COUNT": _count(geometry.bits, normalizer.count_bits, unsigned), "LATE": _late(codes, late),
+    }  # fmt: skip
+
+
+def _count(bits: int, count_bits: int, unsigned: int) -> str:
+    """A count of ``bits`` to one of the locator, saturated to its ``unsigned`` lowest of ``count_bits`` bits."""
+    to = f"assign counts[i*{count_bits} +: {count_bits}] = "
+    low = f"window[i*{bits} +: {min(bits, unsigned)}]"
+    if bits > unsigned:
+        low = f"(|window[i*{bits}+{unsigned} +: {bits - unsigned}] ? {{{unsigned}{{1'b1}}}} : {low})"
+    zeros = count_bits - min(bits, unsigned)
+    return to + (f"{{{zeros}'d0, {low}}};" if zeros else f"{low};")
+
+
+def _late(width: int, clocks: int) -> str:
+    if not clocks:
+        return "assign codes_late = codes;"
+    names = [f"codes_{k + 1}" for k in range(clocks)]
+    moves = " ".join(f"{to} <= {of};" for of, to in zip(["codes", *names], names, strict=False))
+    return (
+        f"reg [{width - 1}:0] {', '.join(names)};\n    always @(posedge clk) begin {moves} end\n"
+        f"    assign codes_late = {names[-1]};"
+    )
+
+
+def _constants(locator: IntegerLocator, geometry: Geometry) -> dict[str, str]:
+    """The values of the registers that are constants of the build, by name."""
+    shape = geometry.pixels | geometry.bits << 8 | geometry.window << 16 | geometry.min_area << 24
+    digits = {f"digest_{k}": f"32'h{locator.digest[8 * k : 8 * k + 8]}" for k in range(8)}
+    return {
+        "identity": f"32'h{registers.IDENTITY:08x}", "version": f"32'd{registers.VERSION}", "shape": f"32'h{shape:08x}",
+        "largest": f"32'h{geometry.max_rows << 16 | geometry.max_cols:08x}",
+        "output": f"32'h{locator.outputs << 8 | locator.output.frac:08x}", **digits,
+    }  # fmt: skip

@@ -1,0 +1,75 @@
+// Corrections and threshold of the N pixels of a word, three clocks.
+//
+// A pixel leaves as {masked, saturated, above, count}, the count in the lowest bits.
+module braggnn_fe_pixels #(
+    parameter N = 4,
+    parameter B = 16,
+    parameter WORD_BITS = 7
+) (
+    input clk,
+    input rst,
+    input [B-1:0] threshold,
+    input [B-1:0] saturation,  // the first saturated count; 0: the largest
+    input [3:0] gain_shift,
+    input [N*(B+1)-1:0] stored,  // {above, count} of the stored frame, of the word of now
+    input in_valid,
+    input [N*B-1:0] in_data,
+    input [1:0] in_kind,
+    input [WORD_BITS-1:0] in_index,
+    input [15:0] in_row,
+    input in_live,
+    output reg out_valid,
+    output reg [N*(B+3)-1:0] out_data,
+    output reg [WORD_BITS-1:0] out_index,
+    output reg [15:0] out_row,
+    output reg out_live,
+    output reg out_outside,  // the row is outside of the frame
+    output reg [5:0] out_above  // pixels above the threshold
+);
+    localparam P = B + 3;
+    reg v1 = 1'b0, v2 = 1'b0;
+    reg [N*(B+1)-1:0] stored1;
+    reg [N*B-1:0] count1;
+    reg [N-1:0] full1;
+    reg [1:0] kind1, kind2;
+    reg [WORD_BITS-1:0] index1, index2;
+    reg [15:0] row1, row2;
+    reg live1, live2;
+    reg [N*P-1:0] data2;
+    reg [B-1:0] first_full;
+    reg [5:0] sum;
+    integer i, k;
+    initial out_valid = 1'b0;
+
+    always @(posedge clk) begin
+        first_full <= saturation == 0 ? {B{1'b1}} : saturation;
+        v1 <= in_valid & ~rst;
+        v2 <= v1 & ~rst;
+        out_valid <= v2 & ~rst;
+        kind1 <= in_kind;
+        kind2 <= kind1;
+        index1 <= in_index;
+        index2 <= index1;
+        out_index <= index2;
+        row1 <= in_row;
+        row2 <= row1;
+        out_row <= row2;
+        live1 <= in_live;
+        live2 <= live1;
+        out_live <= live2;
+        out_outside <= kind2 == 2'd2;
+        stored1 <= stored;
+        for (i = 0; i < N; i = i + 1) begin
+            count1[i*B +: B] <= in_data[i*B +: B] >> gain_shift;
+            full1[i] <= in_data[i*B +: B] >= first_full;
+            data2[i*P +: P] <=
+                kind1 == 2'd0 ? {1'b0, full1[i], count1[i*B +: B] > threshold, count1[i*B +: B]} :
+                kind1 == 2'd1 ? {1'b1, {(P-1){1'b0}}} :
+                kind1 == 2'd3 ? {2'b00, stored1[i*(B+1) +: B+1]} : {P{1'b0}};
+        end
+        sum = 0;
+        for (k = 0; k < N; k = k + 1) sum = sum + {5'd0, data2[k*P + B]};
+        out_above <= sum;
+        out_data <= data2;
+    end
+endmodule

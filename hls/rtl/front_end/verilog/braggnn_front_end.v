@@ -1,0 +1,249 @@
+// A detector's pixels in, records of Bragg peaks out: @N@ pixels of @B@ bits a clock, frames of up to @MAX_COLS@ columns,
+// windows of @W@ x @W@ pixels. What leaves is docs/reference/front_end.md's record, 32 bytes a beat, and one a frame at its
+// end, with tlast. Of locator @DIGEST@.
+//
+// s_axis: pixels, the first in the lowest bits; tuser with a frame's first beat, tlast with a row's last.
+// s_axi: registers (AXI4-Lite). rst is synchronous; nothing is ready while it is 1, and none is needed after power-up.
+module braggnn_front_end (
+    input clk,
+    input rst,
+    input [@DATA@-1:0] s_axis_tdata,
+    input s_axis_tuser,
+    input s_axis_tlast,
+    input s_axis_tvalid,
+    output s_axis_tready,
+    output [255:0] m_axis_tdata,
+    output m_axis_tlast,
+    output m_axis_tvalid,
+    input m_axis_tready,
+    input [7:0] s_axi_awaddr,
+    input s_axi_awvalid,
+    output s_axi_awready,
+    input [31:0] s_axi_wdata,
+    input [3:0] s_axi_wstrb,
+    input s_axi_wvalid,
+    output s_axi_wready,
+    output [1:0] s_axi_bresp,
+    output s_axi_bvalid,
+    input s_axi_bready,
+    input [7:0] s_axi_araddr,
+    input s_axi_arvalid,
+    output s_axi_arready,
+    output [31:0] s_axi_rdata,
+    output [1:0] s_axi_rresp,
+    output s_axi_rvalid,
+    input s_axi_rready
+);
+    localparam N = @N@, B = @B@, W = @W@, G = @G@, AREA = @AREA@;
+    localparam P = B + 3, HALF = (W - 1) / 2, CONTEXT = @CONTEXT@;
+    localparam WORDS = @WORDS@, WORD_BITS = @WORD_BITS@, TIME_BITS = @TIME_BITS@, N_LOG2 = @N_LOG2@;
+    localparam BANKS = @BANKS@, BANKS_LOG2 = @BANKS_LOG2@, SLOTS = @SLOTS@;
+    localparam STAGES = @STAGES@, CODE = @CODE@, CODES = @CODES@, FRAC = @FRAC@;
+    localparam DELAY = STAGES > 6 ? STAGES - 5 : 1;  // features take five clocks, the locator STAGES
+
+    // Registers, and those of them that a frame takes at its start.
+    wire enable, test;
+    wire [15:0] rows, cols, threshold, saturation, sigma_limit;
+    wire [3:0] gain_shift;
+    reg [31:0] frames = 0, peaks = 0, dropped = 0, frame = 0;
+    reg test_waits = 1'b0, test_done = 1'b0;
+    wire busy, is_stored, start, test_taken, test_passed, end_done, sent, drop;
+    wire [3:0] status = {test_passed & test_done, test_done, test_waits | is_stored, busy};
+    braggnn_fe_registers registers (
+        .clk(clk), .rst(rst),
+        .awaddr(s_axi_awaddr), .awvalid(s_axi_awvalid), .awready(s_axi_awready),
+        .wdata(s_axi_wdata), .wstrb(s_axi_wstrb), .wvalid(s_axi_wvalid), .wready(s_axi_wready),
+        .bresp(s_axi_bresp), .bvalid(s_axi_bvalid), .bready(s_axi_bready),
+        .araddr(s_axi_araddr), .arvalid(s_axi_arvalid), .arready(s_axi_arready),
+        .rdata(s_axi_rdata), .rresp(s_axi_rresp), .rvalid(s_axi_rvalid), .rready(s_axi_rready),
+        .enable(enable), .rows(rows), .cols(cols), .threshold(threshold), .saturation(saturation),
+        .gain_shift(gain_shift), .sigma_limit(sigma_limit), .status(status), .frames(frames), .peaks(peaks),
+        .dropped(dropped), .test(test)
+    );
+    wire [15:0] cols_last = cols - 16'd1;
+    reg [B-1:0] threshold_now, saturation_now;
+    reg [3:0] gain_shift_now;
+    reg signed [15:0] sigma_limit_now;
+    reg was_enabled = 1'b0;
+    always @(posedge clk) begin
+        if (start) begin
+            threshold_now <= threshold[B-1:0];
+            saturation_now <= saturation[B-1:0];
+            gain_shift_now <= gain_shift;
+            sigma_limit_now <= sigma_limit;
+        end
+        if (rst) begin
+            was_enabled <= 1'b0;
+            frames <= 0;
+            frame <= 0;
+            peaks <= 0;
+            dropped <= 0;
+            test_waits <= 1'b0;
+            test_done <= 1'b0;
+        end else begin
+            was_enabled <= enable;
+            test_waits <= test | (test_waits & ~test_taken);
+            test_done <= ~test & (test_done | (end_done & is_stored));
+            if (enable & ~was_enabled & ~busy) begin
+                frames <= 0;
+                frame <= 0;
+                peaks <= 0;
+                dropped <= 0;
+            end else begin
+                if (end_done & ~is_stored) begin
+                    frames <= frames + 32'd1;
+                    frame <= frame + 32'd1;
+                end
+                peaks <= peaks + {31'd0, sent};
+                dropped <= dropped + {31'd0, drop};
+            end
+        end
+    end
+
+    // Beats to words.
+    wire hold, place, idle, word_valid, word_live, end_valid;
+    wire [WORD_BITS-1:0] last, word_index;
+    wire [@DATA@-1:0] word_data;
+    wire [1:0] word_kind;
+    wire [15:0] word_row, end_rows;
+    wire [2:0] end_flags;
+    braggnn_fe_sequencer #(
+        .DATA(@DATA@), .WORD_BITS(WORD_BITS), .HALF(HALF), .CONTEXT(CONTEXT), .PIPE(24 + CONTEXT), .STORED_ROWS(W),
+        .STORED_WORDS(@STORED_WORDS@)
+    ) sequencer (
+        .clk(clk), .rst(rst), .in_data(s_axis_tdata), .in_user(s_axis_tuser), .in_last(s_axis_tlast),
+        .in_valid(s_axis_tvalid), .in_ready(s_axis_tready), .enable(enable), .cfg_rows(rows),
+        .cfg_last(cols_last[N_LOG2 +: WORD_BITS]), .test(test_waits), .test_taken(test_taken), .hold(hold), .place(place),
+        .idle(idle), .start(start), .busy(busy), .last(last), .word_valid(word_valid), .word_data(word_data),
+        .word_kind(word_kind), .word_index(word_index), .word_row(word_row), .word_live(word_live), .is_stored(is_stored),
+        .end_valid(end_valid), .end_rows(end_rows), .end_flags(end_flags), .end_done(end_done)
+    );
+
+    // Words to pixels.
+    wire [N*(B+1)-1:0] stored;
+    wire px_valid, px_live, px_outside;
+    wire [N*P-1:0] px_data;
+    wire [WORD_BITS-1:0] px_index;
+    wire [15:0] px_row;
+    wire [5:0] px_above;
+    reg [31:0] above_count = 0;
+    braggnn_fe_stored stored_frame (.row(word_row[3:0]), .index(word_index), .pixels(stored));
+    braggnn_fe_pixels #(.N(N), .B(B), .WORD_BITS(WORD_BITS)) pixels (
+        .clk(clk), .rst(rst), .threshold(threshold_now), .saturation(saturation_now), .gain_shift(gain_shift_now),
+        .stored(stored), .in_valid(word_valid), .in_data(word_data[N*B-1:0]), .in_kind(word_kind), .in_index(word_index),
+        .in_row(word_row), .in_live(word_live), .out_valid(px_valid), .out_data(px_data), .out_index(px_index),
+        .out_row(px_row), .out_live(px_live), .out_outside(px_outside), .out_above(px_above)
+    );
+    always @(posedge clk)
+        if (start) above_count <= 0;
+        else if (px_valid) above_count <= above_count + {26'd0, px_above};
+
+    // Rows above.
+    wire column_valid, column_live, column_outside;
+    wire [W*N*P-1:0] column;
+    wire [WORD_BITS-1:0] column_index;
+    wire [15:0] column_row;
+    reg [TIME_BITS-1:0] now = 0;
+    braggnn_fe_lines #(.ROWS(W-1), .BITS(N*P), .WORDS(WORDS), .WORD_BITS(WORD_BITS), .TAG(18)) lines (
+        .clk(clk), .rst(rst), .in_valid(px_valid), .in_index(px_index), .in_data(px_data),
+        .in_tag({px_row, px_live, px_outside}), .out_valid(column_valid), .out_index(column_index),
+        .out_tag({column_row, column_live, column_outside}), .out_column(column)
+    );
+    always @(posedge clk) if (column_valid) now <= now + 1'b1;
+
+    // Maxima.
+    wire [7*N*(B+1)-1:0] seven;
+    genvar i;
+    generate
+        for (i = 0; i < 7 * N; i = i + 1) begin : middle
+            assign seven[i*(B+1) +: B+1] = column[((HALF-3)*N+i)*P +: B+1];
+        end
+    endgenerate
+    wire found_valid, found_live, found_below;
+    wire [N/G-1:0] found;
+    wire [2*(N/G)-1:0] found_position;
+    wire [WORD_BITS-1:0] found_index;
+    wire [15:0] found_row;
+    wire [TIME_BITS-1:0] found_time;
+    braggnn_fe_maximum #(
+        .N(N), .G(G), .B(B), .CONTEXT(CONTEXT), .WORD_BITS(WORD_BITS), .TAG(18 + TIME_BITS)
+    ) maximum (
+        .clk(clk), .rst(rst), .last(last), .in_valid(column_valid), .in_column(seven), .in_index(column_index),
+        .in_tag({now, column_row - HALF[15:0], column_live, column_outside}), .out_valid(found_valid),
+        .out_index(found_index), .out_tag({found_time, found_row, found_live, found_below}), .out_found(found),
+        .out_position(found_position)
+    );
+
+    // One after another.
+    wire one_valid, one_below;
+    wire [2:0] one_group;
+    wire [1:0] one_position;
+    wire [TIME_BITS-1:0] one_time;
+    wire [WORD_BITS-1:0] one_index;
+    wire [15:0] one_row, waiting_high;
+    braggnn_fe_queue #(
+        .GROUPS(N / G), .WORD_BITS(WORD_BITS), .TIME_BITS(TIME_BITS), .MARGIN(20 + 2 * CONTEXT)
+    ) queue (
+        .clk(clk), .rst(rst), .clear_high(start), .now(now), .in_valid(found_valid & found_live), .in_found(found),
+        .in_position(found_position), .in_time(found_time), .in_index(found_index), .in_row(found_row),
+        .in_below(found_below), .out_valid(one_valid), .out_group(one_group), .out_position(one_position),
+        .out_time(one_time), .out_index(one_index), .out_row(one_row), .out_below(one_below), .hold(hold), .idle(idle),
+        .high(waiting_high)
+    );
+
+    // Their windows: five clocks.
+    wire [W*W*B-1:0] window;
+    wire [48:0] window_above;
+    wire window_masked, window_saturated, window_edge;
+    wire [15:0] window_row, window_col;
+    braggnn_fe_readout #(
+        .N(N), .G(G), .B(B), .W(W), .BANKS(BANKS), .BANKS_LOG2(BANKS_LOG2), .SLOTS(SLOTS), .WORD_BITS(WORD_BITS),
+        .TIME_BITS(TIME_BITS)
+    ) readout (
+        .clk(clk), .last(last), .in_valid(column_valid), .in_time(now), .in_column(column), .group(one_group),
+        .position(one_position), .at_time(one_time), .index(one_index), .row(one_row), .below(one_below), .window(window),
+        .above(window_above), .masked(window_masked), .saturated(window_saturated), .edge_(window_edge),
+        .out_row(window_row), .out_col(window_col)
+    );
+
+    // The locator, and beside it what else a record says: five clocks, and DELAY more.
+    wire [@IN@-1:0] counts;
+    generate
+        for (i = 0; i < W * W; i = i + 1) begin : input_count
+            @COUNT@
+        end
+    endgenerate
+    wire [@CORE_OUT@-1:0] result;
+    @CORE@ core (.clk(clk), .model_inp(counts), .model_out(result));
+    wire [CODES*CODE-1:0] codes = @FOUND@;
+    wire [CODES*CODE-1:0] codes_late;
+    @LATE@
+    wire is_peak, second;
+    wire [B-1:0] brightest;
+    wire [31:0] total;
+    braggnn_fe_features #(.B(B), .W(W), .AREA(AREA)) features (
+        .clk(clk), .window(window), .above(window_above), .is_peak(is_peak), .second(second), .brightest(brightest), .total(total)
+    );
+    reg [9:0] valid_then = 0, end_then = 0;
+    reg [5*35-1:0] tag_then;
+    always @(posedge clk) begin
+        valid_then <= rst ? 10'd0 : {valid_then[8:0], one_valid};
+        end_then <= rst ? 10'd0 : {end_then[8:0], end_valid};
+        tag_then <= {tag_then[4*35-1:0], window_masked, window_saturated, window_edge, window_row, window_col};
+    end
+    wire [34:0] tag = tag_then[5*35-1 -: 35];
+
+    wire [15:0] end_cols = {{(16-WORD_BITS){1'b0}}, last} * N + N;
+    braggnn_fe_records #(
+        .B(B), .DELAY(DELAY), .CODE(CODE), .FRAC(FRAC), .CODES(CODES), .PLACES_LOG2(@PLACES_LOG2@),
+        .STORED_RECORD(224'h@STORED_RECORD@)
+    ) records (
+        .clk(clk), .rst(rst), .start(start), .place(place), .frame(frame), .is_stored(is_stored), .test_begins(test_taken),
+        .sigma_limit(sigma_limit_now), .in_valid(valid_then[9]), .in_end(end_then[9]), .is_peak(is_peak), .second(second),
+        .saturated(tag[33]), .masked(tag[34]), .edge_(tag[32]), .brightest(brightest), .total(total), .row(tag[31:16]),
+        .col(tag[15:0]), .result(codes_late), .waiting_high(waiting_high), .end_rows(end_rows), .end_cols(end_cols),
+        .end_above(above_count), .end_flags(end_flags), .end_done(end_done), .stored_passed(test_passed), .sent(sent),
+        .dropped(drop), .out_data(m_axis_tdata), .out_last(m_axis_tlast), .out_valid(m_axis_tvalid),
+        .out_ready(m_axis_tready)
+    );
+endmodule

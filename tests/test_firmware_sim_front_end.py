@@ -1,0 +1,335 @@
+"""The front end's RTL, clock by clock, against its contract in software: records, faults of the stream, registers."""
+
+import dataclasses
+import json
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from braggnn_edge.core.errors import UserError
+from firmware_sim.front_end import cases, mutations
+from firmware_sim.front_end.compare import as_records, differences
+from firmware_sim.front_end.simulate import Script, build, run
+from hls.rtl import build as rtl_stage
+from hls.rtl.cmvm import Effort
+from hls.rtl.front_end import registers
+from hls.rtl.front_end.geometry import Geometry
+from hls.rtl.front_end.project import NAME, sources, write_front_end
+from hls.rtl.front_end.spec import FrontEndSpec
+from hls.rtl.spec import RtlSpec
+from hls.tools import programs as tools
+from quant.contract.block_shift import BlockShift
+from quant.contract.locator import load, save
+from quant.front_end.pipeline import Pipeline
+from quant.front_end.records import END, END_RECORD
+from quant.front_end.spec import FrontEnd
+
+PLACES, PIXELS = 32, 8
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory, random_circuit):
+    """A small circuit and its compiled front end: 8 pixels of 8 bits a clock.
+
+    With FRONT_END_MUTANT in the environment, a number, the front end has that mutation, built in FRONT_END_BUILD.
+    """
+    circuit = random_circuit(window=7, sigma=True, normalizer=BlockShift(4, 7))
+    geometry = Geometry(8, 8, 64, 4096, window=7, places=PLACES)
+    found = sources(circuit, geometry, effort=Effort(trials=2))
+    mutant = int(os.environ.get("FRONT_END_MUTANT", "0"))
+    if mutant:
+        simulator = build(mutations.instrumented(found), geometry, Path(os.environ["FRONT_END_BUILD"]), optimize="-O0")
+        return circuit, dataclasses.replace(simulator, mutant=mutant)
+    return circuit, build(found, geometry, tmp_path_factory.mktemp("front"), optimize="-O0")
+
+
+def _front(rows, cols, **given):
+    return FrontEnd(rows=rows, cols=cols, bits=8, window=7, **given)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_every_record_is_the_contracts(seed, bench):
+    circuit, simulator = bench
+    for case, pace in cases.random_cases(seed, simulator.geometry, 2):
+        expected = case.expected(circuit)
+        found = run(simulator, cases.script_of(case, pace, PIXELS, sum(map(len, expected))), seed=seed)
+        assert not any(response for _, response in found.answers)
+        assert differences(as_records(found.raw), expected) == []
+
+
+def test_a_comparison_names_what_differs(bench):
+    circuit, simulator = bench
+    ((case, pace),) = cases.random_cases(3, simulator.geometry, 1)
+    expected = case.expected(circuit)
+    found = as_records(run(simulator, cases.script_of(case, pace, PIXELS, sum(map(len, expected)))).raw)
+    wrong = found.copy()
+    wrong["flags"][0] ^= 2
+    assert "record 0" in differences(wrong, expected)[0]
+    assert differences(found[:-1], expected) == ["frame 2: no end record"]
+    assert "more than the contract's" in differences(np.concatenate([found, found[-1:]]), expected)[0]
+
+
+def _lattice(rows, cols):
+    """The most maxima that there can be: one in each 4 x 4 pixels."""
+    frame = np.full((rows, cols), 10, np.uint16)
+    frame[3::4, 3::4] = 200
+    return frame
+
+
+def test_with_a_ready_output_nothing_waits_and_nothing_is_lost(bench):
+    circuit, simulator = bench
+    front = _front(40, 64, threshold=5)
+    frames = [_lattice(40, 64), np.full((40, 64), 9, np.uint16), _lattice(40, 64)[::-1].copy()]
+    expected = list(Pipeline(front, circuit).records(frames))
+    script = cases.settings(front, Script(PIXELS))
+    for frame in frames:
+        script.frame(frame)
+    found = run(simulator, script.until(sum(map(len, expected))).wait(100))
+    assert differences(as_records(found.raw), expected) == []
+    assert found.throttled == 0
+    assert sum(map(len, expected)) > 250  # many times the places
+
+
+def test_the_latency_of_a_peak(bench):
+    circuit, simulator = bench
+    frame = np.zeros((9, 64), np.uint16)
+    frame[2:5, 58:61] = [[9, 20, 9], [30, 200, 40], [9, 50, 9]]
+    front = _front(9, 64, threshold=5)
+    (expected,) = Pipeline(front, circuit).records([frame])
+    script = cases.settings(front, Script(PIXELS)).wait(200)
+    stop = 7 * 8  # beats until the window's last pixel, in the last word of row 6, has come
+    found = run(simulator, script.part(frame, 0, stop).wait(200).part(frame, stop).until(2).wait(100))
+    assert differences(as_records(found.raw), [expected]) == []
+    # One word more pushes the last on; in a stream it comes one clock later.
+    script = cases.settings(front, Script(PIXELS)).wait(200).part(frame, 0, stop + 1)
+    waiting = run(simulator, script.until(1))
+    assert 20 < int(waiting.clocks[0]) - waiting.last_word + 2 <= 60
+
+
+def test_peaks_without_a_place_are_dropped_whole_and_counted(bench):
+    circuit, simulator = bench
+    front = _front(24, 64, threshold=5)
+    frames = [_lattice(24, 64)] * 3
+    expected = list(Pipeline(front, circuit).records(frames))
+    script = cases.settings(front, Script(PIXELS)).pace(0, 256).frame(frames[0]).wait(500).pace(0, 200)
+    script.frame(frames[1]).pace(0, 0).wait(500).frame(frames[2]).wait(2000).read("dropped").read("peaks").read(
+        "frames"
+    )
+    found = run(simulator, script, seed=4)
+    records = as_records(found.raw)
+    assert differences(records, expected) == []
+    ends = records[records["kind"] == END].view(END_RECORD)
+    assert ends["dropped"][0] == len(expected[0]) - 1 - (PLACES - 1)  # a place was kept for the end
+    assert ends["record_high_water"][0] == PLACES
+    assert ends["dropped"][2] == 0
+    values = [value for value, _ in found.answers[-3:]]
+    assert values == [ends["dropped"].sum(), ends["peaks"].sum(), 3]
+
+
+def test_a_frame_waits_for_a_place_of_its_end(bench):
+    circuit, simulator = bench
+    front = _front(8, 64, threshold=5)
+    frames = [_lattice(8, 64)] * 4
+    expected = list(Pipeline(front, circuit).records(frames))
+    # The first frame and its end take all places; the second one's start waits until the slow output gives one back.
+    script = (
+        cases.settings(front, Script(PIXELS)).pace(0, 256).frame(frames[0]).wait(1000).pace(0, 250).frame(frames[1])
+    )
+    found = run(simulator, script.frame(frames[2]).pace(0, 0).frame(frames[3]).wait(2000))
+    assert found.waited > 300
+    records = as_records(found.raw)
+    assert differences(records, expected) == []
+    assert (records["kind"] == END).sum() == 4
+
+
+def test_a_reset_in_the_middle_of_a_frame_leaves_nothing_behind(bench):
+    circuit, simulator = bench
+    front = _front(20, 48, threshold=5)
+    frame = _lattice(20, 48)
+    expected = list(Pipeline(front, circuit).records([frame, frame]))
+    for seed, beats in enumerate((1, 30, 71, 119)):
+        script = cases.settings(front, Script(PIXELS)).pace(20, 120)
+        script.part(frame, 0, beats).reset(1 + seed).pace(0, 0)
+        before = run(simulator, script.wait(200), seed=seed)
+        script = cases.settings(front, script).pace(20, 20).frame(frame).frame(frame).pace(0, 0).wait(1000)
+        found = run(simulator, script, seed=seed)
+        assert differences(as_records(found.raw)[len(before.raw) :], expected) == []
+
+
+def test_registers(bench):
+    circuit, simulator = bench
+    names = [one.name for one in registers.REGISTERS if "read" in one.access]
+    script = Script(PIXELS)
+    for name in names:
+        script.read(name)
+    values = dict(zip(names, (value for value, _ in run(simulator, script).answers), strict=True))
+    assert values["identity"] == registers.IDENTITY
+    assert "".join(f"{values[f'digest_{k}']:08x}" for k in range(8)) == circuit.digest
+    assert values["shape"] == 8 | 8 << 8 | 7 << 16 | 4 << 24
+    assert values["largest"] == 64 | 4096 << 16
+    assert (values["rows"], values["cols"], values["sigma_limit"], values["enable"]) == (4096, 64, 32767, 0)
+
+
+@pytest.mark.parametrize(
+    ("register", "value"),
+    [("cols", 6), ("cols", 0), ("cols", 72), ("rows", 0), ("rows", 4097), ("threshold", 256), ("identity", 1),
+     (0xF0, 0), (0x59, 3), ("gain_shift", 16), ("sigma_limit", 1 << 16)],
+)  # fmt: skip
+def test_a_write_that_does_not_fit_is_refused_and_changes_nothing(register, value, bench):
+    names = ("cols", "rows", "threshold", "gain_shift", "sigma_limit")
+    script = Script(PIXELS).write("cols", 16).write("threshold", 7).write(register, value)
+    for name in names:
+        script.read(name)
+    answers = run(bench[1], script).answers
+    assert [response for _, response in answers] == [0, 0, 2, 0, 0, 0, 0, 0]
+    assert [value for value, _ in answers[3:]] == [16, 4096, 7, 0, 32767]
+
+
+def test_a_register_written_in_mid_frame_holds_from_the_next_frame_on(bench):
+    circuit, simulator = bench
+    rng = np.random.default_rng(8)
+    old, new = _front(12, 32, threshold=3), _front(9, 16, threshold=60, gain_shift=1, saturation=90, sigma_limit=-3)
+    first, second = rng.integers(0, 200, (12, 32)), rng.integers(0, 200, (9, 16))
+    script = cases.settings(old, Script(PIXELS)).part(first, 0, 25)
+    cases.settings(new, script).part(first, 25).frame(second).wait(1000)
+    found = run(simulator, script)
+    expected = [*Pipeline(old, circuit).records([first]), *Pipeline(new, circuit).records([second], first=1)]
+    assert differences(as_records(found.raw), expected) == []
+
+
+def test_while_it_is_not_enabled_nothing_is_taken(bench):
+    circuit, simulator = bench
+    front = _front(8, 32, threshold=3)
+    frame = np.random.default_rng(2).integers(0, 200, (8, 32))
+    script = cases.settings(front, Script(PIXELS)).frame(frame).wait(500).write("enable", 0).wait(50).read("status")
+    script.write("enable", 1).read("frames").frame(frame).wait(500).read("frames")
+    found = run(simulator, script)
+    (one,) = Pipeline(front, circuit).records([frame])
+    assert differences(as_records(found.raw), [one, one]) == []  # frame 0 again
+    assert [value for value, _ in found.answers[-4:]] == [0, 0, 0, 1]
+
+
+def test_the_stored_frame_is_found_and_located(bench):
+    circuit, simulator = bench
+    front = _front(8, 32, threshold=3)
+    frame = np.random.default_rng(2).integers(0, 200, (8, 32))
+    (one,) = Pipeline(front, circuit).records([frame])
+    (two,) = Pipeline(front, circuit).records([frame], first=1)
+    script = Script(PIXELS).read("status").write("test", 1).read("status").wait(300).read("status")  # not enabled yet
+    script = cases.settings(front, script).part(frame, 0, 15).write("test", 1)
+    script.wait(300).read("status").part(frame, 15).frame(frame).wait(500)
+    found = run(simulator, script.read("status").read("frames").read("peaks"))
+    assert differences(as_records(found.raw), [one, two]) == []
+    reads = [value for value, _ in found.answers]
+    assert reads[0] == 0
+    assert reads[2] == 2
+    assert reads[3] == 12  # done, passed
+    assert reads[-4] == 3  # waits for the end of the frame in hand
+    assert reads[-3:] == [12, 2, len(one) + len(two) - 2]
+
+
+def test_what_cannot_be_built_is_refused(random_circuit):
+    for wrong, text in (
+        ({"pixels": 3}, "3 pixels a clock"), ({"bits": 17}, "17 bits"), ({"max_cols": 30}, "30 columns"),
+        ({"window": 5}, "window of 5"), ({"min_area": 5}, "5 pixels or more"), ({"places": 48}, "48 places"),
+        ({"max_rows": 3}, "3 rows"),
+    ):  # fmt: skip
+        with pytest.raises(UserError, match=text):
+            dataclasses.replace(Geometry(4, 8, 64, 4096), **wrong)
+    with pytest.raises(UserError, match="window is 3 px and the front end's 7"):
+        sources(random_circuit(window=3), Geometry(4, 8, 64))
+
+
+def test_the_page_has_the_map_of_the_registers():
+    page = (Path(__file__).parents[1] / "docs/reference/front_end.md").read_text()
+    assert registers.table() in page, "put hls.rtl.front_end.registers.table() into docs/reference/front_end.md"
+    offsets = [one.offset for one in registers.REGISTERS]
+    assert offsets == sorted(set(offsets))
+    assert max(offsets) < registers.SPACE
+
+
+@pytest.mark.parametrize(("pixels", "bits", "cols", "window"), [(1, 8, 13, 11), (32, 12, 96, 9)])
+def test_verilator_finds_nothing_to_say(pixels, bits, cols, window, random_circuit, tmp_path):
+    circuit = random_circuit(window=window, sigma=pixels == 1, normalizer=BlockShift(4, 8))
+    write_front_end(circuit, Geometry(pixels, bits, cols, window=window), tmp_path / "project", effort=Effort(trials=2))
+    files = sorted(str(path) for path in (tmp_path / "project" / "src").glob("*.v"))
+    arguments = ["--lint-only", "-Wall", "--top-module", NAME, str(tmp_path / "project" / "lint.vlt"), *files]
+    tools.call(tools.VERILATOR, arguments, tmp_path, tmp_path / "lint.log")
+
+
+def test_every_mutation_has_its_place(bench, random_circuit):
+    circuit = random_circuit(window=7, sigma=True, normalizer=BlockShift(4, 7))
+    found = sources(circuit, bench[1].geometry, effort=Effort(trials=2))
+    assert len(mutations.MUTATIONS) >= 30
+    changed = mutations.instrumented(found)
+    for number, one in enumerate(mutations.MUTATIONS, 1):
+        assert f"(mutant == {number} ?" in changed[one.module]
+    with pytest.raises(UserError, match="occurs 0 times"):
+        mutations.instrumented({**found, "braggnn_fe_pixels.v": "module braggnn_fe_pixels (\n);\nendmodule"})
+
+
+def test_the_table_of_the_configuration():
+    assert FrontEndSpec().pixels == 0
+    assert FrontEndSpec(16, 12, 1024).geometry(9) == Geometry(16, 12, 1024, window=9)
+    with pytest.raises(UserError, match="3 pixels a clock"):
+        FrontEndSpec(3)
+    with pytest.raises(UserError, match="bits = 12 has no effect without pixels"):
+        FrontEndSpec(bits=12, places=64)
+
+
+class _Table:
+    """As much of a table of labelled peaks as the stage asks for."""
+
+    def __init__(self, patches):
+        self._patches = patches
+
+    def of(self, split):
+        return self
+
+    def patches(self):
+        return self._patches
+
+
+def test_the_stage_writes_a_front_end_where_one_is_asked_for(random_circuit, detector_patches, tmp_path):
+    circuit = random_circuit(window=7, hidden=(2,), density=0.2, centroid=False)
+    save(circuit, tmp_path / "locator.json")
+    said = []
+    spec = RtlSpec(vectors=3, front_end=FrontEndSpec(2, 8, 64))
+    rtl_stage.run(spec, _Table(detector_patches(circuit, 5)), tmp_path, tmp_path / "rtl", said.append)
+    made = tmp_path / "rtl" / "front_end"
+    assert {path.name for path in made.iterdir()} == {
+        "src", "lint.vlt", "registers.h", "registers.md", "project.json", "locator.json"
+    }  # fmt: skip
+    assert json.loads((made / "project.json").read_text())["pixels"] == 2
+    assert load(made / "locator.json").digest == circuit.digest
+    assert not any(re.search(r"@[A-Z][A-Z_0-9]*@", path.read_text()) for path in (made / "src").iterdir())
+    header = (made / "registers.h").read_text()
+    assert "#define BRAGGNN_FRONT_END_THRESHOLD 0x58u" in header
+    assert "#define BRAGGNN_FRONT_END_N_VALUE 2u" in header
+    assert "2 pixels of 8 bits a clock" in said[-1]
+    with pytest.raises(UserError, match="exists"):
+        write_front_end(circuit, Geometry(2, 8, 64), made)
+
+
+SHAPES = [(1, 8, 13, 7, 4), (2, 9, 16, 11, 3), (8, 16, 40, 9, 2), (16, 12, 64, 9, 4), (32, 16, 96, 7, 1)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("pixels", "bits", "cols", "window", "area"), SHAPES)
+def test_other_shapes(pixels, bits, cols, window, area, random_circuit, tmp_path):
+    circuit = random_circuit(window=window, sigma=pixels != 8, normalizer=BlockShift(4, 10))
+    geometry = Geometry(pixels, bits, cols, window=window, min_area=area, places=PLACES)
+    simulator = build(sources(circuit, geometry, effort=Effort(trials=2)), geometry, tmp_path, optimize="-O0")
+    for seed, (case, pace) in enumerate(cases.random_cases(pixels, geometry, 40)):
+        expected = case.expected(circuit)
+        found = run(simulator, cases.script_of(case, pace, pixels, sum(map(len, expected))), seed=seed)
+        assert differences(as_records(found.raw), expected) == []
+    front = FrontEnd(rows=40, cols=cols // pixels * pixels, bits=bits, window=window, min_area=area, threshold=5)
+    lattice = _lattice(40, front.cols)
+    expected = list(Pipeline(front, circuit).records([lattice, lattice]))
+    found = run(simulator, cases.settings(front, Script(pixels)).frame(lattice).frame(lattice).wait(2000))
+    assert differences(as_records(found.raw), expected) == []
+    assert pixels == 32 or found.throttled == 0
