@@ -33,7 +33,7 @@ def _loads(text):
 
 def _stages(circuit, levels):
     pipe = pipelined(trace(circuit, effort=Effort(trials=1), levels=levels), levels)
-    return core_files(pipe, "core")
+    return core_files(pipe, "core", copies=True)
 
 
 @pytest.mark.parametrize("levels", [1.0, 3.0, 4.0, 7.0])

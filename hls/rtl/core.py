@@ -52,13 +52,13 @@ def _width(interval: QInterval) -> int:
 
 
 def core_files(
-    logic: CombLogic | Pipeline, name: str, language: str = "verilog", copies: bool = True
+    logic: CombLogic | Pipeline, name: str, language: str = "verilog", copies: bool = False
 ) -> dict[str, str]:
     """Sources by file name: a module ``name`` and all below. Ports: ``clk`` (pipelines), ``model_inp``, ``model_out``.
 
     Inputs are packed, the first in the lowest bits; so are outputs. A pipeline of n stages registers its inputs and
     what goes from stage to stage: ``model_out`` belongs to the inputs of n clock edges before. copies: of
-    registers that select more than :data:`hls.rtl.copies.LOADS` bits (in Verilog alone).
+    registers of a pipeline that select more than :data:`hls.rtl.copies.LOADS` bits (in Verilog alone).
     """
     generator = importlib.import_module(f"da4ml.codegen.rtl.{language}")
     stages = logic.solutions if isinstance(logic, Pipeline) else (logic,)
@@ -72,7 +72,7 @@ def core_files(
         found[module] = _TABLES[language].sub(_table_instance(name, language, memories, found), text)
         if language == "verilog":
             found[module] = ternary.fused(found[module], f"{name}_{ternary.NAME}")
-            made = copied(found[module]) if copies else Copied(found[module], ())
+            made = copied(found[module]) if copies and isinstance(logic, Pipeline) else Copied(found[module], ())
             found[module] = made.text
             further.append(made.bits)
     if any(f" {name}_{ternary.NAME} #(" in text for text in found.values()):
