@@ -200,6 +200,22 @@ def test_a_register_written_in_mid_frame_holds_from_the_next_frame_on(bench):
     assert differences(as_records(found.raw), expected) == []
 
 
+def test_a_position_is_trusted_up_to_the_limit_itself(bench):
+    circuit, simulator = bench
+    frame = np.random.default_rng(5).integers(0, 250, (20, 64))
+    (free,) = Pipeline(_front(20, 64, threshold=100), circuit).records([frame])
+    inside = free[:-1][(free["flags"][:-1] & 1) == 0]
+    limit = int(np.maximum(inside["ln_sigma_row"], inside["ln_sigma_col"]).max())
+    assert (inside["ln_sigma_row"] == limit).any()
+    for given, expected_flags in ((limit, False), (limit - 1, True)):
+        front = _front(20, 64, threshold=100, sigma_limit=given)
+        (expected,) = Pipeline(front, circuit).records([frame])
+        found = run(simulator, cases.settings(front, Script(PIXELS)).frame(frame).wait(1000))
+        assert differences(as_records(found.raw), [expected]) == []
+        whole = expected[:-1][(expected["flags"][:-1] & 1) == 0]
+        assert (whole["flags"] & 16).any() == expected_flags
+
+
 def test_while_it_is_not_enabled_nothing_is_taken(bench):
     circuit, simulator = bench
     front = _front(8, 32, threshold=3)
