@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import version
 from importlib.resources import files as package_files
@@ -91,7 +92,7 @@ def template(name: str) -> str:
     return (package_files("hls.rtl.front_end") / "verilog" / f"{name}.v").read_text()
 
 
-def filled(text: str, values: dict[str, object]) -> str:
+def filled(text: str, values: Mapping[str, object]) -> str:
     """The text with the values of its placeholders, ``@NAME@``, where there are any of the name."""
     return re.sub(r"@([A-Z][A-Z_0-9]*)@", lambda match: str(values.get(match[1], match[0])), text)
 
