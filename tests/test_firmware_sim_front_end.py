@@ -37,7 +37,7 @@ def bench(tmp_path_factory, random_circuit):
     With FRONT_END_MUTANT in the environment, a number, the front end has that mutation, built in FRONT_END_BUILD.
     """
     circuit = random_circuit(window=7, sigma=True, normalizer=BlockShift(4, 7))
-    geometry = Geometry(8, 8, 64, 4096, window=7, places=PLACES)
+    geometry = Geometry(8, 8, 128, 4096, window=7, places=PLACES)
     found = sources(circuit, geometry, effort=Effort(trials=2))
     mutant = int(os.environ.get("FRONT_END_MUTANT", "0"))
     if mutant:
@@ -81,8 +81,9 @@ def _lattice(rows, cols):
 
 def test_with_a_ready_output_nothing_waits_and_nothing_is_lost(bench):
     circuit, simulator = bench
-    front = _front(40, 64, threshold=5)
-    frames = [_lattice(40, 64), np.full((40, 64), 9, np.uint16), _lattice(40, 64)[::-1].copy()]
+    front = _front(20, 128, threshold=5)
+    # Peaks in the last row: many still wait when the frame's last word has come.
+    frames = [_lattice(20, 128), np.full((20, 128), 9, np.uint16), _lattice(20, 128)[::-1].copy()]
     expected = list(Pipeline(front, circuit).records(frames))
     script = cases.settings(front, Script(PIXELS))
     for frame in frames:
@@ -169,13 +170,13 @@ def test_registers(bench):
     assert values["identity"] == registers.IDENTITY
     assert "".join(f"{values[f'digest_{k}']:08x}" for k in range(8)) == circuit.digest
     assert values["shape"] == 8 | 8 << 8 | 7 << 16 | 4 << 24
-    assert values["largest"] == 64 | 4096 << 16
-    assert (values["rows"], values["cols"], values["sigma_limit"], values["enable"]) == (4096, 64, 32767, 0)
+    assert values["largest"] == 128 | 4096 << 16
+    assert (values["rows"], values["cols"], values["sigma_limit"], values["enable"]) == (4096, 128, 32767, 0)
 
 
 @pytest.mark.parametrize(
     ("register", "value"),
-    [("cols", 6), ("cols", 0), ("cols", 72), ("rows", 0), ("rows", 4097), ("threshold", 256), ("identity", 1),
+    [("cols", 6), ("cols", 0), ("cols", 136), ("rows", 0), ("rows", 4097), ("threshold", 256), ("identity", 1),
      (0xF0, 0), (0x59, 3), ("gain_shift", 16), ("sigma_limit", 1 << 16)],
 )  # fmt: skip
 def test_a_write_that_does_not_fit_is_refused_and_changes_nothing(register, value, bench):

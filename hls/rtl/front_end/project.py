@@ -30,7 +30,7 @@ _MODULES = ("fifo", "sequencer", "pixels", "lines", "span", "maximum", "queue", 
 
 def write_front_end(
     locator: IntegerLocator, geometry: Geometry, directory: Path, *, logic_levels: float = DEFAULT_LEVELS,
-    effort: Effort | None = None, limit: int = LIMIT,
+    effort: Effort | None = None, limit: int = LIMIT, register_selects: bool = False,
 ) -> None:  # fmt: skip
     """Write the project of a front end: ``src/``, registers as a C header and a table, ``project.json``, the locator.
 
@@ -38,7 +38,9 @@ def write_front_end(
     """
     if directory.exists():
         raise UserError(f"{directory} exists; remove it or choose another directory for the front end")
-    found = sources(locator, geometry, logic_levels=logic_levels, effort=effort, limit=limit)
+    found = sources(
+        locator, geometry, logic_levels=logic_levels, effort=effort, limit=limit, register_selects=register_selects
+    )
     sizes: dict[str, object] = {
         "N": geometry.pixels, "B": geometry.bits, "MAX_ROWS": geometry.max_rows, "MAX_COLS": geometry.max_cols,
     }  # fmt: skip
@@ -61,9 +63,12 @@ def write_front_end(
 
 def sources(
     locator: IntegerLocator, geometry: Geometry, *, logic_levels: float = DEFAULT_LEVELS, effort: Effort | None = None,
-    limit: int = LIMIT,
+    limit: int = LIMIT, register_selects: bool = False,
 ) -> dict[str, str]:  # fmt: skip
-    """Verilog sources by file name. Raises UserError for a locator of another window, or one that is not unrolled."""
+    """Verilog sources by file name; options as for :func:`hls.rtl.project.write_rtl`.
+
+    Raises UserError for a locator of another window, or one that is not unrolled.
+    """
     if locator.window != geometry.window:
         raise UserError(
             f"front end: the locator's window is {locator.window} px and the front end's {geometry.window}; "
@@ -73,14 +78,15 @@ def sources(
         raise UserError(f"front end: ln sigma of {locator.output.bits} bits; a record has 16")
     if locator.output.frac > 15:
         raise UserError(f"front end: positions with {locator.output.frac} fraction bits; a record has room for 15")
-    pipe = pipelined(trace(locator, effort=effort, limit=limit), logic_levels)
+    held = logic_levels if register_selects else None
+    pipe = pipelined(trace(locator, effort=effort, limit=limit, levels=held), logic_levels)
     core = f"{LOCATOR_NAME}_core"
     values = _values(locator, geometry, len(pipe.solutions)) | {
         "IN": bits_in(pipe), "CORE_OUT": bits_out(pipe), "CORE": core,
         "FOUND": found_verilog(pipe.solutions[-1], locator.output.bits),
     }  # fmt: skip
     maps = registers.verilog(_constants(locator, geometry))
-    found = core_files(pipe, core)
+    found = core_files(pipe, core, copies=register_selects)
     for name in (*(f"braggnn_fe_{module}" for module in _MODULES), "braggnn_fe_registers", NAME):
         found[f"{name}.v"] = filled(filled(template(name), maps), values)
     found["braggnn_fe_stored.v"] = stored.source(geometry)
