@@ -82,7 +82,11 @@ def test_one_wrong_table_of_the_netlist_is_seen(mapped, detector_patches, tmp_pa
     changed.write_text(text[:start] + f"{int(text[start : start + 16], 16) ^ (2**64 - 1):016x}" + text[start + 16 :])
     simulator = rtlsim.build(directory / "project", directory / "build", [changed, models])
     patches = detector_patches(circuit, 300)
-    found = rtlsim.run(simulator, circuit.counts(patches), seed=0)
+    try:
+        found = rtlsim.run(simulator, circuit.counts(patches), seed=0)
+    except UserError as error:  # the table belongs to the handshake
+        assert "its stream interface is broken" in str(error)  # noqa: PT017
+        return
     assert not np.array_equal(found.outputs, circuit.run(circuit.codes(patches)))
 
 
