@@ -12,7 +12,7 @@ from quant.compiled.plan import plan
 from quant.contract.locator import IntegerLocator
 
 _SOURCE = Path(__file__).with_name("integers.cpp")
-FLAGS = ("-std=c++17", "-O3", "-march=native", "-Wno-psabi", "-pthread")
+FLAGS: tuple[str, ...] = ("-std=c++17", "-O3", "-march=native", "-Wno-psabi", "-pthread")
 #: Types of counts that the kernel takes, in its order.
 _TYPES = tuple(np.dtype(name) for name in ("uint8", "uint16", "int16", "int32", "float32"))
 
