@@ -168,6 +168,9 @@ def test_order_in_which_the_stages_of_a_command_run(kind: str, context: Callable
         ("hls", "compact", '[[hls.boards]]\ntarget = "u250"\nreuse = 100_000\n', "more than its"),
         ("report", "shipped", '[[hls.boards]]\ntarget = "u250"\n', "hls.boards: not offered for locators with a"),
         ("hls", "circuit", '[[hls.boards]]\ntarget = "u250"\n', "hls.boards: not offered for locators with a"),
+        ("hls", "compact", "[rtl.front_end]\npixels = 4\n", r"rtl.front_end: .* around a circuit, .* is 'compact'"),
+        ("rtl", "shipped", "[rtl.front_end]\npixels = 4\n", r"rtl.front_end: .* around a circuit, .* is 'shipped'"),
+        ("rtl", "circuit", "[circuit.front_end]\nwindow = 5\n[rtl.front_end]\npixels = 4\n", "window of 5 px cannot"),
     ],
 )
 def test_what_does_not_fit_is_refused_before_any_work(

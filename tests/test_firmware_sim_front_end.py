@@ -16,7 +16,7 @@ from firmware_sim.front_end.simulate import Script, build, run
 from hls.rtl import build as rtl_stage
 from hls.rtl.cmvm import Effort
 from hls.rtl.front_end import registers
-from hls.rtl.front_end.geometry import Geometry
+from hls.rtl.front_end.geometry import Geometry, least_places
 from hls.rtl.front_end.project import NAME, sources, write_front_end
 from hls.rtl.front_end.spec import FrontEndSpec
 from hls.rtl.spec import RtlSpec
@@ -24,7 +24,7 @@ from hls.tools import programs as tools
 from quant.contract.block_shift import BlockShift
 from quant.contract.locator import load, save
 from quant.front_end.pipeline import Pipeline
-from quant.front_end.records import END, END_RECORD
+from quant.front_end.records import END, END_RECORD, RECORD
 from quant.front_end.spec import FrontEnd
 
 PLACES, PIXELS = 32, 8
@@ -92,6 +92,26 @@ def test_with_a_ready_output_nothing_waits_and_nothing_is_lost(bench):
     assert differences(as_records(found.raw), expected) == []
     assert found.throttled == 0
     assert sum(map(len, expected)) > 250  # many times the places
+    stages = int(re.search(r"STAGES = (\d+)", bench_sources(circuit, simulator.geometry)).group(1))
+    ends = as_records(found.raw)
+    ends = ends[ends["kind"] == END].view(END_RECORD)
+    # A row brings a maximum a clock for longer than a place is taken: one place less would drop a peak.
+    assert ends["record_high_water"].max() == least_places(stages) - 1
+
+
+def bench_sources(circuit, geometry):
+    """The text of the top module."""
+    return sources(circuit, geometry, effort=Effort(trials=2))[f"{NAME}.v"]
+
+
+def test_too_few_places_for_the_stages_are_refused(random_circuit):
+    circuit = random_circuit(window=7, sigma=True, normalizer=BlockShift(4, 7), hidden=(4, 4, 4))
+    with pytest.raises(
+        UserError, match=r"32 places for records, but a locator of \d+ stages needs \d+ .* places to 64"
+    ):
+        sources(circuit, Geometry(8, 8, 128, places=32), logic_levels=1.0, effort=Effort(trials=2))
+    assert least_places(31) == 35
+    Geometry().check_places(200)  # the default
 
 
 def test_the_latency_of_a_peak(bench):
@@ -177,7 +197,8 @@ def test_registers(bench):
 @pytest.mark.parametrize(
     ("register", "value"),
     [("cols", 6), ("cols", 0), ("cols", 136), ("rows", 0), ("rows", 4097), ("threshold", 256), ("identity", 1),
-     (0xF0, 0), (0x59, 3), ("gain_shift", 16), ("sigma_limit", 1 << 16)],
+     (0xF0, 0), (0x59, 3), ("gain_shift", 16), ("sigma_limit", 1 << 16),
+     ("sigma_limit", 32768), ("sigma_limit", -32769), ("enable", 2), ("enable", 0xFFFFFFFE)],
 )  # fmt: skip
 def test_a_write_that_does_not_fit_is_refused_and_changes_nothing(register, value, bench):
     names = ("cols", "rows", "threshold", "gain_shift", "sigma_limit")
@@ -187,6 +208,37 @@ def test_a_write_that_does_not_fit_is_refused_and_changes_nothing(register, valu
     answers = run(bench[1], script).answers
     assert [response for _, response in answers] == [0, 0, 2, 0, 0, 0, 0, 0]
     assert [value for value, _ in answers[3:]] == [16, 4096, 7, 0, 32767]
+
+
+def test_the_limit_of_sigma_is_a_signed_number_of_32_bits(bench):
+    script = Script(PIXELS).write("sigma_limit", -300).read("sigma_limit").write("sigma_limit", 7).read("sigma_limit")
+    assert run(bench[1], script).answers == [(0, 0), ((-300) & 0xFFFFFFFF, 0), (0, 0), (7, 0)]
+
+
+def test_counts_restart_behind_the_frame_that_is_in_hand_when_it_is_enabled(bench):
+    circuit, simulator = bench
+    front = _front(8, 32, threshold=3)
+    frame = np.random.default_rng(2).integers(0, 200, (8, 32))
+    script = cases.settings(front, Script(PIXELS)).frame(frame).wait(500).part(frame, 0, 15)
+    script.write("enable", 0).write("enable", 1).part(frame, 15).wait(500)
+    for name in ("frames", "peaks", "dropped"):
+        script.read(name)
+    found = run(simulator, script.frame(frame).wait(500).read("frames"))
+    before = list(Pipeline(front, circuit).records([frame, frame]))
+    (after,) = Pipeline(front, circuit).records([frame])
+    assert differences(as_records(found.raw), [*before, after]) == []  # the third one is frame 0 again
+    assert [value for value, _ in found.answers[-4:]] == [0, 0, 0, 1]
+
+
+def test_a_variable_of_a_loop_belongs_to_one_clocked_block(bench, random_circuit):
+    circuit = random_circuit(window=7, sigma=True, normalizer=BlockShift(4, 7))
+    for name, text in sources(circuit, bench[1].geometry, effort=Effort(trials=2)).items():
+        if "_fe_" not in name:
+            continue
+        blocks = [set(re.findall(r"for \((\w+) =", part)) for part in re.split(r"\balways @", text)[1:]]
+        integers = set(re.findall(r"\w+", " ".join(re.findall(r"^ +integer ([\w, ]+);", text, re.M))))
+        for one in integers:
+            assert sum(one in block for block in blocks) <= 1, f"{name}: {one} is assigned in two blocks"
 
 
 def test_a_register_written_in_mid_frame_holds_from_the_next_frame_on(bench):
@@ -321,11 +373,17 @@ def test_the_stage_writes_a_front_end_where_one_is_asked_for(random_circuit, det
     rtl_stage.run(spec, _Table(detector_patches(circuit, 5)), tmp_path, tmp_path / "rtl", said.append)
     made = tmp_path / "rtl" / "front_end"
     assert {path.name for path in made.iterdir()} == {
-        "src", "lint.vlt", "registers.h", "registers.md", "project.json", "locator.json"
+        "src", "lint.vlt", "registers.h", "registers.md", "project.json", "locator.json", "README.txt"
     }  # fmt: skip
     assert json.loads((made / "project.json").read_text())["pixels"] == 2
     assert load(made / "locator.json").digest == circuit.digest
     assert not any(re.search(r"@[A-Z][A-Z_0-9]*@", path.read_text()) for path in (made / "src").iterdir())
+    readme = (made / "README.txt").read_text()
+    assert f"verilator --lint-only -Wall --top-module {NAME} lint.vlt src/*.v" in readme
+    assert "tdata 16 bits, 2 pixels of 8 bits" in readme
+    for dtype in (RECORD, END_RECORD):
+        for name in dtype.names:
+            assert re.search(rf"^ +{dtype.fields[name][1]} \w\d +{name} ", readme, re.M)
     header = (made / "registers.h").read_text()
     assert "#define BRAGGNN_FRONT_END_THRESHOLD 0x58u" in header
     assert "#define BRAGGNN_FRONT_END_N_VALUE 2u" in header

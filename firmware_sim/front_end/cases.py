@@ -34,7 +34,7 @@ def settings(front: FrontEnd, script: Script) -> Script:
     """Write the registers of a front end, and enable it."""
     for name in ("rows", "cols", "threshold", "saturation", "gain_shift"):
         script.write(name, int(getattr(front, name)))
-    return script.write("sigma_limit", front.sigma_limit & 0xFFFF).write("enable", 1)
+    return script.write("sigma_limit", front.sigma_limit).write("enable", 1)
 
 
 def setting(rng: np.random.Generator, geometry: Geometry, most_rows: int = 20) -> FrontEnd:

@@ -112,8 +112,8 @@ MUTATIONS = (
         "bad pixels beyond the row's end count",
         "fe_readout",
         "some_masked = some_masked | (",
-        "cut[x*CB + W*B + 8] & inside4[x]",
-        "cut[x*CB + W*B + 8]",
+        "cut[u*CB + W*B + 8] & inside4[u]",
+        "cut[u*CB + W*B + 8]",
     ),
     _m(
         "a second maximum must be larger than its right neighbour",

@@ -10,6 +10,7 @@ from quant.training.circuit_spec import FrontEndSpec
 def _check(context: Context) -> None:
     """Refuse what no project can be written for: now, not after the training."""
     cfg = context.cfg
+    refuse_front_end(cfg)
     spec: HlsSpec = cfg["hls"]
     shapes = _shapes(cfg)
     convolutions = sum(kind == "conv2d" for _, kind, _, _ in shapes)
@@ -27,6 +28,21 @@ def _check(context: Context) -> None:
         # A trained circuit has lost the units that never fire: its blocks are not known yet, its most products are.
         if settings_of(spec, board).strategy == "Latency" or cfg["qat"].network != "circuit":
             _check_factors(spec, board, shapes)
+
+
+def refuse_front_end(cfg: Config) -> None:
+    """Refuse ``[rtl.front_end]`` with a network for which none can be written: layers, or a window of another size."""
+    front = cfg["rtl"].front_end
+    if not front.pixels:
+        return
+    name = cfg["qat"].network
+    if not cfg["qat"].is_circuit:
+        raise UserError(
+            f"rtl.front_end: a front end is written around a circuit, and the network is {name!r} "
+            '([qat] network); remove [rtl.front_end], or set network = "shipped_circuit"'
+        )
+    if name == "circuit":
+        front.geometry(cfg["circuit"].front_end.window)
 
 
 #: Why the boards of a locator that is more than layers behind a normalizer are refused.

@@ -1,7 +1,20 @@
 """Stage "rtl": the RTL projects of a circuit."""
 
-from braggnn_edge.core.stages import Stage, require_network
+from braggnn_edge.core.stages import Context, Stage, require_network
+from hls.project.stage import refuse_front_end
 from hls.rtl.spec import RtlSpec
+
+
+def _check(context: Context) -> None:
+    """Refuse layers, and a front end that cannot be written around the circuit."""
+    refuse_front_end(context.cfg)
+    require_network(
+        context,
+        "rtl",
+        "circuit",
+        'layers are not unrolled into RTL of ours: use `make hls`, or set network = "shipped_circuit" in [qat]',
+    )
+
 
 RTL = Stage(
     name="rtl",
@@ -10,10 +23,5 @@ RTL = Stage(
     work="hls.rtl.build:work",
     tables={"rtl": RtlSpec},
     needs=lambda cfg: ("label", "qat"),
-    check=lambda context: require_network(
-        context,
-        "rtl",
-        "circuit",
-        'layers are not unrolled into RTL of ours: use `make hls`, or set network = "shipped_circuit" in [qat]',
-    ),
+    check=_check,
 )

@@ -14,6 +14,16 @@ WINDOWS = (7, 9, 11)
 REACH = 3
 
 
+def least_places(stages: int) -> int:
+    """Places of records with which no peak is dropped while the output is ready, of a locator of so many stages.
+
+    In a row of the densest lattice one maximum leaves the queue a clock, from two groups a word on for the whole row.
+    Its place is taken when its features are known, and free eight clocks after the locator's result has followed.
+    Fewer groups bring maxima at a lower rate; the same number is asked for. The frame's end has one place more.
+    """
+    return max(1, stages - 5) + 9
+
+
 @dataclass(frozen=True)
 class Geometry:
     """What a front end is built for; every number below it follows.
@@ -54,6 +64,15 @@ class Geometry:
             raise UserError(f"front end: peaks of {self.min_area} pixels or more; the area test is built for 1 to 4")
         if self.places not in (1 << k for k in range(5, 13)):
             raise UserError(f"front end: {self.places} places for records; expected a power of two from 32 to 4096")
+
+    def check_places(self, stages: int) -> None:
+        """Refuse fewer places than a locator of so many stages keeps taken; UserError with the least that can be."""
+        least = least_places(stages)
+        if self.places < least:
+            raise UserError(
+                f"front end: {self.places} places for records, but a locator of {stages} stages needs {least} or peaks "
+                f"are dropped while the output is ready; set places to {1 << (least - 1).bit_length()} or more"
+            )
 
     @property
     def half(self) -> int:

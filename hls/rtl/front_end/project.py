@@ -14,6 +14,7 @@ from hls.rtl.cmvm import Effort
 from hls.rtl.core import bits_in, bits_out, core_files, pipelined
 from hls.rtl.front_end import registers, stored
 from hls.rtl.front_end.geometry import Geometry
+from hls.rtl.front_end.readme import readme
 from hls.rtl.project import NAME as LOCATOR_NAME
 from hls.rtl.project import found_verilog
 from hls.rtl.spec import DEFAULT_LEVELS, LIMIT
@@ -32,7 +33,8 @@ def write_front_end(
     locator: IntegerLocator, geometry: Geometry, directory: Path, *, logic_levels: float = DEFAULT_LEVELS,
     effort: Effort | None = None, limit: int = LIMIT, register_selects: bool = False,
 ) -> None:  # fmt: skip
-    """Write the project of a front end: ``src/``, registers as a C header and a table, ``project.json``, the locator.
+    """Write the project of a front end: ``src/``, registers as a C header and a table, ``project.json``, ``README.txt``
+    and the locator.
 
     The directory must not exist; it appears, complete, at the end. Raises UserError as :func:`sources` does.
     """
@@ -51,6 +53,7 @@ def write_front_end(
     files = {f"src/{name}": text for name, text in found.items()} | {
         "lint.vlt": (package_files("hls.rtl.front_end") / "verilog" / f"{NAME}.vlt").read_text(),
         "registers.h": registers.header(sizes), "registers.md": registers.table(),
+        "README.txt": readme(NAME, geometry, locator.output.frac),
         "project.json": json.dumps(document, indent=1) + "\n",
     }  # fmt: skip
     with written_aside(directory) as aside:
@@ -67,7 +70,7 @@ def sources(
 ) -> dict[str, str]:  # fmt: skip
     """Verilog sources by file name; options as for :func:`hls.rtl.project.write_rtl`.
 
-    Raises UserError for a locator of another window, or one that is not unrolled.
+    Raises UserError for a locator of another window, one that is not unrolled, or too few places for its stages.
     """
     if locator.window != geometry.window:
         raise UserError(
@@ -80,6 +83,7 @@ def sources(
         raise UserError(f"front end: positions with {locator.output.frac} fraction bits; a record has room for 15")
     held = logic_levels if register_selects else None
     pipe = pipelined(trace(locator, effort=effort, limit=limit, levels=held), logic_levels)
+    geometry.check_places(len(pipe.solutions))
     core = f"{LOCATOR_NAME}_core"
     values = _values(locator, geometry, len(pipe.solutions)) | {
         "IN": bits_in(pipe), "CORE_OUT": bits_out(pipe), "CORE": core,

@@ -15,7 +15,8 @@ READ, WRITE = "read", "write"
 class Register:
     """offset: bytes; access: "read", "read/write" or "write"; bits: of the value, the lowest ones; text: its meaning.
 
-    Of what is written, reset: the value before; allowed: a Verilog expression of ``value``, what may be written.
+    Of what is written, reset: the value before; allowed: a Verilog expression of ``value``, what may be written;
+    signed: whether the value is read with its sign in all upper bits.
     """
 
     name: str
@@ -25,6 +26,7 @@ class Register:
     text: str
     reset: str = "0"
     allowed: str = "1'b1"
+    signed: bool = False
 
 
 #: "BFE1" in ASCII: a front end, first register map.
@@ -46,7 +48,10 @@ REGISTERS = (
         Register(f"digest_{k}", 0x20 + 4 * k, "read", 32, f"locator's digest, digits {8 * k} to {8 * k + 7}")
         for k in range(8)
     ),
-    Register("enable", 0x40, "read/write", 1, "1: frames are taken; from 0 to 1: counts begin at 0"),
+    Register(
+        "enable", 0x40, "read/write", 1, "1: frames are taken; from 0 to 1: counts begin at 0, after a frame in hand",
+        allowed="value <= 1",
+    ),
     Register("test", 0x44, "write", 1, "1: the stored frame runs before the next frame", allowed="value == 1"),
     Register("status", 0x48, "read", 4, "1 a frame is in hand; 2 the test waits or runs; 4 it is done; 8 it passed"),
     Register("rows", 0x50, "read/write", 16, "rows of a frame", "@MAX_ROWS@", "value >= 1 && value <= @MAX_ROWS@"),
@@ -58,8 +63,8 @@ REGISTERS = (
     Register("saturation", 0x5C, "read/write", 16, "first saturated count; 0: the largest", "0", "value < 1 << @B@"),
     Register("gain_shift", 0x60, "read/write", 4, "bits that every count is shifted down", "0", "value < 16"),
     Register(
-        "sigma_limit", 0x64, "read/write", 16, "code of ln sigma above which a position is not trusted, signed",
-        "32767", "value < 1 << 16",
+        "sigma_limit", 0x64, "read/write", 16, "code of ln sigma above which no position is trusted, -32768 to 32767",
+        "32767", "(~|value[31:15]) | (&value[31:15])", signed=True,
     ),
     Register("frames", 0x70, "read", 32, "frames since enable"),
     Register("peaks", 0x74, "read", 32, "records of peaks since enable"),
@@ -101,7 +106,9 @@ def verilog(constants: dict[str, str]) -> dict[str, str]:
     reads = []
     for one in REGISTERS:
         if "read" in one.access:
-            value = constants.get(one.name) or (f"{{{32 - one.bits}'d0, {one.name}}}" if one.bits < 32 else one.name)
+            above = 32 - one.bits
+            fill = f"{{{above}{{{one.name}[{one.bits - 1}]}}}}" if one.signed else f"{above}'d0"
+            value = constants.get(one.name) or (f"{{{fill}, {one.name}}}" if above else one.name)
             reads += [f"8'h{one.offset:02X}: begin rdata <= {value}; rresp <= 2'b00; end"]
     return {
         "OUTPUTS": "\n".join(f"    output reg {width(one)}{one.name}," for one in held),

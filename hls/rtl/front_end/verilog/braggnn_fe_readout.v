@@ -51,7 +51,7 @@ module braggnn_fe_readout #(
     reg [TIME_BITS-1:0] write_time;
     reg [N*CB-1:0] columns;
     reg any_masked, any_full;
-    integer x, y;
+    integer x, y;  // of this block alone
     always @(posedge clk) begin
         write <= in_valid;
         write_time <= in_time;
@@ -145,17 +145,18 @@ module braggnn_fe_readout #(
 
     always @(*) cut = offset4 == 2'd0 ? slots : offset4 == 2'd1 ? slots >> CB : offset4 == 2'd2 ? slots >> 2 * CB : slots >> 3 * CB;
     reg some_masked, some_full;
+    integer u, v;
     always @(posedge clk) begin
         some_masked = 1'b0;
         some_full = 1'b0;
-        for (x = 0; x < W; x = x + 1) begin
-            for (y = 0; y < W; y = y + 1) window[(y*W+x)*B +: B] <= cut[x*CB + y*B +: B];
-            some_masked = some_masked | (cut[x*CB + W*B + 8] & inside4[x]);
+        for (u = 0; u < W; u = u + 1) begin
+            for (v = 0; v < W; v = v + 1) window[(v*W+u)*B +: B] <= cut[u*CB + v*B +: B];
+            some_masked = some_masked | (cut[u*CB + W*B + 8] & inside4[u]);
         end
-        for (x = 0; x < 7; x = x + 1) begin
-            for (y = 0; y < 7; y = y + 1)
-                above[y*7+x] <= cut[(x+HALF-3)*CB + W*B + y] & inside4[x+HALF-3];
-            some_full = some_full | (cut[(x+HALF-3)*CB + W*B + 7] & inside4[x+HALF-3]);
+        for (u = 0; u < 7; u = u + 1) begin
+            for (v = 0; v < 7; v = v + 1)
+                above[v*7+u] <= cut[(u+HALF-3)*CB + W*B + v] & inside4[u+HALF-3];
+            some_full = some_full | (cut[(u+HALF-3)*CB + W*B + 7] & inside4[u+HALF-3]);
         end
         masked <= some_masked;
         saturated <= some_full;

@@ -1,6 +1,6 @@
 // A detector's pixels in, records of Bragg peaks out: @N@ pixels of @B@ bits a clock, frames of up to @MAX_COLS@ columns,
-// windows of @W@ x @W@ pixels. What leaves is docs/reference/front_end.md's record, 32 bytes a beat, and one a frame at its
-// end, with tlast. Of locator @DIGEST@.
+// windows of @W@ x @W@ pixels. What leaves is a record of 32 bytes a beat (README.txt has the layout), and one a frame
+// at its end, with tlast. Of locator @DIGEST@.
 //
 // s_axis: pixels, the first in the lowest bits; tuser with a frame's first beat, tlast with a row's last.
 // s_axi: registers (AXI4-Lite). rst is synchronous; nothing is ready while it is 1, and none is needed after power-up.
@@ -65,6 +65,7 @@ module braggnn_front_end (
     reg [3:0] gain_shift_now;
     reg signed [15:0] sigma_limit_now;
     reg was_enabled = 1'b0;
+    reg restart = 1'b0;  // enabled: counts begin at 0 as soon as no frame is in hand
     always @(posedge clk) begin
         if (start) begin
             threshold_now <= threshold[B-1:0];
@@ -74,6 +75,7 @@ module braggnn_front_end (
         end
         if (rst) begin
             was_enabled <= 1'b0;
+            restart <= 1'b0;
             frames <= 0;
             frame <= 0;
             peaks <= 0;
@@ -84,7 +86,8 @@ module braggnn_front_end (
             was_enabled <= enable;
             test_waits <= test | (test_waits & ~test_taken);
             test_done <= ~test & (test_done | (end_done & is_stored));
-            if (enable & ~was_enabled & ~busy) begin
+            restart <= ((enable & ~was_enabled) | restart) & busy;
+            if (((enable & ~was_enabled) | restart) & ~busy) begin
                 frames <= 0;
                 frame <= 0;
                 peaks <= 0;
