@@ -16,7 +16,8 @@ class FrontEndSpec:
     max_cols: int = 2048  # columns of the largest frame, a multiple of `pixels`
     max_rows: int = 65535  # rows of the largest frame
     min_area: int = 4  # pixels of the smallest peak, 1 to 4
-    places: int = 512  # records that wait for the output, a power of two from 32 to 4096
+    # records that wait for the output, a power of two from 32 to 4096; the least follows from the stages
+    places: int = 512
 
     def __post_init__(self) -> None:
         if self.pixels:
