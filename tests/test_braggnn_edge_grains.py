@@ -284,7 +284,7 @@ def test_primitive_lattices(tmp_path: Path, lattice: Lattice) -> None:
     """Their smallest rings are of parallel reflections, 001 and 002, which fix no orientation; frames of a degree."""
     file = par(tmp_path / "p.par", distance=3e5)
     grains = truth(5, seed=4, lattice=lattice)
-    path = listed(tmp_path / "p.h5", sized(file), grains, turn=180.0, noise=100, step=1.0, lattice=lattice)
+    path = listed(tmp_path / "p.h5", sized(file), grains, turn=90.0, noise=300, step=1.0, lattice=lattice)
     cell = ["--lattice", *lattice.cell, "--centring", lattice.centring]
     assert run(path, "--instrument", file, *cell, "-o", tmp_path / "grains.h5") == 0
     assert sorted(paired(grain_file.load(tmp_path / "grains.h5").grains, grains, lattice)) == list(range(5))

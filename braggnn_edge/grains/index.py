@@ -51,8 +51,9 @@ class Seed:
 
 #: Orientations with one spot in common that are compared.
 _CANDIDATES = 100
-#: Rings of which pairs are made, and pairs of rings that are tried.
-_RINGS, _PAIRS = 6, 6
+#: Rings of which pairs are made, and pairs of rings that are tried. A pair with a ring of fewer reflections than the last
+#: number is tried in addition: a grain may show none of them in a part of a turn.
+_RINGS, _PAIRS, _FEW = 6, 6, 6
 #: A ring is too small to fix an orientation below this share of the farthest low ring. A vector that is off by a length
 #: turns the grain by that length over its own, and the far reflections by as much more as they are longer.
 _SMALL = 0.35
@@ -112,7 +113,9 @@ def _pairs_of_rings(scene: Scene) -> list[tuple[int, int]]:
         pairs = [(int(a), int(b)) for a in rings for b in rings if _fixes(scene, int(a), int(b))]
         if pairs:
             break
-    return sorted(pairs, key=lambda pair: (size[pair[0]] * size[pair[1]], pair))[:_PAIRS]
+    pairs.sort(key=lambda pair: (size[pair[0]] * size[pair[1]], pair))
+    many = np.cumsum([min(size[a], size[b]) >= _FEW for a, b in pairs])
+    return pairs[: int(np.searchsorted(many, _PAIRS)) + 1]
 
 
 def _fixes(scene: Scene, first: int, second: int) -> bool:
