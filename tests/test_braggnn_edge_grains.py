@@ -474,6 +474,18 @@ def test_wrong_lattice_is_named_with_the_one_that_would_fit(few, tmp_path, capsy
     assert cell == pytest.approx(4.0782, rel=0.005)
 
 
+@pytest.mark.parametrize(
+    ("changes", "cell", "said"),
+    [
+        ({}, 0.40782, "are these nanometres?"), ({"distance": 500.0}, 4.0782, "expected a distance in micrometres"),
+        ({"y_center": 1500.0}, 4.0782, "1500.0) px (row, col), lies outside the frames of 1024 x 1024 px"),
+    ],
+)  # fmt: skip
+def test_another_unit_or_detector_is_named(few, tmp_path, capsys, changes, cell, said) -> None:
+    words = ["--instrument", par(tmp_path / "gold.par", **changes), "--centring", "F", "--lattice", cell]
+    assert said in refused(few, tmp_path, capsys, *words)
+
+
 def test_wrong_centring_is_named(few, tmp_path, capsys) -> None:
     words = ["--instrument", par(tmp_path / "gold.par"), "--centring", "P", "--lattice", 3, 4.4, 5.3]
     assert "check --lattice, --centring" in refused(few, tmp_path, capsys, *words)

@@ -51,8 +51,8 @@ class Seed:
 
 #: Orientations with one spot in common that are compared.
 _CANDIDATES = 100
-#: Rings of which pairs are made, and pairs of rings that are tried. A pair with a ring of fewer reflections than the last
-#: number is tried in addition: a grain may show none of them in a part of a turn.
+#: Rings of which pairs are made, and pairs of rings that are tried. A pair with a ring of fewer reflections than the
+#: last number is tried in addition: a grain may show none of them in a part of a turn.
 _RINGS, _PAIRS, _FEW = 6, 6, 6
 #: A ring is too small to fix an orientation below this share of the farthest low ring. A vector that is off by a length
 #: turns the grain by that length over its own, and the far reflections by as much more as they are longer.
