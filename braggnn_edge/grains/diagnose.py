@@ -39,6 +39,8 @@ _FEWEST, _DRAWN = 8, 8
 _ANOTHER = "ImageD11's indexer may find more (--indexer imaged11)"
 #: Angstrom below which no edge of a cell is long, and mm below which no far detector is.
 _SMALL_CELL, _NEAR = 2.0, 10.0
+#: Degrees above which a scan is as good as a full turn: x and y of the grains take up little of an offset.
+_FULL = 350.0
 #: Standard errors by which a mean must differ from nothing before it is said, and the least that is, in px.
 _SURE, _LEAST_BIAS = 5.0, 0.02
 #: Share of spots in grains above which nothing is said, and below which it is said without a known cause; share of
@@ -253,7 +255,7 @@ def offsets(scene: Scene, found: Grains) -> Iterator[str]:
 
     An offset along the axis of rotation moves all grains, and leaves nothing in the residuals of a single panel. An
     offset across it cannot be a grain's place, which turns with the sample, so it stays in a full turn. Over less
-    than that most of it is taken up by x and y of the grains.
+    than that x and y of the grains take up much of it.
     """
     if not found.grains:
         return
@@ -276,4 +278,6 @@ def offsets(scene: Scene, found: Grains) -> Iterator[str]:
             + ("half a pixel: does its maker count pixels from their corners? The centre of the first pixel is 0.0 here"
                if half.any() else "the beam centre is off, or the network is biased")
             + "; what lies along the axis of rotation does not show, and moves all grains"
+            + ("" if scene.spots.covered > _FULL
+               else f", and in {scene.spots.covered:.0f} degrees much of what lies across it does so too")
         )  # fmt: skip
