@@ -187,14 +187,14 @@ def test_orientation_and_strain_are_found_again() -> None:
 # --- simulated grains
 
 
-def truth(count: int, seed: int = 1, strain: float = 2e-4) -> dict[str, np.ndarray]:
+def truth(count: int, seed: int = 1, strain: float = 2e-4, lattice: Lattice = GOLD) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(seed)
     turns = Rotation.random(count, random_state=seed).as_matrix()
     strains = strain * rng.standard_normal((count, 3, 3))
     strains = (strains + strains.swapaxes(1, 2)) / 2
     return {
         "position": rng.uniform([-0.3, -0.3, -0.1], [0.3, 0.3, 0.1], (count, 3)), "u": turns, "strain": strains,
-        "ub": np.linalg.inv((np.eye(3) + strains) @ turns @ GOLD.a_matrix).swapaxes(1, 2),
+        "ub": np.linalg.inv((np.eye(3) + strains) @ turns @ lattice.a_matrix).swapaxes(1, 2),
         "size": 60 * np.exp(0.35 * rng.standard_normal(count)),
     }  # fmt: skip
 
@@ -205,10 +205,11 @@ def sized(path: Path) -> Instrument:
 
 
 def listed(path: Path, geometry: Instrument, grains: dict[str, np.ndarray], turn: float = 360.0, error: float = 0.1,
-           bias: tuple[float, float] = (0.0, 0.0), noise: int = 0, seed: int = 3) -> Path:  # fmt: skip
+           bias: tuple[float, float] = (0.0, 0.0), noise: int = 0, seed: int = 3,
+           step: float = STEP, lattice: Lattice = GOLD) -> Path:  # fmt: skip
     """Reflections of grains as `merge` would list them, over ``turn`` degrees from 0; errors in px."""
     rng = np.random.default_rng(seed)
-    hkl, parts = GOLD.reflections(2 * np.sin(0.2 / 2) / WAVELENGTH), []
+    hkl, parts = lattice.reflections(2 * np.sin(0.2 / 2) / WAVELENGTH), []
     for number, (ub, position) in enumerate(zip(grains["ub"], grains["position"], strict=True)):
         seen = spots_of(geometry, ub, position, hkl)
         inside = covered(seen.omega, np.radians([[0.0, turn]]))
@@ -231,8 +232,8 @@ def listed(path: Path, geometry: Instrument, grains: dict[str, np.ndarray], turn
         rows[f"sigma_{axis}"] = rows[f"weighted_sigma_{axis}"] = max(error, 0.01)
         rows[f"weighted_{axis}"] = rows[axis]
     rows["frames"] = 3
-    start = STEP * np.arange(round(turn / STEP))
-    peak_file.save(path, rows, About(("scan",), (len(start), ROWS, ROWS), np.stack([start, start + STEP], 1)))
+    start = step * np.arange(round(turn / step))
+    peak_file.save(path, rows, About(("scan",), (len(start), ROWS, ROWS), np.stack([start, start + step], 1)))
     return path
 
 
@@ -244,9 +245,9 @@ def options(tmp_path: Path, **changes: float) -> list[object]:
     return ["--instrument", par(tmp_path / "gold.par", **changes), "--lattice", 4.0782, "--centring", "F"]
 
 
-def paired(rows: np.ndarray, grains: dict[str, np.ndarray]) -> np.ndarray:
+def paired(rows: np.ndarray, grains: dict[str, np.ndarray], lattice: Lattice = GOLD) -> np.ndarray:
     """The true grain of each row, within half a degree; -1 for none."""
-    angle = np.array([GOLD.misorientation(grains["u"], turn) for turn in grain_file.matrices(rows, "u")])
+    angle = np.array([lattice.misorientation(grains["u"], turn) for turn in grain_file.matrices(rows, "u")])
     return np.where(angle.min(1) < 0.5, angle.argmin(1), -1)
 
 
@@ -269,6 +270,24 @@ def test_all_grains_are_found_and_none_is_false(found) -> None:
     assert sorted(paired(rows, found["truth"]).tolist()) == list(range(12))
     assert rows["completeness"].min() > 0.97
     assert not rows["flags"].any()
+
+
+@pytest.mark.parametrize(
+    "lattice",
+    [
+        Lattice((2.95, 2.95, 4.68, 90, 90, 120)), Lattice((2.95, 2.95, 4.68, 90, 90, 90)),
+        Lattice((4.6, 4.6, 2.96, 90, 90, 90)), Lattice((3.0, 4.1, 7.3, 90, 90, 90)), Lattice((3.9,) * 3 + (90,) * 3),
+    ],
+    ids=["hexagonal", "long tetragonal", "short tetragonal", "orthorhombic", "cubic"],
+)  # fmt: skip
+def test_primitive_lattices(tmp_path: Path, lattice: Lattice) -> None:
+    """Their smallest rings are of parallel reflections, 001 and 002, which fix no orientation; frames of a degree."""
+    file = par(tmp_path / "p.par", distance=3e5)
+    grains = truth(5, seed=4, lattice=lattice)
+    path = listed(tmp_path / "p.h5", sized(file), grains, turn=90.0, noise=300, step=1.0, lattice=lattice)
+    cell = ["--lattice", *lattice.cell, "--centring", lattice.centring]
+    assert run(path, "--instrument", file, *cell, "-o", tmp_path / "grains.h5") == 0
+    assert sorted(paired(grain_file.load(tmp_path / "grains.h5").grains, grains, lattice)) == list(range(5))
 
 
 def test_errors_are_those_of_theory(found) -> None:
@@ -453,6 +472,18 @@ def test_wrong_lattice_is_named_with_the_one_that_would_fit(few, tmp_path, capsy
     said = refused(few, tmp_path, capsys, *words)
     cell = float(said.split("divided by")[1].split("(")[1].split(",")[0])
     assert cell == pytest.approx(4.0782, rel=0.005)
+
+
+@pytest.mark.parametrize(
+    ("changes", "cell", "said"),
+    [
+        ({}, 0.40782, "are these nanometres?"), ({"distance": 500.0}, 4.0782, "expected a distance in micrometres"),
+        ({"y_center": 1500.0}, 4.0782, "1500.0) px (row, col), lies outside the frames of 1024 x 1024 px"),
+    ],
+)  # fmt: skip
+def test_another_unit_or_detector_is_named(few, tmp_path, capsys, changes, cell, said) -> None:
+    words = ["--instrument", par(tmp_path / "gold.par", **changes), "--centring", "F", "--lattice", cell]
+    assert said in refused(few, tmp_path, capsys, *words)
 
 
 def test_wrong_centring_is_named(few, tmp_path, capsys) -> None:

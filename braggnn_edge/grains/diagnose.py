@@ -35,6 +35,12 @@ _MOST = 0.6
 _FIT, _LEAST_ON_RINGS = 0.5, 0.3
 #: Fewest spots that fix a grain; orientations that are drawn to count the spots of one.
 _FEWEST, _DRAWN = 8, 8
+#: What else to try where the own indexer found nothing, or little.
+_ANOTHER = "ImageD11's indexer may find more (--indexer imaged11)"
+#: Angstrom below which no edge of a cell is long, and mm below which no far detector is.
+_SMALL_CELL, _NEAR = 2.0, 10.0
+#: Degrees above which a scan is as good as a full turn: x and y of the grains take up little of an offset.
+_FULL = 350.0
 #: Standard errors by which a mean must differ from nothing before it is said, and the least that is, in px.
 _SURE, _LEAST_BIAS = 5.0, 0.02
 #: Share of spots in grains above which nothing is said, and below which it is said without a known cause; share of
@@ -53,6 +59,8 @@ def why_nothing(scene: Scene, files: Mapping[str, Path], instrument: Instrument,
     if count < spec.least:
         return f"{count} spots can be used; expected at least {spec.least} of a grain (--least)"
     said = f"no grain found among {count:,} spots"
+    if doubts := list(doubtful(scene)):
+        return f"{said}: {'; '.join(doubts)}"
     each = expected_spots(scene)
     if each < spec.least:
         enough = each >= _FEWEST
@@ -79,8 +87,32 @@ def why_nothing(scene: Scene, files: Mapping[str, Path], instrument: Instrument,
     return (
         f"{said}, though the rings fit ({share}); the likely causes are too few spots a grain (--least, "
         f"--completeness; a grain should have about {each:.0f}), a sample larger than --sample, a wrong omega step, or "
-        "panels that are turned"
+        f"panels that are turned; {_ANOTHER}"
     )
+
+
+def doubtful(scene: Scene) -> Iterator[str]:
+    """Parts of sentences on numbers that look like those of another unit, or of another detector."""
+    cell, distance, panels = max(scene.lattice.cell[:3]), scene.instrument.distance, scene.instrument.panels
+    if cell < _SMALL_CELL:
+        yield f"the longest edge of --lattice is {cell:g} angstrom; expected angstrom, are these nanometres?"
+    if distance < _NEAR:
+        yield (
+            f"the detector is {distance:g} mm away; expected a distance in micrometres in a .par or .toml, in mm in a "
+            ".yml: is its unit another one?"
+        )
+    panel = panels[0]
+    if len(panels) > 1 or not panel.rows or not panel.cols:
+        return
+    axes = np.stack([scene.instrument.beam, -panel.fast, -panel.slow], 1)
+    if abs(np.linalg.det(axes)) < 1e-9:  # the beam runs along the panel
+        return
+    _, col, row = np.linalg.solve(axes, panel.origin)
+    if not (-0.5 <= row <= panel.rows - 0.5 and -0.5 <= col <= panel.cols - 0.5):
+        yield (
+            f"the beam centre, ({row:.1f}, {col:.1f}) px (row, col), lies outside the frames of {panel.rows} x "
+            f"{panel.cols} px; is this the instrument of another detector, or of frames that are not binned?"
+        )
 
 
 def expected_spots(scene: Scene) -> float:
@@ -175,7 +207,7 @@ def remarks(scene: Scene, found: Grains, lattice: Lattice) -> Iterator[str]:
     if scene.spots.covered < 90:
         yield (
             f"NARROW: the scan covers {scene.spots.covered:.0f} degrees; positions and strains along some directions "
-            "are hardly known, as the sigma columns say"
+            "are hardly known, as the sigma columns say; an offset of the beam centre across the axis moves all grains"
         )
 
 
@@ -213,7 +245,8 @@ def unexplained(scene: Scene, found: Grains) -> Iterator[str]:
     elif share < _FEW_EXPLAINED:
         yield (
             f"NOT EXPLAINED: {share:.0%} of the spots belong to grains; check --lattice and --centring, or whether "
-            "there are other phases, smaller grains or much noise: grains that are marked may be none"
+            "there are other phases, smaller grains or much noise: grains that are marked may be none; "
+            f"{_ANOTHER}"
         )
 
 
@@ -221,7 +254,8 @@ def offsets(scene: Scene, found: Grains) -> Iterator[str]:
     """Sentences on panels whose spots are off by the same in all grains.
 
     An offset along the axis of rotation moves all grains, and leaves nothing in the residuals of a single panel. An
-    offset across it cannot be a grain's place, which turns with the sample, so it stays.
+    offset across it cannot be a grain's place, which turns with the sample, so it stays in a full turn. Over less
+    than that x and y of the grains take up much of it.
     """
     if not found.grains:
         return
@@ -244,4 +278,6 @@ def offsets(scene: Scene, found: Grains) -> Iterator[str]:
             + ("half a pixel: does its maker count pixels from their corners? The centre of the first pixel is 0.0 here"
                if half.any() else "the beam centre is off, or the network is biased")
             + "; what lies along the axis of rotation does not show, and moves all grains"
+            + ("" if scene.spots.covered > _FULL
+               else f", and in {scene.spots.covered:.0f} degrees much of what lies across it does so too")
         )  # fmt: skip

@@ -51,8 +51,14 @@ class Seed:
 
 #: Orientations with one spot in common that are compared.
 _CANDIDATES = 100
-#: Rings of which pairs are made, and pairs of rings that are tried.
-_RINGS, _PAIRS = 6, 6
+#: Rings of which pairs are made, and pairs of rings that are tried. A pair with a ring of fewer reflections than the
+#: last number is tried in addition: a grain may show none of them in a part of a turn.
+_RINGS, _PAIRS, _FEW = 6, 6, 6
+#: A ring is too small to fix an orientation below this share of the farthest low ring. A vector that is off by a length
+#: turns the grain by that length over its own, and the far reflections by as much more as they are longer.
+_SMALL = 0.35
+#: Cosine of five degrees: vectors that are closer to a line fix no orientation.
+_PARALLEL = 0.996
 #: The first time only grains as complete as this are taken.
 _COMPLETE = 0.8
 
@@ -93,11 +99,30 @@ def _tree(scene: Scene, usable: NDArray[np.bool_]) -> tuple[cKDTree, Index]:
 
 
 def _pairs_of_rings(scene: Scene) -> list[tuple[int, int]]:
-    """Pairs of low rings, those of few reflections first: few candidates, and bright spots."""
-    rings = np.unique(scene.rings[1][scene.low])[:_RINGS]
-    size = np.bincount(scene.rings[1])
-    pairs = [(int(a), int(b)) for a in rings for b in rings]
-    return sorted(pairs, key=lambda pair: (size[pair[0]] * size[pair[1]], pair))[:_PAIRS]
+    """Pairs of low rings, those of few reflections first: few candidates, and bright spots.
+
+    Left out are pairs whose reflections are all parallel, as 001 and 002 of a hexagonal lattice are, for they fix no
+    orientation, and rings that are too small to fix a good one, unless there are no others.
+    """
+    lengths, ring = scene.rings
+    low = np.unique(ring[scene.low])
+    large = low[lengths[low] >= _SMALL * lengths[low].max()]
+    size = np.bincount(ring)
+    pairs: list[tuple[int, int]] = []
+    for rings in (large[:_RINGS], low[:_RINGS]):
+        pairs = [(int(a), int(b)) for a in rings for b in rings if _fixes(scene, int(a), int(b))]
+        if pairs:
+            break
+    pairs.sort(key=lambda pair: (size[pair[0]] * size[pair[1]], pair))
+    many = np.cumsum([min(size[a], size[b]) >= _FEW for a, b in pairs])
+    return pairs[: int(np.searchsorted(many, _PAIRS)) + 1]
+
+
+def _fixes(scene: Scene, first: int, second: int) -> bool:
+    """Whether two reflections of these rings fix an orientation."""
+    one, two = (scene.hkl[scene.rings[1] == ring] @ scene.lattice.b_matrix.T for ring in (first, second))
+    cosine = (one @ two.T) / (scene.rings[0][first] * scene.rings[0][second])
+    return bool((np.abs(cosine) < _PARALLEL).any())
 
 
 class _Search:
@@ -203,7 +228,7 @@ def _distinct(lattice: Lattice, first: NDArray, second: NDArray) -> tuple[Floats
     for one in first @ lattice.b_matrix.T:
         others = second @ lattice.b_matrix.T
         cosine = others @ one / (np.linalg.norm(others, axis=1) * np.linalg.norm(one))
-        apart = np.abs(cosine) < 0.996  # vectors within five degrees of a line fix no orientation
+        apart = np.abs(cosine) < _PARALLEL
         for angle, frame in zip(
             np.arccos(cosine[apart]), _frame(np.broadcast_to(one, (int(apart.sum()), 3)), others[apart]), strict=True
         ):
