@@ -244,8 +244,8 @@ def test_taper_leaves_no_edge() -> None:
     """The largest window ends without a step, and the profile near the spot is what it was."""
     spots = _spots(fwhm_major=6.0, fwhm_minor=3.0, tilt=0.6, eta=0.7)
     cut, image, place = np.zeros((120, 120)), np.zeros((120, 120)), np.array([[60.3, 59.8]])
-    add_spots(cut, spots, np.array([20_000.0]), place, 63)
-    add_spots(image, spots, np.array([20_000.0]), place, 63, taper=True)
+    add_spots(cut, spots, np.array([20_000.0]), place, 63, taper=False)
+    add_spots(image, spots, np.array([20_000.0]), place, 63)
     distance = np.hypot(np.arange(120)[:, None] - 60.3, np.arange(120) - 59.8)
     assert np.array_equal(image[distance < 12.4], cut[distance < 12.4])
     step = cut[60, 91]

@@ -89,7 +89,7 @@ def add_spots(
     amplitude: np.ndarray,
     position: np.ndarray,
     largest: int,
-    taper: bool = False,
+    taper: bool = True,
 ) -> np.ndarray:
     """Add pixel-integrated spots to ``image`` (rows, cols); returns the counts (n,) that each has in its window.
 
