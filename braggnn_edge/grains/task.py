@@ -13,9 +13,10 @@ from braggnn_edge.grains.crystal import Lattice
 from braggnn_edge.grains.finding import as_before
 from braggnn_edge.grains.geometry import Instrument
 from braggnn_edge.grains.grain_file import Result
-from braggnn_edge.grains.grains import Grains, Scales, refined
+from braggnn_edge.grains.grains import Grains, refined
 from braggnn_edge.grains.index import IndexSpec, Seed, index
 from braggnn_edge.grains.match import Scene
+from braggnn_edge.grains.scales import Scales
 from braggnn_edge.grains.size import relative_volumes, sizes
 from braggnn_edge.grains.spots import Listed, placed
 from braggnn_edge.grains.table import tables
