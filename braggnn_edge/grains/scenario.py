@@ -26,9 +26,10 @@ from braggnn_edge.grains.index import IndexSpec
 from braggnn_edge.grains.merged import Merged, merged
 from braggnn_edge.grains.outcome import SHARES, Outcome, lines, save_arrays, summarized
 from braggnn_edge.grains.pictures import draw
+from braggnn_edge.grains.sized import sized
 from braggnn_edge.grains.spec import FIT, TRIVIAL, GrainSpec
-from braggnn_edge.grains.spots import files_of
-from braggnn_edge.grains.task import Done, Scale, Task, all_done, scene_of
+from braggnn_edge.grains.spots import Listed, files_of
+from braggnn_edge.grains.task import Done, Task, all_done, scene_of
 from braggnn_edge.label.acquisition import open_spec
 from braggnn_edge.label.spec import ScanSpec
 from braggnn_edge.peaks import peak_file
@@ -156,13 +157,10 @@ def _refined(
     """Grains of every estimator: free, plain (without sigma, where it knows sigma) and fixed."""
     spec, say = context.cfg["grains"], context.say
     index = IndexSpec(spec.completeness, spec.least)
-    scale = Scale(median_size=spec.median_size or None)
-    if setting.truth is not None:
-        scale = Scale(total_volume=float(np.pi / 6 * np.sum((setting.truth.grains["size"] / 1e3) ** 3)))
 
     def task(name: str, weighted: bool, **more: Any) -> Task:
         at = {detector: one.at(found[name], weighted) for detector, one in lists.items()}
-        return Task(at, setting.instrument, setting.lattice, setting.sample, spec.flip, index, scale, **more)
+        return Task(at, setting.instrument, setting.lattice, setting.sample, spec.flip, index, **more)
 
     free = {name: task(name, weighted=True) for name in found}
     say(f"  grains from the positions of {len(free)} estimators")
@@ -185,6 +183,9 @@ def _refined(
     runs |= _joined(runs, "fixed", dict(zip(fixed, all_done(list(fixed.values()), context.workers), strict=True)))
     fewer = _fewer(free, plain, runs[FIT]["plain"], context)
     used = {name: [listed.rows for listed in one.lists.values()] for name, one in free.items()}
+    merged_at = {detector: Listed(one.rows, one.about, one.path) for detector, one in lists.items()}
+    scene = scene_of(replace(free[FIT], lists=merged_at))
+    runs = sized(runs, runs[FIT]["free"], scene, setting.truth, spec.median_size)
     truth = None if setting.truth is None else setting.truth.grains
     pixel = 1e3 * float(np.mean([panel.pixel for panel in setting.instrument.panels]))
     return Outcome(setting.lattice, runs, used, truth, pixel, fewer)

@@ -72,14 +72,17 @@ GRAINS = np.dtype([(column.name, column.kind) for column in GRAIN_COLUMNS])
 SPOTS = np.dtype([(column.name, column.kind) for column in SPOT_COLUMNS])
 
 
-def tables(scene: Scene, found: Grains, volumes: Floats, sizes: Floats) -> tuple[NDArray[np.void], NDArray[np.void]]:
-    """Rows of :data:`GRAINS` and :data:`SPOTS` of refined grains."""
+def tables(scene: Scene, found: Grains, volumes: Floats, um: float) -> tuple[NDArray[np.void], NDArray[np.void]]:
+    """Rows of :data:`GRAINS` and :data:`SPOTS` of refined grains.
+
+    volumes: relative ones; um: diameter of a grain with the relative volume 1.
+    """
     rows = np.zeros(len(found.grains), GRAINS)
     spots = [_spots(scene, grain, number) for grain, number in zip(found.grains, found.numbers, strict=True)]
     for row, grain in zip(rows, found.grains, strict=True):
         _fill(row, grain, scene.lattice)
     rows["grain"], rows["completeness"] = found.numbers, found.completeness
-    rows["relative_volume"], rows["size"] = volumes, sizes
+    rows["relative_volume"], rows["size"] = volumes, um * np.cbrt(volumes)
     marks = (
         (GrainFlag.NARROW, np.full(len(rows), scene.spots.covered < NARROW_SCAN)),
         (GrainFlag.FEW, rows["spots"] < FEW_SPOTS),

@@ -17,17 +17,8 @@ from braggnn_edge.grains.grains import Grains, refined
 from braggnn_edge.grains.index import IndexSpec, Seed, index
 from braggnn_edge.grains.match import Scene
 from braggnn_edge.grains.scales import Scales
-from braggnn_edge.grains.size import relative_volumes, sizes
 from braggnn_edge.grains.spots import Listed, placed
 from braggnn_edge.grains.table import tables
-
-
-@dataclass(frozen=True)
-class Scale:
-    """What makes diameters of relative volumes: mm³ of all grains, or um of the median one; None: not known."""
-
-    total_volume: float | None = None
-    median_size: float | None = None
 
 
 @dataclass(frozen=True)
@@ -43,14 +34,13 @@ class Task:
     sample: float
     flip: str
     index: IndexSpec
-    scale: Scale
     seeds: Sequence[Seed] | None = None
     assignment: Result | None = None
 
 
 @dataclass(frozen=True)
 class Done:
-    """The grains, none where there are none, and what they began with."""
+    """The grains, none where there are none, without sizes, and what they began with."""
 
     result: Result
     seeds: Sequence[Seed]
@@ -73,8 +63,8 @@ def done(task: Task) -> Done:
     else:
         seeds = index(scene, task.index) if seeds is None else seeds
         found = refined(scene, seeds, task.index.least)
-    volumes = relative_volumes(scene, found.grains)
-    rows, spots = tables(scene, found, volumes, sizes(volumes, task.scale.total_volume, task.scale.median_size))
+    unknown = np.full(len(found.grains), np.nan)  # sizes are not the estimator's, see scenario
+    rows, spots = tables(scene, found, unknown, np.nan)
     panels = tuple(panel.name for panel in scene.instrument.panels)
     settings: dict[str, Any] = {
         "lattice": list(task.lattice.cell), "centring": task.lattice.centring, "sample": task.sample,
