@@ -1,9 +1,7 @@
 """One estimator's list to grains: found anew, or refined from the spots that the grains of another list had."""
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
@@ -73,12 +71,3 @@ def done(task: Task) -> Done:
     }  # fmt: skip
     names = tuple(listed.path.name for listed in task.lists.values())
     return Done(Result(rows, spots, names, panels, settings), seeds or ())
-
-
-def all_done(tasks: Sequence[Task], workers: int) -> list[Done]:
-    """:func:`done` of each, in up to ``workers`` processes."""
-    if workers < 2 or len(tasks) < 2:
-        return [done(task) for task in tasks]
-    # Not forked: the parent may have threads of the numerical libraries.
-    with ProcessPoolExecutor(min(workers, len(tasks)), get_context("spawn")) as pool:
-        return list(pool.map(done, tasks))
