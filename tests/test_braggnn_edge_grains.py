@@ -19,8 +19,9 @@ from braggnn_edge.grains.crystal import Lattice, lattice_of
 from braggnn_edge.grains.forward import covered, spots_of
 from braggnn_edge.grains.geometry import Instrument, nearest
 from braggnn_edge.grains.index import IndexSpec
+from braggnn_edge.grains.match import Scene
 from braggnn_edge.grains.size import relative_volumes
-from braggnn_edge.grains.spots import files_of, flipped
+from braggnn_edge.grains.spots import files_of, flipped, load
 from braggnn_edge.grains.table import GrainFlag
 from braggnn_edge.peaks import peak_file
 from braggnn_edge.peaks.peak_file import About
@@ -621,7 +622,17 @@ def test_frames_of_another_size_are_refused(few, tmp_path, capsys) -> None:
     assert "1024 x 1024 px, the instrument's ff1 20 x 20" in refused(few, tmp_path, capsys, *words)
 
 
-def test_sizes_need_intensities_alone() -> None:
-    assert len(relative_volumes(None, [])) == 0  # type: ignore[arg-type]
+def test_sizes_do_not_ask_how_well_positions_fit(found, tmp_path: Path) -> None:
+    """Grains that are off by some um have the sizes that they have in their place; without grains there are none."""
+    geometry, spots = load({"panel": found["list"]}, sized(par(tmp_path / "gold.par")))
+    scene, grains = Scene(geometry, spots, GOLD, 0.5), found["truth"]
+    places = [list(zip(grains["ub"], grains["position"] + off, strict=True)) for off in (0.0, [0.02, -0.01, 0.02])]
+    here, away = (relative_volumes(scene, some) for some in places)
+    np.testing.assert_allclose(here, (grains["size"] / np.median(grains["size"])) ** 3, rtol=0.02)
+    np.testing.assert_allclose(away, here, rtol=2e-3)
+    assert len(relative_volumes(scene, [])) == 0
+
+
+def test_a_share_of_spots_is_a_share() -> None:
     with pytest.raises(UserError, match="above 0"):
         IndexSpec(completeness=0.0)

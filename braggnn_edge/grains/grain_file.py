@@ -27,7 +27,7 @@ from braggnn_edge.grains.table import GRAIN_COLUMNS, GRAINS, SPOT_COLUMNS, SPOTS
 from braggnn_edge.peaks.peak_list import Column
 
 #: What the file says of itself, and the version of what it holds.
-SCHEMA, VERSION = "braggnn-edge grains", 1
+SCHEMA, VERSION = "braggnn-edge grains", 2
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,10 @@ def load(path: Path) -> Result:
         with h5py.File(path) as file:
             schema, version = file.attrs.get("schema"), file.attrs.get("version")
             if schema != SCHEMA or version != VERSION:
-                raise UserError(f"{path}: is {schema!r} of version {version}; expected {SCHEMA!r} of version {VERSION}")
+                raise UserError(
+                    f"{path}: is {schema!r} of version {version}; expected {SCHEMA!r} of version {VERSION}: find the "
+                    "grains anew"
+                )
             found: Mapping[str, NDArray[np.void]] = {
                 "grains": np.empty(len(file["entry/grains/grain"]), GRAINS),
                 "spots": np.empty(len(file["entry/spots/grain"]), SPOTS),
