@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from firmware_sim.front_end.simulate import Script
 from braggnn_edge.peaks.significance import Significance
+from firmware_sim.front_end.simulate import Script
 from hls.rtl.front_end.bad_pixels import bad_pixels, writes
 from hls.rtl.front_end.geometry import Geometry
 from quant.contract.locator import IntegerLocator
@@ -51,7 +51,8 @@ def setting(rng: np.random.Generator, geometry: Geometry, most_rows: int = 20) -
     top = (1 << geometry.bits) - 1
     rows, cols = int(rng.integers(1, most_rows + 1)), int(rng.integers(1, geometry.words + 1)) * geometry.pixels
     return FrontEnd(
-        rows=rows, cols=cols, mask=_mask(rng, geometry, rows, cols), significance=_significance(rng, geometry), bits=geometry.bits, threshold=int(rng.choice([0, 1, 2, 3, 5, top // 3])), window=geometry.window,
+        rows=rows, cols=cols, mask=_mask(rng, geometry, rows, cols), significance=_significance(rng, geometry),
+        bits=geometry.bits, threshold=int(rng.choice([0, 1, 2, 3, 5, top // 3])), window=geometry.window,
         min_area=geometry.min_area, saturation=int(rng.choice([0, 0, 5, 30, top])),
         gain_shift=int(rng.choice([0, 0, 0, 1, 3])), sigma_limit=int(rng.choice([32767, 32767, -5, 0, 10])),
     )  # fmt: skip

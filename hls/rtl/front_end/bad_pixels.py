@@ -26,13 +26,16 @@ class BadPixels:
 
 def bad_pixels(mask: NDArray[np.bool_], pixels: int) -> BadPixels:
     """What names exactly the bad pixels of a mask (rows, cols), cols a multiple of the pixels a clock."""
-    rows, cols = mask.shape
-    if mask.dtype != bool or cols % pixels:
+    if mask.dtype != bool or mask.shape[1] % pixels:
         raise UserError(
             f"mask is {mask.dtype} {mask.shape}; expected bool with a multiple of {pixels} columns, the pixels a clock"
         )
-    always = mask.all(axis=0)
+    always: NDArray[np.bool_] = np.logical_and.reduce(mask, axis=0)
+    columns = _words(always[None], pixels)[0]
     rest = _words(mask & ~always, pixels)
+    # Whole words and rows stay whole, so that one entry names many.
+    whole = (rest > 0) & ((rest | columns) == (1 << pixels) - 1)
+    rest[whole | (np.logical_and.reduce(mask, axis=1) & ~mask.all())[:, None]] = (1 << pixels) - 1
     same = np.zeros(rest.shape, bool)
     same[:, 1:] = rest[:, 1:] == rest[:, :-1]
     bad = rest > 0
@@ -40,7 +43,7 @@ def bad_pixels(mask: NDArray[np.bool_], pixels: int) -> BadPixels:
     ends = bad.copy()
     ends[:, :-1] &= ~same[:, 1:]
     row, first = np.nonzero(begins)
-    return BadPixels(_words(always[None], pixels)[0], row, first, np.nonzero(ends)[1], rest[begins])
+    return BadPixels(columns, row, first, np.nonzero(ends)[1], rest[begins])
 
 
 def writes(mask: NDArray[np.bool_], pixels: int, entries: int | None = None) -> list[tuple[str, int]]:
@@ -51,8 +54,8 @@ def writes(mask: NDArray[np.bool_], pixels: int, entries: int | None = None) -> 
     found = bad_pixels(mask, pixels)
     if entries is not None and len(found.row) > entries:
         raise UserError(
-            f"the mask takes {len(found.row)} entries besides whole columns; the front end has {entries}: build it with "
-            "more bad_words"
+            f"the mask takes {len(found.row)} entries besides whole columns; the front end has {entries}: build it "
+            "with more bad_words"
         )
     wanted = [("bad_clear", 1)]
     used = np.flatnonzero(found.columns)

@@ -31,8 +31,8 @@ class Geometry:
     """What a front end is built for; every number below it follows.
 
     pixels: a clock; bits: of a count; max_cols, max_rows: of the largest frame; window: side of the locator's patch;
-    min_area: pixels of the smallest peak; places: records that wait for the network, a power of two. significance: it has
-    a test of significance; bad_words: entries of its list of bad pixels, a power of two, 0: it has none.
+    min_area: pixels of the smallest peak; places: records that wait for the network, a power of two. significance: it
+    has a test of significance; bad_words: entries of its list of bad pixels, a power of two, 0: it has none.
     """
 
     pixels: int = 4
@@ -71,8 +71,8 @@ class Geometry:
             raise UserError(f"front end: {self.places} places for records; expected a power of two from 32 to 4096")
         if self.bad_words and self.bad_words not in (1 << k for k in range(4, 16)):
             raise UserError(
-                f"front end: a list of {self.bad_words} words with bad pixels; expected 0, or a power of two from 16 to "
-                "32768"
+                f"front end: a list of {self.bad_words} words with bad pixels; expected 0, or a power of two from 16 "
+                "to 32768"
             )
 
     def check_places(self, stages: int) -> None:

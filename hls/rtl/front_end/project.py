@@ -15,6 +15,7 @@ from hls.rtl.cmvm import Effort
 from hls.rtl.core import bits_in, bits_out, core_files, pipelined
 from hls.rtl.front_end import registers, stored
 from hls.rtl.front_end.geometry import Geometry
+from hls.rtl.front_end.header import header
 from hls.rtl.front_end.readme import readme
 from hls.rtl.project import NAME as LOCATOR_NAME
 from hls.rtl.project import found_verilog
@@ -58,7 +59,7 @@ def write_front_end(
     }  # fmt: skip
     files = {f"src/{name}": text for name, text in found.items()} | {
         "lint.vlt": (package_files("hls.rtl.front_end") / "verilog" / f"{NAME}.vlt").read_text(),
-        "registers.h": registers.header(sizes), "registers.md": registers.table(),
+        "registers.h": header(sizes, geometry.options), "registers.md": registers.table(geometry.options),
         "README.txt": readme(NAME, geometry, locator.output.frac),
         "project.json": json.dumps(document, indent=1) + "\n",
     }  # fmt: skip
@@ -101,8 +102,7 @@ def sources(
     for name in (*(f"braggnn_fe_{module}" for module in modules), NAME):
         found[f"{name}.v"] = filled(filled(template(name), maps), values)
     found["braggnn_fe_stored.v"] = stored.source(geometry)
-    if geometry.significance:
-        found[f"{_ADDER}.v"] = ternary.source(_ADDER)
+    found[f"{_ADDER}.v"] = ternary.source(_ADDER)
     return found
 
 

@@ -18,7 +18,8 @@ class Register:
 
     Of what is written, reset: the value before; allowed: a Verilog expression of ``value``, what may be written;
     signed: whether the value is read with its sign in all upper bits; needs: inputs of one bit that ``allowed`` names.
-    option: of :data:`OPTIONS`, without which there is no such register; empty: it is always there.
+    option: of :data:`OPTIONS`, without which there is no such register; empty: it is always there. fields: name, lowest
+    bit and number of bits of what a value is made of.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Register:
     signed: bool = False
     needs: tuple[str, ...] = ()
     option: str = ""
+    fields: tuple[tuple[str, int, int], ...] = ()
 
 
 #: "BFE1" in ASCII: a front end, first register map.
@@ -52,10 +54,22 @@ SPACE = 256
 REGISTERS = (
     Register("identity", 0x00, "read", 32, "0x42464531, which is BFE1 in ASCII"),
     Register("version", 0x04, "read", 32, "1: version of this map and of the records"),
-    Register("shape", 0x08, "read", 32, "pixels a clock; bits of a count << 8; window << 16; smallest area << 24"),
-    Register("largest", 0x0C, "read", 32, "largest number of columns; of rows << 16"),
-    Register("output", 0x10, "read", 32, "fraction bits of a position; codes of the locator << 8: 2 or 4"),
-    Register("options", 0x14, "read", 32, "1 test of significance; 2 bad pixels; entries of their list << 16"),
+    Register(
+        "shape", 0x08, "read", 32, "pixels a clock; bits of a count << 8; window << 16; smallest area << 24",
+        fields=(("pixels", 0, 8), ("bits", 8, 8), ("window", 16, 8), ("area", 24, 8)),
+    ),
+    Register(
+        "largest", 0x0C, "read", 32, "largest number of columns; of rows << 16",
+        fields=(("cols", 0, 16), ("rows", 16, 16)),
+    ),
+    Register(
+        "output", 0x10, "read", 32, "fraction bits of a position; codes of the locator << 8: 2 or 4",
+        fields=(("frac", 0, 8), ("codes", 8, 8)),
+    ),
+    Register(
+        "options", 0x14, "read", 32, "1 test of significance; 2 bad pixels; entries of their list << 16",
+        fields=(("significance", 0, 1), ("bad_pixels", 1, 1), ("bad_words", 16, 16)),
+    ),
     *(
         Register(f"digest_{k}", 0x20 + 4 * k, "read", 32, f"locator's digest, digits {8 * k} to {8 * k + 7}")
         for k in range(8)
@@ -65,7 +79,10 @@ REGISTERS = (
         allowed="value <= 1",
     ),
     Register("test", 0x44, "write", 1, "1: the stored frame runs before the next frame", allowed="value == 1"),
-    Register("status", 0x48, "read", 4, "1 a frame is in hand; 2 the test waits or runs; 4 it is done; 8 it passed"),
+    Register(
+        "status", 0x48, "read", 4, "1 a frame is in hand; 2 the test waits or runs; 4 it is done; 8 it passed",
+        fields=(("busy", 0, 1), ("test", 1, 1), ("test_done", 2, 1), ("test_passed", 3, 1)),
+    ),
     Register("rows", 0x50, "read/write", 16, "rows of a frame", "@MAX_ROWS@", "value >= 1 && value <= @MAX_ROWS@"),
     Register(
         "cols", 0x54, "read/write", 16, "columns of a frame, a multiple of the pixels a clock", "@MAX_COLS@",
@@ -87,7 +104,8 @@ REGISTERS = (
         option="significance",
     ),
     Register(
-        "significance_slope", 0x84, "read/write", 16, "slope of the test", allowed="value < 65536", option="significance",
+        "significance_slope", 0x84, "read/write", 16, "slope of the test", allowed="value < 65536",
+        option="significance",
     ),
     Register("significance_offset", 0x88, "read/write", 32, "offset of the test", option="significance"),
     Register(
@@ -95,7 +113,8 @@ REGISTERS = (
     ),
     Register("bad_row", 0x94, "read/write", 16, "row of the next entry", allowed="value < 65536", option="bad_words"),
     Register(
-        "bad_span", 0x98, "read/write", 32, "first word of the next entry in the row; last << 16", option="bad_words"
+        "bad_span", 0x98, "read/write", 32, "first word of the next entry in the row; last << 16", option="bad_words",
+        fields=(("first", 0, 16), ("last", 16, 16)),
     ),
     Register(
         "bad_pixels", 0x9C, "write", 32, "bad pixels in each of these words, the first lowest: adds the entry",
@@ -106,27 +125,24 @@ REGISTERS = (
         allowed=f"value >> @N@ == 0 && bad_columns_fit && {_AT_REST}", needs=("bad_columns_fit",), option="bad_words",
     ),
     Register(
-        "bad_loaded", 0xA4, "read", 32, "entries that were added; words of columns << 16", option="bad_words"
+        "bad_loaded", 0xA4, "read", 32, "entries that were added; words of columns << 16", option="bad_words",
+        fields=(("entries", 0, 16), ("columns", 16, 16)),
     ),
 )  # fmt: skip
 
 
-def table() -> str:
-    """The map in Markdown."""
-    rows = [f"| 0x{one.offset:02X} | `{one.name}` | {one.access} | {one.bits} | {one.text} |" for one in REGISTERS]
+def table(options: Collection[str] | None = None) -> str:
+    """The map in Markdown: of a front end with these of :data:`OPTIONS`, or None: of all registers there may be."""
+    there = REGISTERS if options is None else built(options)
+    rows = [
+        f"| 0x{one.offset:02X} | `{one.name}` | {one.access} | {one.bits} | {_condition(one, options)}{one.text} |"
+        for one in there
+    ]
     return "\n".join(["| offset | register | access | bits | meaning |", "|---|---|---|---|---|", *rows]) + "\n"
 
 
-def header(values: dict[str, object]) -> str:
-    """The map as a C header; values: what the placeholders ``@NAME@`` of the register map stand for."""
-    lines = ["/* Registers of the front end: offsets in bytes from its base address. */", "#ifndef BRAGGNN_FRONT_END_H"]
-    lines += ["#define BRAGGNN_FRONT_END_H", ""]
-    for one in REGISTERS:
-        lines += [f"/* {one.text} ({one.access}, {one.bits} bits) */"]
-        lines += [f"#define BRAGGNN_FRONT_END_{one.name.upper()} 0x{one.offset:02X}u"]
-    lines += ["", f"#define BRAGGNN_FRONT_END_IDENTITY_VALUE 0x{IDENTITY:08X}u"]
-    lines += [f"#define BRAGGNN_FRONT_END_{name}_VALUE {values[name]}u" for name in ("N", "B", "MAX_ROWS", "MAX_COLS")]
-    return "\n".join([*lines, "", "#endif", ""])
+def _condition(one: Register, options: Collection[str] | None) -> str:
+    return f"with `{one.option}`: " if one.option and options is None else ""
 
 
 def built(options: Collection[str]) -> list[Register]:
