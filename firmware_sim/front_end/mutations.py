@@ -44,7 +44,7 @@ def _with(text: str, number: int, one: Mutation) -> str:
 
 def _choice(number: int, right: str, wrong: str) -> str:
     """An expression that is one or the other; what ends ``right`` and is no part of an expression stays behind it."""
-    for end in (" ?", " ? 32'sd0 :", ";", ") begin\n            threshold_now"):
+    for end in (" ?", " ? 32'sd0 :", " ? triple4 :", ";", ") begin\n            threshold_now"):
         if right.endswith(end):
             kept = wrong.removesuffix(end)
             return f"(mutant == {number} ? ({kept}) : ({right.removesuffix(end)})){end}"
