@@ -39,7 +39,7 @@ def place_arguments(command: ArgumentParser) -> None:
     command.add_argument("--pixels", type=int, default=4)
     command.add_argument("--bits", type=int, default=16)
     command.add_argument("--cols", type=int, default=2048)
-    command.add_argument("--logic-levels", type=float, default=3.0, help="between two registers of the circuit")
+    command.add_argument("--logic-levels", type=float, default=2.0, help="between two registers of the circuit")
     command.add_argument("--clock", type=float, default=80.0, help="clock of the first run, MHz")
     command.add_argument("--seeds", type=int, default=3, help="seeds with which a clock is tried before it is missed")
     command.add_argument("--speed", type=int, default=SPEEDS[0], choices=SPEEDS, help="speed grade of the device")
