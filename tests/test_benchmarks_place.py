@@ -1,4 +1,4 @@
-"""Scripts that place and route: a search is kept run by run and goes on where it stopped; rows have the keys asked for."""
+"""Scripts that place and route: a search that was stopped goes on; rows in the repository have the keys asked for."""
 
 import importlib.util
 import json
