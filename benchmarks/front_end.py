@@ -200,8 +200,10 @@ def mutated(_: argparse.Namespace, scratch: Path) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    works = {"scans": scans, "cases": random_frames, "cells": cells, "place": placed, "mutations": mutated}
-    for name in works:
+    works = {"scans": scans, "cases": random_frames, "cells": cells, "mutations": mutated}
+    # They write what is done as they go on.
+    runs = {"place": placed}
+    for name in (*runs, *works):
         one = commands.add_parser(name)
         one.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".json"))
         one.add_argument("--scratch", type=Path)
@@ -221,6 +223,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         scratch = args.scratch or Path(name)
         scratch.mkdir(parents=True, exist_ok=True)
+        if args.command in runs:
+            runs[args.command](args, scratch)
+            return
         found = works[args.command](args, scratch)
     document = json.loads(args.output.read_text()) if args.output.exists() else {}
     key = f"{args.command} {args.pixels}" if args.command == "cells" else args.command

@@ -45,8 +45,8 @@ def place_arguments(command: ArgumentParser) -> None:
     command.add_argument("--speed", type=int, default=SPEEDS[0], choices=SPEEDS, help="speed grade of the device")
 
 
-def placed(args: Namespace, scratch: Path) -> dict[str, Any]:
-    """All searches in --output, with this one, which goes on where an earlier one of the same sources stopped."""
+def placed(args: Namespace, scratch: Path) -> None:
+    """A search among those in --output; it goes on where an earlier one of the same sources stopped."""
     locator = load(SMALL)
     geometry = Geometry(args.pixels, args.bits, args.cols, window=locator.window)
     text = sources(locator, geometry, logic_levels=args.logic_levels)
@@ -79,7 +79,6 @@ def placed(args: Namespace, scratch: Path) -> dict[str, Any]:
         # Minutes a run: each is kept as soon as it is there.
         document = json.loads(args.output.read_text()) if args.output.exists() else {}
         write_json(args.output, document | {"place": rows(args.output) | {key: row}})
-    return rows(args.output)
 
 
 def rows(path: Path) -> dict[str, Any]:
