@@ -3,7 +3,7 @@
     python benchmarks/front_end.py scans FOLDER --runs runs [--step 60] [--frames 200]
     python benchmarks/front_end.py cases [--number 1000000] [--minutes 600]
     python benchmarks/front_end.py cells --pixels 16
-    python benchmarks/front_end.py place --pixels 2
+    python benchmarks/front_end.py place [--pixels 4] [--bits 16] [--cols 2048]
     python benchmarks/front_end.py mutations
 
 Each writes its own part of `front_end.json` (or --output). FOLDER holds chess_ruby/ and dls_thaumatin/, `runs` the run
@@ -15,6 +15,8 @@ counts here, on both sides, and columns are padded with zeros to a multiple of 1
 
 cases: small frames of ties, plateaus, saturated noise, densest lattices and spots, half of them in streams with faults,
 in front of the small circuit of circuits_family/, 8 pixels of 16 bits a clock, up to 64 columns.
+
+place: the whole on an ECP5-85F with the small circuit behind it, the clock searched (`front_end_place.py`).
 
 mutations: changes of one place in the sources, of each of which the random cases or the tests of registers, drops and
 throughput must fail (`firmware_sim/front_end/mutations.py`).
@@ -30,6 +32,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from front_end_place import place_arguments, placed
 
 from braggnn_edge.core import config, stages
 from braggnn_edge.frames.background import threshold_of
@@ -42,7 +45,6 @@ from firmware_sim.front_end.simulate import Script, Simulator, build, run
 from hls.rtl.front_end.geometry import Geometry
 from hls.rtl.front_end.project import NAME, sources
 from hls.rtl.synthesis import synthesize
-from hls.tools.place import place
 from quant.contract.locator import load
 from quant.front_end.pipeline import Pipeline
 from quant.front_end.records import END, END_RECORD
@@ -189,19 +191,6 @@ def alone(text: dict[str, str]) -> dict[str, str]:
     return found | {"braggnn_rtl_core.v": f"(* blackbox *)\n{head};\nendmodule\n"}
 
 
-def placed(args: argparse.Namespace, scratch: Path) -> dict[str, Any]:
-    """Place and route on an ECP5-85F with the small circuit of 7 x 7 px."""
-    locator = load(SMALL)
-    geometry = Geometry(args.pixels, 16, 2048, window=locator.window)
-    mapped = synthesize(sources(locator, geometry, logic_levels=LEVELS), NAME, scratch, family="ecp5", blocks=True)
-    print(mapped, flush=True)
-    found = place(scratch, args.clock, speed=args.speed)
-    return {
-        "pixels": args.pixels, "luts": mapped.luts, "flip_flops": mapped.flip_flops, "brams": mapped.brams,
-        "speed_grade": args.speed, "asked_mhz": found.asked_mhz, "reached_mhz": found.fmax_mhz, "met": found.met,
-    }  # fmt: skip
-
-
 def mutated(_: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     """Each mutation, and whether it was noticed."""
     found = mutations.survey(scratch, lambda line: print(line, flush=True))
@@ -211,8 +200,10 @@ def mutated(_: argparse.Namespace, scratch: Path) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    works = {"scans": scans, "cases": random_frames, "cells": cells, "place": placed, "mutations": mutated}
-    for name in works:
+    works = {"scans": scans, "cases": random_frames, "cells": cells, "mutations": mutated}
+    # They write what is done as they go on.
+    runs = {"place": placed}
+    for name in (*runs, *works):
         one = commands.add_parser(name)
         one.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".json"))
         one.add_argument("--scratch", type=Path)
@@ -224,18 +215,20 @@ def main() -> None:
         if name == "cases":
             one.add_argument("--number", type=int, default=100_000)
             one.add_argument("--minutes", type=float, default=600.0)
-        if name in ("cells", "place"):
-            one.add_argument("--pixels", type=int, default=16 if name == "cells" else 2)
+        if name == "cells":
+            one.add_argument("--pixels", type=int, default=16)
         if name == "place":
-            one.add_argument("--clock", type=float, default=80.0)
-            one.add_argument("--speed", type=int, default=8)
+            place_arguments(one)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         scratch = args.scratch or Path(name)
         scratch.mkdir(parents=True, exist_ok=True)
+        if args.command in runs:
+            runs[args.command](args, scratch)
+            return
         found = works[args.command](args, scratch)
     document = json.loads(args.output.read_text()) if args.output.exists() else {}
-    key = f"{args.command} {args.pixels}" if "pixels" in args else args.command
+    key = f"{args.command} {args.pixels}" if args.command == "cells" else args.command
     args.output.write_text(json.dumps(document | {key: found}, indent=1) + "\n")
 
 

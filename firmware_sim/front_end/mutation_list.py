@@ -40,7 +40,7 @@ MUTATIONS = (
         "short rows do not go slowly",
         "fe_sequencer",
         "wire go = ",
-        "~hold & (last >= PERIOD - 1 | since == PERIOD)",
+        "~hold & (long_rows | since == PERIOD)",
         "~hold",
     ),
     _m("beats thrown away are not flagged", "fe_sequencer", "resynchronized <= ", "thrown;", "1'b0"),
@@ -91,7 +91,7 @@ MUTATIONS = (
         "the next row's pixels are beside the row's end",
         "fe_maximum",
         "wire there = ",
-        "WORD < 0 ? index >= -WORD : {1'b0, index} + WORD <= {1'b0, last}",
+        "in_row[WORD+REACH_WORDS]",
         "1'b1",
     ),
     _m("the last of equals in a group", "fe_span", "assign at = ", "b > a ?", "b >= a ?"),
@@ -132,8 +132,8 @@ MUTATIONS = (
     _m(
         "the third step is not taken",
         "fe_features",
-        "ones(near) >= 4 | (",
-        "ones(near) == 3 & |(grown(near, above2) & ~near)",
+        "count3 >= 4 | (",
+        "count3 == 3 & further3",
         "1'b0",
     ),
     _m(

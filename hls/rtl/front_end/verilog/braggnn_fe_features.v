@@ -43,7 +43,8 @@ module braggnn_fe_features #(
 
     reg [49*B-1:0] px;  // 0 where not above
     reg [48:0] is_above, near;
-    reg large3, large4;
+    reg [5:0] count3;
+    reg further3, large4;
     wire [48:0] one = grown(49'd1 << 24, is_above);
     wire [48:0] two = grown(one, is_above);
     reg [48:0] above2;
@@ -56,8 +57,9 @@ module braggnn_fe_features #(
         above2 <= is_above;
         near <= AREA == 1 ? 49'd1 << 24 : AREA == 2 ? one : two;
         // Where three pixels are within two steps, a fourth is within three.
-        large3 <= AREA < 4 ? ones(near) >= AREA : ones(near) >= 4 | (ones(near) == 3 & |(grown(near, above2) & ~near));
-        large4 <= large3;
+        count3 <= ones(near);
+        further3 <= |(grown(near, above2) & ~near);
+        large4 <= AREA < 4 ? count3 >= AREA : count3 >= 4 | (count3 == 3 & further3);
         is_peak <= large4;
     end
 

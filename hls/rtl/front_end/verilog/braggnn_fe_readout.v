@@ -73,11 +73,12 @@ module braggnn_fe_readout #(
     end
 
     // Where the window begins: pixel x0 of the stream, in group x0 / G.
-    wire [31:0] in_word = {29'd0, group} * G + {30'd0, position};
-    wire [31:0] x0 = at_time * N + in_word - HALF;
+    // Powers of two: fields side by side, which OR puts together without an adder.
+    wire [31:0] in_word = {29'd0, group} * G | {30'd0, position};
+    wire [31:0] x0 = (at_time * N | in_word) - HALF;
     wire [31:0] first_group = x0 / G;
-    wire [31:0] col_now = index * N + in_word;
-    wire [31:0] right_now = last * N + (N - 1) - col_now;
+    wire [31:0] col_now = index * N | in_word;
+    wire [31:0] right_now = (last - index) * N | (N - 1 - in_word);
     reg [BANKS_LOG2-1:0] turn1, turn2, turn3;
     reg [1:0] offset1, offset2, offset3, offset4;
     reg [BANKS*G*CB-1:0] banks;

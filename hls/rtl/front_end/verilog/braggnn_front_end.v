@@ -66,7 +66,8 @@ module braggnn_front_end (
 @OPTION_PORTS@
         .test(test), .written(written)
     );
-    wire [15:0] cols_last = cols - 16'd1;
+    reg [15:0] cols_last = 16'd@MAX_COLS@ - 16'd1;
+    always @(posedge clk) cols_last <= cols - 16'd1;
     reg [B-1:0] threshold_now, saturation_now;
     reg [3:0] gain_shift_now;
     reg signed [15:0] sigma_limit_now;
@@ -214,7 +215,7 @@ module braggnn_front_end (
     wire [WORD_BITS-1:0] one_index;
     wire [15:0] one_row, waiting_high;
     braggnn_fe_queue #(
-        .GROUPS(N / G), .WORD_BITS(WORD_BITS), .TIME_BITS(TIME_BITS), .MARGIN(20 + 2 * CONTEXT)
+        .GROUPS(N / G), .WORD_BITS(WORD_BITS), .TIME_BITS(TIME_BITS), .MARGIN(21 + 2 * CONTEXT)
     ) queue (
         .clk(clk), .rst(rst), .clear_high(start), .now(now), .in_valid(found_valid & found_live), .in_found(found),
         .in_position(found_position), .in_time(found_time), .in_index(found_index), .in_row(found_row),
