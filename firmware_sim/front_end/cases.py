@@ -133,11 +133,11 @@ def faulty(rng: np.random.Generator, geometry: Geometry, frames: int) -> Case:
     return Case(front, [*rows, *rows_of(counts(rng, front.rows, front.cols, geometry.bits))])
 
 
-def random_cases(seed: int, geometry: Geometry, number: int) -> Iterator[tuple[Case, tuple[int, int]]]:
-    """Cases and the pace of each, every second one with faults."""
+def random_cases(seed: int, geometry: Geometry, number: int, frames: int = 3) -> Iterator[tuple[Case, tuple[int, int]]]:
+    """Cases of some frames each and the pace of each case, every second one with faults."""
     rng = np.random.default_rng(seed)
     for k in range(number):
-        case = faulty(rng, geometry, 4) if k % 2 else whole_frames(rng, geometry, 3)
+        case = faulty(rng, geometry, frames + 1) if k % 2 else whole_frames(rng, geometry, frames)
         yield case, PACES[int(rng.integers(0, len(PACES)))]
 
 
