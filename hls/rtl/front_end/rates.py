@@ -20,7 +20,7 @@ from hls.rtl.front_end.geometry import WIDTHS, Geometry
 CLOCKS = (150e6, 250e6, 300e6)
 
 #: Stages of the circuit that ships, at two logic levels a stage.
-STAGES = 17
+STAGES = 16
 
 #: Clocks from a word to the one below it, at least; shorter rows wait (PERIOD of the sequencer).
 _PERIOD = 3
@@ -94,7 +94,7 @@ class Need:
         return math.ceil(self.pause * a_clock) + 1
 
 
-def need(rows: int, cols: int, frames: float, pixels: int, *, window: int = 9, stages: int = STAGES) -> Need:
+def need(rows: int, cols: int, frames: float, pixels: int, *, window: int = 7, stages: int = STAGES) -> Need:
     """What frames (rows, cols), ``frames`` of them a second, need of a front end of ``pixels`` a clock.
 
     window: of the locator, px; stages: of its pipeline. Columns are padded to a multiple of ``pixels``. Behind its
@@ -113,7 +113,7 @@ def need(rows: int, cols: int, frames: float, pixels: int, *, window: int = 9, s
     return Need(pixels, rows * of_row, clocks - rows * of_row * each, clocks, clocks * frames)
 
 
-def least(detector: Detector, clock: float, *, window: int = 9, stages: int = STAGES) -> tuple[int, Need]:
+def least(detector: Detector, clock: float, *, window: int = 7, stages: int = STAGES) -> tuple[int, Need]:
     """How many front ends side by side a detector needs at a clock (Hz), and what each of them needs.
 
     The fewest pixels a clock that are enough; where 32 are not, the frame is cut into equal bands of rows, which
@@ -135,7 +135,7 @@ def least(detector: Detector, clock: float, *, window: int = 9, stages: int = ST
 
 
 def table(
-    detectors: Iterable[Detector] = DETECTORS, clocks: Iterable[float] = CLOCKS, *, window: int = 9,
+    detectors: Iterable[Detector] = DETECTORS, clocks: Iterable[float] = CLOCKS, *, window: int = 7,
     stages: int = STAGES,
 ) -> str:  # fmt: skip
     """A table in Markdown: for each detector and clock pixels a clock, margin, and words of a queue in front."""
@@ -173,7 +173,7 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument(
         "--clock", type=float, action="append", metavar="MHZ", help="may be repeated (default: 150, 250 and 300)"
     )
-    parser.add_argument("--window", type=int, default=9, help="of the locator, px (default: %(default)s)")
+    parser.add_argument("--window", type=int, default=7, help="of the locator, px (default: %(default)s)")
     parser.add_argument("--stages", type=int, default=STAGES, help="of the locator's pipeline (default: %(default)s)")
     given = parser.parse_args(words)
     asked = (given.rows, given.cols, given.frames_per_second)
