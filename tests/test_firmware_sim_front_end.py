@@ -22,6 +22,7 @@ from hls.rtl.front_end.bad_pixels import bad_pixels, writes
 from hls.rtl.front_end.geometry import Geometry, least_places
 from hls.rtl.front_end.header import header
 from hls.rtl.front_end.project import NAME, sources, write_front_end
+from hls.rtl.front_end.rates import need
 from hls.rtl.front_end.spec import FrontEndSpec
 from hls.rtl.spec import RtlSpec
 from hls.tools import programs as tools
@@ -134,6 +135,18 @@ def test_the_latency_of_a_peak(bench):
     script = cases.settings(front, Script(PIXELS)).wait(200).part(frame, 0, stop + 1)
     waiting = run(simulator, script.until(1))
     assert 20 < int(waiting.clocks[0]) - waiting.last_word + 2 <= 60
+
+
+@pytest.mark.parametrize(("rows", "cols"), [(9, 64), (20, 24), (7, 16), (5, 8)])
+def test_a_frame_takes_the_clocks_that_rates_are_counted_with(rows, cols, bench):
+    circuit, simulator = bench
+    script = cases.settings(_front(rows, cols, threshold=5), Script(PIXELS))
+    for _ in range(3):
+        script.frame(np.zeros((rows, cols), int))
+    found = run(simulator, script.until(3))
+    stages = int(re.search(r"STAGES = (\d+)", bench_sources(circuit, simulator.geometry)).group(1))
+    counted = need(rows, cols, 1.0, PIXELS, window=7, stages=stages)
+    assert np.diff(found.clocks).tolist() == [counted.clocks] * 2
 
 
 def test_peaks_without_a_place_are_dropped_whole_and_counted(bench):
