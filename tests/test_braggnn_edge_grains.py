@@ -546,6 +546,34 @@ def test_a_lattice_that_is_a_little_off_is_said(few, tmp_path, capsys) -> None:
     assert float(said.split("strained by")[1].split()[0]) == pytest.approx(4.0782 / 4.05 - 1, abs=2e-4)
 
 
+@pytest.mark.parametrize(
+    ("real", "given", "said"),
+    [
+        ((2.95, 2.95, 4.70, 90, 90, 120), (2.95, 2.95, 4.68, 90, 90, 120),
+         "c is 4.7000, not 4.68 angstrom (+0.43%); a, b, alpha, beta, gamma fit"),
+        ((3.0, 4.1, 6.3, 90, 95.2, 90), (3.0, 4.12, 6.3, 90, 95, 90),
+         "b is 4.1000, not 4.12 angstrom (-0.49%), beta is 95.200, not 95 degrees; a, c, alpha, gamma fit"),
+        ((2.95, 2.95, 4.68, 90, 90, 120), (2.95, 2.95, 4.68, 90, 90, 120), None),
+    ],
+    ids=["c", "b and beta", "right"],
+)  # fmt: skip
+def test_a_parameter_of_the_cell_that_is_off_is_named(tmp_path, capsys, real, given, said: str | None) -> None:
+    """It used to be said as a strain in all directions: a third of that of c."""
+    lattice = Lattice(real)
+    file, grains = par(tmp_path / "p.par", distance=3e5), truth(6, seed=4, strain=5e-5, lattice=lattice)
+    path = listed(tmp_path / "p.h5", sized(file), grains, turn=180.0, error=0.05, lattice=lattice)
+    assert run(path, "--instrument", file, "--lattice", *given, "-o", tmp_path / "grains.h5") == 0
+    out = capsys.readouterr().out
+    if said is None:
+        assert "--lattice" not in out
+        return
+    line = next(line for line in out.splitlines() if "--lattice does not fit" in line)
+    found, wanted = (re.findall(r"[a-z]+ is ([\d.]+), not", text) for text in (line, said))
+    np.testing.assert_allclose(np.array(found, float), np.array(wanted, float), rtol=3e-4)
+    skeleton = [re.sub(r"[\d.]+, not|[-+\d.]+%", "", text) for text in (line, said)]
+    assert skeleton[1] in skeleton[0]
+
+
 def test_grains_without_their_first_ring(few, tmp_path) -> None:
     """As where the bright low rings are saturated and left out."""
     rows, about = peak_file.load(few[0], "reflections")
@@ -614,7 +642,7 @@ def test_lists_that_cannot_be_used(few, tmp_path, capsys) -> None:
         (rows[:0], about, "no reflections that can be used"),
         (cut, about, "no reflections that can be used"),
         (rows[:11], about, "11 spots can be used; expected at least 12"),
-        (rows, replace(about, omega=np.full((1440, 2), np.nan)), "omega is not known"),
+        (rows, replace(about, omega=np.full((1440, 2), np.nan)), "braggnn-edge merge peaks.h5 --omega-start DEG"),
         (two_scans, about, "expected one scan a list"),
     ):
         peak_file.save(tmp_path / "list.h5", kept, scan)
