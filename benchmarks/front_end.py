@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import Any
 
 from front_end_place import place_arguments, placed
-from front_end_runs import LEVELS, SMALL, about, random_frames, written
+from front_end_runs import LEVELS, about, random_frames, written
 from front_end_scans import scans
 
 from firmware_sim.front_end import mutations
