@@ -31,6 +31,7 @@ from quant.contract.locator import load, save
 from quant.front_end.pipeline import Pipeline
 from quant.front_end.records import END, END_RECORD, RECORD
 from quant.front_end.spec import FrontEnd
+from quant.front_end.stream import Row, rows_of
 
 PLACES, PIXELS, BITS = 32, 8, 13
 #: Words of the list of bad pixels.
@@ -462,6 +463,42 @@ def test_what_is_not_built_costs_nothing_and_is_not_there(random_circuit):
     optional = [one.name for one in registers.REGISTERS if one.option]
     assert len(optional) > 5
     assert not any(re.search(rf"\b{name}\b", found["braggnn_fe_registers.v"]) for name in optional)
+
+
+def test_an_aborted_frame_ends_as_if_the_next_one_had_started(bench):
+    circuit, simulator = bench
+    rng = np.random.default_rng(12)
+    front = _front(9, 32, threshold=3)
+    first, second = rng.integers(0, 200, (9, 32)), rng.integers(0, 200, (9, 32))
+    start = rows_of(second)[0]
+    long = [*rows_of(first)[:3], Row(np.tile(first[3], 2), ended=False)]
+    ended_long = [*rows_of(first)[:8], Row(np.tile(first[8], 2), ended=False)]
+    cut = rows_of(first)[:4] + [Row(first[4, :8], ended=False)]
+    short = [*rows_of(first)[:4], Row(first[4, :8])]
+    for rows in (rows_of(first)[:1], rows_of(first)[:5], cut, short, long, ended_long):
+        # The test waits for the frame in hand; what is left of an aborted frame is thrown away.
+        left = [*rows_of(first)[7:]]
+        script = cases.settings(front, Script(PIXELS)).rows(rows).write("test", 1).wait(500).read("status")
+        script.write("abort", 1).wait(500).read("status").rows([*left, *rows_of(second)]).wait(500)
+        found = run(simulator, script)
+        (aborted,) = Pipeline(front, circuit).stream([*rows, start])
+        (after,) = Pipeline(front, circuit).stream([left[0], *rows_of(second)], first=1)
+        assert differences(as_records(found.raw), [aborted, after]) == []
+        assert [value for value, _ in found.answers if value] == [3, 12]
+
+
+def test_without_a_frame_an_abort_throws_away_the_beat_that_waits(bench):
+    circuit, simulator = bench
+    front = _front(9, 32, threshold=3)
+    frame = np.random.default_rng(13).integers(0, 200, (9, 32))
+    one, two, three = (next(Pipeline(front, circuit).records([frame], first=k)) for k in range(3))
+    script = cases.settings(front, Script(PIXELS)).write("enable", 0).part(frame, 5, 6).write("abort", 1)
+    # Behind a frame the next one's start stays: that frame's end is under way.
+    script.write("enable", 1).frame(frame).part(frame, 0, 1).write("abort", 1).part(frame, 1).wait(500)
+    script.write("abort", 1).frame(frame).wait(500).write("abort", 2)
+    found = run(simulator, script)
+    assert differences(as_records(found.raw), [one, two, three]) == []
+    assert [response for _, response in found.answers if response] == [2]
 
 
 def test_what_cannot_be_built_is_refused(random_circuit):

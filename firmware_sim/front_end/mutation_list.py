@@ -53,7 +53,13 @@ MUTATIONS = (
         "idle",
         "1'b1",
     ),
-    _m("a start in mid-frame is a beat", "fe_sequencer", "wire early = ", "beat & beat_user & ~first", "1'b0"),
+    _m(
+        "a start in mid-frame is a beat",
+        "fe_sequencer",
+        "wire early = ",
+        "(aborting | (beat & beat_user)) & ~first",
+        "aborting & ~first",
+    ),
     _m(
         "something is ready during reset",
         "fe_sequencer",
@@ -164,6 +170,16 @@ MUTATIONS = (
         "start) begin\n            threshold_now",
         "1'b1",
     ),
+    _m("an abort is forgotten", "fe_sequencer", "aborting <= taking & (abort | ", "(aborting & state != IDLE)", "1'b0"),
+    _m(
+        "a row that is too long is not aborted",
+        "fe_sequencer",
+        "if (",
+        "aborting | (beat & beat_user)",
+        "beat & beat_user",
+    ),
+    _m("an abort keeps the beat inside", "fe_sequencer", "(state == IDLE & ", "aborting & beat", "1'b0"),
+    _m("an abort behind a frame takes the next one's start", "fe_sequencer", "aborting <= ", "taking", "1'b1"),
     _m("a bad pixel is a good one", "fe_pixels", "kind1 == 2'd0 & ", "~bad[i]", "1'b1"),
     _m(
         "bad words begin one word late",

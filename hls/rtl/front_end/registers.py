@@ -83,6 +83,10 @@ REGISTERS = (
         "status", 0x48, "read", 4, "1 a frame is in hand; 2 the test waits or runs; 4 it is done; 8 it passed",
         fields=(("busy", 0, 1), ("test", 1, 1), ("test_done", 2, 1), ("test_passed", 3, 1)),
     ),
+    Register(
+        "abort", 0x4C, "write", 1, "1: the frame in hand ends as if the next one started; without one, the beat inside goes",
+        allowed="value == 1",
+    ),
     Register("rows", 0x50, "read/write", 16, "rows of a frame", "@MAX_ROWS@", "value >= 1 && value <= @MAX_ROWS@"),
     Register(
         "cols", 0x54, "read/write", 16, "columns of a frame, a multiple of the pixels a clock", "@MAX_COLS@",

@@ -22,6 +22,7 @@ module braggnn_fe_sequencer #(
     input in_valid,
     output in_ready,
     input enable,
+    input abort,  // ends the frame in hand as the next start would; in between, throws away the beat that waits
     input [15:0] cfg_rows,
     input [WORD_BITS-1:0] cfg_last,  // index of a row's last word
     input test,  // run the stored frame when nothing else is under way
@@ -58,7 +59,8 @@ module braggnn_fe_sequencer #(
     reg [WORD_BITS-1:0] index = 0;
     reg [15:0] row = 0, rows = 0;
     reg first = 1'b0;  // no beat of the frame was used yet
-    reg closing = 1'b0;  // the next frame's start has come
+    reg closing = 1'b0;  // the next frame's start has come, or the frame is aborted
+    reg aborting = 1'b0;
     reg live = 1'b0;  // a frame is in hand, and not the rows that clear the memories
     reg clear = 1'b0;  // the memories hold rows outside of a frame, of the width in force
     reg thrown = 1'b0, resynchronized = 1'b0, short = 1'b0, row_length = 1'b0;
@@ -70,15 +72,17 @@ module braggnn_fe_sequencer #(
 
     // Rows of fewer words go slowly.
     wire go = ~hold & (long_rows | since == PERIOD);
-    wire early = beat & beat_user & ~first;
+    wire early = (aborting | (beat & beat_user)) & ~first;
     wire pixels = state == FRAME & beat & ~early;
     wire emit = go & (pixels | state == FILL | state == FLUSH | state == STORED);
     wire at_end = index == last;
     wire [15:0] row_next = row + 16'd1;
     wire complete = row_next == rows;
-    wire ready = state == IDLE & ~test & enable & clear & last == cfg_last;
+    wire taking = ~busy | state == FRAME | state == FILL | state == SKIP;  // a frame's end is under way in the others
+    wire ready = state == IDLE & ~aborting & ~test & enable & clear & last == cfg_last;
     assign start = ready & beat & beat_user & place;
-    assign consume = (pixels & go) | (state == SKIP & beat & ~beat_user) | (ready & beat & ~beat_user);
+    assign consume = (pixels & go) | (state == SKIP & beat & ~beat_user) | (ready & beat & ~beat_user)
+        | (state == IDLE & aborting & beat);
     assign test_taken = state == IDLE & test;
 
     initial begin
@@ -109,6 +113,7 @@ module braggnn_fe_sequencer #(
             busy <= 1'b0;
             clear <= 1'b0;
             live <= 1'b0;
+            aborting <= 1'b0;
             thrown <= 1'b0;
             is_stored <= 1'b0;
             index <= 0;
@@ -125,6 +130,7 @@ module braggnn_fe_sequencer #(
                 if (at_end) row <= row_next;
             end
             if (ready & beat & ~beat_user) thrown <= 1'b1;
+            aborting <= taking & (abort | (aborting & state != IDLE));
             case (state)
                 IDLE: begin
                     index <= 0;
@@ -186,7 +192,7 @@ module braggnn_fe_sequencer #(
                         state <= closing | complete ? FLUSH : FRAME;
                     end
                 SKIP:
-                    if (beat & beat_user) begin
+                    if (aborting | (beat & beat_user)) begin
                         resynchronized <= resynchronized | row != rows;
                         short <= row != rows;
                         state <= FLUSH;

@@ -44,7 +44,7 @@ module braggnn_front_end (
     localparam DELAY = STAGES > LATER + 6 ? STAGES - 5 : LATER + 1;  // features take five clocks, the locator STAGES
 
     // Registers, and those of them that a frame takes at its start.
-    wire enable, test, bad_fits, bad_columns_fit, bad_empty;
+    wire enable, test, abort, bad_fits, bad_columns_fit, bad_empty;
     wire [31:0] written;
     wire [15:0] rows, cols, threshold, saturation, sigma_limit;
     wire [3:0] gain_shift;
@@ -64,7 +64,7 @@ module braggnn_front_end (
         .gain_shift(gain_shift), .sigma_limit(sigma_limit), .status(status), .frames(frames), .peaks(peaks),
         .dropped(dropped),
 @OPTION_PORTS@
-        .test(test), .written(written)
+        .test(test), .abort(abort), .written(written)
     );
     reg [15:0] cols_last = 16'd@MAX_COLS@ - 16'd1;
     always @(posedge clk) cols_last <= cols - 16'd1;
@@ -128,7 +128,7 @@ module braggnn_front_end (
         .STORED_WORDS(@STORED_WORDS@)
     ) sequencer (
         .clk(clk), .rst(rst), .in_data(s_axis_tdata), .in_user(s_axis_tuser), .in_last(s_axis_tlast),
-        .in_valid(s_axis_tvalid), .in_ready(s_axis_tready), .enable(enable), .cfg_rows(rows),
+        .in_valid(s_axis_tvalid), .in_ready(s_axis_tready), .enable(enable), .abort(abort), .cfg_rows(rows),
         .cfg_last(cols_last[N_LOG2 +: WORD_BITS]), .test(test_waits), .test_taken(test_taken), .hold(hold), .place(place),
         .idle(idle), .start(start), .busy(busy), .last(last), .word_valid(word_valid), .word_data(word_data),
         .word_kind(word_kind), .word_index(word_index), .word_row(word_row), .word_live(word_live), .is_stored(is_stored),
