@@ -103,6 +103,23 @@ class Script:
             [at - 1 for at, row in zip(stops, given, strict=True) if row.ended],
         )
 
+    def maps(self, *planes: NDArray[np.integer]) -> "Script":
+        """Offer maps (rows, cols) from now on, over and over: those that the front end was built with, in order."""
+        cols = planes[0].shape[1]
+        values = np.stack([plane.reshape(-1, self.pixels) for plane in planes], axis=1)
+        flags = np.zeros(len(values), np.uint32)
+        flags[cols // self.pixels - 1 :: cols // self.pixels] = 2
+        flags[0] |= 1
+        return self.map_beats(values, flags)
+
+    def map_beats(self, values: NDArray[np.integer], flags: NDArray[np.uint32]) -> "Script":
+        """Offer beats of maps (n, maps, pixels) over and over; flags: (n,) 1 begins maps, 2 ends a row."""
+        self._add(8, len(values))
+        if not len(values):
+            return self
+        self.words.append(np.concatenate([flags[:, None], _pairs(values.reshape(len(values), -1))], axis=1).reshape(-1))
+        return self
+
     def until(self, records: int, limit: int = 1_000_000) -> "Script":
         """Wait until so many records were taken since the start, at most ``limit`` clocks."""
         return self._add(7, records, limit)
@@ -143,7 +160,7 @@ def build(sources: dict[str, str], geometry: Geometry, build_dir: Path, *, optim
         for name, text in sources.items():
             (aside / name).write_text(text)
         make = (*tools.VERILATOR_MAKE, f"OPT_FAST={optimize}", "OPT_SLOW=-O0", "OPT_GLOBAL=-O1")
-        flags = f"-DPIXELS={geometry.pixels} -DBITS={geometry.bits}"
+        flags = f"-DPIXELS={geometry.pixels} -DBITS={geometry.bits} -DMAPS={len(geometry.maps)}"
         arguments = [
             *_VERILATOR, "--top-module", NAME, "--Mdir", str(aside), "-CFLAGS", flags,
             *(part for variable in make for part in ("-MAKEFLAGS", variable)),
