@@ -99,6 +99,23 @@ class Script:
             [at - 1 for at, row in zip(stops, given, strict=True) if row.ended],
         )
 
+    def maps(self, *planes: NDArray[np.integer]) -> "Script":
+        """Offer maps (rows, cols) from now on, over and over: those that the front end was built with, in order."""
+        cols = planes[0].shape[1]
+        values = np.stack([plane.reshape(-1, self.pixels) for plane in planes], axis=1)
+        flags = np.zeros(len(values), np.uint32)
+        flags[cols // self.pixels - 1 :: cols // self.pixels] = 2
+        flags[0] |= 1
+        return self.map_beats(values, flags)
+
+    def map_beats(self, values: NDArray[np.integer], flags: NDArray[np.uint32]) -> "Script":
+        """Offer beats of maps (n, maps, pixels) over and over; flags: (n,) 1 begins maps, 2 ends a row."""
+        self._add(8, len(values))
+        if not len(values):
+            return self
+        self.words.append(np.concatenate([flags[:, None], _pairs(values.reshape(len(values), -1))], axis=1).reshape(-1))
+        return self
+
     def until(self, records: int, limit: int = 1_000_000) -> "Script":
         """Wait until so many records were taken since the start, at most ``limit`` clocks."""
         return self._add(7, records, limit)
@@ -134,7 +151,7 @@ def build(sources: dict[str, str], geometry: Geometry, build_dir: Path, *, optim
     """Compile Verilog sources (:func:`hls.rtl.front_end.project.sources`) in ``build_dir``, or find them compiled."""
     tools.find(tools.VERILATOR)
     build_dir.mkdir(parents=True, exist_ok=True)
-    defines = (f"PIXELS={geometry.pixels}", f"BITS={geometry.bits}")
+    defines = (f"PIXELS={geometry.pixels}", f"BITS={geometry.bits}", f"MAPS={len(geometry.maps)}")
     # Warnings are a test of their own.
     options = verilated.command(NAME, "unique", optimize, defines, ("-Wno-lint",))
 

@@ -31,7 +31,7 @@ NAME = "braggnn_front_end"
 _MODULES = ("fifo", "sequencer", "pixels", "lines", "span", "maximum", "queue", "readout", "features", "records")
 
 #: Those of an option.
-_OPTIONAL = {"significance": "significance", "bad_words": "bad"}
+_OPTIONAL = {"significance": "significance", "bad_words": "bad", "maps": "maps"}
 #: The adder of three operands.
 _ADDER = f"braggnn_fe_{ternary.NAME}"
 
@@ -98,7 +98,7 @@ def sources(
     }  # fmt: skip
     maps = registers.verilog(_constants(locator, geometry), geometry.options)
     found = core_files(pipe, core, copies=register_selects)
-    modules = (*_MODULES, "registers", *(module for option, module in _OPTIONAL.items() if option in geometry.options))
+    modules = (*_MODULES, "registers", *(module for option, module in _OPTIONAL.items() if getattr(geometry, option)))
     for name in (*(f"braggnn_fe_{module}" for module in modules), NAME):
         found[f"{name}.v"] = filled(filled(template(name), maps), values)
     found["braggnn_fe_stored.v"] = stored.source(geometry)
@@ -129,6 +129,9 @@ def _values(locator: IntegerLocator, geometry: Geometry, stages: int) -> dict[st
         "CODE": locator.output.bits, "CODES": locator.outputs, "FRAC": locator.output.frac,
         "DATA": geometry.data_bits, "MAX_COLS": geometry.max_cols, "MAX_ROWS": geometry.max_rows,
         "STORED_WORDS": geometry.stored_words, "PLACES_LOG2": geometry.places.bit_length() - 1,
+        "DARK": int(geometry.dark), "THRESHOLDS": int(geometry.thresholds), "MAP": max(1, geometry.map_bits),
+        "MAP_PORTS": _map_ports(geometry.map_bits, "    input ", "    output ", ","),
+        "MAP_WIRES": _map_ports(0 if geometry.map_bits else 1, "    wire ", "    wire ", ";", " = 1'b0"),
         "SIGNIFICANCE": int(geometry.significance), "BAD_LOG2": max(0, geometry.bad_words.bit_length() - 1),
         "STORED_RECORD": f"{stored.record(geometry, locator):056x}", "DIGEST": locator.digest,
         "COUNT": _count(geometry.bits, normalizer.count_bits, unsigned), "LATE": _late(codes, late),
@@ -143,6 +146,13 @@ def _count(bits: int, count_bits: int, unsigned: int) -> str:
         low = f"(|window[i*{bits}+{unsigned} +: {bits - unsigned}] ? {{{unsigned}{{1'b1}}}} : {low})"
     zeros = count_bits - min(bits, unsigned)
     return to + (f"{{{zeros}'d0, {low}}};" if zeros else f"{low};")
+
+
+def _map_ports(bits: int, given: str, answered: str, end: str, value: str = "") -> str:
+    """The stream of maps as ports or, where there is none, as wires; nothing for 0 bits."""
+    names = (f"[{bits}-1:0] s_map_tdata", "s_map_tuser", "s_map_tlast", "s_map_tvalid")
+    lines = [*(f"{given}{name}{value}{end}" for name in names), f"{answered}s_map_tready{end}"]
+    return "\n".join(lines) if bits else ""
 
 
 def _late(width: int, clocks: int) -> str:
