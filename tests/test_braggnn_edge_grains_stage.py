@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from grain_scene import GOLD, PIXEL, true_grains, write
+from matplotlib.figure import Figure
 
 from braggnn_edge import cli
 from braggnn_edge.core import config, stages
@@ -17,7 +18,7 @@ from braggnn_edge.core.errors import UserError
 from braggnn_edge.core.rundir import fits, write_json
 from braggnn_edge.core.stages import Context
 from braggnn_edge.evaluation.estimators import centre_of_mass_squared
-from braggnn_edge.grains import compare, estimates, grain_file, instrument, kept, outcome, scenario
+from braggnn_edge.grains import compare, estimates, grain_file, instrument, kept, outcome, pictures, scenario
 from braggnn_edge.grains.index import Seed
 from braggnn_edge.grains.match import Scene
 from braggnn_edge.grains.merged import places
@@ -170,7 +171,9 @@ def test_a_grain_that_one_estimator_misses_changes_no_size(found) -> None:
 def test_an_interrupted_stage_goes_on_behind_what_is_done(found, tmp_path: Path, monkeypatch) -> None:
     """Positions and grains that are there are read, to the last bit; the others are made."""
     assert not (found["out"] / "kept").exists()
-    assert any(re.search(r"voigt free: 3 grains \(\d of \d, \d+ s so far\)", line) for line in found["said"])
+    assert any(
+        re.search(r"pseudo-Voigt fit, found anew: 3 grains \(\d of \d, \d+ s so far\)", line) for line in found["said"]
+    )
     made = Done(grain_file.load(found["out"] / "voigt_free.h5"), (Seed(np.eye(3) / 3, np.arange(3.0), 0.7),))
     asked: list[object] = []
     monkeypatch.setattr(kept, "done", lambda task: asked.append(task) or made)
@@ -191,6 +194,50 @@ def test_an_interrupted_stage_goes_on_behind_what_is_done(found, tmp_path: Path,
         (tmp_path / "kept/two_2_free_seeds.npz").unlink()  # stopped before it was written
     again = kept.Kept(tmp_path / "kept", lambda _: None).estimate("a", lambda: pytest.fail("is there"))
     np.testing.assert_array_equal(again.sigma, placed.sigma)
+
+
+def test_the_screen_has_one_name_for_an_estimator_and_aligned_columns_with_units(found) -> None:
+    said, entries = found["said"], found["document"]["estimators"]
+    assert entries["voigt"]["label"] == "pseudo-Voigt fit"
+    assert any('"false" are refined grains that are none of them' in line for line in said)
+    start = said.index("  Differences to the true grains:")
+    group, head, how, first, *_ = said[start + 1 :]
+    assert group.split("  ")[-1].strip() == "size, um"
+    assert "turn, deg" in group
+    assert head.split()[:5] == ["estimator", "found", "false", "p50", "p95"]
+    assert how == "  -- found anew"
+    assert re.match(r"  true positions +3 +0 +0\.\d\d ", first)
+    table = [line for line in said[start + 1 : said.index("", start + 1)] if not line.startswith("  --")]
+    assert len({len(line) for line in table}) == 1
+    # No name of a key is left on the screen, in the pictures' words, or in those of the report.
+    for key in ("voigt ", "universal_circuit", "centre_of_mass"):
+        assert not any(key in line for line in said), key
+
+
+def test_a_grain_is_a_step() -> None:
+    """Where they are few: each estimator's line counts its grains, and the axis shows what is worth a picture."""
+    rng, axes = np.random.default_rng(1), Figure().subplots()
+    values = {"voigt": rng.random(19), "universal_circuit": np.full(20, 1e-4)}
+    pictures._steps(axes, values, "universal_circuit", {})
+    assert {tuple(line.get_ydata())[-1] for line in axes.lines[:2]} == {19, 20}
+    assert [len(line.get_xdata()) for line in axes.lines[:2]] == [21, 22]
+    assert axes.get_xlim()[1] == pytest.approx(1.05 * np.percentile(values["voigt"], 95))
+    pictures._steps(axes, {"universal_circuit": values["universal_circuit"]}, "universal_circuit", {})
+    assert axes.get_xlim()[1] == 0.05
+
+
+def test_omega_adds_to_the_error_that_is_expected(found) -> None:
+    """A turn about the axis by an error of omega moves a grain by its distance from the axis."""
+    document, entry = found["document"], found["document"]["estimators"]["voigt"]
+    fit = grain_file.load(found["out"] / "voigt_plain.h5")
+    spread = np.radians(np.sqrt(np.mean(np.square(fit.spots["residual_omega"]))))
+    away = np.sqrt(np.mean(np.square(fit.grains["position_x"]) + np.square(fit.grains["position_y"])))
+    assert 0.2 < document["omega_um"] / (np.sqrt(2) * spread * away) <= 1.001
+    of_px = np.sqrt(5) * 200 * np.sqrt(np.mean(np.square(entry["bias"]["random_px"])))
+    share = entry["by_spots"][1]
+    assert share["expected_um"] == pytest.approx(
+        np.hypot(of_px, document["omega_um"]) / np.sqrt(share["spots"]), rel=0.05
+    )
 
 
 def test_lists_have_the_rows_of_the_merge(found) -> None:

@@ -16,6 +16,7 @@ from braggnn_edge.core.config import resolve_path
 from braggnn_edge.core.errors import UserError
 from braggnn_edge.core.rundir import write_json
 from braggnn_edge.core.stages import Context
+from braggnn_edge.evaluation.figures import look
 from braggnn_edge.grains import grain_file, instrument
 from braggnn_edge.grains.crystal import Lattice, lattice_of
 from braggnn_edge.grains.diagnose import why_nothing
@@ -25,10 +26,11 @@ from braggnn_edge.grains.grain_file import Result
 from braggnn_edge.grains.index import IndexSpec
 from braggnn_edge.grains.kept import Kept, file_name
 from braggnn_edge.grains.merged import Merged, merged
-from braggnn_edge.grains.outcome import SHARES, Outcome, lines, save_arrays, summarized
+from braggnn_edge.grains.outcome import SHARES, Outcome, save_arrays, summarized
 from braggnn_edge.grains.pictures import draw
+from braggnn_edge.grains.screen import lines
 from braggnn_edge.grains.sized import sized
-from braggnn_edge.grains.spec import FIT, TRIVIAL, GrainSpec
+from braggnn_edge.grains.spec import FIT, KINDS, TRIVIAL, GrainSpec
 from braggnn_edge.grains.spots import Listed, files_of
 from braggnn_edge.grains.task import Done, Task, scene_of
 from braggnn_edge.label.acquisition import open_spec
@@ -122,7 +124,7 @@ def work(context: Context, directory: Path) -> None:
     gains = [scan.detector.gain for scan in context.cfg["scan"]]
     kept = Kept(directory / "kept", say)
     found = {
-        name: kept.estimate(name, make)
+        name: kept.estimate(look(name).label, make)
         for name, make in estimates(table, spec.estimators, networks(context), gains)
         if name != TRUTH or setting.truth is not None
     }
@@ -146,7 +148,7 @@ def work(context: Context, directory: Path) -> None:
     write_json(directory / "grains.json", document)
     kept.removed()
     for line in lines(document):
-        say(f"  {line}")
+        say(f"  {line}".rstrip())
 
 
 def _about(context: Context, scan: ScanSpec) -> About:
@@ -168,8 +170,9 @@ def _refined(
         return Task(at, setting.instrument, setting.lattice, setting.sample, spec.flip, index, **more)
 
     def grains(kind: str, tasks: Mapping[str, Task]) -> dict[str, Done]:
-        done = kept.all_done({f"{name} {kind}": one for name, one in tasks.items()}, context.workers)
-        return {name: done[f"{name} {kind}"] for name in tasks}
+        names = {name: f"{look(name).label}, {KINDS[kind]}" for name in tasks}
+        done = kept.all_done({names[name]: one for name, one in tasks.items()}, context.workers)
+        return {name: done[names[name]] for name in tasks}
 
     free = {name: task(name, weighted=True) for name in found}
     say(f"  grains from the positions of {len(free)} estimators")
@@ -213,7 +216,7 @@ def _fewer(
     parts = [replace(whole, spots=whole.spots[order < share]) for share in SHARES]
     names = dict.fromkeys([FIT, subject(list(free)), *[name for name in TRIVIAL[::-1] if name in free][:1]])
     tasks = {
-        f"{name} from {share:.0%} of the spots": replace(plain.get(name, free[name]), assignment=part)
+        f"{look(name).label}, from {share:.0%} of the spots": replace(plain.get(name, free[name]), assignment=part)
         for name in names
         for share, part in zip(SHARES, parts, strict=True)
     }

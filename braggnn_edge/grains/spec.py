@@ -9,6 +9,12 @@ from braggnn_edge.core.errors import UserError
 #: What the table's ``estimators`` may name besides networks: the fit of the label stage, and trivial estimators.
 FIT = "voigt"
 TRIVIAL = ("maximum", "centre_of_mass", "centre_of_mass_squared")
+#: How the stage makes grains, by the keys of ``grains.json``, in the words of the terminal, the report and the pages.
+KINDS = {
+    "free": "found anew",
+    "plain": "found anew, sigma not used",
+    "fixed": "from the spots of the fit's grains",
+}
 
 
 @dataclass(frozen=True)

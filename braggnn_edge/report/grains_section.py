@@ -9,14 +9,9 @@ from typing import Any
 from braggnn_edge.core.errors import UserError
 from braggnn_edge.core.rundir import fits
 from braggnn_edge.grains.compare import biased_axes
+from braggnn_edge.grains.spec import KINDS
 from braggnn_edge.report.elements import section
 
-#: How the grains of a row were made, in words, by the keys of ``grains.json``.
-_KINDS = {
-    "free": "found anew",
-    "plain": "found anew, sigma not used",
-    "fixed": "from the spots of the fit's grains",
-}
 PICTURES = ("balls", "histograms", "theory", "mean_vector")
 
 
@@ -44,7 +39,7 @@ def taken_over(run: Path, figures: Path) -> dict[str, Any] | None:
 
 def _rows(document: Mapping[str, Any], to: str) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
     """Estimator, kind in words, and entry, of all grains that are compared with ``to``."""
-    for kind, words in _KINDS.items():
+    for kind, words in KINDS.items():
         for name, entry in document["estimators"].items():
             if "position_um" in entry.get(kind, {}).get(to, {}):
                 yield name, words, entry[kind]
