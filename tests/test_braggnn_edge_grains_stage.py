@@ -280,6 +280,19 @@ def test_the_report_has_a_section_while_the_labels_are_the_same(found, tmp_path:
     assert grains_section(None, tmp_path) == ""
 
 
+def test_the_page_of_the_grains_needs_no_other_stage(found) -> None:
+    """It has the report's section, with all pictures, and names what a report would run."""
+    page = re.sub(r"\s+", " ", (found["out"] / "grains.html").read_text())
+    assert "<h1>Grains of scene</h1>" in page
+    assert page.count("<figure>") == 4
+    assert page.count("data:image/png;base64,") == 4
+    named = page[page.index("What else there is") :]
+    for stage in ("qat", "hls", "csim"):
+        assert f"<code>{stage}</code>" in named
+    assert "(not run)" in named
+    assert "<code>grains</code>, " not in named
+
+
 def test_without_truth_the_fit_is_the_reference(found, tmp_path: Path) -> None:
     """Of what the fixture found, seen as a measured scan's."""
     runs = {

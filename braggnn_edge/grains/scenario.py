@@ -14,8 +14,9 @@ import numpy as np
 
 from braggnn_edge.core.config import resolve_path
 from braggnn_edge.core.errors import UserError
+from braggnn_edge.core.files import written_aside
 from braggnn_edge.core.rundir import write_json
-from braggnn_edge.core.stages import Context
+from braggnn_edge.core.stages import Context, asked_for
 from braggnn_edge.evaluation.figures import look
 from braggnn_edge.grains import grain_file, instrument
 from braggnn_edge.grains.crystal import Lattice, lattice_of
@@ -38,6 +39,7 @@ from braggnn_edge.label.spec import ScanSpec
 from braggnn_edge.peaks import peak_file
 from braggnn_edge.peaks.peak_file import About
 from braggnn_edge.peaks.table import load as load_table
+from braggnn_edge.report.grains_section import grains_page
 
 #: mm: how far from the origin grains may lie where the configuration does not say it.
 _SAMPLE = 0.5
@@ -146,9 +148,16 @@ def work(context: Context, directory: Path) -> None:
     save_arrays(outcome, directory / "grains.npz")
     draw(outcome, document, directory / "figures")
     write_json(directory / "grains.json", document)
+    missing = [stage.name for stage in asked_for("report", context.cfg) if not _is_there(context, stage.name)]
+    with written_aside(directory / "grains.html") as aside:
+        aside.write_text(grains_page(document, context.run.name, directory / "figures", missing), encoding="utf-8")
     kept.removed()
     for line in lines(document):
         say(f"  {line}".rstrip())
+
+
+def _is_there(context: Context, stage: str) -> bool:
+    return stage == "grains" or (context.run / stage / "manifest.json").is_file()
 
 
 def _about(context: Context, scan: ScanSpec) -> About:

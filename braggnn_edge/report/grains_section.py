@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +45,13 @@ def _rows(document: Mapping[str, Any], to: str) -> Iterator[tuple[str, str, Mapp
                 yield name, words, entry[kind]
 
 
-def grains_section(document: Mapping[str, Any] | None, figures: Path) -> str:
-    """HTML of ``grains`` of a report, nothing without one; figures: folder of ``grains_*.png``."""
+def grains_page(document: Mapping[str, Any], name: str, figures: Path, missing: Sequence[str]) -> str:
+    """A page of the grains alone; figures: folder of the stage's pictures; missing: stages that a report would run."""
+    return section("grains_page.html", name=name, grains=grains_section(document, figures, prefix=""), missing=missing)
+
+
+def grains_section(document: Mapping[str, Any] | None, figures: Path, prefix: str = "grains_") -> str:
+    """HTML of ``grains`` of a report, nothing without one; figures: folder of ``<prefix>*.png``."""
     if document is None:
         return ""
     return section(
@@ -56,5 +61,5 @@ def grains_section(document: Mapping[str, Any] | None, figures: Path) -> str:
         tables={to: list(_rows(document, to)) for to in ("to_truth", "to_fit")},
         biased={name: biased_axes(entry.get("bias", {})) for name, entry in document["estimators"].items()},
         reference="the truth" if document.get("truth") else "the fit",
-        figures=figures,
+        pictures={name: figures / f"{prefix}{name}.png" for name in PICTURES},
     )
