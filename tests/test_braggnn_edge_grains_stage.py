@@ -18,14 +18,26 @@ from braggnn_edge.core.errors import UserError
 from braggnn_edge.core.rundir import fits, write_json
 from braggnn_edge.core.stages import Context
 from braggnn_edge.evaluation.estimators import centre_of_mass_squared
-from braggnn_edge.grains import compare, estimates, grain_file, instrument, kept, outcome, pictures, scenario
-from braggnn_edge.grains.index import Seed
+from braggnn_edge.grains import (
+    compare,
+    estimates,
+    grain_file,
+    imaged11,
+    instrument,
+    kept,
+    outcome,
+    pictures,
+    scenario,
+    task,
+)
+from braggnn_edge.grains.index import IndexSpec, Seed
 from braggnn_edge.grains.match import Scene
 from braggnn_edge.grains.merged import places
 from braggnn_edge.grains.sized import sized
 from braggnn_edge.grains.spec import GrainSpec
+from braggnn_edge.grains.spots import Listed
 from braggnn_edge.grains.spots import load as load_spots
-from braggnn_edge.grains.task import Done
+from braggnn_edge.grains.task import Done, Task
 from braggnn_edge.locate.locator import Locator
 from braggnn_edge.peaks import peak_file
 from braggnn_edge.peaks.table import load
@@ -315,6 +327,22 @@ def test_without_truth_the_fit_is_the_reference(found, tmp_path: Path) -> None:
 
 
 # --- parts
+
+
+def test_the_stage_takes_the_indexer_that_is_asked_for(found, tmp_path: Path, monkeypatch) -> None:
+    asked: list[IndexSpec] = []
+    monkeypatch.setitem(task.INDEXERS, "imaged11", lambda scene, spec: asked.append(spec) or [])
+    keys = instrument.read(found["run"] / "data/gold_instrument.toml")
+    rows, about = peak_file.load(found["out"] / "reflections.h5", "reflections")
+    lists = {"panel": Listed(rows, about, tmp_path / "r.h5")}
+    one = Task(lists, keys, GOLD, 0.5, "", IndexSpec(0.6), "imaged11")
+    result = task.done(one).result
+    assert asked == [IndexSpec(0.6)]
+    assert (len(result.grains), result.settings["indexer"]) == (0, "imaged11")
+    monkeypatch.setattr(imaged11.importlib.util, "find_spec", lambda name: None)
+    context = context_of(tmp_path, SCENARIO + '[grains]\nindexer = "imaged11"\n')
+    with pytest.raises(UserError, match=r'grains: indexer imaged11: ImageD11 is not installed; .*indexer = "own"'):
+        scenario.check(context)
 
 
 def test_reflections_take_the_mean_of_the_peaks_that_an_estimator_answers(found) -> None:

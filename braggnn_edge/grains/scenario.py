@@ -18,7 +18,7 @@ from braggnn_edge.core.files import written_aside
 from braggnn_edge.core.rundir import write_json
 from braggnn_edge.core.stages import Context, asked_for
 from braggnn_edge.evaluation.figures import look
-from braggnn_edge.grains import grain_file, instrument
+from braggnn_edge.grains import grain_file, imaged11, instrument
 from braggnn_edge.grains.crystal import Lattice, lattice_of
 from braggnn_edge.grains.diagnose import why_nothing
 from braggnn_edge.grains.estimates import TRUTH, Estimate, estimates, networks, subject
@@ -78,6 +78,8 @@ def check(context: Context) -> None:
         _by_detector(spec, chosen, geometry)
     if spec.lattice:
         lattice_of(spec.lattice, spec.centring or "P")
+    if spec.indexer == "imaged11":
+        imaged11.require("grains: indexer", 'indexer = "own"')
     networks(context)
 
 
@@ -176,7 +178,7 @@ def _refined(
 
     def task(name: str, weighted: bool, **more: Any) -> Task:
         at = {detector: one.at(found[name], weighted) for detector, one in lists.items()}
-        return Task(at, setting.instrument, setting.lattice, setting.sample, spec.flip, index, **more)
+        return Task(at, setting.instrument, setting.lattice, setting.sample, spec.flip, index, spec.indexer, **more)
 
     def grains(kind: str, tasks: Mapping[str, Task]) -> dict[str, Done]:
         names = {name: f"{look(name).label}, {KINDS[kind]}" for name in tasks}

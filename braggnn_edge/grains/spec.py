@@ -33,6 +33,7 @@ class GrainSpec:
     sample: float = 0.0
     completeness: float = 0.5  # least share of the expected spots of the first rings that make a grain
     least: int = 12  # spots of a grain
+    indexer: Literal["own", "imaged11"] = "own"  # what finds the grains: our indexer, or ImageD11's (to be installed)
     omega_sign: Literal[0, 1, -1] = 0  # -1: the sample turns against the omega of the scan; 0: as the instrument says
     flip: str = ""  # frames are first flipped `v` (up-down), `h` (left-right), `t` (transposed), in this order
     # `"voigt"` (the fit), `"maximum"`, `"centre_of_mass"`, `"centre_of_mass_squared"`, `"universal"`,
