@@ -101,6 +101,8 @@ def need(rows: int, cols: int, frames: float, pixels: int, *, window: int = 7, s
     words a frame has (window - 1) / 2 rows and the words of a window's right half; then the pipelines run empty.
     Raises UserError for what cannot be built.
     """
+    if stages < 1:
+        raise UserError(f"stages {stages}: a locator's pipeline has at least 1")
     padded = -(-cols // pixels) * pixels
     geometry = Geometry(
         pixels, max_cols=max(padded, -(-window // pixels) * pixels), max_rows=max(rows, window), window=window
