@@ -17,6 +17,8 @@ Seconds are of the processor, of one worker.
 import argparse
 import json
 import os
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +58,7 @@ def scenario(folder: Path, replaced: tuple[tuple[str, str], ...]) -> Path:
         if old not in text:
             raise ValueError(f"configs/grains.toml has no {old!r}")
         text = text.replace(old, new)
-    name = dict(line.split(" = ", 1) for line in text.splitlines() if line.startswith("name = "))["name"].strip('"')
+    name = re.findall(r'^name = "(.*)"', text, flags=re.MULTILINE)[0]
     path = folder / f"{name}.toml"
     path.write_text(text, encoding="utf-8")
     return path
@@ -84,8 +86,8 @@ def peaks_of(path: Path, truth: np.ndarray, spec: ScanSpec, threshold: float) ->
     return found
 
 
-def measure(runs: Path, name: str) -> dict[str, Any]:
-    """All lists of one scan."""
+def measure(runs: Path, name: str, entry: dict[str, Any], save: Callable[[], None]) -> None:
+    """Fill the entry of one scan with its lists, and save behind each network."""
     replaced, threshold, asked = SCANS[name]
     path = scenario(runs, replaced)
     command("data", "--config", path, "--runs", runs)
@@ -97,7 +99,7 @@ def measure(runs: Path, name: str) -> dict[str, Any]:
     made = spec.simulate.grains
     lattice = lattice_of(made.lattice, made.centring)
     cell = ("--lattice", *made.lattice, "--centring", made.centring, "--median-size", float(np.median(true["size"])))
-    entry: dict[str, Any] = {"threshold": threshold, "grains": len(true), "lists": {}, "window_to_component": {}}
+    entry |= {"threshold": threshold, "grains": len(true), "lists": {}, "window_to_component": {}}
     for network, deviations in asked:
         grains = {}
         test = f"{deviations:g} deviations" if deviations else "no test"
@@ -129,7 +131,7 @@ def measure(runs: Path, name: str) -> dict[str, Any]:
         entry["window_to_component"][f"{network}, {test}"] = summary(
             differences(lattice, grains["window"], grains["component"])
         )
-    return entry
+        save()
 
 
 def table(document: dict[str, Any]) -> str:
@@ -160,10 +162,14 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=HERE / "window_grains.json")
     arguments = parser.parse_args()
     arguments.runs.mkdir(parents=True, exist_ok=True)
-    document: dict[str, Any] = {}
-    for name in SCANS:
-        document[name] = measure(arguments.runs, name)
-        arguments.output.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    document: dict[str, Any] = {name: {} for name in SCANS}
+
+    def save() -> None:
+        done = {name: entry for name, entry in document.items() if entry}
+        arguments.output.write_text(json.dumps(done, indent=1) + "\n", encoding="utf-8")
+
+    for name, entry in document.items():
+        measure(arguments.runs, name, entry, save)
     print(table(document))
 
 
