@@ -147,7 +147,21 @@ def test_a_small_design_is_placed(tmp_path):
 
 def test_nextpnr_report(tmp_path):
     path = tmp_path / "nextpnr.json"
+
+    def step(kind, delay, begin, end):
+        return {"type": kind, "delay": delay, "from": {"cell": begin}, "to": {"cell": end}}
+
+    steps = [
+        step("clk-to-q", 0.5, "a", "a"), step("routing", 1.25, "a", "x"), step("logic", 0.25, "x", "x"),
+        step("routing", 2.0, "x", "b"), step("setup", 0.0, "b", "b"),
+    ]  # fmt: skip
+    paths = [
+        {"from": "<async>", "to": "posedge clk", "path": [step("routing", 90.0, "pin", "c")]},
+        {"from": "posedge clk", "to": "posedge clk", "path": steps},
+        {"from": "posedge clk", "to": "<async>", "path": [step("routing", 80.0, "d", "pin")]},
+    ]
     report = {
+        "critical_paths": paths,
         "fmax": {"clk": {"achieved": 92.5, "constraint": 80.0}},
         "utilization": {"TRELLIS_FF": {"used": 7, "available": 100}, "DP16KD": {"used": 0, "available": 9}},
     }
@@ -155,6 +169,8 @@ def test_nextpnr_report(tmp_path):
     found = place.read_report(path)
     assert (found.fmax_mhz, found.asked_mhz, found.met) == (92.5, 80.0, True)
     assert found.used == {"TRELLIS_FF": 7}
-    path.write_text(json.dumps({**report, "fmax": {}}))
-    with pytest.raises(UserError, match="not a report of nextpnr on one clock"):
-        place.read_report(path)
+    assert found.critical == place.Critical("a", "b", 0.75, 3.25)
+    for wrong in ({"fmax": {}}, {"critical_paths": []}):
+        path.write_text(json.dumps({**report, **wrong}))
+        with pytest.raises(UserError, match="not a report of nextpnr on one clock"):
+            place.read_report(path)

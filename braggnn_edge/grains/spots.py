@@ -176,7 +176,10 @@ def _rotation(about: peak_file.About, path: Path) -> tuple[Floats, float]:
     """What the scan covers, (m, 2) radians, and its step in radians; frames that were left out are not covered."""
     omega = np.radians(about.omega)
     if not len(omega) or not np.isfinite(omega).all():
-        raise UserError(f"{path}: omega is not known; tell it to `locate` with --omega-start and --omega-step")
+        raise UserError(
+            f"{path}: omega is not known, as the frames did not say it; merge their peaks again with it: "
+            "`braggnn-edge merge peaks.h5 --omega-start DEG --omega-step DEG -o reflections.h5`"
+        )
     low, high = omega.min(1), omega.max(1)
     step = float(np.median(high - low))
     if step <= 0:

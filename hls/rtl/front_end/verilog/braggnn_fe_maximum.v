@@ -78,6 +78,15 @@ module braggnn_fe_maximum #(
             tag_chain <= {tag2, tag_chain[(CONTEXT+1)*TAG-1:TAG]};
         end
     wire [WORD_BITS-1:0] index = index_chain[WORD_BITS-1:0];
+    // Which of the words around it are in its row, known as soon as it is.
+    wire [WORD_BITS-1:0] following = index_chain[WORD_BITS +: WORD_BITS];
+    reg [2*REACH_WORDS:0] in_row;
+    integer w;
+    always @(posedge clk)
+        if (v2)
+            for (w = 0; w <= 2 * REACH_WORDS; w = w + 1)
+                in_row[w] <= w < REACH_WORDS ? following >= REACH_WORDS - w
+                    : {1'b0, following} + w - REACH_WORDS <= {1'b0, last};
     wire [TAG-1:0] tag = tag_chain[TAG-1:0];
 
     // Pixels beyond the row's ends count as nothing.
@@ -88,7 +97,7 @@ module braggnn_fe_maximum #(
             // pixel j - 3 of the word, in the word REACH_WORDS further
             localparam WORD = (j - 3 + REACH_WORDS * N) / N - REACH_WORDS;
             localparam AT = (j - 3 + CONTEXT * N) * B;
-            wire there = WORD < 0 ? index >= -WORD : {1'b0, index} + WORD <= {1'b0, last};
+            wire there = in_row[WORD+REACH_WORDS];
             assign above_px[j*B +: B] = there ? above_chain[AT +: B] : {B{1'b0}};
             assign centre_px[j*B +: B] = there ? centre_chain[AT +: B] : {B{1'b0}};
             assign below_px[j*B +: B] = there ? below_chain[AT +: B] : {B{1'b0}};

@@ -59,14 +59,17 @@ module braggnn_fe_queue #(
     end
 
     wire [TIME_BITS-1:0] oldest = out_valid ? out_time : head[WORD_BITS+17 +: TIME_BITS];
-    wire [TIME_BITS-1:0] age = now - oldest;
+    reg [TIME_BITS-1:0] age = 0;
+    reg waits = 1'b0;
     reg [15:0] fill = 0;
     initial begin
         hold = 1'b0;
         high = 0;
     end
     always @(posedge clk) begin
-        hold <= (out_valid | head_valid) & age >= (1 << TIME_BITS) - MARGIN & ~rst;
+        age <= now - oldest;
+        waits <= (out_valid | head_valid) & ~rst;
+        hold <= waits & age >= (1 << TIME_BITS) - MARGIN & ~rst;
         if (take) rest <= head[REST-1:0];
         if (rst) begin
             left <= 0;

@@ -12,7 +12,8 @@ module braggnn_fe_readout #(
     parameter BANKS_LOG2 = 2,
     parameter SLOTS = 3,  // groups that a window lies in
     parameter WORD_BITS = 7,
-    parameter TIME_BITS = 6
+    parameter TIME_BITS = 6,
+    parameter EXACT = 0  // 1: what is outside of the frame is 0 in the window, where the locator does not need it
 ) (
     input clk,
     input [WORD_BITS-1:0] last,
@@ -72,11 +73,12 @@ module braggnn_fe_readout #(
     end
 
     // Where the window begins: pixel x0 of the stream, in group x0 / G.
-    wire [31:0] in_word = {29'd0, group} * G + {30'd0, position};
-    wire [31:0] x0 = at_time * N + in_word - HALF;
+    // Powers of two: fields side by side, which OR puts together without an adder.
+    wire [31:0] in_word = {29'd0, group} * G | {30'd0, position};
+    wire [31:0] x0 = (at_time * N | in_word) - HALF;
     wire [31:0] first_group = x0 / G;
-    wire [31:0] col_now = index * N + in_word;
-    wire [31:0] right_now = last * N + (N - 1) - col_now;
+    wire [31:0] col_now = index * N | in_word;
+    wire [31:0] right_now = (last - index) * N | (N - 1 - in_word);
     reg [BANKS_LOG2-1:0] turn1, turn2, turn3;
     reg [1:0] offset1, offset2, offset3, offset4;
     reg [BANKS*G*CB-1:0] banks;
@@ -150,7 +152,8 @@ module braggnn_fe_readout #(
         some_masked = 1'b0;
         some_full = 1'b0;
         for (u = 0; u < W; u = u + 1) begin
-            for (v = 0; v < W; v = v + 1) window[(v*W+u)*B +: B] <= cut[u*CB + v*B +: B];
+            for (v = 0; v < W; v = v + 1)
+                window[(v*W+u)*B +: B] <= EXACT != 0 & ~inside4[u] ? {B{1'b0}} : cut[u*CB + v*B +: B];
             some_masked = some_masked | (cut[u*CB + W*B + 8] & inside4[u]);
         end
         for (u = 0; u < 7; u = u + 1) begin

@@ -65,10 +65,11 @@ module braggnn_fe_sequencer #(
     reg [3:0] flush_row = 0, flush_word = 0;
     reg [7:0] waited = 0;
     reg [2:0] since = PERIOD;
+    reg long_rows = 1'b0;  // of at least PERIOD words
     assign end_flags = {row_length, short, resynchronized};
 
     // Rows of fewer words go slowly.
-    wire go = ~hold & (last >= PERIOD - 1 | since == PERIOD);
+    wire go = ~hold & (long_rows | since == PERIOD);
     wire early = beat & beat_user & ~first;
     wire pixels = state == FRAME & beat & ~early;
     wire emit = go & (pixels | state == FILL | state == FLUSH | state == STORED);
@@ -133,11 +134,13 @@ module braggnn_fe_sequencer #(
                     if (test) begin
                         is_stored <= 1'b1;
                         last <= STORED_WORDS - 1;
+                        long_rows <= STORED_WORDS >= PERIOD;
                         rows <= STORED_ROWS;
                         clear <= 1'b0;
                         state <= FLUSH;
                     end else if (enable & ~(clear & last == cfg_last)) begin
                         last <= cfg_last;
+                        long_rows <= cfg_last >= PERIOD - 1;
                         clear <= 1'b1;
                         state <= FLUSH;
                     end else if (start) begin
