@@ -143,13 +143,15 @@ def test_the_latency_of_a_peak(bench):
 @pytest.mark.parametrize(("rows", "cols"), [(9, 64), (20, 24), (7, 16), (5, 8)])
 def test_a_frame_takes_the_clocks_that_rates_are_counted_with(rows, cols, bench):
     circuit, simulator = bench
-    script = cases.settings(_front(rows, cols, threshold=5), Script(PIXELS))
+    script = cases.settings(_front(rows, cols, threshold=5), Script(PIXELS)).wait(200)
     for _ in range(3):
         script.frame(np.zeros((rows, cols), int))
     found = run(simulator, script.until(3))
     stages = int(re.search(r"STAGES = (\d+)", bench_sources(circuit, simulator.geometry)).group(1))
     counted = need(rows, cols, 1.0, PIXELS, window=7, stages=stages)
     assert np.diff(found.clocks).tolist() == [counted.clocks] * 2
+    if cols >= 3 * PIXELS:
+        assert found.waited == 1 + 2 * counted.pause  # one clock at a start behind a pause
 
 
 def test_peaks_without_a_place_are_dropped_whole_and_counted(bench):
