@@ -23,7 +23,8 @@ from firmware_sim.front_end import many
 from firmware_sim.front_end.simulate import Simulator, build
 from hls.rtl.cmvm import Effort
 from hls.rtl.front_end.geometry import Geometry
-from hls.rtl.front_end.project import sources
+from hls.rtl.front_end.project import NAME, sources
+from hls.rtl.synthesis import cell_models, synthesize
 from quant.contract.arithmetic import Format
 from quant.contract.block_shift import BlockShift
 from quant.contract.layers import Flatten, Linear, Requantize
@@ -37,6 +38,9 @@ SMALL = Path(__file__).with_name("circuits_family") / "small_7px.json"
 LEVELS = 2.0
 #: Cases of a run, and frames of a case. More are no faster, and what a run has is done again where it was ended.
 RUN_CASES, CASE_FRAMES = 20, 25
+#: What a row of random frames counts; seeds: those that were run, from 0 on.
+_COUNTS = ("seeds", "frames", "records", "dropped", "differences", "clocks")
+
 #: Front ends that the small frames run through: the geometry, and the seed of its circuit, None: the small one of
 #: circuits_family/.
 GEOMETRIES = (
@@ -100,8 +104,7 @@ def random_frames(args: argparse.Namespace, scratch: Path) -> None:
         simulator = build(text, geometry, scratch, optimize="-O2")
         new = {
             "key": simulator.path.parent.name, **asdict(geometry), "locator": locator.digest, "circuit_seed": seed,
-            "seeds": 0, "frames": 0, "records": 0, "dropped": 0, "differences": 0, "clocks": 0,
-            "seconds": 0.0, "digest": "",
+            **dict.fromkeys(_COUNTS, 0), "seconds": 0.0, "digest": "",
         }  # fmt: skip
         rows.append(before.get(new["key"], new))
         work.append((simulator, locator))
@@ -130,6 +133,32 @@ def random_frames(args: argparse.Namespace, scratch: Path) -> None:
             save()
             saved = now
     save()
+
+
+def netlist(args: argparse.Namespace, scratch: Path) -> dict[str, Any]:
+    """The cells of UltraScale+ of a small front end, simulated on random small frames.
+
+    Its memories are look-up tables here, not block memories: Yosys has no model of these to simulate.
+    """
+    geometry = Geometry(2, 8, 16, 64, window=7, places=32)
+    locator = circuit(geometry.window, 1)
+    text = sources(locator, geometry, logic_levels=6.0, effort=Effort(trials=2))
+    folder = scratch / "netlist"
+    folder.mkdir(exist_ok=True)
+    mapped = synthesize(text, NAME, folder)
+    print(mapped, flush=True)
+    files = {"netlist.v": (folder / "netlist.v").read_text(), "cells.v": cell_models(mapped, "ultrascale+")}
+    simulator = build(files, geometry, scratch, optimize="-O0")
+    row: dict[str, Any] = {
+        "key": simulator.path.parent.name, **asdict(geometry), "locator": locator.digest, "family": "ultrascale+",
+        "luts": mapped.luts, "flip_flops": mapped.flip_flops, "cells": mapped.cells, **dict.fromkeys(_COUNTS, 0),
+        "seconds": 0.0, "digest": "",
+    }  # fmt: skip
+    until = time.monotonic() + 60 * args.minutes
+    while row["frames"] < args.number and time.monotonic() < until:
+        _one_run(row, simulator, locator)
+        print(f"{row['frames']} frames, {row['differences']} differences", flush=True)
+    return row
 
 
 def _one_run(row: dict[str, Any], simulator: Simulator, locator: IntegerLocator) -> None:
