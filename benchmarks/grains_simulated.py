@@ -89,6 +89,7 @@ def listed(
         sigma,
         omega,
         np.full(count, 0.1 * STEP),
+        np.full(count, 3),
         np.ones(count),
         turn,
         STEP,

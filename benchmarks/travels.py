@@ -14,7 +14,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import h5py
 import matplotlib
 
 matplotlib.use("Agg")
@@ -56,29 +55,6 @@ def selected(runs: Path, scenario: str, scan: str, residual: float, area: int) -
         good = p["voigt_converged"] & (p["voigt_residual"] < residual) & (p["area"] >= area)
         p["split"] = np.where(good & (p["split"] == TEST), TEST, EXCLUDED)
     return table
-
-
-#: Half the side of the window that a simulated spot is drawn in, px, and the counts of a step that matters.
-WINDOW, STEP = 31.5, 2.0
-
-
-def on_a_cut_tail(table: PeakTable, truth: Path) -> NDArray[np.bool_]:
-    """(n,) whether an edge of a bright spot's window runs through a peak's patch: a tail is cut off there."""
-    with h5py.File(truth) as file:
-        known = {
-            name: file[name][:] for name in ("frame", "row", "col", "amplitude", "eta", "fwhm_major", "fwhm_minor")
-        }
-    width = np.sqrt(known["fwhm_major"] * known["fwhm_minor"])
-    bright = known["amplitude"] * known["eta"] / (1 + 4 * (WINDOW / width) ** 2) > STEP
-    found, half = np.zeros(len(table.peaks), bool), table.size / 2
-    for frame in np.unique(table.peaks["frame"]):
-        here, there = table.peaks["frame"] == frame, bright & (known["frame"] == frame)
-        row, col = (np.abs(table.peaks[n][here][:, None] - known[n][there]) for n in ("row", "col"))
-        near = [
-            (np.abs(one - WINDOW) < half) & (other < WINDOW + half) for one, other in ((row, col), (col, row))
-        ]  # fmt: skip
-        found[here] = (near[0] | near[1]).any(axis=1)
-    return found
 
 
 WORST, MARKS = 10, {"reference": ("+", "w"), "universal": ("x", "tab:orange"), "squared centroid": (".", "tab:cyan")}
@@ -154,12 +130,6 @@ def main() -> None:
         table = selected(arguments.runs, *about)
         found = evaluate(table, networks)
         document["sets"][name] = found
-        if truth := next((arguments.runs / about[0] / "data").glob("*_truth.h5"), None):
-            cut = on_a_cut_tail(table, truth)
-            found["on_a_cut_tail"] = {
-                "peaks": int((cut & (table.peaks["split"] == TEST)).sum()),
-                "errors_px_of_the_others": evaluate(table.where(~cut), networks)["errors_px"],
-            }
         found["worst"] = show_worst(list(row), name, table, found["reference"], next(iter(networks.values())))
         figure.savefig(arguments.output.with_suffix(".png"), dpi=90)
         write_json(arguments.output, document)

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,14 @@ from braggnn_edge.core.errors import UserError
 from braggnn_edge.core.rundir import fits, write_json
 from braggnn_edge.core.stages import Context
 from braggnn_edge.evaluation.estimators import centre_of_mass_squared
-from braggnn_edge.grains import compare, estimates, grain_file, outcome, scenario
+from braggnn_edge.grains import compare, estimates, grain_file, instrument, kept, outcome, scenario
+from braggnn_edge.grains.index import Seed
+from braggnn_edge.grains.match import Scene
 from braggnn_edge.grains.merged import places
+from braggnn_edge.grains.sized import sized
 from braggnn_edge.grains.spec import GrainSpec
+from braggnn_edge.grains.spots import load as load_spots
+from braggnn_edge.grains.task import Done
 from braggnn_edge.locate.locator import Locator
 from braggnn_edge.peaks import peak_file
 from braggnn_edge.peaks.table import load
@@ -133,9 +139,58 @@ def test_fixed_grains_have_the_very_spots_of_the_fit(found) -> None:
         own, fit = (grain_file.load(found["out"] / f"{of}.h5").spots for of in (f"{name}_fixed", f"voigt_{kind}"))
         columns = ["grain", "list", "reflection", "h", "k", "l"]
         assert sorted(own[columns].tolist()) == sorted(fit[columns].tolist())
-    # The same spots have the same intensities.
-    entry = found["document"]["estimators"]["universal"]["fixed"]["to_fit"]
-    assert entry["size_um"]["p95"] < 0.01
+
+
+def test_sizes_are_of_the_grains_and_not_of_the_estimators(found) -> None:
+    """Also where grains are found anew, from other spots: those for sizes are chosen by where they are predicted."""
+    for name, entry in found["document"]["estimators"].items():
+        for kind in ("free", "plain", "fixed"):
+            if kind in entry and name not in ("truth", "voigt"):
+                assert entry[kind]["to_fit"]["size_um"]["p95"] < 0.01, (name, kind)
+
+
+def test_a_grain_that_one_estimator_misses_changes_no_size(found) -> None:
+    """The scale is that of the fit's grains beside the true ones that these are."""
+    fit, truth = (
+        grain_file.load(path) for path in (found["out"] / "voigt_free.h5", found["run"] / "data/gold_grains.h5")
+    )
+    keys = instrument.read(found["run"] / "data/gold_instrument.toml")
+    geometry, spots = load_spots({"panel": found["out"] / "reflections.h5"}, keys)
+    scene = Scene(geometry, spots, GOLD, 0.5)
+    whole = sized({"voigt": {"free": fit}}, fit, scene, truth, 0.0)["voigt"]["free"]
+    fewer = replace(fit, grains=fit.grains[1:])
+    part = sized({"voigt": {"free": fewer}}, fewer, scene, truth, 0.0)["voigt"]["free"]
+    np.testing.assert_allclose(part.grains["size"], whole.grains["size"][1:], rtol=0.01)
+    of = compare.paired(GOLD, whole.grains, truth.grains)[:, 1]
+    np.testing.assert_allclose(whole.grains["size"], truth.grains["size"][of], rtol=0.05)
+    measured = sized({"voigt": {"free": fit}}, fit, scene, None, 50.0)["voigt"]["free"]
+    assert np.median(measured.grains["size"]) == pytest.approx(50.0, rel=1e-6)
+
+
+def test_an_interrupted_stage_goes_on_behind_what_is_done(found, tmp_path: Path, monkeypatch) -> None:
+    """Positions and grains that are there are read, to the last bit; the others are made."""
+    assert not (found["out"] / "kept").exists()
+    assert any(re.search(r"voigt free: 3 grains \(\d of \d, \d+ s so far\)", line) for line in found["said"])
+    made = Done(grain_file.load(found["out"] / "voigt_free.h5"), (Seed(np.eye(3) / 3, np.arange(3.0), 0.7),))
+    asked: list[object] = []
+    monkeypatch.setattr(kept, "done", lambda task: asked.append(task) or made)
+    tasks: dict[str, Any] = {"one free": 1, "two/2 free": 2}
+    placed = estimates.Estimate(np.array([[0.1, np.nan]]), np.array([[0.2, 0.3]]))
+    for expected in ([1, 2], [1, 2, 2]):
+        here = kept.Kept(tmp_path / "kept", lambda _: None)
+        results = here.all_done(tasks, 1)
+        estimate = here.estimate("a", lambda: placed)
+        assert asked == expected
+        assert list(results) == list(tasks)
+        for one in results.values():
+            assert one.result.grains.tobytes() == made.result.grains.tobytes()
+            assert one.result.spots.tobytes() == made.result.spots.tobytes()
+            assert one.result.settings == made.result.settings
+            np.testing.assert_array_equal(one.seeds[0].position, np.arange(3.0))
+        np.testing.assert_array_equal(estimate.position, placed.position)
+        (tmp_path / "kept/two_2_free_seeds.npz").unlink()  # stopped before it was written
+    again = kept.Kept(tmp_path / "kept", lambda _: None).estimate("a", lambda: pytest.fail("is there"))
+    np.testing.assert_array_equal(again.sigma, placed.sigma)
 
 
 def test_lists_have_the_rows_of_the_merge(found) -> None:

@@ -1,6 +1,7 @@
 """Peaks to reflections: against plain loops, against simulated truth, over the end of a turn, in any order."""
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -409,6 +410,39 @@ def test_command_writes_every_layout(listed, capsys) -> None:
     assert np.allclose(midas["YCenpx"], found["col"], atol=1e-5)
     assert np.allclose(midas["Radiuspx"], np.hypot(found["row"], found["col"]), atol=1e-5)
     assert midas["MinOmedegrees"].tolist() == flt["Min_o"].tolist()
+
+
+def test_command_takes_the_omega_that_the_frames_do_not_know(listed, capsys) -> None:
+    """The same reflections as where the list knows it, the one over the end of the turn too."""
+    folder = listed.parent
+    known = merged(listed, "--omega-start", 0, "--omega-step", 5)
+    peaks, about = peak_file.load(listed)
+    peaks["omega"] = np.nan
+    nowhere = replace(about, omega=np.full((72, 2), np.nan))
+    peak_file.save(folder / "blind.h5", peaks, nowhere)
+    assert np.isnan(merged(folder / "blind.h5")[0]["omega"]).all()
+    for rows, frames in (known, merged(folder / "blind.h5", "--omega-start", 0, "--omega-step", 5)):
+        np.testing.assert_allclose(rows["omega"], merged(listed)[0]["omega"])
+        np.testing.assert_allclose(frames, about.omega)
+    rows, frames = merged(listed, "--omega-start", 10, "--omega-step", -5)
+    assert rows["omega"][0] == pytest.approx(10 - 23.75)
+    np.testing.assert_allclose(frames[0], [10, 5])
+    peaks["scan"][-1] = 1
+    peak_file.save(folder / "two.h5", peaks, replace(nowhere, scans=("s", "t")))
+    for path, words, message in (
+        (listed, ["--omega-start", "3"], "omega_start is given without omega_step"),
+        (folder / "two.h5", ["--omega-start", "3", "--omega-step", "1"], "holds peaks of several scans"),
+    ):
+        assert cli.main(["merge", str(path), "-o", str(folder / "r.h5"), *words]) == 2
+        assert message in capsys.readouterr().err
+
+
+def merged(path: Path, *words: object) -> tuple[np.ndarray, np.ndarray]:
+    """Reflections of rocking spots and the omega of the frames."""
+    output = path.with_name("merged.h5")
+    assert cli.main(["merge", str(path), "-o", str(output), *map(str, words)]) == 0
+    rows, about = peak_file.load(output, "reflections")
+    return rows[rows["first_frame"] > 0], about.omega
 
 
 def test_flt_is_read_by_imaged11(listed) -> None:

@@ -4,20 +4,25 @@ import dataclasses
 import json
 import os
 import re
+import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from braggnn_edge.core.errors import UserError
+from braggnn_edge.peaks.significance import Significance
 from firmware_sim.front_end import cases, mutations
 from firmware_sim.front_end.compare import as_records, differences
 from firmware_sim.front_end.simulate import Script, build, run
 from hls.rtl import build as rtl_stage
 from hls.rtl.cmvm import Effort
 from hls.rtl.front_end import registers
+from hls.rtl.front_end.bad_pixels import bad_pixels, writes
 from hls.rtl.front_end.geometry import Geometry, least_places
+from hls.rtl.front_end.header import header
 from hls.rtl.front_end.project import NAME, sources, write_front_end
+from hls.rtl.front_end.rates import need
 from hls.rtl.front_end.spec import FrontEndSpec
 from hls.rtl.spec import RtlSpec
 from hls.tools import programs as tools
@@ -27,17 +32,19 @@ from quant.front_end.pipeline import Pipeline
 from quant.front_end.records import END, END_RECORD, RECORD
 from quant.front_end.spec import FrontEnd
 
-PLACES, PIXELS = 32, 8
+PLACES, PIXELS, BITS = 32, 8, 13
+#: Words of the list of bad pixels.
+BAD = 64
 
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory, random_circuit):
-    """A small circuit and its compiled front end: 8 pixels of 8 bits a clock.
+    """A small circuit and its compiled front end, 8 pixels of 13 bits a clock, with all that it may be built with.
 
     With FRONT_END_MUTANT in the environment, a number, the front end has that mutation, built in FRONT_END_BUILD.
     """
     circuit = random_circuit(window=7, sigma=True, normalizer=BlockShift(4, 7))
-    geometry = Geometry(8, 8, 128, 4096, window=7, places=PLACES)
+    geometry = Geometry(PIXELS, BITS, 128, 4096, window=7, places=PLACES, significance=True, bad_words=BAD)
     found = sources(circuit, geometry, effort=Effort(trials=2))
     mutant = int(os.environ.get("FRONT_END_MUTANT", "0"))
     if mutant:
@@ -47,7 +54,7 @@ def bench(tmp_path_factory, random_circuit):
 
 
 def _front(rows, cols, **given):
-    return FrontEnd(rows=rows, cols=cols, bits=8, window=7, **given)
+    return FrontEnd(rows=rows, cols=cols, bits=BITS, window=7, **given)
 
 
 @pytest.mark.parametrize("seed", range(14))
@@ -96,7 +103,7 @@ def test_with_a_ready_output_nothing_waits_and_nothing_is_lost(bench):
     ends = as_records(found.raw)
     ends = ends[ends["kind"] == END].view(END_RECORD)
     # A row brings a maximum a clock for longer than a place is taken: one place less would drop a peak.
-    assert ends["record_high_water"].max() == least_places(stages) - 1
+    assert ends["record_high_water"].max() == least_places(stages, simulator.geometry.later) - 1
 
 
 def bench_sources(circuit, geometry):
@@ -128,6 +135,18 @@ def test_the_latency_of_a_peak(bench):
     script = cases.settings(front, Script(PIXELS)).wait(200).part(frame, 0, stop + 1)
     waiting = run(simulator, script.until(1))
     assert 20 < int(waiting.clocks[0]) - waiting.last_word + 2 <= 60
+
+
+@pytest.mark.parametrize(("rows", "cols"), [(9, 64), (20, 24), (7, 16), (5, 8)])
+def test_a_frame_takes_the_clocks_that_rates_are_counted_with(rows, cols, bench):
+    circuit, simulator = bench
+    script = cases.settings(_front(rows, cols, threshold=5), Script(PIXELS))
+    for _ in range(3):
+        script.frame(np.zeros((rows, cols), int))
+    found = run(simulator, script.until(3))
+    stages = int(re.search(r"STAGES = (\d+)", bench_sources(circuit, simulator.geometry)).group(1))
+    counted = need(rows, cols, 1.0, PIXELS, window=7, stages=stages)
+    assert np.diff(found.clocks).tolist() == [counted.clocks] * 2
 
 
 def test_peaks_without_a_place_are_dropped_whole_and_counted(bench):
@@ -189,14 +208,15 @@ def test_registers(bench):
     values = dict(zip(names, (value for value, _ in run(simulator, script).answers), strict=True))
     assert values["identity"] == registers.IDENTITY
     assert "".join(f"{values[f'digest_{k}']:08x}" for k in range(8)) == circuit.digest
-    assert values["shape"] == 8 | 8 << 8 | 7 << 16 | 4 << 24
+    assert values["shape"] == 8 | BITS << 8 | 7 << 16 | 4 << 24
+    assert values["options"] == 3 | BAD << 16
     assert values["largest"] == 128 | 4096 << 16
     assert (values["rows"], values["cols"], values["sigma_limit"], values["enable"]) == (4096, 128, 32767, 0)
 
 
 @pytest.mark.parametrize(
     ("register", "value"),
-    [("cols", 6), ("cols", 0), ("cols", 136), ("rows", 0), ("rows", 4097), ("threshold", 256), ("identity", 1),
+    [("cols", 6), ("cols", 0), ("cols", 136), ("rows", 0), ("rows", 4097), ("threshold", 8192), ("identity", 1),
      (0xF0, 0), (0x59, 3), ("gain_shift", 16), ("sigma_limit", 1 << 16),
      ("sigma_limit", 32768), ("sigma_limit", -32769), ("enable", 2), ("enable", 0xFFFFFFFE)],
 )  # fmt: skip
@@ -300,11 +320,155 @@ def test_the_stored_frame_is_found_and_located(bench):
     assert reads[-3:] == [12, 2, len(one) + len(two) - 2]
 
 
+def test_columns_and_words_are_the_mask():
+    rng = np.random.default_rng(6)
+    for pixels in (1, 4, 8):
+        for share in (0.0, 0.02, 0.3, 0.9, 1.0):
+            mask = rng.random((7, 5 * pixels)) < share
+            mask[:, 2] = True
+            found = bad_pixels(mask, pixels)
+            again = np.zeros((7, 5), np.int64)
+            order = []
+            for row, first, last, word in zip(found.row, found.first, found.last, found.pixels, strict=True):
+                assert (again[row, first : last + 1] == 0).all()
+                again[row, first : last + 1] = word
+                order += [(row, first), (row, last)]
+            assert order == sorted(order)
+            bits = (again | found.columns)[..., None] >> np.arange(pixels) & 1
+            assert (bits.reshape(7, -1) == mask).all()
+    # A module's gap is a pattern of columns and an entry a row, whatever its size.
+    gaps = np.zeros((300, 64), bool)
+    gaps[:, 20:27] = gaps[100:110] = True
+    assert bad_pixels(gaps, 16).row.tolist() == list(range(100, 110))
+    with pytest.raises(UserError, match="a multiple of 8 columns"):
+        bad_pixels(np.zeros((3, 12), bool), 8)
+    with pytest.raises(UserError, match="takes 10 entries besides whole columns; the front end has 4"):
+        writes(gaps, 16, entries=4)
+
+
+def test_an_entry_that_does_not_lie_behind_the_others_is_refused(bench):
+    circuit, simulator = bench
+    front = _front(12, 64, threshold=3, mask=np.zeros((12, 64), bool))
+    script = cases.settings(front, Script(PIXELS)).write("enable", 0)
+    for word in (*[255] * 8, None, 2, 2):  # the columns of a mask that is no longer there
+        script.write("bad_clear", 1) if word is None else script.write("bad_columns", word)
+    refused = []
+    for row, first, last, pixels, fits in (
+        (3, 2, 4, 0x81, True), (3, 4, 5, 1, False), (2, 6, 7, 1, False), (3, 5, 5, 255, True), (3, 5, 5, 255, False),
+        (4, 3, 2, 1, False), (4, 3, 8, 1, False), (4, 0, 0, 256, False), (4, 0, 7, 0x10, True), (4, 0, 7, 0x10, False),
+    ):  # fmt: skip
+        script.write("bad_row", row).write("bad_span", first | last << 16).write("bad_pixels", pixels)
+        script.write("bad_pixels", pixels)  # the same once more, at once
+        refused += [0, 0, 0 if fits else 2, 2]
+    script.read("bad_loaded")
+    mask = np.zeros((12, 64), bool)
+    mask[:, [1, 9]] = mask[3, 16:40:8] = mask[3, 23:40:8] = mask[3, 40:48] = mask[4, 4::8] = True
+    frame = np.random.default_rng(1).integers(0, 200, (12, 64))
+    (one,) = Pipeline(_front(12, 64, threshold=3, mask=mask), circuit).records([frame])
+    found = run(simulator, script.write("enable", 1).frame(frame).wait(500))
+    assert [response for _, response in found.answers[-2 - len(refused) : -2]] == refused
+    assert found.answers[-2][0] == 3 | 2 << 16
+    assert differences(as_records(found.raw), [one]) == []
+
+
+def test_a_list_takes_what_it_was_built_for(bench):
+    script = Script(PIXELS).write("cols", 128).write("bad_span", 0)
+    for row in range(BAD + 1):
+        script.write("bad_row", row).write("bad_pixels", 1)
+    for word in range(17):
+        script.write("bad_columns", word)
+    answers = run(bench[1], script.read("bad_loaded").write("bad_clear", 1).read("bad_loaded")).answers
+    refused = [response for _, response in answers[3 : 2 * BAD + 4 : 2]]
+    assert refused == [0] * BAD + [2]
+    assert [response for _, response in answers[-20:-3]] == [0] * 16 + [2]
+    assert (answers[-3][0], answers[-1][0]) == (BAD | 16 << 16, 0)
+
+
+def test_nothing_is_loaded_while_a_frame_may_be_in_hand(bench):
+    circuit, simulator = bench
+    rng = np.random.default_rng(3)
+    mask = rng.random((8, 32)) < 0.05
+    front = _front(8, 32, threshold=3, mask=mask)
+    frame = rng.integers(0, 200, (8, 32))
+    attempts = (("bad_clear", 1), ("bad_pixels", 1), ("bad_columns", 1))
+    script = cases.settings(front, Script(PIXELS)).write("bad_row", 9).write("bad_span", 0)
+    for name, value in attempts:
+        script.write(name, value)
+    script.part(frame, 0, 12).write("enable", 0).write("cols", 64).write("cols", 32)
+    for name, value in attempts:
+        script.write(name, value)
+    script.part(frame, 12).wait(400).write("enable", 1).frame(frame).wait(400).write("enable", 0)
+    # Nothing is in hand now. Other columns are refused as long as there is a mask.
+    script.write("cols", 64).write("bad_clear", 1).write("cols", 64).write("enable", 1)
+    wide = rng.integers(0, 200, (8, 64))
+    found = run(simulator, script.frame(wide).wait(400))
+    expected = list(Pipeline(front, circuit).records([frame]))
+    expected += [*Pipeline(front, circuit).records([frame])]
+    expected += [*Pipeline(_front(8, 64, threshold=3), circuit).records([wide])]
+    assert differences(as_records(found.raw), expected) == []
+    responses = [response for _, response in found.answers[len(writes(mask, PIXELS)) + 8 :]]
+    assert responses == [0, 0, 2, 2, 2, 0, 2, 0, 2, 2, 2, 0, 0, 2, 0, 0, 0]
+
+
+def test_a_maximum_is_significant_above_its_bound_and_not_at_it(bench):
+    circuit, simulator = bench
+    top = (1 << BITS) - 1
+    for height, slope, large in ((260, 77, False), (260, 0, False), (top, 0, True)):
+        frame = np.zeros((16, 32), np.int64)
+        frame[2:13, 8:19] = 0 if large else np.random.default_rng(9).integers(0, 20, (11, 11))
+        frame[6:9, 12:15] = height - 1
+        frame[7, 13] = height
+        around = frame[4:11, 10:17]
+        ring = int(around.sum() - around[1:6, 1:6].sum())
+        excess = 8 * (9 * height - 8) - 3 * ring
+        bound = (1 << 32) - 1 if large else excess**2 - slope * ring
+        assert (excess >= 1 << 19) == large
+        for offset, peaks in ((bound, int(large)), (bound - 1, 1)):
+            front = _front(16, 32, threshold=20, significance=Significance(slope, offset))
+            (expected,) = Pipeline(front, circuit).records([frame])
+            assert len(expected) == peaks + 1
+            found = run(simulator, cases.settings(front, Script(PIXELS)).frame(frame).wait(400))
+            assert differences(as_records(found.raw), [expected]) == []
+
+
+def test_the_header_has_registers_fields_flags_and_records(tmp_path):
+    options = tuple(registers.OPTIONS)
+    text = header({"N": 8, "B": 16, "MAX_ROWS": 4096, "MAX_COLS": 128}, options)
+    (tmp_path / "registers.h").write_text(text)
+    layouts = {"peak": RECORD, "end": END_RECORD}
+    names = [f"braggnn_front_end_{kind}, {name}" for kind, dtype in layouts.items() for name in dtype.names]
+    values = ["PEAK_EDGE", "PEAK_NOT_TRUSTED", "END_ROW_LENGTH", "KIND_END", "SHAPE_WINDOW_MASK", "SHAPE_WINDOW_SHIFT"]
+    print_ = [f'printf("%u ", (unsigned)offsetof({name}));' for name in names]
+    print_ += [f'printf("%u ", (unsigned)BRAGGNN_FRONT_END_{name});' for name in values]
+    source = tmp_path / "main.c"
+    source.write_text(
+        '#include <stddef.h>\n#include <stdio.h>\n#include "registers.h"\nint main(void) {' + "\n".join(print_) + "}\n"
+    )
+    compiler = [os.environ.get("CC", "cc"), "-std=c11", "-Wall", "-Wextra", "-Werror", "-pedantic"]
+    subprocess.run([*compiler, "-o", str(tmp_path / "main"), str(source)], check=True)
+    said = subprocess.run([str(tmp_path / "main")], capture_output=True, text=True, check=True).stdout
+    offsets = [dtype.fields[name][1] for dtype in layouts.values() for name in dtype.names]
+    assert list(map(int, said.split())) == [*offsets, 1, 16, 4, 1, 0xFF0000, 16]
+    for one in registers.REGISTERS:
+        assert f"#define BRAGGNN_FRONT_END_{one.name.upper()} 0x{one.offset:02X}u\n" in text
+        assert all(shift + bits <= one.bits for _, shift, bits in one.fields)
+    assert "BAD_ROW" not in header({"N": 8, "B": 16, "MAX_ROWS": 4096, "MAX_COLS": 128}, ())
+
+
+def test_what_is_not_built_costs_nothing_and_is_not_there(random_circuit):
+    circuit = random_circuit(window=7, sigma=True, normalizer=BlockShift(4, 7))
+    found = sources(circuit, Geometry(8, 8, 128), effort=Effort(trials=2))
+    assert not {"braggnn_fe_bad.v", "braggnn_fe_significance.v"} & set(found)
+    optional = [one.name for one in registers.REGISTERS if one.option]
+    assert len(optional) > 5
+    assert not any(re.search(rf"\b{name}\b", found["braggnn_fe_registers.v"]) for name in optional)
+
+
 def test_what_cannot_be_built_is_refused(random_circuit):
     for wrong, text in (
         ({"pixels": 3}, "3 pixels a clock"), ({"bits": 17}, "17 bits"), ({"max_cols": 30}, "30 columns"),
         ({"window": 5}, "window of 5"), ({"min_area": 5}, "5 pixels or more"), ({"places": 48}, "48 places"),
-        ({"max_rows": 3}, "3 rows"),
+        ({"max_rows": 3}, "3 rows"), ({"bad_words": 100}, "100 words with bad pixels"),
     ):  # fmt: skip
         with pytest.raises(UserError, match=text):
             dataclasses.replace(Geometry(4, 8, 64, 4096), **wrong)

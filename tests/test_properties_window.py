@@ -8,6 +8,7 @@ from scipy import ndimage
 
 from braggnn_edge.core.errors import UserError
 from braggnn_edge.peaks.find import detect
+from braggnn_edge.peaks.peak_list import PeakFlag
 from braggnn_edge.peaks.rules import component_rule, window_rule
 from braggnn_edge.peaks.significance import Significance
 from braggnn_edge.peaks.window import window_peaks
@@ -144,8 +145,12 @@ def test_significance_takes_bad_pixels_for_nothing_whatever_they_hold() -> None:
     frame[3:6, 3:6], frame[4, 4], frame[1, 1] = 20, 30, 5000
     test = Significance.of(4.0)
     assert window_peaks(frame, threshold=10, size=3, significance=test).row.tolist() == []
+    for rule in (component_rule, window_rule):
+        assert rule(10, significance=4.0)(frame, size=3).row.tolist() == []
     valid[1, 1] = False
     assert window_peaks(frame, threshold=10, size=3, valid=valid, significance=test).row.tolist() == [4]
+    for rule in (component_rule, window_rule):
+        assert rule(10, significance=4.0)(frame, valid, size=3).row.tolist() == [4]
 
 
 def test_bad_input_of_the_window_rule_is_refused() -> None:
@@ -159,3 +164,21 @@ def test_bad_input_of_the_window_rule_is_refused() -> None:
     frame[3, 3] = np.nan
     with pytest.raises(UserError, match="1 NaN pixels"):
         window_peaks(frame, threshold=1.0)
+
+
+@given(
+    frames(most=60), st.integers(0, 30), st.floats(0.3, 6.0), st.sampled_from([component_rule, window_rule]), st.data()
+)
+def test_significance_leaves_out_peaks_and_adds_none(
+    frame: np.ndarray, level: int, deviations: float, rule, data: st.DataObject
+) -> None:
+    valid = data.draw(masks(frame.shape))
+    options = {"min_area": 2, "gain": 0.5, "read_noise": 0.4}
+    every = rule(float(level), **options)(frame, valid, size=3)
+    found = rule(float(level), significance=deviations, **options)(frame, valid, size=3)
+    kept = Significance.of(deviations, 0.5, 0.4).at(frame, valid, every.row, every.col)
+    for name in ("row", "col", "maximum", "area"):
+        assert np.array_equal(getattr(found, name), getattr(every, name)[kept])
+    labels = ndimage.label(frame > level if valid is None else (frame > level) & valid, EIGHT)[0][found.row, found.col]
+    double = np.bincount(labels, minlength=1)[labels] > 1 if len(labels) else np.zeros(0, bool)
+    assert np.array_equal((found.flags & PeakFlag.DOUBLE) > 0, double)

@@ -133,6 +133,28 @@ def test_significance_is_the_same_in_list_and_records(
     assert len(found["6"]) >= 7 * 4  # the spots
 
 
+def test_the_component_rule_has_the_test_of_significance_too(folder: Path) -> None:
+    command = [
+        "locate",
+        str(folder / "scan.h5"),
+        "--threshold",
+        "14",
+        "--min-area",
+        "2",
+        "--frames",
+        "0:2",
+        "--workers",
+    ]
+    number = {}
+    for deviations in ("0", "4"):
+        options = ["1", "--no-check", "--significance", deviations, "-o", str(folder / "a.h5")]
+        assert cli.main([*command, *options]) == 0
+        rows, about = peak_file.load(folder / "a.h5")
+        assert about.settings.get("significance", 0) == float(deviations)
+        number[deviations] = len(rows)
+    assert 7 * 2 <= number["4"] < number["0"]
+
+
 def test_pixels_that_are_bad_in_one_frame_are_masked_there(folder: Path, tmp_path: Path) -> None:
     with h5py.File(folder / "scan.h5") as file:
         frames = file["data"][:2].astype(np.int32)
@@ -167,11 +189,7 @@ def test_what_firmware_cannot_do_is_refused(folder: Path, tmp_path: Path, capsys
         (scan, (*fixed, "--min-area", "5", *records), "min_area 5; expected 1 to 4"),
         (scan, (*fixed, "--significance", "-1"), "significance of -1.0 deviations"),
         (scan, (*fixed, "--significance", "4", "--gain", "200"), "significance slope 105600: expected 0 to 65535"),
-        (
-            scan,
-            ("--threshold", "60", "--significance", "4"),
-            "--significance 4 is of the window rule; add --find window",
-        ),
+        (scan, ("--threshold", "60", "--significance", "-1"), "significance of -1.0 deviations"),
         (scan, (*fixed, "--dark", tmp_path / "dark.h5", *records), "the dark has fractions of a count"),
         (scan, (*fixed, "--do-not-trust-above", "1e-9", *records), "sigma of at most 1e-09 px"),
         (tmp_path / "float.h5", (*fixed, *records), "frames are float32; a front end takes whole counts"),

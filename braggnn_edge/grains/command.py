@@ -53,7 +53,7 @@ GRAINS = Command(
             "metavar": "SHARE",
             "help": "least share of the expected spots of the first rings that make a grain (default: %(default)s)",
         },
-        "--least": {"type": int, "default": 20, "metavar": "N", "help": "spots of a grain (default: %(default)s)"},
+        "--least": {"type": int, "default": 12, "metavar": "N", "help": "spots of a grain (default: %(default)s)"},
         "--most": {"type": int, "default": 0, "metavar": "N", "help": "stop after so many grains (default: 0, never)"},
         "--indexer": {
             "choices": ("own", "imaged11"),

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from braggnn_edge.core.errors import UserError
+from braggnn_edge.grains.common_strain import wrong_cell
 from braggnn_edge.grains.crystal import CENTRINGS, Lattice
 from braggnn_edge.grains.geometry import Instrument
 from braggnn_edge.grains.grains import Grains
@@ -46,8 +47,6 @@ _SURE, _LEAST_BIAS = 5.0, 0.02
 #: Share of spots in grains above which nothing is said, and below which it is said without a known cause; share of
 #: the tolerance within which a spot is on a reflection that is forbidden, and share of the free spots that must be.
 _EXPLAINED, _FEW_EXPLAINED, _CLOSE, _FORBIDDEN = 0.7, 0.2, 0.25, 0.3
-#: Strain that all grains have in common and that a lattice, a wavelength or a distance may explain.
-_COMMON_STRAIN = 2e-3
 
 
 def why_nothing(scene: Scene, files: Mapping[str, Path], instrument: Instrument, flip: str, spec: IndexSpec) -> str:
@@ -198,12 +197,7 @@ def remarks(scene: Scene, found: Grains, lattice: Lattice) -> Iterator[str]:
     """What the user should know of the grains: offsets that all have in common, and a scan that is too narrow."""
     yield from offsets(scene, found)
     yield from unexplained(scene, found)
-    strains = [np.trace(lattice.orientation_and_strain(grain.ub)[1]) / 3 for grain in found.grains]
-    if strains and abs(common := float(np.median(strains))) > _COMMON_STRAIN:
-        yield (
-            f"the median grain is strained by {common:+.4f} in all directions: the cell of --lattice is off by that "
-            "share, or the wavelength, or the distance; strains are relative to that cell"
-        )
+    yield from wrong_cell(lattice, found.grains)
     if scene.spots.covered < 90:
         yield (
             f"NARROW: the scan covers {scene.spots.covered:.0f} degrees; positions and strains along some directions "

@@ -1,7 +1,8 @@
 """Positions of all peaks of a table by every estimator: the truth, the fit, trivial estimators, networks."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -85,36 +86,45 @@ def subject(names: Sequence[str]) -> str:
 
 def estimates(
     table: PeakTable, chosen: Sequence[str], found: Mapping[str, Locator], gains: Sequence[float]
-) -> dict[str, Estimate]:
-    """Positions by every estimator: the truth where it is known, the fit, then those of ``chosen``, then networks.
+) -> Iterator[tuple[str, Callable[[], Estimate]]]:
+    """What gives positions by every estimator: the truth where it is known, the fit, those of ``chosen``, networks.
 
     chosen: of ``[grains]``; found: the networks; gains: counts a photon of each scan of the table. A network whose
     sigma supposes photons is given counts divided by the gain.
     """
     p = table.peaks
     pixel = np.stack([p["row"], p["col"]], 1).astype(np.float64)
-    result: dict[str, Estimate] = {}
     if table.has(TRUTH).any():
-        result[TRUTH] = Estimate(pixel + table.offsets(TRUTH))
-    fitted = table.has(FIT)[:, None]
-    with np.errstate(invalid="ignore"):  # of a fit that has not converged the variance means nothing
-        spread = np.sqrt(np.stack([p["voigt_var_row"], p["voigt_var_col"]], 1))
-    result[FIT] = Estimate(np.where(fitted, pixel + table.offsets(FIT), np.nan), np.where(fitted, spread, np.nan))
-    patches, blocks = table.patches(), range(0, len(p), BLOCK)
+        yield TRUTH, lambda: Estimate(pixel + table.offsets(TRUTH))
+    yield FIT, lambda: _fitted(table, pixel)
     for name in chosen:
         if name in TRIVIAL:
-            parts = [ESTIMATORS[name](patches[start : start + BLOCK]) for start in blocks]
-            result[name] = Estimate(pixel + np.concatenate(parts))
+            yield name, partial(_trivial, table, pixel, name)
     gain = np.asarray(gains, np.float32)[p["scan"]]
-    for name, network in found.items():
-        edge = margin(network, table.crops.shape[1]) or 0
-        inner = slice(edge, edge + network.size)
-        seen = np.ascontiguousarray(table.crops[:, inner, inner])
-        if network.photons and (gain != 1).any():
-            seen = (seen / gain[:, None, None]).astype(np.float32)
-        if network.sigma:
-            offsets, sigma = network.locate_with_sigma(seen)
-            result[name] = Estimate(pixel + offsets, sigma)
-        else:
-            result[name] = Estimate(pixel + network.locate(seen))
-    return result
+    for network in found:
+        yield network, partial(_by_network, table, pixel, found[network], gain)
+
+
+def _fitted(table: PeakTable, pixel: Floats) -> Estimate:
+    p, fitted = table.peaks, table.has(FIT)[:, None]
+    with np.errstate(invalid="ignore"):  # of a fit that has not converged the variance means nothing
+        spread = np.sqrt(np.stack([p["voigt_var_row"], p["voigt_var_col"]], 1))
+    return Estimate(np.where(fitted, pixel + table.offsets(FIT), np.nan), np.where(fitted, spread, np.nan))
+
+
+def _trivial(table: PeakTable, pixel: Floats, name: str) -> Estimate:
+    patches = table.patches()
+    parts = [ESTIMATORS[name](patches[start : start + BLOCK]) for start in range(0, len(pixel), BLOCK)]
+    return Estimate(pixel + np.concatenate(parts))
+
+
+def _by_network(table: PeakTable, pixel: Floats, network: Locator, gain: NDArray[np.float32]) -> Estimate:
+    edge = margin(network, table.crops.shape[1]) or 0
+    inner = slice(edge, edge + network.size)
+    seen = np.ascontiguousarray(table.crops[:, inner, inner])
+    if network.photons and (gain != 1).any():
+        seen = (seen / gain[:, None, None]).astype(np.float32)
+    if network.sigma:
+        offsets, sigma = network.locate_with_sigma(seen)
+        return Estimate(pixel + offsets, sigma)
+    return Estimate(pixel + network.locate(seen))

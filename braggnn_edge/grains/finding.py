@@ -16,7 +16,7 @@ from braggnn_edge.grains.grain_file import Result, matrices, positions
 from braggnn_edge.grains.grains import Grains, refined, refined_as_assigned
 from braggnn_edge.grains.index import IndexSpec, Seed, index
 from braggnn_edge.grains.match import Scene
-from braggnn_edge.grains.size import relative_volumes, sizes
+from braggnn_edge.grains.size import micrometres, relative_volumes
 from braggnn_edge.grains.spots import files_of, load
 from braggnn_edge.grains.table import GrainFlag, tables
 
@@ -57,8 +57,9 @@ def work(arguments: Namespace, say: Say) -> None:
         found = refined(scene, INDEXERS[arguments.indexer](scene, spec), spec.least)
         if not found.grains:
             raise UserError(why_nothing(scene, files, geometry, arguments.flip, spec))
-    volumes = relative_volumes(scene, found.grains)
-    rows, own = tables(scene, found, volumes, sizes(volumes, arguments.total_volume, arguments.median_size))
+    volumes = relative_volumes(scene, [(one.ub, one.position) for one in found.grains], found.scales.extra)
+    um = micrometres(volumes, arguments.total_volume, arguments.median_size)
+    rows, own = tables(scene, found, volumes, um)
     panels = tuple(panel.name for panel in sized.panels)
     lists = tuple(path.name for path in files.values())
     result = Result(rows, own, lists, panels, _settings(arguments, found), scene)

@@ -26,8 +26,10 @@ from braggnn_edge.grains.match import Scene
 from braggnn_edge.grains.table import GRAIN_COLUMNS, GRAINS, SPOT_COLUMNS, SPOTS, GrainFlag
 from braggnn_edge.peaks.peak_list import Column
 
-#: What the file says of itself, and the version of what it holds.
-SCHEMA, VERSION = "braggnn-edge grains", 1
+#: What the file says of itself, and the version of what it holds. Version 1 had one standard deviation of the
+#: orientation for all axes; what it does not know is NaN.
+SCHEMA, VERSION = "braggnn-edge grains", 2
+_READ = (1, VERSION)
 
 
 @dataclass(frozen=True)
@@ -176,7 +178,7 @@ def load(path: Path) -> Result:
     try:
         with h5py.File(path) as file:
             schema, version = file.attrs.get("schema"), file.attrs.get("version")
-            if schema != SCHEMA or version != VERSION:
+            if schema != SCHEMA or version not in _READ:
                 raise UserError(f"{path}: is {schema!r} of version {version}; expected {SCHEMA!r} of version {VERSION}")
             found: Mapping[str, NDArray[np.void]] = {
                 "grains": np.empty(len(file["entry/grains/grain"]), GRAINS),
@@ -184,7 +186,8 @@ def load(path: Path) -> Result:
             }
             for group, rows in found.items():
                 for name in rows.dtype.names or ():
-                    rows[name] = file["entry"][group][name][:]
+                    old = version == 1 and name.startswith("sigma_orientation")
+                    rows[name] = np.nan if old else file["entry"][group][name][:]
             about = file["entry/spots"].attrs
             return Result(
                 found["grains"], found["spots"], tuple(map(str, about["lists"])), tuple(map(str, about["panels"])),

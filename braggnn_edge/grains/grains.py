@@ -9,7 +9,8 @@ from braggnn_edge.grains.forward import NEAR_AXIS
 from braggnn_edge.grains.geometry import Floats, Index
 from braggnn_edge.grains.index import Seed
 from braggnn_edge.grains.match import Scene
-from braggnn_edge.grains.refine import Grain, Scales, refine
+from braggnn_edge.grains.refine import Grain, refine
+from braggnn_edge.grains.scales import Scales, rescaled
 
 #: Shares of the scene's tolerance within which spots are given to grains, one a turn.
 _SHARES = (0.5, 0.35, 0.35)
@@ -51,7 +52,7 @@ def refined(scene: Scene, seeds: Sequence[Seed], least: int) -> Grains:
             found = max(found, _from_offered(scene, offered, places, _WIDE, least), key=_taken)
         found = _distinct(scene, found)
         places = [(grain.ub, grain.position) for grain in found]
-        scales = _rescaled(scene, found, scales)
+        scales = rescaled(scene.spots, found, scales)
     # Once more with the last scales, so that the errors are those of the weights that are reported.
     found = [_again(scene, grain, scales) for grain in found]
     return Grains(found, tuple(range(len(found))), _completeness(scene, found), scales)
@@ -105,7 +106,7 @@ def refined_as_assigned(
             grain = _one(scene, spots, reflection[spots], place, scales, clip=False)
             if grain is not None:
                 found[number] = grain
-        scales = _rescaled(scene, list(found.values()), scales)
+        scales = rescaled(scene.spots, list(found.values()), scales)
     grains = [_again(scene, grain, scales) for grain in found.values()]
     return Grains(grains, tuple(found), _completeness(scene, grains), scales)
 
@@ -146,34 +147,6 @@ def _distinct(scene: Scene, found: Sequence[Grain]) -> list[Grain]:
                 continue
         kept.append(number)
     return [found[number] for number in sorted(kept)]
-
-
-def _rescaled(scene: Scene, found: Sequence[Grain], scales: Scales) -> Scales:
-    """Scales with which the residuals of all grains have the spread of a normal distribution.
-
-    Positions that are worse than their sigmas have an error in common, which is added to the variance of each: that of
-    the geometry, or of a spot that wanders. Where they are better, the sigmas are too wide by a factor.
-    """
-    if not found:
-        return scales
-    spots = np.concatenate([grain.spots for grain in found])
-    residual = np.abs(np.concatenate([grain.residual for grain in found]))
-    # The fit takes twelve of three numbers a spot: that makes residuals smaller than errors.
-    freedom = np.sqrt(1 - 12 * len(found) / max(residual.size, 12 * len(found) + 1))
-    sigma = np.stack([scene.spots.sigma_row[spots], scene.spots.sigma_col[spots]], 1)
-
-    def spread(extra: float) -> float:
-        return 1.4826 * float(np.median(residual[:, :2] / np.hypot(sigma, extra))) / freedom
-
-    of_omega = np.concatenate([np.abs(grain.weighted[:, 2]) for grain in found])
-    omega = max(scales.omega * 1.4826 * float(np.median(of_omega)) / freedom, 1e-3)
-    if (factor := spread(0.0)) <= 1:
-        return Scales(max(factor, 1e-3), 0.0, omega)
-    low, high = 0.0, 2 * 1.4826 * float(np.median(residual[:, :2])) / freedom
-    for _ in range(40):
-        middle = (low + high) / 2
-        low, high = (middle, high) if spread(middle) > 1 else (low, middle)
-    return Scales(1.0, high, omega)
 
 
 def _completeness(scene: Scene, found: Sequence[Grain]) -> Floats:

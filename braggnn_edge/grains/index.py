@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
+from scipy.spatial.transform import Rotation
 
 from braggnn_edge.core.errors import UserError
 from braggnn_edge.grains.crystal import Lattice
@@ -29,7 +30,7 @@ class IndexSpec:
     """
 
     completeness: float = 0.5
-    least: int = 20
+    least: int = 12
     most: int = 0
     patience: int = 400
 
@@ -51,9 +52,11 @@ class Seed:
 
 #: Orientations with one spot in common that are compared.
 _CANDIDATES = 100
-#: Rings of which pairs are made, and pairs of rings that are tried. A pair with a ring of fewer reflections than the
-#: last number is tried in addition: a grain may show none of them in a part of a turn.
-_RINGS, _PAIRS, _FEW = 6, 6, 6
+#: Rings of which pairs are made, and pairs of rings that are tried at least.
+_RINGS, _PAIRS = 6, 6
+#: Further pairs of rings are tried until of so many orientations, drawn at random, all but this share show this many
+#: pairs of spots: in a part of a turn a grain may show none of a ring of few reflections.
+_DRAWN, _BLIND, _SHOWN = 64, 0.02, 16
 #: A ring is too small to fix an orientation below this share of the farthest low ring. A vector that is off by a length
 #: turns the grain by that length over its own, and the far reflections by as much more as they are longer.
 _SMALL = 0.35
@@ -114,8 +117,24 @@ def _pairs_of_rings(scene: Scene) -> list[tuple[int, int]]:
         if pairs:
             break
     pairs.sort(key=lambda pair: (size[pair[0]] * size[pair[1]], pair))
-    many = np.cumsum([min(size[a], size[b]) >= _FEW for a, b in pairs])
-    return pairs[: int(np.searchsorted(many, _PAIRS)) + 1]
+    return pairs[: max(_PAIRS, _needed(scene, pairs))]
+
+
+def _needed(scene: Scene, pairs: list[tuple[int, int]]) -> int:
+    """How many of these pairs of rings, from the first, show enough pairs of spots of almost any grain."""
+    number = scene.rings[1]
+    which = np.flatnonzero(np.isin(number, [one for pair in pairs for one in pair]))
+    parts = []
+    for turn in Rotation.random(_DRAWN, random_state=0).as_matrix():
+        seen = scene.expected(turn @ scene.lattice.b_matrix, np.zeros(3), scene.hkl[which])
+        parts.append(np.bincount(number[which[seen.reflection]], minlength=int(number.max(initial=0)) + 1))
+    shown = np.array(parts)
+    count = np.zeros(_DRAWN)
+    for place, (a, b) in enumerate(pairs, 1):
+        count += shown[:, a] * (shown[:, b] - (a == b))
+        if np.quantile(count, _BLIND) >= _SHOWN:
+            return place
+    return len(pairs)
 
 
 def _fixes(scene: Scene, first: int, second: int) -> bool:

@@ -15,6 +15,8 @@ from braggnn_edge.grains.spots import Spots
 _LOW = 60
 #: A ring is well seen where its spots for each reflection are this share of those of a good ring, of the first ones.
 _WELL, _FIRST = 0.5, 40
+#: The omega of a spot in so few frames may be off by half a frame, that of one in more by the share after it.
+_FEW_FRAMES, _SURE_FRAMES = 2, 0.1
 #: Pixels by which a spot may be off, beside what the sample's size does.
 _OFF = 1.5
 
@@ -99,14 +101,28 @@ class Scene:
     def assigned(self, ub: Floats, position: Floats, linear: bool = False) -> tuple[Index, Floats]:
         """Of each spot (n,) its reflection, if it is of this grain (-1: none), and how far it is off, 1/angstrom.
 
-        linear: by the change of :meth:`Instrument.shift`, which is quicker, and exact to second order.
+        A turn about the axis of rotation by what omega is not known to does not count as off: with wide frames it is
+        more than all else, and spots that were left out for it would hold the grain where it stands. linear: by the
+        change of :meth:`Instrument.shift`, which is quicker, and exact to second order.
         """
         if linear:
             vectors = self.reciprocal + self.shift @ position
         else:
             vectors = self.instrument.reciprocal(self.xyz, self.spots.omega, position)
         index: Index = np.nan_to_num(np.round(vectors @ np.linalg.inv(ub).T)).astype(np.int64)
-        return self.number_of(index), np.linalg.norm(vectors - index @ ub.T, axis=1)
+        off = vectors - index @ ub.T
+        across, free = self._turning
+        along = np.clip((off[:, :2] * across).sum(1), -free, free)
+        off[:, :2] -= along[:, None] * across
+        return self.number_of(index), np.linalg.norm(off, axis=1)
+
+    @cached_property
+    def _turning(self) -> tuple[Floats, Floats]:
+        """Unit vectors (n, 2) along which a turn of the sample moves the vectors, and by how much (n,) omega may."""
+        x, y, _ = self.reciprocal.T
+        length = np.maximum(np.hypot(x, y), 1e-12)
+        frames = np.where(self.spots.frames <= _FEW_FRAMES, 0.5, _SURE_FRAMES)
+        return np.stack([-y, x], 1) / length[:, None], length * frames * self.spots.step
 
     def number_of(self, hkl: NDArray[np.int64]) -> Index:
         """(n,): numbers of reflections (n, 3), -1 for those that are not among them."""

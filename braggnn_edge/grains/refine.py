@@ -1,8 +1,7 @@
 """Refine one grain: position, orientation and strain, 12 parameters, from the pixels and omegas of its spots.
 
-The residuals are those of row, col and omega, each over its standard deviation. That of omega is larger for reflections
-near the axis of rotation, which take longer to pass their condition. Outliers count little (soft L1 loss), and spots
-that stay far off are left out.
+The residuals are those of row, col and omega, each over its standard deviation (:mod:`braggnn_edge.grains.scales`).
+Outliers count little (soft L1 loss), and spots that stay far off are left out.
 """
 
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from braggnn_edge.core.errors import UserError
 from braggnn_edge.grains.geometry import Floats, Index, Instrument, nearest
+from braggnn_edge.grains.scales import Scales, families, omega_sigma
 from braggnn_edge.grains.spots import Spots
 
 #: Numbers that are fitted.
@@ -19,6 +19,8 @@ PARAMETERS = 12
 _STEPS = 12
 #: Spots beyond this many standard deviations, as the spread of the grain's own residuals has them, are left out.
 _CLIP = 5.0
+#: Numbers of a grain that omega says about as much of as positions do: how it is turned.
+_OF_OMEGA = 3
 
 
 @dataclass(frozen=True)
@@ -45,18 +47,6 @@ class Grain:
         return float(np.square(self.weighted).sum() / max(self.weighted.size - PARAMETERS, 1))
 
 
-@dataclass(frozen=True)
-class Scales:
-    """How wrong the standard deviations of the spots are, as the residuals say.
-
-    pixel: factor on those of positions; extra: px, added to them in squares; omega: factor on those of omega.
-    """
-
-    pixel: float = 1.0
-    extra: float = 0.0
-    omega: float = 1.0
-
-
 def refine(
     instrument: Instrument,
     spots: Spots,
@@ -81,7 +71,7 @@ def refine(
         if len(keep) < 8:
             return None
         problem = _Problem(instrument, spots.take(keep), hkl[reflection[keep]], scales, ub, position)
-        ub, position, normal = problem.solved()
+        ub, position = problem.solved()
         if not clip:
             break
         every = _Problem(instrument, spots, hkl[reflection], scales, ub, position)
@@ -100,7 +90,7 @@ def refine(
     return Grain(
         ub,
         position,
-        problem.covariance(normal, residual / last.sigma),
+        last.covariance(),
         keep,
         reflection[keep],
         residual,
@@ -120,7 +110,7 @@ class _Problem:
         self.size = float(np.linalg.norm(ub)) / np.sqrt(3)
         self.lorentz = np.maximum(instrument.lorentz(self.hkl @ ub.T, spots.omega), 0.02)
         row, col = (np.hypot(scales.pixel * sigma, scales.extra) for sigma in (spots.sigma_row, spots.sigma_col))
-        self.sigma = np.stack([row, col, scales.omega * spots.sigma_omega / self.lorentz], 1)
+        self.sigma = np.stack([row, col, omega_sigma(spots, scales, self.lorentz)], 1)
 
     def grain(self, x: Floats) -> tuple[Floats, Floats]:
         return self.ub + self.size * x[3:].reshape(3, 3), self.position + x[:3]
@@ -140,12 +130,11 @@ class _Problem:
         computed = np.stack([row, col, omega], 1).reshape(len(many), -1, 3)
         return computed - np.stack([self.spots.row, self.spots.col, self.spots.omega], 1)
 
-    def solved(self) -> tuple[Floats, Floats, Floats]:
-        """UB, position and the matrix of the normal equations at the minimum (Levenberg and Marquardt)."""
+    def solved(self) -> tuple[Floats, Floats]:
+        """UB and position at the minimum (Levenberg and Marquardt)."""
         x, damping = np.zeros(PARAMETERS), 1e-6
         values = self._weighted(x)
         loss = _loss(values)
-        normal = np.eye(PARAMETERS)
         for _ in range(_STEPS):
             slopes = self._slopes(x, values)
             weight = 1 / np.sqrt(1 + np.square(values))  # of the soft L1 loss
@@ -164,23 +153,34 @@ class _Problem:
             damping = max(damping / 10, 1e-9)
             if settled:
                 break
-        ub, position = self.grain(x)
-        return ub, position, normal
+        return self.grain(x)
 
-    def covariance(self, normal: Floats, weighted: Floats) -> Floats:
-        """(12, 12), in mm and 1/angstrom, from the normal equations and the weighted residuals (k, 3) at the minimum.
+    def covariance(self) -> Floats:
+        """(12, 12), in mm and 1/angstrom, where x = 0 is the minimum.
 
-        By Huber's formula: the inverse of slopes.T @ slopes times E[psi**2] / E[psi']**2, with psi the slope of the
-        soft L1 loss. The normal equations hold the slopes with weights, so these are taken out.
+        By Huber's formula, inv(A) @ B @ inv(A), where A sums the outer products of the slopes times E[psi'], and B
+        sums them times E[psi**2]; psi is the slope of the soft L1 loss. The means are those of the grain's row, col and
+        omega, each for itself: their errors have different distributions, and omega alone says how the grain is turned
+        about the axis of rotation. Errors of omega are shared within families of spots (:mod:`.scales`), so that for
+        omega B sums the outer products of the families' sums.
         """
-        bend = 1 / (1 + np.square(weighted))  # psi**2 = r**2 bend, psi' = bend**1.5, weights = bend**0.5
-        freedom = weighted.size / max(weighted.size - PARAMETERS, 1)
-        scale = float(np.mean(np.square(weighted) * bend) / np.mean(bend**1.5) ** 2 * np.mean(np.sqrt(bend))) * freedom
-        units = np.concatenate([np.ones(3), np.full(9, self.size)])
+        x = np.zeros(PARAMETERS)
+        values = self._weighted(x)
+        slopes = self._slopes(x, values).reshape(-1, 3, PARAMETERS)
+        values = values.reshape(-1, 3)
+        bend = 1 / (1 + np.square(values))  # psi**2 = r**2 bend, psi' = bend**1.5
+        freedom = values.size / max(values.size - PARAMETERS, 1)
+        power, flat = np.mean(np.square(values) * bend, axis=0) * freedom, np.mean(bend**1.5, axis=0)
         # Residuals of a few spots may be small by luck: not below half of what the weights say.
-        return np.asarray(
-            max(scale, 0.25) * np.linalg.pinv(normal, hermitian=True) * np.outer(units, units), np.float64
-        )
+        power = np.maximum(power, 0.25 * flat**2)
+        products = np.einsum("kap,kaq->apq", slopes, slopes)
+        bread = np.linalg.pinv((flat[:, None, None] * products).sum(0), hermitian=True)
+        filling = power[:, None, None] * products
+        sums = _family_sums(slopes[:, 2], values[:, 2] * np.sqrt(bend[:, 2]), flat[2] * bread, families(self.hkl))
+        # Few families say little, and then errors count as if each stood alone.
+        filling[2] = (len(sums) * sums.T @ sums + _OF_OMEGA * filling[2]) / (len(sums) + _OF_OMEGA)
+        units = np.concatenate([np.ones(3), np.full(9, self.size)])
+        return np.asarray(bread @ filling.sum(0) @ bread * np.outer(units, units), np.float64)
 
     def _weighted(self, x: Floats) -> Floats:
         return np.asarray(self._all_weighted(x[None])[0], np.float64)
@@ -194,6 +194,20 @@ class _Problem:
         """(3 k, 12): by differences; position by a micrometre, UB by 1e-6 of itself."""
         steps = np.concatenate([np.full(3, 1e-3), np.full(9, 1e-6)])
         return ((self._all_weighted(x + np.diag(steps)) - values) / steps[:, None]).T
+
+
+def _family_sums(slopes: Floats, psi: Floats, bread: Floats, family: Index) -> Floats:
+    """(m, 12): sums over families of slopes (k, 12) times psi (k,), as residuals would be if the family were left out.
+
+    The fit follows a spot that few others contradict, whose residual is then smaller than its error.
+    """
+    order = np.argsort(family, kind="stable")
+    parts = np.split(order, np.flatnonzero(np.diff(family[order])) + 1)
+    sums = np.empty((len(parts), PARAMETERS))
+    for number, own in enumerate(parts):
+        left = np.eye(len(own)) - slopes[own] @ bread @ slopes[own].T
+        sums[number] = np.linalg.lstsq(left, psi[own], rcond=1e-3)[0] @ slopes[own]
+    return sums
 
 
 def _loss(values: Floats) -> float:

@@ -23,12 +23,14 @@ from braggnn_edge.grains.estimates import TRUTH, Estimate, estimates, networks, 
 from braggnn_edge.grains.geometry import Instrument
 from braggnn_edge.grains.grain_file import Result
 from braggnn_edge.grains.index import IndexSpec
+from braggnn_edge.grains.kept import Kept, file_name
 from braggnn_edge.grains.merged import Merged, merged
 from braggnn_edge.grains.outcome import SHARES, Outcome, lines, save_arrays, summarized
 from braggnn_edge.grains.pictures import draw
+from braggnn_edge.grains.sized import sized
 from braggnn_edge.grains.spec import FIT, TRIVIAL, GrainSpec
-from braggnn_edge.grains.spots import files_of
-from braggnn_edge.grains.task import Done, Scale, Task, all_done, scene_of
+from braggnn_edge.grains.spots import Listed, files_of
+from braggnn_edge.grains.task import Done, Task, scene_of
 from braggnn_edge.label.acquisition import open_spec
 from braggnn_edge.label.spec import ScanSpec
 from braggnn_edge.peaks import peak_file
@@ -118,9 +120,12 @@ def work(context: Context, directory: Path) -> None:
     setting = setting_of(context)
     table = load_table(context.run / "label" / "peaks.h5")
     gains = [scan.detector.gain for scan in context.cfg["scan"]]
-    found = estimates(table, spec.estimators, networks(context), gains)
-    if setting.truth is None:
-        found.pop(TRUTH, None)
+    kept = Kept(directory / "kept", say)
+    found = {
+        name: kept.estimate(name, make)
+        for name, make in estimates(table, spec.estimators, networks(context), gains)
+        if name != TRUTH or setting.truth is not None
+    }
     lists: dict[str, Merged] = {}
     for detector, scan in setting.scans.items():
         name = "reflections" if len(setting.scans) == 1 else f"reflections_{detector}"
@@ -129,16 +134,17 @@ def work(context: Context, directory: Path) -> None:
         lists[detector] = one
     peaks, reflections = (sum(len(getattr(one, name)) for one in lists.values()) for name in ("peaks", "rows"))
     say(f"  {peaks:,} peaks make {reflections:,} reflections")
-    outcome = _refined(context, setting, lists, found, directory)
+    outcome = _refined(context, setting, lists, found, kept)
     document = summarized(outcome, spec.least_size)
     document |= {"scans": {name: scan.name for name, scan in setting.scans.items()}, "peaks": peaks,
                  "reflections": reflections}  # fmt: skip
     for name, runs in outcome.runs.items():
         for kind, result in runs.items():
-            grain_file.LAYOUTS[".h5"](directory / f"{name.replace(':', '_').replace('/', '_')}_{kind}.h5", result)
+            grain_file.LAYOUTS[".h5"](directory / f"{file_name(name)}_{kind}.h5", result)
     save_arrays(outcome, directory / "grains.npz")
     draw(outcome, document, directory / "figures")
     write_json(directory / "grains.json", document)
+    kept.removed()
     for line in lines(document):
         say(f"  {line}")
 
@@ -151,22 +157,23 @@ def _about(context: Context, scan: ScanSpec) -> About:
 
 
 def _refined(
-    context: Context, setting: Setting, lists: dict[str, Merged], found: dict[str, Estimate], directory: Path
+    context: Context, setting: Setting, lists: dict[str, Merged], found: dict[str, Estimate], kept: Kept
 ) -> Outcome:
     """Grains of every estimator: free, plain (without sigma, where it knows sigma) and fixed."""
     spec, say = context.cfg["grains"], context.say
     index = IndexSpec(spec.completeness, spec.least)
-    scale = Scale(median_size=spec.median_size or None)
-    if setting.truth is not None:
-        scale = Scale(total_volume=float(np.pi / 6 * np.sum((setting.truth.grains["size"] / 1e3) ** 3)))
 
     def task(name: str, weighted: bool, **more: Any) -> Task:
         at = {detector: one.at(found[name], weighted) for detector, one in lists.items()}
-        return Task(at, setting.instrument, setting.lattice, setting.sample, spec.flip, index, scale, **more)
+        return Task(at, setting.instrument, setting.lattice, setting.sample, spec.flip, index, **more)
+
+    def grains(kind: str, tasks: Mapping[str, Task]) -> dict[str, Done]:
+        done = kept.all_done({f"{name} {kind}": one for name, one in tasks.items()}, context.workers)
+        return {name: done[f"{name} {kind}"] for name in tasks}
 
     free = {name: task(name, weighted=True) for name in found}
     say(f"  grains from the positions of {len(free)} estimators")
-    begun = dict(zip(free, all_done(list(free.values()), context.workers), strict=True))
+    begun = grains("free", free)
     runs: dict[str, dict[str, Result]] = {name: {"free": one.result} for name, one in begun.items()}
     if not len(runs[FIT]["free"].grains):
         scene = scene_of(free[FIT])
@@ -176,22 +183,25 @@ def _refined(
     plain = {
         name: task(name, weighted=False, seeds=begun[name].seeds) for name in found if found[name].sigma is not None
     }
-    runs |= _joined(runs, "plain", dict(zip(plain, all_done(list(plain.values()), context.workers), strict=True)))
+    runs |= _joined(runs, "plain", grains("plain", plain))
     fixed = {}
     for name, one in free.items():
         if name not in (FIT, TRUTH):
             kind = "free" if found[name].sigma is not None else "plain"
             fixed[name] = replace(one, assignment=runs[FIT][kind])
-    runs |= _joined(runs, "fixed", dict(zip(fixed, all_done(list(fixed.values()), context.workers), strict=True)))
-    fewer = _fewer(free, plain, runs[FIT]["plain"], context)
+    runs |= _joined(runs, "fixed", grains("fixed", fixed))
+    fewer = _fewer(free, plain, runs[FIT]["plain"], context, kept)
     used = {name: [listed.rows for listed in one.lists.values()] for name, one in free.items()}
+    merged_at = {detector: Listed(one.rows, one.about, one.path) for detector, one in lists.items()}
+    scene = scene_of(replace(free[FIT], lists=merged_at))
+    runs = sized(runs, runs[FIT]["free"], scene, setting.truth, spec.median_size)
     truth = None if setting.truth is None else setting.truth.grains
     pixel = 1e3 * float(np.mean([panel.pixel for panel in setting.instrument.panels]))
     return Outcome(setting.lattice, runs, used, truth, pixel, fewer)
 
 
 def _fewer(
-    free: Mapping[str, Task], plain: Mapping[str, Task], whole: Result, context: Context
+    free: Mapping[str, Task], plain: Mapping[str, Task], whole: Result, context: Context, kept: Kept
 ) -> dict[str, list[Result]]:
     """Grains from shares of the spots that the fit's have, the same for all, with equal weights.
 
@@ -202,8 +212,12 @@ def _fewer(
     order = rng.random(len(whole.spots))
     parts = [replace(whole, spots=whole.spots[order < share]) for share in SHARES]
     names = dict.fromkeys([FIT, subject(list(free)), *[name for name in TRIVIAL[::-1] if name in free][:1]])
-    tasks = [replace(plain.get(name, free[name]), assignment=part) for name in names for part in parts]
-    results = [one.result for one in all_done(tasks, context.workers)]
+    tasks = {
+        f"{name} from {share:.0%} of the spots": replace(plain.get(name, free[name]), assignment=part)
+        for name in names
+        for share, part in zip(SHARES, parts, strict=True)
+    }
+    results = [one.result for one in kept.all_done(tasks, context.workers).values()]
     return {name: results[i * len(parts) : (i + 1) * len(parts)] for i, name in enumerate(names)}
 
 

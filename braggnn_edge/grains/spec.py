@@ -26,7 +26,7 @@ class GrainSpec:
     # mm: no grain lies farther than this from the origin; 0: as far as the simulated ones, of a measured scan 0.5
     sample: float = 0.0
     completeness: float = 0.5  # least share of the expected spots of the first rings that make a grain
-    least: int = 20  # spots of a grain
+    least: int = 12  # spots of a grain
     omega_sign: Literal[0, 1, -1] = 0  # -1: the sample turns against the omega of the scan; 0: as the instrument says
     flip: str = ""  # frames are first flipped `v` (up-down), `h` (left-right), `t` (transposed), in this order
     # `"voigt"` (the fit), `"maximum"`, `"centre_of_mass"`, `"centre_of_mass_squared"`, `"universal"`,

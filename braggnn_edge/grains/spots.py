@@ -16,7 +16,8 @@ from braggnn_edge.peaks.peak_list import PeakFlag
 _LEAST_SIGMA = 0.02
 #: The standard deviation in px of positions that have none of their own.
 _USUAL_SIGMA = 0.1
-#: The standard deviation of omega in frames: of a reflection in one frame that of an even distribution, else this.
+#: The standard deviation of omega in frames: of a reflection in one frame that of an even distribution, else this. It
+#: is where the refinement begins; residuals say more.
 _OMEGA_SIGMA = 0.1
 #: Reflections whose position or omega means something else.
 _NOT_USED = PeakFlag.CUT | PeakFlag.EDGE
@@ -27,8 +28,8 @@ class Spots:
     """Spots (n,) of one scan.
 
     panel: number in the instrument; file, reflection: where the spot stands in the lists; row, col: px of the panel;
-    sigma_row, sigma_col: px; omega, sigma_omega: radians, of a reflection far from the axis; intensity: counts, NaN
-    where not known; ranges: (m, 2) radians, what the scan covers; step: radians a frame.
+    sigma_row, sigma_col: px; omega, sigma_omega: radians, of a reflection far from the axis; frames: in how many it is
+    seen; intensity: counts, NaN where not known; ranges: (m, 2) radians, what the scan covers; step: radians a frame.
     """
 
     panel: Index
@@ -40,6 +41,7 @@ class Spots:
     sigma_col: Floats
     omega: Floats
     sigma_omega: Floats
+    frames: Index
     intensity: Floats
     ranges: Floats
     step: float
@@ -152,6 +154,7 @@ def placed(lists: Mapping[str, Listed], instrument: Instrument, flip: str = "") 
                 sigma_col,
                 np.radians(rows["omega"]),
                 wide_omega,
+                rows["frames"].astype(np.int64),
                 rows["intensity"],
                 ranges,
                 step,
@@ -173,7 +176,10 @@ def _rotation(about: peak_file.About, path: Path) -> tuple[Floats, float]:
     """What the scan covers, (m, 2) radians, and its step in radians; frames that were left out are not covered."""
     omega = np.radians(about.omega)
     if not len(omega) or not np.isfinite(omega).all():
-        raise UserError(f"{path}: omega is not known; tell it to `locate` with --omega-start and --omega-step")
+        raise UserError(
+            f"{path}: omega is not known, as the frames did not say it; merge their peaks again with it: "
+            "`braggnn-edge merge peaks.h5 --omega-start DEG --omega-step DEG -o reflections.h5`"
+        )
     low, high = omega.min(1), omega.max(1)
     step = float(np.median(high - low))
     if step <= 0:

@@ -35,7 +35,10 @@ GRAIN_COLUMNS: tuple[Column, ...] = (
     *(Column(f"position_{axis}", "f8", "um", "of the grain in the sample") for axis in _XYZ),
     *(Column(f"sigma_position_{axis}", "f8", "um", "standard deviation of the position") for axis in _XYZ),
     *(Column(f"u{i + 1}{j + 1}", "f8", "1", "orientation, crystal to sample") for i, j in _PLACES),
-    Column("sigma_orientation", "f8", "deg", "standard deviation of a turn about an axis, mean over the axes"),
+    *(
+        Column(f"sigma_orientation_{axis}", "f8", "deg", "standard deviation of a turn about this axis of the sample")
+        for axis in _XYZ
+    ),
     *(
         Column(f"strain_{name}", "f8", "1", "relative to the cell that was given, sample axes")
         for name, _, _ in _STRAINS
@@ -69,14 +72,17 @@ GRAINS = np.dtype([(column.name, column.kind) for column in GRAIN_COLUMNS])
 SPOTS = np.dtype([(column.name, column.kind) for column in SPOT_COLUMNS])
 
 
-def tables(scene: Scene, found: Grains, volumes: Floats, sizes: Floats) -> tuple[NDArray[np.void], NDArray[np.void]]:
-    """Rows of :data:`GRAINS` and :data:`SPOTS` of refined grains."""
+def tables(scene: Scene, found: Grains, volumes: Floats, um: float) -> tuple[NDArray[np.void], NDArray[np.void]]:
+    """Rows of :data:`GRAINS` and :data:`SPOTS` of refined grains.
+
+    volumes: relative ones; um: diameter of a grain with the relative volume 1.
+    """
     rows = np.zeros(len(found.grains), GRAINS)
     spots = [_spots(scene, grain, number) for grain, number in zip(found.grains, found.numbers, strict=True)]
     for row, grain in zip(rows, found.grains, strict=True):
         _fill(row, grain, scene.lattice)
     rows["grain"], rows["completeness"] = found.numbers, found.completeness
-    rows["relative_volume"], rows["size"] = volumes, sizes
+    rows["relative_volume"], rows["size"] = volumes, um * np.cbrt(volumes)
     marks = (
         (GrainFlag.NARROW, np.full(len(rows), scene.spots.covered < NARROW_SCAN)),
         (GrainFlag.FEW, rows["spots"] < FEW_SPOTS),
@@ -94,9 +100,9 @@ def _fill(row: np.void, grain: Grain, lattice: Lattice) -> None:
     sigma_turn, sigma_strain = _propagated(grain, lattice)
     for number, axis in enumerate(_XYZ):
         row[f"position_{axis}"], row[f"sigma_position_{axis}"] = 1e3 * grain.position[number], 1e3 * spread[number]
+        row[f"sigma_orientation_{axis}"] = np.degrees(sigma_turn[number])
     for i, j in _PLACES:
         row[f"u{i + 1}{j + 1}"], row[f"ub{i + 1}{j + 1}"] = turn[i, j], grain.ub[i, j]
-    row["sigma_orientation"] = np.degrees(np.sqrt(np.square(sigma_turn).mean()))
     for (name, i, j), sigma in zip(_STRAINS, sigma_strain, strict=True):
         row[f"strain_{name}"], row[f"sigma_strain_{name}"] = strain[i, j], sigma
     row["spots"], row["chi2"] = len(grain.spots), grain.chi2

@@ -1,9 +1,7 @@
 """One estimator's list to grains: found anew, or refined from the spots that the grains of another list had."""
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
@@ -13,20 +11,12 @@ from braggnn_edge.grains.crystal import Lattice
 from braggnn_edge.grains.finding import as_before
 from braggnn_edge.grains.geometry import Instrument
 from braggnn_edge.grains.grain_file import Result
-from braggnn_edge.grains.grains import Grains, Scales, refined
+from braggnn_edge.grains.grains import Grains, refined
 from braggnn_edge.grains.index import IndexSpec, Seed, index
 from braggnn_edge.grains.match import Scene
-from braggnn_edge.grains.size import relative_volumes, sizes
+from braggnn_edge.grains.scales import Scales
 from braggnn_edge.grains.spots import Listed, placed
 from braggnn_edge.grains.table import tables
-
-
-@dataclass(frozen=True)
-class Scale:
-    """What makes diameters of relative volumes: mm³ of all grains, or um of the median one; None: not known."""
-
-    total_volume: float | None = None
-    median_size: float | None = None
 
 
 @dataclass(frozen=True)
@@ -42,14 +32,13 @@ class Task:
     sample: float
     flip: str
     index: IndexSpec
-    scale: Scale
     seeds: Sequence[Seed] | None = None
     assignment: Result | None = None
 
 
 @dataclass(frozen=True)
 class Done:
-    """The grains, none where there are none, and what they began with."""
+    """The grains, none where there are none, without sizes, and what they began with."""
 
     result: Result
     seeds: Sequence[Seed]
@@ -72,8 +61,8 @@ def done(task: Task) -> Done:
     else:
         seeds = index(scene, task.index) if seeds is None else seeds
         found = refined(scene, seeds, task.index.least)
-    volumes = relative_volumes(scene, found.grains)
-    rows, spots = tables(scene, found, volumes, sizes(volumes, task.scale.total_volume, task.scale.median_size))
+    unknown = np.full(len(found.grains), np.nan)  # sizes are not the estimator's, see scenario
+    rows, spots = tables(scene, found, unknown, np.nan)
     panels = tuple(panel.name for panel in scene.instrument.panels)
     settings: dict[str, Any] = {
         "lattice": list(task.lattice.cell), "centring": task.lattice.centring, "sample": task.sample,
@@ -82,12 +71,3 @@ def done(task: Task) -> Done:
     }  # fmt: skip
     names = tuple(listed.path.name for listed in task.lists.values())
     return Done(Result(rows, spots, names, panels, settings), seeds or ())
-
-
-def all_done(tasks: Sequence[Task], workers: int) -> list[Done]:
-    """:func:`done` of each, in up to ``workers`` processes."""
-    if workers < 2 or len(tasks) < 2:
-        return [done(task) for task in tasks]
-    # Not forked: the parent may have threads of the numerical libraries.
-    with ProcessPoolExecutor(min(workers, len(tasks)), get_context("spawn")) as pool:
-        return list(pool.map(done, tasks))

@@ -66,9 +66,8 @@ LOCATE = Command(
             "type": float,
             "default": 0.0,
             "metavar": "N",
-            "help": "with --find window: leave out maxima that stand out from the ring around them by less than N "
-            "standard deviations of the noise (--gain, --read-noise); 4, say, where the threshold is near the "
-            "background (default: none)",
+            "help": "leave out maxima that stand out from the ring around them by less than N standard deviations of "
+            "the noise (--gain, --read-noise); 4, say, where the threshold is near the background (default: none)",
         },
         "--min-area": {"type": int, "metavar": "PX", "help": "pixels of the smallest peak (default: 4)"},
         "--gain": {"type": float, "metavar": "COUNTS", "help": "counts a photon (default: 1)"},

@@ -28,8 +28,7 @@ class Request:
     """spec: the scan, its paths complete; network: a name or file; backend: its form, or "auto"; find: the rule, by its
     name and as it is called; frames: (start, stop), stop None for all; trust: largest sigma that is trusted, px;
     outputs: files and what writes them; center: (row, col) of the beam, px; records: file of the firmware's records,
-    None: they are not asked for; significance: of a peak by the window rule, in standard deviations of the noise, 0:
-    there is no test."""
+    None: they are not asked for; significance: of a peak, in standard deviations of the noise, 0: there is no test."""
 
     spec: ScanSpec
     network: str
@@ -80,15 +79,10 @@ def _records(arguments: Namespace, network: str) -> Path | None:
 
 
 def _find(arguments: Namespace, spec: ScanSpec) -> Find:
-    deviations, more = arguments.significance, {}
-    if deviations:
-        if arguments.find != "window":
-            raise UserError(f"--significance {deviations:g} is of the window rule; add --find window")
-        more = {"significance": deviations}
-        significance_of(deviations, spec.detector.gain, spec.detector.read_noise)  # refuses what there is no test for
+    significance_of(arguments.significance, spec.detector.gain, spec.detector.read_noise)  # refuses what has no test
     return RULES[arguments.find](
         spec.threshold, spec.min_area, spec.sigma, spec.background_box, spec.detector.saturation, spec.detector.gain,
-        spec.detector.read_noise, **more,
+        spec.detector.read_noise, significance=arguments.significance,
     )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from braggnn_edge.core.commands import Command
+from braggnn_edge.frames.options import SCAN_OPTIONS
 
 MERGE = Command(
     name="merge",
@@ -41,6 +42,7 @@ MERGE = Command(
             "smaller of the two heights beside it (default: %(default)s; 0: never)",
         },
         "--same-frame": {"action": "store_true", "help": "merge peaks of one frame, too, that lie within the radius"},
+        **{name: SCAN_OPTIONS[name] for name in ("--omega-start", "--omega-step")},
         "--beam-center": {
             "metavar": "ROW,COL",
             "help": "px; for Radius and Eta in the MIDAS layout (default: these are NaN)",
@@ -49,6 +51,7 @@ MERGE = Command(
     epilog="""examples:
   braggnn-edge merge peaks.h5 -o reflections.h5
   braggnn-edge merge peaks.h5 --radius 3 --gap 0 -o reflections.h5 -o reflections.flt
+  braggnn-edge merge peaks.h5 --omega-start -90 --omega-step 0.25 -o reflections.h5
 
 docs/how_to/merge.md says how peaks are merged, and describes the columns.""",
 )

@@ -5,11 +5,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from braggnn_edge.core.errors import UserError
+from braggnn_edge.frames.omega import frame_omega
 from braggnn_edge.peaks import peak_file
 from braggnn_edge.peaks.layouts import Context, beam_center, writers
 from braggnn_edge.peaks.merge import Merged, MergeSpec, merge
+from braggnn_edge.peaks.peak_file import About
 from braggnn_edge.peaks.peak_list import PeakFlag
 from braggnn_edge.peaks.rotation import Frames
 
@@ -26,7 +29,7 @@ def work(arguments: Namespace, say: Say) -> None:
     center = beam_center(arguments.beam_center)
     if arguments.peaks.absolute() in (path.absolute() for path, _ in outputs):
         raise UserError(f"output {arguments.peaks} is the list that is merged; give the result another name")
-    peaks, about = peak_file.load(arguments.peaks)
+    peaks, about = _turned(*peak_file.load(arguments.peaks), arguments)
     # The file knows the rotation of one scan's frames; that of others is taken from their peaks.
     known = {0: Frames(about.omega.mean(axis=1), about.bad_frames)} if len(about.omega) else {}
     merged = merge(peaks, spec, known)
@@ -38,6 +41,24 @@ def work(arguments: Namespace, say: Say) -> None:
     for line in described(merged, about.shape[0]):
         say(f"  {line}")
     say("finished: " + ", ".join(str(path) for path, _ in outputs))
+
+
+def _turned(peaks: NDArray[np.void], about: About, arguments: Namespace) -> tuple[NDArray[np.void], About]:
+    """The list with the omega of ``--omega-start`` and ``--omega-step``, where these are given."""
+    start, step = arguments.omega_start, arguments.omega_step
+    if start is None and step is None:
+        return peaks, about
+    if len(peaks) and (peaks["scan"] != 0).any():
+        raise UserError(
+            f"--omega-start {start}: {arguments.peaks} holds peaks of several scans, whose frames turn each in its own "
+            "way; give them to `locate`, scan by scan"
+        )
+    omega, _ = frame_omega(None, start, step, about.shape[0])
+    if omega is None:
+        raise ValueError("two numbers give the omega of every frame")
+    turned = peaks.copy()
+    turned["omega"] = omega.mean(axis=1)[peaks["frame"]]
+    return turned, replace(about, omega=omega)
 
 
 def described(merged: Merged, frames: int) -> Iterator[str]:

@@ -17,7 +17,7 @@ from scipy.spatial import cKDTree
 from braggnn_edge.frames.background import Noise, Rule, threshold_of
 from braggnn_edge.peaks import find as components
 from braggnn_edge.peaks.peak_list import PeakFlag
-from braggnn_edge.peaks.significance import significance_of
+from braggnn_edge.peaks.significance import Significance, significance_of
 from braggnn_edge.peaks.window import STEPS, window_peaks
 
 Valid = NDArray[np.bool_] | None
@@ -61,7 +61,7 @@ class _Detector:
 
 @dataclass(frozen=True)
 class _Rule:
-    """What both rules need: what is above the threshold, and what of it is a component."""
+    """What both rules need: what is above the threshold, what of it is a component, which maxima are noise."""
 
     threshold: float = 150.0
     min_area: int = 4
@@ -70,6 +70,7 @@ class _Rule:
     saturation: float = 0.0
     gain: float = 1.0
     read_noise: float = 1.0
+    significance: float = 0.0
 
     @property
     def detector(self) -> Noise:
@@ -79,6 +80,10 @@ class _Rule:
         rule: Rule = self
         return threshold_of(frame, valid, rule)
 
+    @property
+    def _test(self) -> Significance | None:
+        return significance_of(self.significance, self.gain, self.read_noise)
+
 
 @dataclass(frozen=True)
 class ComponentRule(_Rule):
@@ -86,8 +91,9 @@ class ComponentRule(_Rule):
 
     threshold: counts above which a pixel belongs to a component, above the local background if background_box (px) is
     not 0; sigma: the same in standard deviations of the noise; min_area: pixels of the smallest component; saturation:
-    counts from which on a pixel is saturated, 0: none is; gain: counts a photon; read_noise: counts. A component with
-    several maxima that stand out from the noise gives as many peaks, with the flag DOUBLE.
+    counts from which on a pixel is saturated, 0: none is; gain: counts a photon; read_noise: counts; significance: by
+    how many standard deviations of the noise a peak stands out from the ring around it, 0: by any number. A component
+    with several maxima that stand out from the noise gives as many peaks, with the flag DOUBLE.
     """
 
     def __call__(
@@ -98,10 +104,13 @@ class ComponentRule(_Rule):
             frame, threshold=self._threshold(frame, valid), valid=valid, stored=stored, min_area=self.min_area,
             size=size, saturation=self.saturation or np.inf, gain=self.gain, read_noise=self.read_noise,
         )  # fmt: skip
-        maxima = found.maxima
+        maxima, number = found.maxima, found.maxima["maxima"]
+        if (test := self._test) is not None:
+            maxima = maxima[test.at(frame, valid, maxima["row"].astype(np.int64), maxima["col"].astype(np.int64))]
+            number = _companions(maxima["component"])
         flags = _flags(
             saturated=maxima["saturated"], edge=maxima["edge"], neighbours=maxima["neighbours"],
-            maxima=maxima["maxima"], masked=maxima["masked"],
+            maxima=number, masked=maxima["masked"],
         )  # fmt: skip
         row, col = maxima["row"].astype(np.int64), maxima["col"].astype(np.int64)
         owner = _owners(row, col, maxima["component"], found.pixels, found.component, frame.shape[1])
@@ -111,14 +120,12 @@ class ComponentRule(_Rule):
 @dataclass(frozen=True)
 class WindowRule(_Rule):
     """The rule of the firmware (:func:`braggnn_edge.peaks.window.window_peaks`), with the fields of
-    :class:`ComponentRule`; reach, how far a peak outshines all others, px; and significance, by how many standard
-    deviations of the noise it stands out from the ring around it, 0: by any number.
+    :class:`ComponentRule`; and reach, how far a peak outshines all others, px.
 
     Peaks of one component carry the flag DOUBLE. SATURATED says that a pixel within reach is.
     """
 
     reach: int = STEPS
-    significance: float = 0.0
 
     def __call__(
         self, frame: NDArray[Any], valid: Valid = None, stored: NDArray[np.int64] | None = None, *, size: int
@@ -127,9 +134,9 @@ class WindowRule(_Rule):
         found = window_peaks(
             frame, threshold=self._threshold(frame, valid), valid=valid, stored=stored, reach=self.reach,
             min_area=self.min_area, size=size, saturation=self.saturation or np.inf,
-            significance=significance_of(self.significance, self.gain, self.read_noise),
+            significance=self._test,
         )  # fmt: skip
-        maxima = np.bincount(found.component)[found.component] if len(found.component) else found.component
+        maxima = _companions(found.component)
         flags = _flags(
             saturated=found.saturated, edge=found.edge, neighbours=found.neighbours, maxima=maxima, masked=found.masked
         )
@@ -149,6 +156,11 @@ def component_rule(threshold: float, **options: Any) -> ComponentRule:
 def window_rule(threshold: float, **options: Any) -> WindowRule:
     """A :class:`WindowRule` by its threshold in counts; options: its other fields."""
     return WindowRule(threshold, **options)
+
+
+def _companions(component: NDArray[np.integer]) -> NDArray[np.integer]:
+    """(m,) how many of the peaks (m,) are of the component of each."""
+    return np.bincount(component)[component] if len(component) else component
 
 
 def _flags(*, saturated: NDArray, edge: NDArray, neighbours: NDArray, maxima: NDArray, masked: NDArray) -> NDArray:

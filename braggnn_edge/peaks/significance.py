@@ -1,7 +1,7 @@
-"""The window rule's test of significance: whether a maximum stands out from the pixels around it, in integers.
+"""The test of significance of both rules: whether a maximum stands out from the pixels around it, in integers.
 
 test = Significance.of(4.0, gain=1.0, read_noise=2.0)
-kept = test.holds(squares(frame, row, col, SIGHT))      # (m,) of the maxima at the pixels (row, col) (m,)
+kept = test.at(frame, valid, row, col)      # (m,) of the maxima at the pixels (row, col) (m,)
 """
 
 from dataclasses import dataclass
@@ -68,6 +68,18 @@ class Significance:
         excess = 8.0 * core - 3.0 * ring
         found: NDArray[np.bool_] = (excess > 0) & (excess**2 > self.slope * ring + self.offset)
         return found
+
+    def at(
+        self, frame: NDArray[Any], valid: NDArray[np.bool_] | None, row: NDArray[np.int64], col: NDArray[np.int64]
+    ) -> NDArray[np.bool_]:
+        """(m,) which maxima of a frame (rows, cols), at the pixels (row, col) (m,), are significant.
+
+        Pixels where ``valid`` (rows, cols) is False, and those outside of the frame, count as 0.
+        """
+        around = squares(frame, row, col, SIGHT)
+        if valid is not None:
+            around = np.where(squares(valid, row, col, SIGHT), around, frame.dtype.type(0))
+        return self.holds(around)
 
 
 def significance_of(deviations: float, gain: float, read_noise: float) -> Significance | None:

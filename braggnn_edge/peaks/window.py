@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from braggnn_edge.core.errors import UserError
 from braggnn_edge.peaks.components import Runs
 from braggnn_edge.peaks.find import bad_in_patches, check_frame, inside, outside_frame, pixels_above
-from braggnn_edge.peaks.significance import SIGHT, Significance, squares
+from braggnn_edge.peaks.significance import Significance
 
 #: The default reach, px: as in the firmware.
 STEPS = 3
@@ -88,7 +88,7 @@ def window_peaks(
     pixels, of = runs.pixels()
     peak = _brightest(image, (rows, cols), pixels, inside(above, threshold, valid, image), reach)
     if significance is not None:
-        peak = peak[significance.holds(_around(frame, valid, *np.divmod(pixels[peak], cols)))]
+        peak = peak[significance.at(frame, valid, *np.divmod(pixels[peak], cols))]
     at, component = pixels[peak], of[peak]
     row, col = at // cols, at % cols
     area = np.bincount(of)[component] if len(of) else component
@@ -98,14 +98,6 @@ def window_peaks(
         outside_frame((rows, cols), row, col, size), component, area.astype(np.int32), neighbours,
         np.zeros(len(at), np.int64) if valid is None else bad_in_patches(valid, row, col, size // 2), pixels, of,
     )  # fmt: skip
-
-
-def _around(
-    frame: NDArray[Any], valid: NDArray[np.bool_] | None, row: NDArray[np.int64], col: NDArray[np.int64]
-) -> NDArray[Any]:
-    """(m, 7, 7) counts around pixels (m,): 0 where they are bad, and outside of the frame."""
-    found = squares(frame, row, col, SIGHT)
-    return found if valid is None else np.where(squares(valid, row, col, SIGHT), found, frame.dtype.type(0))
 
 
 def _brightest(

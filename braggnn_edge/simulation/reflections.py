@@ -24,6 +24,9 @@ REFLECTION_DTYPE = np.dtype(
     ]
 )
 
+#: Of a Lorentzian that goes smoothly to zero in the largest window: the radius within which the whole one has its integral,
+#: relative to the window's half side; exp of the integral of (factor - 1) / r over r from 0.7 to 1.
+TAPERED_RADIUS = 0.8475
 _FWHM_PER_SIGMA = 2.0 * np.sqrt(2.0 * np.log(2.0))
 
 
@@ -49,12 +52,13 @@ def draw_reflections(spec: SimulationSpec, seed: int) -> np.ndarray:
 def area(spec: SimulationSpec, reflections: np.ndarray) -> np.ndarray:
     """(n,) px²: the sum over pixels of profiles of height 1.
 
-    The integral of a Lorentzian in two dimensions has no end; that within the ellipse of the profile's shape which
-    has the area of the largest window is taken.
+    The integral of a Lorentzian in two dimensions has no end; that within an ellipse of the profile's shape is taken. It
+    has the area of the largest window, or, where the profile goes smoothly to zero there, the tapered one's integral.
     """
     both = reflections["fwhm_major"] * reflections["fwhm_minor"]
     gauss = np.pi / (4 * np.log(2)) * both
-    lorentz = np.pi / 4 * both * np.log1p(4 * spec.window**2 / (np.pi * both))
+    radius = TAPERED_RADIUS * (spec.window // 2) if spec.taper else spec.window / np.sqrt(np.pi)
+    lorentz = np.pi / 4 * both * np.log1p(4 * radius**2 / both)
     return reflections["eta"] * lorentz + (1 - reflections["eta"]) * gauss
 
 

@@ -89,7 +89,7 @@ def add_spots(
     amplitude: np.ndarray,
     position: np.ndarray,
     largest: int,
-    taper: bool = False,
+    taper: bool = True,
 ) -> np.ndarray:
     """Add pixel-integrated spots to ``image`` (rows, cols); returns the counts (n,) that each has in its window.
 
@@ -139,11 +139,11 @@ def add_spots(
 def _taper(position: np.ndarray, half: int) -> np.ndarray:
     """(n, 2 half + 1, 2 half + 1) factors around the middle pixel, by the distance from ``position`` (n, 2).
 
-    They are 1 up to 0.4 half, and go down to 0 at half as a squared cosine.
+    They are 1 up to 0.7 half, and go down to 0 at half as a squared cosine.
     """
     steps = np.arange(-half, half + 1)
     distance = np.hypot(steps[:, None] - position[:, 0, None, None], steps - position[:, 1, None, None])
-    return np.cos(np.pi / 2 * ((distance / half - 0.4) / 0.6).clip(0, 1)) ** 2
+    return np.cos(np.pi / 2 * ((distance / half - 0.7) / 0.3).clip(0, 1)) ** 2
 
 
 def _render(parameters: np.ndarray, size: int, order: int) -> np.ndarray:

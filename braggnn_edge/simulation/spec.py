@@ -63,9 +63,9 @@ class SimulationSpec:
     hot: float = 1e-5  # share of pixels
     hot_level: float = 2000.0  # counts that a hot pixel adds
     window: int = 63  # largest side of a rendered spot, px: 9, 15, 27, 63 or 127
-    # bright spots' tails go smoothly to zero, from 0.4 of the largest window's half side on; without it they end at its
-    # edge in a step, which a measured frame does not have
-    taper: bool = False
+    # bright spots' tails go smoothly to zero, from 0.7 of the largest window's half side on; if false, they end at its
+    # edge in a step, which no measured frame has: for the figures that were measured on such scans
+    taper: bool = True
     # table below: grains whose reflections take the place of those drawn on rings
     grains: GrainsSpec | None = None
 

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from braggnn_edge.peaks.significance import Significance
 from firmware_sim.front_end.simulate import Script
+from hls.rtl.front_end.bad_pixels import bad_pixels, writes
 from hls.rtl.front_end.geometry import Geometry
 from quant.contract.locator import IntegerLocator
 from quant.front_end.pipeline import Pipeline
@@ -31,21 +33,50 @@ class Case:
 
 
 def settings(front: FrontEnd, script: Script) -> Script:
-    """Write the registers of a front end, and enable it."""
+    """Write the registers of a front end, load its mask, if it has one, and enable it."""
+    if front.mask is not None:
+        script.write("bad_clear", 1)  # columns cannot change under a mask
     for name in ("rows", "cols", "threshold", "saturation", "gain_shift"):
         script.write(name, int(getattr(front, name)))
+    for register, value in writes(front.mask, script.pixels) if front.mask is not None else ():
+        script.write(register, value)
+    if front.significance is not None:
+        script.write("significance", 1).write("significance_slope", front.significance.slope)
+        script.write("significance_offset", front.significance.offset)
     return script.write("sigma_limit", front.sigma_limit).write("enable", 1)
 
 
 def setting(rng: np.random.Generator, geometry: Geometry, most_rows: int = 20) -> FrontEnd:
     """Settings at random: mostly small thresholds, so that small random counts have ties and plateaus."""
     top = (1 << geometry.bits) - 1
+    rows, cols = int(rng.integers(1, most_rows + 1)), int(rng.integers(1, geometry.words + 1)) * geometry.pixels
     return FrontEnd(
-        rows=int(rng.integers(1, most_rows + 1)), cols=int(rng.integers(1, geometry.words + 1)) * geometry.pixels,
+        rows=rows, cols=cols, mask=_mask(rng, geometry, rows, cols), significance=_significance(rng, geometry),
         bits=geometry.bits, threshold=int(rng.choice([0, 1, 2, 3, 5, top // 3])), window=geometry.window,
         min_area=geometry.min_area, saturation=int(rng.choice([0, 0, 5, 30, top])),
         gain_shift=int(rng.choice([0, 0, 0, 1, 3])), sigma_limit=int(rng.choice([32767, 32767, -5, 0, 10])),
     )  # fmt: skip
+
+
+def _mask(rng: np.random.Generator, geometry: Geometry, rows: int, cols: int) -> NDArray[np.bool_] | None:
+    """Lone pixels, gaps between modules, or both, where there is a list and they fit into it; or none."""
+    if not geometry.bad_words or rng.random() < 0.2:
+        return None
+    mask = rng.random((rows, cols)) < float(rng.choice([0.0, 0.01, 0.1, 0.6]))
+    if rng.random() < 0.3:
+        at = int(rng.integers(0, cols))
+        mask[:, at : at + int(rng.integers(1, 20))] = True
+    if rng.random() < 0.3:
+        at = int(rng.integers(0, rows))
+        mask[at : at + int(rng.integers(1, 3))] = True
+    return mask if len(bad_pixels(mask, geometry.pixels).row) <= geometry.bad_words else None
+
+
+def _significance(rng: np.random.Generator, geometry: Geometry) -> Significance | None:
+    """A test that random frames pass and fail, or none."""
+    if not geometry.significance or rng.random() < 0.3:
+        return None
+    return Significance(int(rng.choice([0, 1, 40, 700, 65535])), int(rng.choice([0, 1, 900, 50_688, (1 << 32) - 1])))
 
 
 def counts(rng: np.random.Generator, rows: int, cols: int, bits: int) -> NDArray[np.uint16]:
@@ -102,11 +133,11 @@ def faulty(rng: np.random.Generator, geometry: Geometry, frames: int) -> Case:
     return Case(front, [*rows, *rows_of(counts(rng, front.rows, front.cols, geometry.bits))])
 
 
-def random_cases(seed: int, geometry: Geometry, number: int) -> Iterator[tuple[Case, tuple[int, int]]]:
-    """Cases and the pace of each, every second one with faults."""
+def random_cases(seed: int, geometry: Geometry, number: int, frames: int = 3) -> Iterator[tuple[Case, tuple[int, int]]]:
+    """Cases of some frames each and the pace of each case, every second one with faults."""
     rng = np.random.default_rng(seed)
     for k in range(number):
-        case = faulty(rng, geometry, 4) if k % 2 else whole_frames(rng, geometry, 3)
+        case = faulty(rng, geometry, frames + 1) if k % 2 else whole_frames(rng, geometry, frames)
         yield case, PACES[int(rng.integers(0, len(PACES)))]
 
 

@@ -9,16 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from braggnn_edge.core.errors import UserError
-from firmware_sim.front_end import cases
-from firmware_sim.front_end.compare import as_records, differences
 from firmware_sim.front_end.mutation_list import MUTATIONS, Mutation
-from firmware_sim.front_end.simulate import Simulator, run
-from quant.contract.locator import IntegerLocator
-from quant.front_end.records import END, END_RECORD
 
 TESTS = "tests/test_firmware_sim_front_end.py"
 
@@ -44,7 +38,7 @@ def _with(text: str, number: int, one: Mutation) -> str:
 
 def _choice(number: int, right: str, wrong: str) -> str:
     """An expression that is one or the other; what ends ``right`` and is no part of an expression stays behind it."""
-    for end in (" ?", " ? 32'sd0 :", ";", ") begin\n            threshold_now"):
+    for end in (" ?", " ? 32'sd0 :", " ? triple4 :", ";", ") begin\n            threshold_now"):
         if right.endswith(end):
             kept = wrong.removesuffix(end)
             return f"(mutant == {number} ? ({kept}) : ({right.removesuffix(end)})){end}"
@@ -94,18 +88,3 @@ def _tested(log: Path) -> tuple[int, str]:
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     failed = [line for line in log.read_text().splitlines() if line.startswith(("FAILED", "ERROR"))]
     return status, failed[0].split(" - ")[0].split("::")[-1] if failed else ""
-
-
-def batch(simulator: Simulator, locator: IntegerLocator, seed: int, number: int) -> dict[str, int]:
-    """Random cases one after the other in one simulation each: counts of frames, records, drops and differences."""
-    total = dict.fromkeys(("frames", "records", "dropped", "differences"), 0)
-    for case, pace in cases.random_cases(seed, simulator.geometry, number):
-        expected = case.expected(locator)
-        script = cases.script_of(case, pace, simulator.geometry.pixels, sum(map(len, expected)))
-        records = as_records(run(simulator, script, seed=seed).raw)
-        ends = records[records["kind"] == END].view(END_RECORD)
-        total["frames"] += len(expected)
-        total["records"] += len(records)
-        total["dropped"] += int(np.sum(ends["dropped"]))
-        total["differences"] += len(differences(records, expected))
-    return total

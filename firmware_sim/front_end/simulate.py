@@ -94,10 +94,14 @@ class Script:
 
     def rows(self, rows: Iterable[Row]) -> "Script":
         """Rows as they come, faults included; each a whole number of beats long."""
-        for row in rows:
-            beats = np.asarray(row.counts).reshape(-1, self.pixels)
-            self.beats(beats, [0] if row.start else [], [len(beats) - 1] if row.ended else [])
-        return self
+        given = list(rows)
+        stops = np.cumsum([len(row.counts) // self.pixels for row in given]).tolist()
+        starts = [0, *stops[:-1]]
+        return self.beats(
+            np.concatenate([row.counts for row in given]).reshape(-1, self.pixels),
+            [at for at, row in zip(starts, given, strict=True) if row.start],
+            [at - 1 for at, row in zip(stops, given, strict=True) if row.ended],
+        )
 
     def until(self, records: int, limit: int = 1_000_000) -> "Script":
         """Wait until so many records were taken since the start, at most ``limit`` clocks."""

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from braggnn_edge.core.errors import UserError
+from hls.rtl.front_end.registers import OPTIONS
 
 #: Pixels a clock that can be built.
 WIDTHS = (1, 2, 4, 8, 16, 32)
@@ -14,14 +15,15 @@ WINDOWS = (7, 9, 11)
 REACH = 3
 
 
-def least_places(stages: int) -> int:
+def least_places(stages: int, later: int = 0) -> int:
     """Places of records with which no peak is dropped while the output is ready, of a locator of so many stages.
 
     In a row of the densest lattice one maximum leaves the queue a clock, from two groups a word on for the whole row.
     Its place is taken when its features are known, and free eight clocks after the locator's result has followed.
     Fewer groups bring maxima at a lower rate; the same number is asked for. The frame's end has one place more.
+    later: clocks from the features to the test of significance, 0 without one; the place is taken behind it.
     """
-    return max(1, stages - 5) + 9
+    return max(1, stages - 5 - later) + 9
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,8 @@ class Geometry:
     """What a front end is built for; every number below it follows.
 
     pixels: a clock; bits: of a count; max_cols, max_rows: of the largest frame; window: side of the locator's patch;
-    min_area: pixels of the smallest peak; places: records that wait for the network, a power of two.
+    min_area: pixels of the smallest peak; places: records that wait for the network, a power of two. significance: it
+    has a test of significance; bad_words: entries of its list of bad pixels, a power of two, 0: it has none.
     """
 
     pixels: int = 4
@@ -39,6 +42,8 @@ class Geometry:
     window: int = 7
     min_area: int = 4
     places: int = 512
+    significance: bool = False
+    bad_words: int = 0
 
     def __post_init__(self) -> None:
         if self.pixels not in WIDTHS:
@@ -64,15 +69,30 @@ class Geometry:
             raise UserError(f"front end: peaks of {self.min_area} pixels or more; the area test is built for 1 to 4")
         if self.places not in (1 << k for k in range(5, 13)):
             raise UserError(f"front end: {self.places} places for records; expected a power of two from 32 to 4096")
+        if self.bad_words and self.bad_words not in (1 << k for k in range(4, 16)):
+            raise UserError(
+                f"front end: a list of {self.bad_words} words with bad pixels; expected 0, or a power of two from 16 "
+                "to 32768"
+            )
 
     def check_places(self, stages: int) -> None:
         """Refuse fewer places than a locator of so many stages keeps taken; UserError with the least that can be."""
-        least = least_places(stages)
+        least = least_places(stages, self.later)
         if self.places < least:
             raise UserError(
                 f"front end: {self.places} places for records, but a locator of {stages} stages needs {least} or peaks "
                 f"are dropped while the output is ready; set places to {1 << (least - 1).bit_length()} or more"
             )
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """What it is built with, of :data:`hls.rtl.front_end.registers.OPTIONS`."""
+        return tuple(name for name in OPTIONS if getattr(self, name))
+
+    @property
+    def later(self) -> int:
+        """Clocks from the features of a maximum to whether it is significant."""
+        return 3 if self.significance else 0
 
     @property
     def half(self) -> int:

@@ -10,10 +10,12 @@ from pathlib import Path
 
 from braggnn_edge.core.errors import UserError
 from braggnn_edge.core.files import written_aside
+from hls.rtl import ternary
 from hls.rtl.cmvm import Effort
 from hls.rtl.core import bits_in, bits_out, core_files, pipelined
 from hls.rtl.front_end import registers, stored
 from hls.rtl.front_end.geometry import Geometry
+from hls.rtl.front_end.header import header
 from hls.rtl.front_end.readme import readme
 from hls.rtl.project import NAME as LOCATOR_NAME
 from hls.rtl.project import found_verilog
@@ -27,6 +29,11 @@ NAME = "braggnn_front_end"
 
 #: Modules that are the same in every front end.
 _MODULES = ("fifo", "sequencer", "pixels", "lines", "span", "maximum", "queue", "readout", "features", "records")
+
+#: Those of an option.
+_OPTIONAL = {"significance": "significance", "bad_words": "bad"}
+#: The adder of three operands.
+_ADDER = f"braggnn_fe_{ternary.NAME}"
 
 
 def write_front_end(
@@ -52,7 +59,7 @@ def write_front_end(
     }  # fmt: skip
     files = {f"src/{name}": text for name, text in found.items()} | {
         "lint.vlt": (package_files("hls.rtl.front_end") / "verilog" / f"{NAME}.vlt").read_text(),
-        "registers.h": registers.header(sizes), "registers.md": registers.table(),
+        "registers.h": header(sizes, geometry.options), "registers.md": registers.table(geometry.options),
         "README.txt": readme(NAME, geometry, locator.output.frac),
         "project.json": json.dumps(document, indent=1) + "\n",
     }  # fmt: skip
@@ -89,11 +96,13 @@ def sources(
         "IN": bits_in(pipe), "CORE_OUT": bits_out(pipe), "CORE": core,
         "FOUND": found_verilog(pipe.solutions[-1], locator.output.bits),
     }  # fmt: skip
-    maps = registers.verilog(_constants(locator, geometry))
+    maps = registers.verilog(_constants(locator, geometry), geometry.options)
     found = core_files(pipe, core, copies=register_selects)
-    for name in (*(f"braggnn_fe_{module}" for module in _MODULES), "braggnn_fe_registers", NAME):
+    modules = (*_MODULES, "registers", *(module for option, module in _OPTIONAL.items() if option in geometry.options))
+    for name in (*(f"braggnn_fe_{module}" for module in modules), NAME):
         found[f"{name}.v"] = filled(filled(template(name), maps), values)
     found["braggnn_fe_stored.v"] = stored.source(geometry)
+    found[f"{_ADDER}.v"] = ternary.source(_ADDER)
     return found
 
 
@@ -111,7 +120,7 @@ def _values(locator: IntegerLocator, geometry: Geometry, stages: int) -> dict[st
     """What the templates ask for."""
     normalizer, codes = locator.normalizer, locator.outputs * locator.output.bits
     unsigned = normalizer.count_bits - (not isinstance(normalizer, BlockShift))
-    late = max(0, 6 - stages)  # the locator is faster than the features
+    late = max(0, 6 + geometry.later - stages)  # the locator is faster than the features
     return {
         "N": geometry.pixels, "B": geometry.bits, "W": geometry.window, "G": geometry.group, "AREA": geometry.min_area,
         "CONTEXT": geometry.context, "WORDS": geometry.words, "WORD_BITS": geometry.word_bits,
@@ -120,6 +129,7 @@ def _values(locator: IntegerLocator, geometry: Geometry, stages: int) -> dict[st
         "CODE": locator.output.bits, "CODES": locator.outputs, "FRAC": locator.output.frac,
         "DATA": geometry.data_bits, "MAX_COLS": geometry.max_cols, "MAX_ROWS": geometry.max_rows,
         "STORED_WORDS": geometry.stored_words, "PLACES_LOG2": geometry.places.bit_length() - 1,
+        "SIGNIFICANCE": int(geometry.significance), "BAD_LOG2": max(0, geometry.bad_words.bit_length() - 1),
         "STORED_RECORD": f"{stored.record(geometry, locator):056x}", "DIGEST": locator.digest,
         "COUNT": _count(geometry.bits, normalizer.count_bits, unsigned), "LATE": _late(codes, late),
     }  # fmt: skip
@@ -149,9 +159,11 @@ def _late(width: int, clocks: int) -> str:
 def _constants(locator: IntegerLocator, geometry: Geometry) -> dict[str, str]:
     """The values of the registers that are constants of the build, by name."""
     shape = geometry.pixels | geometry.bits << 8 | geometry.window << 16 | geometry.min_area << 24
+    options = sum(registers.OPTIONS[name] for name in geometry.options) | geometry.bad_words << 16
     digits = {f"digest_{k}": f"32'h{locator.digest[8 * k : 8 * k + 8]}" for k in range(8)}
     return {
         "identity": f"32'h{registers.IDENTITY:08x}", "version": f"32'd{registers.VERSION}", "shape": f"32'h{shape:08x}",
         "largest": f"32'h{geometry.max_rows << 16 | geometry.max_cols:08x}",
+        "options": f"32'h{options:08x}",
         "output": f"32'h{locator.outputs << 8 | locator.output.frac:08x}", **digits,
     }  # fmt: skip

@@ -10,7 +10,7 @@ Front end: pixels in, records of Bragg peaks out
 ================================================
 
 src/           Verilog-2005, top module {top}; the locator's core is among them
-registers.h    offsets of the registers, for C; registers.md: their meaning
+registers.h    registers, their fields, flags and records, for C; registers.md: the registers' meaning
 lint.vlt       what Verilator may say, with reasons
 project.json   sizes; locator.json: the locator in integers
 

@@ -18,6 +18,9 @@ class FrontEndSpec:
     min_area: int = 4  # pixels of the smallest peak, 1 to 4
     # records that wait for the output, a power of two from 32 to 4096; the least follows from the stages
     places: int = 512
+    significance: bool = False  # with the test of significance
+    # entries of the list of bad pixels, a power of two from 16 to 32768; 0: no pixel can be masked
+    bad_words: int = 0
 
     def __post_init__(self) -> None:
         if self.pixels:
@@ -28,4 +31,7 @@ class FrontEndSpec:
 
     def geometry(self, window: int) -> Geometry:
         """The sizes for a locator's window; UserError for what cannot be built."""
-        return Geometry(self.pixels, self.bits, self.max_cols, self.max_rows, window, self.min_area, self.places)
+        return Geometry(
+            self.pixels, self.bits, self.max_cols, self.max_rows, window, self.min_area, self.places, self.significance,
+            self.bad_words,
+        )  # fmt: skip

@@ -48,7 +48,7 @@ module braggnn_fe_features #(
     wire [48:0] one = grown(49'd1 << 24, is_above);
     wire [48:0] two = grown(one, is_above);
     reg [48:0] above2;
-    integer i, x, y;
+    integer x, y;
     always @(posedge clk) begin
         for (y = 0; y < 7; y = y + 1)
             for (x = 0; x < 7; x = x + 1)
@@ -64,21 +64,37 @@ module braggnn_fe_features #(
     end
 
     // Sums of three, in four steps.
-    reg [18*(B+2)-1:0] sum2;
-    reg [18*(B+4)-1:0] sum3;
+    wire [17*(B+2)-1:0] threes;
+    reg [17*(B+2)-1:0] sum2;
+    wire [6*(B+4)-1:0] nines;
+    reg [6*(B+4)-1:0] sum3;
+    wire [2*(B+6)-1:0] parts;
     reg [2*(B+6)-1:0] sum4;
     wire [51*B-1:0] padded = {{2*B{1'b0}}, px};
+    wire [18*(B+2)-1:0] padded2 = {{(B+2){1'b0}}, sum2};
+    genvar k;
+    generate
+        for (k = 0; k < 17; k = k + 1) begin : of_three
+            braggnn_fe_ternary_adder #(B, 0, 0, B, 0, 0, B, 0, 0, B + 2, 0, 0, 0) sum (
+                padded[3*k*B +: B], padded[(3*k+1)*B +: B], padded[(3*k+2)*B +: B], threes[k*(B+2) +: B+2]
+            );
+        end
+        for (k = 0; k < 6; k = k + 1) begin : of_nine
+            braggnn_fe_ternary_adder #(B + 2, 0, 0, B + 2, 0, 0, B + 2, 0, 0, B + 4, 0, 0, 0) sum (
+                padded2[3*k*(B+2) +: B+2], padded2[(3*k+1)*(B+2) +: B+2], padded2[(3*k+2)*(B+2) +: B+2],
+                nines[k*(B+4) +: B+4]
+            );
+        end
+        for (k = 0; k < 2; k = k + 1) begin : of_half
+            braggnn_fe_ternary_adder #(B + 4, 0, 0, B + 4, 0, 0, B + 4, 0, 0, B + 6, 0, 0, 0) sum (
+                sum3[3*k*(B+4) +: B+4], sum3[(3*k+1)*(B+4) +: B+4], sum3[(3*k+2)*(B+4) +: B+4], parts[k*(B+6) +: B+6]
+            );
+        end
+    endgenerate
     always @(posedge clk) begin
-        for (i = 0; i < 17; i = i + 1)
-            sum2[i*(B+2) +: B+2] <=
-                {2'b00, padded[3*i*B +: B]} + {2'b00, padded[(3*i+1)*B +: B]} + {2'b00, padded[(3*i+2)*B +: B]};
-        sum2[17*(B+2) +: B+2] <= 0;
-        for (i = 0; i < 6; i = i + 1)
-            sum3[i*(B+4) +: B+4] <= {2'b00, sum2[3*i*(B+2) +: B+2]} + {2'b00, sum2[(3*i+1)*(B+2) +: B+2]}
-                + {2'b00, sum2[(3*i+2)*(B+2) +: B+2]};
-        for (i = 0; i < 2; i = i + 1)
-            sum4[i*(B+6) +: B+6] <= {2'b00, sum3[3*i*(B+4) +: B+4]} + {2'b00, sum3[(3*i+1)*(B+4) +: B+4]}
-                + {2'b00, sum3[(3*i+2)*(B+4) +: B+4]};
+        sum2 <= threes;
+        sum3 <= nines;
+        sum4 <= parts;
         total <= {{(26-B){1'b0}}, sum4[0 +: B+6]} + {{(26-B){1'b0}}, sum4[B+6 +: B+6]};
     end
 

@@ -18,6 +18,7 @@ module braggnn_fe_pixels #(
     input [WORD_BITS-1:0] in_index,
     input [15:0] in_row,
     input in_live,
+    input [N-1:0] bad,  // of the word of one clock ago
     output reg out_valid,
     output reg [N*(B+3)-1:0] out_data,
     output reg [WORD_BITS-1:0] out_index,
@@ -63,8 +64,8 @@ module braggnn_fe_pixels #(
             count1[i*B +: B] <= in_data[i*B +: B] >> gain_shift;
             full1[i] <= in_data[i*B +: B] >= first_full;
             data2[i*P +: P] <=
-                kind1 == 2'd0 ? {1'b0, full1[i], count1[i*B +: B] > threshold, count1[i*B +: B]} :
-                kind1 == 2'd1 ? {1'b1, {(P-1){1'b0}}} :
+                kind1 == 2'd0 & ~bad[i] ? {1'b0, full1[i], count1[i*B +: B] > threshold, count1[i*B +: B]} :
+                ~kind1[1] ? {1'b1, {(P-1){1'b0}}} :
                 kind1 == 2'd3 ? {2'b00, stored1[i*(B+1) +: B+1]} : {P{1'b0}};
         end
         sum = 0;

@@ -12,7 +12,8 @@ module braggnn_fe_readout #(
     parameter BANKS_LOG2 = 2,
     parameter SLOTS = 3,  // groups that a window lies in
     parameter WORD_BITS = 7,
-    parameter TIME_BITS = 6
+    parameter TIME_BITS = 6,
+    parameter EXACT = 0  // 1: what is outside of the frame is 0 in the window, where the locator does not need it
 ) (
     input clk,
     input [WORD_BITS-1:0] last,
@@ -164,7 +165,8 @@ module braggnn_fe_readout #(
         some_masked = 1'b0;
         some_full = 1'b0;
         for (u = 0; u < W; u = u + 1) begin
-            for (v = 0; v < W; v = v + 1) window[(v*W+u)*B +: B] <= cut[u*CB + v*B +: B];
+            for (v = 0; v < W; v = v + 1)
+                window[(v*W+u)*B +: B] <= EXACT != 0 & ~inside4[u] ? {B{1'b0}} : cut[u*CB + v*B +: B];
             some_masked = some_masked | (cut[u*CB + W*B + 8] & inside4[u]);
         end
         for (u = 0; u < 7; u = u + 1) begin

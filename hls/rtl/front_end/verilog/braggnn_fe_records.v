@@ -4,7 +4,8 @@
 // A maximum and what it is known by come in together; `result` is the locator's for the same one, DELAY clocks later.
 module braggnn_fe_records #(
     parameter B = 16,
-    parameter DELAY = 8,  // at least 1
+    parameter DELAY = 8,  // at least LATER + 1
+    parameter LATER = 0,  // clocks from a maximum to whether it is significant
     parameter CODE = 13,  // bits of a code
     parameter FRAC = 9,
     parameter CODES = 4,  // 2, or 4 with ln sigma
@@ -22,6 +23,7 @@ module braggnn_fe_records #(
     input in_valid,  // a maximum
     input in_end,  // or the frame's end
     input is_peak,
+    input significant,  // LATER clocks behind it
     input second,
     input saturated,
     input masked,
@@ -50,17 +52,28 @@ module braggnn_fe_records #(
     localparam PLACES = 1 << PLACES_LOG2;
     reg [PLACES_LOG2:0] places = PLACES;
     reg [PLACES_LOG2:0] fewest = PLACES;
-    wire peak = in_valid & is_peak;
+    wire peak;
+    generate
+        if (LATER == 0) begin : at_once
+            assign peak = in_valid & is_peak;
+        end else begin : after_the_test
+            reg [LATER-1:0] peaks_then = 0;
+            wire [LATER:0] next_peaks = {peaks_then, in_valid & is_peak};
+            always @(posedge clk) peaks_then <= rst ? {LATER{1'b0}} : next_peaks[LATER-1:0];
+            assign peak = peaks_then[LATER-1] & (significant | is_stored);
+        end
+    endgenerate
     wire keep = peak & (is_stored | places != 0);
     wire leave = out_valid & out_ready;
     assign place = places != 0;
     reg [31:0] drops = 0;
 
     localparam TAG = 4 + B + 64;
-    reg [DELAY-1:0] kept = 0, ends = 0;
+    reg [DELAY-LATER-1:0] kept = 0;
+    reg [DELAY-1:0] ends = 0;
     reg [DELAY*TAG-1:0] tags;
     wire [(DELAY+1)*TAG-1:0] next_tags = {tags, edge_, second, saturated, masked, brightest, total, row, col};
-    wire [DELAY:0] next_kept = {kept, keep};
+    wire [DELAY-LATER:0] next_kept = {kept, keep};
     wire [DELAY:0] next_ends = {ends, in_end};
     wire t_edge, t_second, t_saturated, t_masked;
     wire [B-1:0] t_brightest;
@@ -150,9 +163,9 @@ module braggnn_fe_records #(
         end else begin
             places <= places - (keep & ~is_stored) - start + leave;
             fewest <= start ? places : places < fewest ? places : fewest;
-            kept <= next_kept[DELAY-1:0];
+            kept <= next_kept[DELAY-LATER-1:0];
             ends <= next_ends[DELAY-1:0];
-            v1 <= kept[DELAY-1];
+            v1 <= kept[DELAY-LATER-1];
             v2 <= v1;
             v3 <= v2;
             v4 <= v3;

@@ -21,7 +21,7 @@ module braggnn_fe_registers (
     input rready,
 @OUTPUTS@
 @INPUTS@
-    output reg test
+    output reg [31:0] written  // what was written last
 );
     reg up = 1'b0;
     reg fault = 1'b0;  // nothing was written
@@ -38,15 +38,16 @@ module braggnn_fe_registers (
         rvalid = 1'b0;
         rresp = 2'b00;
         rdata = 0;
-        test = 1'b0;
+        written = 0;
 @INITIAL@
     end
 
     always @(posedge clk) begin
         up <= ~rst;
-        test <= 1'b0;
+@PULSES@
         if (write) begin
             fault <= 1'b1;
+            written <= value;
             if (&wstrb)
                 case (awaddr)
 @WRITES@
@@ -66,7 +67,6 @@ module braggnn_fe_registers (
         if (rst) begin
             bvalid <= 1'b0;
             rvalid <= 1'b0;
-            test <= 1'b0;
 @RESET@
         end
     end

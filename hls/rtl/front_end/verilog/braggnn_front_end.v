@@ -39,12 +39,16 @@ module braggnn_front_end (
     localparam WORDS = @WORDS@, WORD_BITS = @WORD_BITS@, TIME_BITS = @TIME_BITS@, N_LOG2 = @N_LOG2@;
     localparam BANKS = @BANKS@, BANKS_LOG2 = @BANKS_LOG2@, SLOTS = @SLOTS@;
     localparam STAGES = @STAGES@, CODE = @CODE@, CODES = @CODES@, FRAC = @FRAC@;
-    localparam DELAY = STAGES > 6 ? STAGES - 5 : 1;  // features take five clocks, the locator STAGES
+    localparam BAD_LOG2 = @BAD_LOG2@, SIGNIFICANCE = @SIGNIFICANCE@;
+    localparam LATER = SIGNIFICANCE ? 3 : 0;  // clocks from the features to the test of significance
+    localparam DELAY = STAGES > LATER + 6 ? STAGES - 5 : LATER + 1;  // features take five clocks, the locator STAGES
 
     // Registers, and those of them that a frame takes at its start.
-    wire enable, test;
+    wire enable, test, bad_fits, bad_columns_fit, bad_empty;
+    wire [31:0] written;
     wire [15:0] rows, cols, threshold, saturation, sigma_limit;
     wire [3:0] gain_shift;
+@OPTION_WIRES@
     reg [31:0] frames = 0, peaks = 0, dropped = 0, frame = 0;
     reg test_waits = 1'b0, test_done = 1'b0;
     wire busy, is_stored, start, test_taken, test_passed, end_done, sent, drop;
@@ -58,13 +62,18 @@ module braggnn_front_end (
         .rdata(s_axi_rdata), .rresp(s_axi_rresp), .rvalid(s_axi_rvalid), .rready(s_axi_rready),
         .enable(enable), .rows(rows), .cols(cols), .threshold(threshold), .saturation(saturation),
         .gain_shift(gain_shift), .sigma_limit(sigma_limit), .status(status), .frames(frames), .peaks(peaks),
-        .dropped(dropped), .test(test)
+        .dropped(dropped),
+@OPTION_PORTS@
+        .test(test), .written(written)
     );
     reg [15:0] cols_last = 16'd@MAX_COLS@ - 16'd1;
     always @(posedge clk) cols_last <= cols - 16'd1;
     reg [B-1:0] threshold_now, saturation_now;
     reg [3:0] gain_shift_now;
     reg signed [15:0] sigma_limit_now;
+    reg significance_now;
+    reg [15:0] slope_now;
+    reg [31:0] offset_now;
     reg was_enabled = 1'b0;
     reg restart = 1'b0;  // enabled: counts begin at 0 as soon as no frame is in hand
     always @(posedge clk) begin
@@ -73,6 +82,9 @@ module braggnn_front_end (
             saturation_now <= saturation[B-1:0];
             gain_shift_now <= gain_shift;
             sigma_limit_now <= sigma_limit;
+            significance_now <= significance;
+            slope_now <= significance_slope;
+            offset_now <= significance_offset;
         end
         if (rst) begin
             was_enabled <= 1'b0;
@@ -131,11 +143,28 @@ module braggnn_front_end (
     wire [15:0] px_row;
     wire [5:0] px_above;
     reg [31:0] above_count = 0;
+    wire [N-1:0] bad;
+    generate
+        if (BAD_LOG2 != 0) begin : bad_pixels_known
+            braggnn_fe_bad #(.N(N), .WORDS(WORDS), .WORD_BITS(WORD_BITS), .LOG2(BAD_LOG2)) bad_list (
+                .clk(clk), .rst(rst), .clear(bad_clear), .put(bad_pixels), .put_columns(bad_columns), .row(bad_row),
+                .span(bad_span), .pixels(written[N-1:0]), .cfg_last(cols_last[N_LOG2 +: WORD_BITS]), .fits(bad_fits),
+                .columns_fit(bad_columns_fit), .empty(bad_empty), .loaded(bad_loaded), .rewind(end_valid),
+                .in_valid(word_valid), .in_inside(~word_kind[1]), .in_index(word_index), .in_row(word_row), .bad(bad)
+            );
+        end else begin : no_bad_pixels
+            assign bad = {N{1'b0}};
+            assign bad_fits = 1'b0;
+            assign bad_columns_fit = 1'b0;
+            assign bad_empty = 1'b1;
+            assign bad_loaded = 32'd0;
+        end
+    endgenerate
     braggnn_fe_stored stored_frame (.row(word_row[3:0]), .index(word_index), .pixels(stored));
     braggnn_fe_pixels #(.N(N), .B(B), .WORD_BITS(WORD_BITS)) pixels (
         .clk(clk), .rst(rst), .threshold(threshold_now), .saturation(saturation_now), .gain_shift(gain_shift_now),
         .stored(stored), .in_valid(word_valid), .in_data(word_data[N*B-1:0]), .in_kind(word_kind), .in_index(word_index),
-        .in_row(word_row), .in_live(word_live), .out_valid(px_valid), .out_data(px_data), .out_index(px_index),
+        .in_row(word_row), .in_live(word_live), .bad(bad), .out_valid(px_valid), .out_data(px_data), .out_index(px_index),
         .out_row(px_row), .out_live(px_live), .out_outside(px_outside), .out_above(px_above)
     );
     always @(posedge clk)
@@ -202,7 +231,7 @@ module braggnn_front_end (
     wire [15:0] window_row, window_col;
     braggnn_fe_readout #(
         .N(N), .G(G), .B(B), .W(W), .BANKS(BANKS), .BANKS_LOG2(BANKS_LOG2), .SLOTS(SLOTS), .WORD_BITS(WORD_BITS),
-        .TIME_BITS(TIME_BITS)
+        .TIME_BITS(TIME_BITS), .EXACT(SIGNIFICANCE)
     ) readout (
         .clk(clk), .last(last), .in_valid(column_valid), .in_time(now), .in_column(column), .group(one_group),
         .position(one_position), .at_time(one_time), .index(one_index), .row(one_row), .below(one_below), .window(window),
@@ -228,6 +257,17 @@ module braggnn_front_end (
     braggnn_fe_features #(.B(B), .W(W), .AREA(AREA)) features (
         .clk(clk), .window(window), .above(window_above), .is_peak(is_peak), .second(second), .brightest(brightest), .total(total)
     );
+    wire significant;
+    generate
+        if (SIGNIFICANCE) begin : tested
+            braggnn_fe_significance #(.B(B), .W(W)) significance_test (
+                .clk(clk), .asked(significance_now), .slope(slope_now), .offset(offset_now), .window(window),
+                .significant(significant)
+            );
+        end else begin : untested
+            assign significant = 1'b1;
+        end
+    endgenerate
     reg [9:0] valid_then = 0, end_then = 0;
     reg [5*35-1:0] tag_then;
     always @(posedge clk) begin
@@ -239,12 +279,12 @@ module braggnn_front_end (
 
     wire [15:0] end_cols = {{(16-WORD_BITS){1'b0}}, last} * N + N;
     braggnn_fe_records #(
-        .B(B), .DELAY(DELAY), .CODE(CODE), .FRAC(FRAC), .CODES(CODES), .PLACES_LOG2(@PLACES_LOG2@),
+        .B(B), .DELAY(DELAY), .LATER(LATER), .CODE(CODE), .FRAC(FRAC), .CODES(CODES), .PLACES_LOG2(@PLACES_LOG2@),
         .STORED_RECORD(224'h@STORED_RECORD@)
     ) records (
         .clk(clk), .rst(rst), .start(start), .place(place), .frame(frame), .is_stored(is_stored), .test_begins(test_taken),
-        .sigma_limit(sigma_limit_now), .in_valid(valid_then[9]), .in_end(end_then[9]), .is_peak(is_peak), .second(second),
-        .saturated(tag[33]), .masked(tag[34]), .edge_(tag[32]), .brightest(brightest), .total(total), .row(tag[31:16]),
+        .sigma_limit(sigma_limit_now), .in_valid(valid_then[9]), .in_end(end_then[9]), .is_peak(is_peak), .significant(significant),
+        .second(second), .saturated(tag[33]), .masked(tag[34]), .edge_(tag[32]), .brightest(brightest), .total(total), .row(tag[31:16]),
         .col(tag[15:0]), .result(codes_late), .waiting_high(waiting_high), .end_rows(end_rows), .end_cols(end_cols),
         .end_above(above_count), .end_flags(end_flags), .end_done(end_done), .stored_passed(test_passed), .sent(sent),
         .dropped(drop), .out_data(m_axis_tdata), .out_last(m_axis_tlast), .out_valid(m_axis_tvalid),
