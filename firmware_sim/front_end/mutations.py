@@ -88,21 +88,3 @@ def _tested(log: Path) -> tuple[int, str]:
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     failed = [line for line in log.read_text().splitlines() if line.startswith(("FAILED", "ERROR"))]
     return status, failed[0].split(" - ")[0].split("::")[-1] if failed else ""
-<<<<<<< HEAD
-=======
-
-
-def batch(simulator: Simulator, locator: IntegerLocator, seed: int, number: int) -> dict[str, int]:
-    """Random cases one after the other in one simulation each: counts of frames, records, drops and differences."""
-    total = dict.fromkeys(("frames", "records", "dropped", "differences"), 0)
-    for case, pace in cases.random_cases(seed, simulator.geometry, number):
-        expected = case.expected(locator)
-        script = cases.script_of(case, pace, simulator.geometry, sum(map(len, expected)))
-        records = as_records(run(simulator, script, seed=seed).raw)
-        ends = records[records["kind"] == END].view(END_RECORD)
-        total["frames"] += len(expected)
-        total["records"] += len(records)
-        total["dropped"] += int(np.sum(ends["dropped"]))
-        total["differences"] += len(differences(records, expected))
-    return total
->>>>>>> d82b250 (Front end: dark counts and thresholds a pixel, by a stream of maps)
