@@ -93,7 +93,7 @@ def random_frames(args: argparse.Namespace, scratch: Path) -> None:
     for geometry, seed in GEOMETRIES:
         locator = load(SMALL) if seed is None else circuit(geometry.window, seed)
         text = sources(locator, geometry, logic_levels=6.0, effort=None if seed is None else Effort(trials=2))
-        simulator = build(text, geometry, scratch, optimize="-O2")
+        simulator = build(text, geometry, scratch)
         new = {
             "key": simulator.path.parent.name, **asdict(geometry), "locator": locator.digest, "circuit_seed": seed,
             **dict.fromkeys(_COUNTS, 0), "seconds": 0.0, "digest": "",
