@@ -645,9 +645,11 @@ def test_the_stage_writes_a_front_end_where_one_is_asked_for(random_circuit, det
     rtl_stage.run(spec, _Table(detector_patches(circuit, 5)), tmp_path, tmp_path / "rtl", said.append)
     made = tmp_path / "rtl" / "front_end"
     assert {path.name for path in made.iterdir()} == {
-        "src", "lint.vlt", "registers.h", "registers.md", "project.json", "locator.json", "README.txt"
+        "src", "lint.vlt", "registers.h", "registers.md", "project.json", "locator.json", "README.txt", "vectors", "tb",
+        "constraints", "vivado.tcl", "quartus.tcl", "component.xml", "package_ip.tcl",
     }  # fmt: skip
-    assert json.loads((made / "project.json").read_text())["pixels"] == 2
+    document = json.loads((made / "project.json").read_text())
+    assert (document["pixels"], document["clock_mhz"]) == (2, 400.0)
     assert load(made / "locator.json").digest == circuit.digest
     assert not any(re.search(r"@[A-Z][A-Z_0-9]*@", path.read_text()) for path in (made / "src").iterdir())
     readme = (made / "README.txt").read_text()
