@@ -14,6 +14,7 @@ from braggnn_edge.core.errors import UserError
 from braggnn_edge.peaks.significance import Significance
 from firmware_sim.front_end import cases, mutations
 from firmware_sim.front_end.compare import as_records, differences
+from firmware_sim.front_end.project import simulate
 from firmware_sim.front_end.simulate import Script, build, run
 from hls.rtl import build as rtl_stage
 from hls.rtl.cmvm import Effort
@@ -695,3 +696,29 @@ def test_other_shapes(pixels, bits, cols, window, area, options, random_circuit,
     found = run(simulator, cases.settings(front, Script(pixels)).frame(lattice).frame(lattice).wait(2000))
     assert differences(as_records(found.raw), expected) == []
     assert pixels == 32 or found.throttled == 0
+
+
+@pytest.mark.skipif("FRONT_END_MUTANT" in os.environ, reason="of sources without a mutation")
+def test_the_project_as_written_sends_the_records_of_its_vectors(bench, tmp_path):
+    """What `make csim` does with a front end; a record of the vectors that is wrong is found, and named."""
+    circuit, simulator = bench
+    project = tmp_path / "front_end"
+    write_front_end(circuit, simulator.geometry, project, effort=Effort(trials=2))
+    said = []
+    found = simulate(project, simulator.path.parents[1], said.append)  # compiled before: the same sources
+    assert (found.streams, found.frames, found.wrong, found.first) == (4, 30, 0, "")
+    assert found.records > 100
+    assert "0 wrong of 12 runs, 30 frames" in said[0]
+    path = project / "vectors" / "faults.records.hex"
+    lines = path.read_text().splitlines()
+    lines[1] = lines[1][:6] + f"{int(lines[1][6], 16) ^ 1:x}" + lines[1][7:]
+    path.write_text("\n".join(lines) + "\n")
+    found = simulate(project, simulator.path.parents[1], said.append)
+    assert found.wrong == 3
+    assert found.first.startswith("vector faults, gaps 0, stalls 0 of 256: frame 0, record 1")
+    (project / "vectors" / "faults.beats.hex").write_text("no number\n")
+    with pytest.raises(UserError, match="not a vector"):
+        simulate(project, simulator.path.parents[1], said.append)
+    (project / "project.json").write_text("{}")
+    with pytest.raises(UserError, match="not a front end"):
+        simulate(project, simulator.path.parents[1], said.append)
