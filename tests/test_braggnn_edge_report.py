@@ -222,7 +222,7 @@ def test_page_says_where_a_network_loses(simulated: tuple[Path, dict[str, Any]])
     html = words_of(directory)
     best = document["errors_px"]["centre_of_mass_squared"]["p50"]
     assert (
-        "<b>quantized</b>, <b>C simulation, io_stream</b>: the squared centre of mass is closer at p50 "
+        "<b>quantized</b>, <b>C simulation, io_stream</b>: the squared centroid is closer at p50 "
         f"({best:.4f} against 0.1000 px)" in html
     )
     assert '<td class="lost">▲ 0.1000<i class="bar"' in html

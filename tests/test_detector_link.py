@@ -11,6 +11,7 @@ import pytest
 from braggnn_edge import cli
 from braggnn_edge.core.errors import UserError
 from hls.rtl.front_end import rates, registers
+from hls.rtl.front_end.header import header
 from hls.rtl.front_end.rates import CLOCKS, DETECTORS, Detector, least, need
 from quant.contract.locator import load
 from quant.front_end.pipeline import Pipeline
@@ -150,4 +151,4 @@ def test_names_of_registers_in_the_c_program_are_those_of_the_map() -> None:
     (program,) = blocks("c")
     names = {one.name.upper() for one in registers.REGISTERS}
     assert set(re.findall(r"FE\((\w+)\)", program)) - {"name"} <= names
-    assert "BRAGGNN_FRONT_END_IDENTITY_VALUE" in registers.header({"N": 1, "B": 8, "MAX_ROWS": 7, "MAX_COLS": 7})
+    assert "BRAGGNN_FRONT_END_IDENTITY_VALUE" in header({"N": 1, "B": 8, "MAX_ROWS": 7, "MAX_COLS": 7}, ())

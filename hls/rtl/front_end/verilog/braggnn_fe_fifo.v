@@ -14,7 +14,7 @@ module braggnn_fe_fifo #(
     input take,  // only while valid
     output empty  // nothing waits, visible or not
 );
-    reg [BITS-1:0] memory [0:(1 << LOG2)-1];
+    (* no_rw_check *) reg [BITS-1:0] memory [0:(1 << LOG2)-1];  // no entry that is valid is read while it is written
     reg [LOG2:0] write_at = 0, read_at = 0;
     wire [LOG2:0] next = take ? read_at + 1'b1 : read_at;
     assign empty = write_at == read_at;

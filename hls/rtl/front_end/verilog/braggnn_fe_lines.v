@@ -20,7 +20,7 @@ module braggnn_fe_lines #(
     output [TAG-1:0] out_tag,
     output [(ROWS+1)*BITS-1:0] out_column
 );
-    reg [ROWS*BITS-1:0] memory [0:WORDS-1];
+    (* no_rw_check *) reg [ROWS*BITS-1:0] memory [0:WORDS-1];  // no word is read in the clock in which it is written
     reg [ROWS*BITS-1:0] read, read2;
     reg v1 = 1'b0;
     reg [WORD_BITS-1:0] index1, index2;

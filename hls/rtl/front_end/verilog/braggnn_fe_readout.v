@@ -79,8 +79,11 @@ module braggnn_fe_readout #(
     wire [31:0] first_group = x0 / G;
     wire [31:0] col_now = index * N | in_word;
     wire [31:0] right_now = (last - index) * N | (N - 1 - in_word);
-    reg [BANKS_LOG2-1:0] turn1, turn2, turn3;
-    reg [1:0] offset1, offset2, offset3, offset4;
+    reg [BANKS_LOG2-1:0] turn1, turn2;
+    reg [1:0] offset1, offset2, offset3;
+    // A copy for each column, so that none has more loads than a column has bits.
+    (* keep *) reg [SLOTS*G*BANKS_LOG2-1:0] turn3;
+    (* keep *) reg [2*W-1:0] offset4;
     reg [BANKS*G*CB-1:0] banks;
     genvar b;
     generate
@@ -102,19 +105,21 @@ module braggnn_fe_readout #(
 
     // Turned so that the window's first group is the first, then cut.
     reg [SLOTS*G*CB-1:0] slots;
-    reg [SLOTS*G*CB-1:0] cut;
+    wire [(SLOTS*G+3)*CB-1:0] slots_on = {{3*CB{1'b0}}, slots};
+    reg [W*CB-1:0] cut;
     integer s, t;
     always @(posedge clk) begin
         turn1 <= first_group[BANKS_LOG2-1:0];
         turn2 <= turn1;
-        turn3 <= turn2;
+        turn3 <= {SLOTS*G{turn2}};
         offset1 <= x0[1:0] & OFFSET_MASK;
         offset2 <= offset1;
         offset3 <= offset2;
-        offset4 <= offset3;
-        for (s = 0; s < SLOTS; s = s + 1)
+        offset4 <= {W{offset3}};
+        for (s = 0; s < SLOTS * G; s = s + 1)
             for (t = 0; t < BANKS; t = t + 1)
-                if (turn3 == t) slots[s*G*CB +: G*CB] <= banks[((s + t) % BANKS)*G*CB +: G*CB];
+                if (turn3[s*BANKS_LOG2 +: BANKS_LOG2] == t)
+                    slots[s*CB +: CB] <= banks[((s / G + t) % BANKS * G + s % G)*CB +: CB];
     end
 
     // The position, and which of the window's columns are inside the frame.
@@ -145,7 +150,15 @@ module braggnn_fe_readout #(
         out_col <= col4;
     end
 
-    always @(*) cut = offset4 == 2'd0 ? slots : offset4 == 2'd1 ? slots >> CB : offset4 == 2'd2 ? slots >> 2 * CB : slots >> 3 * CB;
+    integer d;
+    always @(*)
+        for (d = 0; d < W; d = d + 1)
+            case (offset4[2*d +: 2])
+                2'd0: cut[d*CB +: CB] = slots_on[d*CB +: CB];
+                2'd1: cut[d*CB +: CB] = slots_on[(d+1)*CB +: CB];
+                2'd2: cut[d*CB +: CB] = slots_on[(d+2)*CB +: CB];
+                default: cut[d*CB +: CB] = slots_on[(d+3)*CB +: CB];
+            endcase
     reg some_masked, some_full;
     integer u, v;
     always @(posedge clk) begin
