@@ -9,7 +9,8 @@ brightest pixel is, *significant* where a significant maximum is, else *insignif
 has its brightest pixel.
 
 On simulated frames the truth says more. Of the spots that are expected to stand above the threshold, how many have a
-peak; and how many peaks no spot explains, whatever its brightness (:func:`braggnn_edge.simulation.truth.spot_of`).
+peak; and how many peaks no spot explains, whatever its brightness (:func:`braggnn_edge.simulation.truth.spot_of`). For
+comparison the component rule is tried with a higher threshold, too; the spots are those of the lower one.
 
 For components labelled in one pass over the rows: how many of the significant maxima are the brightest of their
 component, which is what such a labelling reports; how many rows go by from that pixel to the component's end, before
@@ -47,6 +48,8 @@ from quant.front_end.rule import find
 from quant.front_end.spec import FrontEnd
 
 MIN_AREA, SIZE = 4, 11
+#: Counts by which the threshold is raised on simulated frames, for what that does instead of the test.
+RAISED = (5, 10, 15, 25)
 DEVIATIONS = (3.0, 4.0, 5.0)
 #: Largest areas of components that are counted together, px.
 AREAS = (10, 30, 100, 300, 1_000_000)
@@ -150,7 +153,8 @@ def measure(case: Case) -> dict[str, Any]:
     tests = {f"{z:g} deviations": Significance.of(z, detector.gain, detector.read_noise) for z in DEVIATIONS}
     counts: Counter[str] = Counter()
     rules = {name: Counter[str]() for name in ("window", *tests, *(f"component rule, {name}" for name in tests))}
-    truth = {name: Counter[str]() for name in ("component rule", "brightest of components", *rules)}
+    raised = [f"component rule, threshold raised by {more}" for more in RAISED]
+    truth = {name: Counter[str]() for name in ("component rule", "brightest of components", *rules, *raised)}
     areas = {name: Counter[int]() for name in ("with a spot", "without a spot")}
     most: Counter[str] = Counter()
     peaks_of_a_frame: list[int] = []
@@ -170,6 +174,14 @@ def measure(case: Case) -> dict[str, Any]:
             counts["spots"] += int(visible(case, of_frame(case.truth, index)).sum())
         truth["component rule"].update(explained(case, index, maxima))
         by_area(case, index, maxima, detected.maxima["area"], areas)
+        for more in RAISED if case.truth is not None else ():
+            higher = detect(
+                seen.counts, threshold=seen.threshold + more, valid=seen.valid, stored=stored, min_area=MIN_AREA,
+                size=SIZE, saturation=front.first_saturated, gain=detector.gain, read_noise=detector.read_noise,
+            )  # fmt: skip
+            truth[f"component rule, threshold raised by {more}"].update(
+                explained(case, index, pixel(higher.maxima, frame.shape[1]))
+            )
         truth["brightest of components"].update(explained(case, index, brightest))
         above = pixels_above(seen.counts, seen.threshold, seen.valid, stored)
         cost = labels(seen, above, components, detected.pixels, detected.component)
