@@ -61,6 +61,11 @@ def drawn_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def no_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("braggnn_edge.universal.tune.picture", lambda *_: None)
+
+
+@pytest.fixture
 def parent(tmp_path: Path) -> Path:
     """A file of a network that answers the centroid and is as sure of everything."""
     torch.manual_seed(0)
@@ -124,6 +129,7 @@ def learned_already(table: PeakTable) -> None:
     table.peaks["truth_col"] = table.peaks["col"] + (pixels.sum(1) * at).sum(1) / total
 
 
+@pytest.mark.usefixtures("no_picture")
 @pytest.mark.parametrize(
     ("change", "why"), [(shuffled, "patches and labels do not belong together"), (learned_already, "no clear gain")]
 )
@@ -142,6 +148,7 @@ def test_what_does_not_help_leaves_the_parent_as_it_was(
     assert all(torch.equal(one, old.state_dict()[name]) for name, one in network.state_dict().items())
 
 
+@pytest.mark.usefixtures("no_picture")
 def test_an_interrupted_tuning_goes_on_to_the_same_network(parent: Path, tmp_path: Path) -> None:
     tuned(scan(), parent, tmp_path / "whole")
 
@@ -160,6 +167,7 @@ def test_an_interrupted_tuning_goes_on_to_the_same_network(parent: Path, tmp_pat
         assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
+@pytest.mark.usefixtures("no_picture")
 def test_larger_patches_are_cut_to_their_middle(parent: Path, tmp_path: Path) -> None:
     table = scan(size=SIZE + 4)
     found = labelled(table, TEST, "best", SIZE)
@@ -195,6 +203,7 @@ def test_a_batch_has_its_share_of_the_family() -> None:
         assert (own, len(patches) - own) == expected
 
 
+@pytest.mark.usefixtures("no_picture")
 def test_fits_teach_positions_and_not_their_errors(parent: Path, tmp_path: Path) -> None:
     said: list[str] = []
     found = tuned(scan(), parent, tmp_path / "out", dataclasses.replace(SPEC, labels="voigt"), said.append)
@@ -281,7 +290,7 @@ def test_bad_input_is_refused_before_any_work(
 def test_command_tunes_what_ships(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     scene = TINY_SCAN.replace("reflections = 700", "reflections = 1200").replace("rows = 256", "rows = 512")
     scene = scene.replace("115.0]", "115.0, 145.0, 175.0, 205.0, 235.0]")
-    loop = "[tune]\npatches = 8192\nloop = { batch = 256, max_iterations = 20, evaluate_every = 10 }\n"
+    loop = "[tune]\npatches = 2048\nloop = { batch = 256, max_iterations = 20, evaluate_every = 10 }\n"
     (tmp_path / "tiny.toml").write_text(scene.replace("cols = 256", "cols = 512") + loop)
     words = ["tune", "--config", str(tmp_path / "tiny.toml"), "--runs", str(tmp_path / "runs"), "--workers", "1"]
     assert main(words) == 0
