@@ -1,6 +1,8 @@
 """What several test modules share: random circuits and patches that look for trouble."""
 
 import dataclasses
+import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -25,6 +27,43 @@ settings.register_profile("tests", derandomize=True, deadline=None, max_examples
 settings.load_profile("tests")
 
 FRAC = 7
+
+#: A compiler that compiles a text once in a session: drivers of simulations and normalizers are mostly the same.
+COMPILER = r"""#!/bin/bash
+set -o pipefail
+all=("$@") options=() object= compile=
+while [ $# -gt 0 ]; do
+  case $1 in -c) compile=1 ;; -o) object=$2; shift ;; *) options+=("$1") ;; esac
+  shift
+done
+[ "$compile" ] && [ "$object" ] &&
+  key=$({ printf '%s\n' "${options[@]}"; "GXX" "${options[@]}" -E -P; } 2> /dev/null | sha256sum) ||
+  exec "GXX" "${all[@]}"
+kept="STORE/${key%% *}.o"
+if [ ! -f "$kept" ]; then
+  "GXX" "${all[@]}" || exit
+  cp "$object" "$kept.$$" && mv "$kept.$$" "$kept"
+else
+  cp "$kept" "$object"
+fi
+"""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _compiled_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What a C++ compiler makes of one preprocessed text with one set of options is kept, for all workers."""
+    base = tmp_path_factory.getbasetemp()
+    store = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "objects"
+    store.mkdir(exist_ok=True)
+    folder = tmp_path_factory.mktemp("compilers")
+    for name in ("g++", "c++"):  # C simulation, Verilator
+        if found := shutil.which(name):
+            program = folder / name
+            program.write_text(COMPILER.replace("GXX", found).replace("STORE", str(store)))
+            program.chmod(0o755)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", str(folder), prepend=os.pathsep)
+        yield
 
 
 def _random_circuit(

@@ -87,6 +87,9 @@ def test_one_flipped_weight_is_seen(simulated, detector_patches):
     # An addition becomes a subtraction: the last parameter of the first adder.
     project = _changed(directory, "flipped", r"(_shift_adder #\([^)]*, )([01])\)", r"\g<1>1 - \2)")
     simulator = rtlsim.build(project, directory / "build")
+    said = (directory / "build" / "verilator.log").read_text()
+    assert "Vtop__ALL.cpp" in said
+    assert "verilated.cpp" not in said  # Verilator's library was compiled for the first design
     patches = detector_patches(circuit, 500)
     found = rtlsim.run(simulator, circuit.counts(patches), seed=0)
     assert not np.array_equal(found.outputs, circuit.run(circuit.codes(patches)))
