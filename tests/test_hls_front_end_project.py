@@ -21,7 +21,7 @@ from hls.tools import programs as tools
 from quant.contract.block_shift import BlockShift
 from quant.front_end.records import END, END_RECORD, RECORD, EndFlag, RecordFlag, decode
 
-GEOMETRY = Geometry(8, 12, 128, 4096, window=7, places=32, significance=True, bad_words=16)
+GEOMETRY = Geometry(8, 12, 128, 4096, window=7, places=32, significance=True, bad_words=16, dark=True, thresholds=True)
 
 
 @pytest.fixture(scope="module")
@@ -134,6 +134,7 @@ def test_the_ip_has_the_ports_that_yosys_reads(project, tmp_path):
     assert ports == {name: (one["direction"], len(one["bits"])) for name, one in read.items()}
     mapped = [_text(one, "physicalPort/name") for one in root.iter(_spirit("portMap"))]
     assert sorted(mapped) == sorted(ports)
+    assert "s_map_tdata" in mapped
     named = [_text(one, "name") for one in root.iter(_spirit("file"))]
     assert named
     assert all((project / name).is_file() for name in named)

@@ -52,7 +52,7 @@ Ports. One clock, clk, rising edge; rst is synchronous, 1 resets.
 
     s_axis_*   AXI4-Stream in: tdata {data} bits, {pixels} pixels of {bits} bits, the first in the lowest bits;
                tuser with the first beat of a frame, tlast with the last beat of each row
-    m_axis_*   AXI4-Stream out: tdata 256 bits, a record a beat, its first byte in the lowest bits;
+{maps}    m_axis_*   AXI4-Stream out: tdata 256 bits, a record a beat, its first byte in the lowest bits;
                tlast with the end record of a frame
     s_axi_*    AXI4-Lite, address 8 bits, data 32 bits, without prot
 There are no tkeep, tstrb, tid, tdest. docs/reference/front_end.md has the faults of the stream and the registers.
@@ -75,11 +75,21 @@ Records in Python, from a file of them:
 """
 
 
+#: What the maps are called.
+_MAPS = {"dark": "dark counts", "thresholds": "thresholds"}
+
+
 def readme(top: str, geometry: Geometry, frac: int, clock_mhz: float, part: str) -> str:
     """The text; frac: fraction bits of the locator's codes; part: of the scripts."""
     options = "\n       and the registers of the test of significance" if geometry.significance else ""
     options += "\n       and load the bad pixels; compare bad_loaded" if geometry.bad_words else ""
+    what = " and above them the ".join(_MAPS[one] for one in geometry.maps)
+    maps = (
+        f"    s_map_*    AXI4-Stream in: tdata {geometry.map_bits} bits, of a word's pixels the {what};\n"
+        "               tuser and tlast as of s_axis; not in the vectors\n"
+    )  # fmt: skip
     return _TEXT.format(
+        maps=maps if geometry.maps else "",
         top=top, data=geometry.data_bits, pixels=geometry.pixels, bits=geometry.bits, frac=frac, mhz=clock_mhz,
         part=part, options=options, peak_type=_type(PEAK_FIELDS), end_type=_type(END_FIELDS),
         peak=_layout(PEAK_FIELDS, [(int(flag), flag.name, text) for flag, text in PEAK_FLAGS.items()]),
