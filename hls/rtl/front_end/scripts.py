@@ -34,7 +34,7 @@ def _bits(high: str) -> int:
 
 
 def test_bench(top: str, template: str, module: Sequence[Port], clock_mhz: float, files: Mapping[str, str]) -> str:
-    """The test bench in Verilog. template: with its placeholders; module: ports of the top; files: the vectors' by name.
+    """The test bench in Verilog. template: with its placeholders; module: ports of the top; files: the vectors.
 
     A stream of maps is connected, and sends none.
     """
