@@ -83,6 +83,7 @@ def readme(top: str, geometry: Geometry, frac: int, clock_mhz: float, part: str)
     """The text; frac: fraction bits of the locator's codes; part: of the scripts."""
     options = "\n       and the registers of the test of significance" if geometry.significance else ""
     options += "\n       and load the bad pixels; compare bad_loaded" if geometry.bad_words else ""
+    options += "\n       and maps = 1, if s_map sends maps" if geometry.maps else ""
     what = " and above them the ".join(_MAPS[one] for one in geometry.maps)
     maps = (
         f"    s_map_*    AXI4-Stream in: tdata {geometry.map_bits} bits, of a word's pixels the {what};\n"
