@@ -653,7 +653,7 @@ def test_the_stage_writes_a_front_end_where_one_is_asked_for(random_circuit, det
     made = tmp_path / "rtl" / "front_end"
     assert {path.name for path in made.iterdir()} == {
         "src", "lint.vlt", "registers.h", "registers.md", "project.json", "locator.json", "README.txt", "vectors", "tb",
-        "constraints", "vivado.tcl", "quartus.tcl", "component.xml", "package_ip.tcl",
+        "sim", "constraints", "vivado.tcl", "quartus.tcl", "component.xml", "package_ip.tcl",
     }  # fmt: skip
     document = json.loads((made / "project.json").read_text())
     assert (document["pixels"], document["clock_mhz"]) == (2, 400.0)

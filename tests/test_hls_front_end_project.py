@@ -21,7 +21,7 @@ from hls.tools import programs as tools
 from quant.contract.block_shift import BlockShift
 from quant.front_end.records import END, END_RECORD, RECORD, EndFlag, RecordFlag, decode
 
-GEOMETRY = Geometry(8, 12, 128, 4096, window=7, places=32, significance=True, bad_words=16)
+GEOMETRY = Geometry(8, 12, 128, 4096, window=7, places=32, significance=True, bad_words=16, dark=True, thresholds=True)
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +83,33 @@ def test_there_are_vectors_of_every_shape(pixels, bits, cols, rows, window, rand
         assert len(one.files(geometry)) == 3
 
 
+def test_verilator_finds_nothing_to_say_of_the_test_bench(project, tmp_path):
+    files = [project / "lint.vlt", project / "sim" / "test_bench.v", *sorted((project / "src").glob("*.v"))]
+    assert not re.search(r"@[A-Z_]+@", (project / "sim" / "test_bench.v").read_text())
+    arguments = ["--lint-only", "--timing", "-Wall", "--top-module", "test_bench", *map(str, files)]
+    tools.call(tools.VERILATOR, arguments, tmp_path, tmp_path / "log")
+
+
+@pytest.mark.slow
+def test_the_bench_in_verilog_passes_and_can_fail(project, tmp_path):
+    """As README.txt says; then with a vector that expects another record."""
+    copy = tmp_path / "project"
+    shutil.copytree(project, copy)
+    arguments = [
+        "--binary", "--timing", "-CFLAGS", "-fcoroutines", "-Wno-fatal", "-Wno-lint", "--top-module", "test_bench",
+        "test_bench.v", *(str(path) for path in sorted((copy / "src").glob("*.v"))),
+        *(part for one in (*tools.VERILATOR_MAKE, "OPT_FAST=-O0") for part in ("-MAKEFLAGS", one)),
+    ]  # fmt: skip
+    tools.call(tools.VERILATOR, arguments, copy / "sim", tmp_path / "log")
+    program = copy / "sim" / "obj_dir" / "Vtest_bench"
+    done = subprocess.run([program], cwd=copy / "sim", capture_output=True, text=True, check=False)
+    assert (done.returncode, "PASS: 1" in done.stdout) == (0, True), done.stdout + done.stderr
+    path = copy / "vectors" / "whole.records.hex"
+    path.write_text(path.read_text().replace("\n0", "\n1", 1))
+    done = subprocess.run([program], cwd=copy / "sim", capture_output=True, text=True, check=False)
+    assert (done.returncode == 0, "FAIL: record 1 is" in done.stdout) == (False, True), done.stdout
+
+
 def _spirit(name):
     return "{http://www.spiritconsortium.org/XMLSchema/SPIRIT/1685-2009}" + name
 
@@ -107,6 +134,7 @@ def test_the_ip_has_the_ports_that_yosys_reads(project, tmp_path):
     assert ports == {name: (one["direction"], len(one["bits"])) for name, one in read.items()}
     mapped = [_text(one, "physicalPort/name") for one in root.iter(_spirit("portMap"))]
     assert sorted(mapped) == sorted(ports)
+    assert "s_map_tdata" in mapped
     named = [_text(one, "name") for one in root.iter(_spirit("file"))]
     assert named
     assert all((project / name).is_file() for name in named)

@@ -1,7 +1,7 @@
 """A front end as an IP: ``component.xml`` (IP-XACT, IEEE 1685-2009), and a script with which Vivado packages it itself.
 
-Both have the bus interfaces s_axis, m_axis (AXI4-Stream) and s_axi (AXI4-Lite), clock and reset, and the memory map of
-:data:`hls.rtl.front_end.registers.REGISTERS`.
+Both have the bus interfaces s_axis, m_axis, with maps s_map (AXI4-Stream) and s_axi (AXI4-Lite), clock and reset, and
+the memory map of :data:`hls.rtl.front_end.registers.REGISTERS`.
 """
 
 from collections.abc import Iterable, Sequence
@@ -20,8 +20,14 @@ _ACCESS = {"read": "read-only", "read/write": "read-write", "write": "write-only
 _BUSES = {
     "s_axis": ("axis", "axis_rtl", True, "Pixels"),
     "m_axis": ("axis", "axis_rtl", False, "Records"),
+    "s_map": ("axis", "axis_rtl", True, "Dark counts and thresholds a pixel"),
     "s_axi": ("aximm", "aximm_rtl", True, "Registers"),
 }
+
+
+def _buses(module: Sequence[Port]) -> list[str]:
+    """Those of the bus interfaces whose ports the module has."""
+    return [name for name in _BUSES if any(port.name.startswith(f"{name}_") for port in module)]
 
 
 def component(
@@ -33,14 +39,15 @@ def component(
     for name, text in (("vendor", VENDOR), ("library", LIBRARY), ("name", top), ("version", VERSION)):
         _add(root, name, text)
     buses = _add(root, "busInterfaces")
-    for name, (kind, abstraction, slave, text) in _BUSES.items():
+    for name in _buses(module):
+        kind, abstraction, slave, text = _BUSES[name]
         of = [port for port in module if port.name.startswith(f"{name}_")]
         parameters = _stream_parameters(of) if kind == "axis" else {"DATA_WIDTH": "32", "PROTOCOL": "AXI4LITE"}
         maps = {port.name.removeprefix(f"{name}_").upper(): port.name for port in of}
         memory = name if kind == "aximm" else ""
         _bus(buses, name, f"interface:{kind}", f"interface:{abstraction}", slave, maps, parameters, text, memory)
     clocked = {
-        "ASSOCIATED_BUSIF": ":".join(_BUSES), "ASSOCIATED_RESET": "rst", "FREQ_HZ": str(round(clock_mhz * 1e6)),
+        "ASSOCIATED_BUSIF": ":".join(_buses(module)), "ASSOCIATED_RESET": "rst", "FREQ_HZ": str(round(clock_mhz * 1e6)),
     }  # fmt: skip
     _bus(buses, "clk", "signal:clock", "signal:clock_rtl", True, {"CLK": "clk"}, clocked, "Clock")
     high = {"POLARITY": "ACTIVE_HIGH"}
@@ -146,8 +153,8 @@ def _model(parent: ElementTree.Element, top: str, module: Sequence[Port]) -> Non
         _add(view, "envIdentifier", f"verilogSource:vivado.xilinx.com:{purpose}")
         _add(view, "language", "verilog")
         _add(view, "modelName", top)
-        for one in sets:
-            _add(_add(view, "fileSetRef"), "localName", one)
+        for of_set in sets:
+            _add(_add(view, "fileSetRef"), "localName", of_set)
     held = _add(parent, "ports")
     for port in module:
         one = _add(held, "port")
@@ -160,9 +167,21 @@ def _model(parent: ElementTree.Element, top: str, module: Sequence[Port]) -> Non
             _add(vector, "right", "0")
 
 
-def package_script(top: str, registers: Sequence[Register], part: str, clock_mhz: float) -> str:
+def package_script(
+    top: str, module: Sequence[Port], registers: Sequence[Register], part: str, clock_mhz: float
+) -> str:  # fmt: skip
     """The Tcl with which Vivado packages the sources in ``ip/``, interfaces and registers named."""
-    lines = [_PACKAGE.format(top=top, part=part, vendor=VENDOR, library=LIBRARY, version=VERSION, space=SPACE)]
+    lines = [
+        _PACKAGE.format(
+            top=top,
+            part=part,
+            vendor=VENDOR,
+            library=LIBRARY,
+            version=VERSION,
+            space=SPACE,
+            buses=" ".join(_buses(module)),
+        )
+    ]
     for one in registers:
         lines.append(f"register {one.name} 0x{one.offset:02X} {_ACCESS[one.access]} {{{one.text}}}")
         lines += [f"field {name} {low} {bits}" for name, low, bits in one.fields or ((one.name, 0, one.bits),)]
@@ -183,7 +202,7 @@ set core [ipx::current_core]
 set_property name {top} $core
 set_property version {version} $core
 set_property display_name "Bragg peaks: pixels in, records out" $core
-foreach bus {{s_axis m_axis s_axi}} {{
+foreach bus {{{buses}}} {{
     if {{![llength [ipx::get_bus_interfaces $bus -of_objects $core]]}} {{
         puts "ERROR: {top}: Vivado did not infer the interface $bus from the names of its ports"
         exit 1

@@ -19,7 +19,7 @@ from hls.rtl.front_end.geometry import Geometry
 from hls.rtl.front_end.header import header
 from hls.rtl.front_end.ipxact import component, package_script
 from hls.rtl.front_end.readme import readme
-from hls.rtl.front_end.scripts import ports, scripts
+from hls.rtl.front_end.scripts import ports, scripts, test_bench
 from hls.rtl.front_end.vectors import vectors
 from hls.rtl.project import NAME as LOCATOR_NAME
 from hls.rtl.project import found_verilog
@@ -80,10 +80,14 @@ def write_front_end(
     module = ports(found[f"{NAME}.v"])
     files |= {
         "component.xml": component(NAME, module, there, [name for name in files if name.startswith("src/")], clock_mhz),
-        "package_ip.tcl": package_script(NAME, there, chosen.part, clock_mhz),
+        "package_ip.tcl": package_script(NAME, module, there, chosen.part, clock_mhz),
     }
+    stored_vectors: dict[str, str] = {}
     for vector in vectors(locator, geometry):
-        files |= {f"vectors/{name}": text for name, text in vector.files(geometry).items()}
+        stored_vectors |= vector.files(geometry)
+    files |= {f"vectors/{name}": text for name, text in stored_vectors.items()}
+    text = (package_files("hls.rtl.front_end") / "tb" / "test_bench.v").read_text()
+    files["sim/test_bench.v"] = test_bench(NAME, text, module, clock_mhz, stored_vectors)
     with written_aside(directory) as aside:
         for name, text in files.items():
             path = aside / name

