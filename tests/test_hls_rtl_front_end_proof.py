@@ -45,8 +45,7 @@ def test_queues_keep_their_order_and_none_overflows(tmp_path):
     "case",
     [
         ("fifo", {"BITS": 5, "LOG2": 4}, {}),
-        ("queue", {"GROUPS": 4, "WORD_BITS": 2, "TIME_BITS": 5, "MARGIN": 9}, {"ROW": 2}),
-        ("queue", {"GROUPS": 4, "WORD_BITS": 2, "TIME_BITS": 5, "MARGIN": 8}, {"ROW": 2, "EXCLUDED": 1}),
+        ("queue", {"GROUPS": 2, "WORD_BITS": 2, "TIME_BITS": 4, "MARGIN": 4}, {"ROW": 3, "EXCLUDED": 1}),
         ("records", {"B": 2, "CODE": 2, "FRAC": 1, "DELAY": 5, "PLACES_LOG2": 4, "CODES": 2}, {}),
     ],
 )

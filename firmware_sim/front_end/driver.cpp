@@ -95,7 +95,7 @@ struct Bench {
 #if MAPS
         if (top.rst && top.s_map_tready) ready_in_reset++;
         if (!map_offered || !top.s_map_tready) return;
-        map_at = (map_at + 1) % map_beats;
+        map_at = map_at + 1 < map_beats ? map_at + 1 : 0;
         map_offered = false;
 #endif
     }
@@ -253,7 +253,7 @@ int main(int argc, char** argv) {
             case 8:
                 bench.map_beats = word();
                 bench.maps = &script[at];
-                bench.map_at = 0;
+                bench.map_at = bench.map_offered ? SIZE_MAX : 0;  // a beat that is offered stays, and is none of these
                 at += bench.map_beats * (1 + (MAPS * PIXELS + 1) / 2);
                 break;
             default:
