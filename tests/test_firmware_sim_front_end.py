@@ -148,7 +148,8 @@ def test_a_frame_takes_the_clocks_that_rates_are_counted_with(rows, cols, bench)
         script.frame(np.zeros((rows, cols), int))
     found = run(simulator, script.until(3))
     stages = int(re.search(r"STAGES = (\d+)", bench_sources(circuit, simulator.geometry)).group(1))
-    counted = need(rows, cols, 1.0, PIXELS, window=7, stages=stages)
+    maps = simulator.geometry.dark or simulator.geometry.thresholds
+    counted = need(rows, cols, 1.0, PIXELS, window=7, stages=stages, maps=maps)
     assert np.diff(found.clocks).tolist() == [counted.clocks] * 2
     if cols >= 3 * PIXELS:
         assert found.waited == 1 + 2 * counted.pause  # one clock at a start behind a pause

@@ -94,12 +94,15 @@ class Need:
         return math.ceil(self.pause * a_clock) + 1
 
 
-def need(rows: int, cols: int, frames: float, pixels: int, *, window: int = 7, stages: int = STAGES) -> Need:
+def need(
+    rows: int, cols: int, frames: float, pixels: int, *, window: int = 7, stages: int = STAGES, maps: bool = False
+) -> Need:
     """What frames (rows, cols), ``frames`` of them a second, need of a front end of ``pixels`` a clock.
 
-    window: of the locator, px; stages: of its pipeline. A test of significance costs up to three clocks more, where the
-    pipeline is shorter than nine stages. Columns are padded to a multiple of ``pixels``. Behind its
-    words a frame has (window - 1) / 2 rows and the words of a window's right half; then the pipelines run empty.
+    window: of the locator, px; stages: of its pipeline; maps: dark counts or thresholds come by a stream, which has to
+    keep up. Columns are padded to a multiple of ``pixels``. Behind its words a frame has (window - 1) / 2 rows and the
+    words of a window's right half; then the pipelines run empty. With a test of significance a pipeline of fewer than
+    nine stages counts as one of nine.
     Raises UserError for what cannot be built.
     """
     if stages < 1:
@@ -112,7 +115,7 @@ def need(rows: int, cols: int, frames: float, pixels: int, *, window: int = 7, s
     each = 1 if of_row >= _PERIOD else _PERIOD
     delay = max(1, stages - 5)
     behind = geometry.half * of_row + geometry.context
-    clocks = (rows * of_row + behind - 1) * each + 1 + geometry.context + delay + _FIXED
+    clocks = (rows * of_row + behind - 1) * each + 1 + geometry.context + delay + maps + _FIXED
     return Need(pixels, rows * of_row, clocks - rows * of_row * each, clocks, clocks * frames)
 
 
