@@ -413,6 +413,20 @@ def test_what_a_page_needs_and_is_not_given_raises(tmp_path: Path) -> None:
         page.render(document, "float", tmp_path)
 
 
+def test_the_page_says_what_the_front_ends_simulation_found(tmp_path: Path) -> None:
+    data, offsets = make_table(40)
+    found = {"streams": 4, "frames": 30, "records": 174, "wrong": 0, "first": ""}
+    pages = []
+    for one in (None, found, found | {"wrong": 2, "first": "vector faults"}):
+        results = {} if one is None else {"front_end": one}
+        document = report.evaluate_run(data, moved(offsets), results, {}, INFO).document
+        assert document.get("front_end") == one
+        pages.append(page.render(document, "float", tmp_path))
+    assert "front end" not in pages[0]
+    assert "all 174 records of 30 frames are" in pages[1]
+    assert "FAIL</span>, vector faults" in pages[2]
+
+
 def test_every_name_is_escaped(tmp_path: Path) -> None:
     data, offsets = make_table(40)
     evil = "<script>alert(1)</script>"

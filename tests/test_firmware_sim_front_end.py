@@ -14,6 +14,7 @@ from braggnn_edge.core.errors import UserError
 from braggnn_edge.peaks.significance import Significance
 from firmware_sim.front_end import cases, mutations
 from firmware_sim.front_end.compare import as_records, differences
+from firmware_sim.front_end.project import simulate
 from firmware_sim.front_end.simulate import Script, build, run
 from hls.rtl import build as rtl_stage
 from hls.rtl.cmvm import Effort
@@ -148,8 +149,7 @@ def test_a_frame_takes_the_clocks_that_rates_are_counted_with(rows, cols, bench)
         script.frame(np.zeros((rows, cols), int))
     found = run(simulator, script.until(3))
     stages = int(re.search(r"STAGES = (\d+)", bench_sources(circuit, simulator.geometry)).group(1))
-    maps = simulator.geometry.dark or simulator.geometry.thresholds
-    counted = need(rows, cols, 1.0, PIXELS, window=7, stages=stages, maps=maps)
+    counted = need(rows, cols, 1.0, PIXELS, window=7, stages=stages, later=simulator.geometry.later, maps=True)
     assert np.diff(found.clocks).tolist() == [counted.clocks] * 2
     if cols >= 3 * PIXELS:
         assert found.waited == 1 + 2 * counted.pause  # one clock at a start behind a pause
@@ -533,14 +533,15 @@ def test_maps_of_another_shape_mask_the_rest_of_their_frame(bench):
         (flagged(3 * words - 1, 2), 3 * words - 1),
         (flagged(13, 2), 13),
         (flagged(13, 1), 13),
-        (lambda values, flags: (np.repeat(values, 2, 0)[:50], np.r_[flags, flags[4:18]]), None),  # rows too many
+        # rows too many
+        (lambda values, flags: (np.concatenate([values, values[4:18]]), np.r_[flags, flags[4:18]]), None),
     ):
         good, bad = _maps(frame, front), _maps(frame, front, wrong)
-        if lost is None:
-            bad = (np.concatenate([good[0], good[0][4:18]]), bad[1])
         masked = np.zeros((rows, cols), bool)
         masked.reshape(-1)[len(frame) * cols if lost is None else lost * PIXELS :] = True
         shots = [Shot(frame), Shot(frame, bad=masked, flags=EndFlag(0 if lost is None else 8)), Shot(frame)]
+        if bad[1][13] == 1:
+            shots.pop()  # what follows a start in mid-frame is taken for the next frame's maps
         script = cases.settings(_front(rows, cols), Script(PIXELS)).write("maps", 1)
         script.map_beats(*(np.concatenate(parts) for parts in zip(good, bad, good, strict=True)))
         for _ in shots:
@@ -594,12 +595,17 @@ def test_the_page_has_the_map_of_the_registers():
 
 
 @pytest.mark.parametrize(
-    ("pixels", "bits", "cols", "window"),
-    [(32, 12, 96, 9), pytest.param(1, 8, 13, 11, marks=pytest.mark.slow)],
+    ("pixels", "bits", "cols", "window", "options"),
+    [
+        (32, 12, 96, 9, {"significance": True, "bad_words": 16, "dark": True, "thresholds": True}),
+        pytest.param(1, 8, 13, 11, {}, marks=pytest.mark.slow),
+    ],
 )
-def test_verilator_finds_nothing_to_say(pixels, bits, cols, window, random_circuit, tmp_path):
+def test_verilator_finds_nothing_to_say(pixels, bits, cols, window, options, random_circuit, tmp_path):
     circuit = random_circuit(window=window, sigma=pixels == 1, normalizer=BlockShift(4, 8))
-    write_front_end(circuit, Geometry(pixels, bits, cols, window=window), tmp_path / "project", effort=Effort(trials=2))
+    write_front_end(
+        circuit, Geometry(pixels, bits, cols, window=window, **options), tmp_path / "project", effort=Effort(trials=2)
+    )
     files = sorted(str(path) for path in (tmp_path / "project" / "src").glob("*.v"))
     arguments = ["--lint-only", "-Wall", "--top-module", NAME, str(tmp_path / "project" / "lint.vlt"), *files]
     tools.call(tools.VERILATOR, arguments, tmp_path, tmp_path / "lint.log")
@@ -667,14 +673,18 @@ def test_the_stage_writes_a_front_end_where_one_is_asked_for(random_circuit, det
         write_front_end(circuit, Geometry(2, 8, 64), made)
 
 
-SHAPES = [(1, 8, 13, 7, 4), (16, 12, 64, 9, 2), (32, 16, 96, 11, 1)]
+SHAPES = [
+    (1, 8, 13, 7, 4, {}),
+    (16, 12, 64, 9, 2, {"significance": True, "bad_words": 32, "dark": True}),
+    (32, 16, 96, 11, 1, {"bad_words": 64, "thresholds": True}),
+]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("pixels", "bits", "cols", "window", "area"), SHAPES)
-def test_other_shapes(pixels, bits, cols, window, area, random_circuit, tmp_path):
+@pytest.mark.parametrize(("pixels", "bits", "cols", "window", "area", "options"), SHAPES)
+def test_other_shapes(pixels, bits, cols, window, area, options, random_circuit, tmp_path):
     circuit = random_circuit(window=window, sigma=pixels != 8, normalizer=BlockShift(4, 10))
-    geometry = Geometry(pixels, bits, cols, window=window, min_area=area, places=PLACES)
+    geometry = Geometry(pixels, bits, cols, window=window, min_area=area, places=PLACES, **options)
     simulator = build(sources(circuit, geometry, effort=Effort(trials=2)), geometry, tmp_path, optimize="-O0")
     for seed, (case, pace) in enumerate(cases.random_cases(pixels, geometry, 40)):
         expected = case.expected(circuit)
@@ -686,3 +696,29 @@ def test_other_shapes(pixels, bits, cols, window, area, random_circuit, tmp_path
     found = run(simulator, cases.settings(front, Script(pixels)).frame(lattice).frame(lattice).wait(2000))
     assert differences(as_records(found.raw), expected) == []
     assert pixels == 32 or found.throttled == 0
+
+
+@pytest.mark.skipif("FRONT_END_MUTANT" in os.environ, reason="of sources without a mutation")
+def test_the_project_as_written_sends_the_records_of_its_vectors(bench, tmp_path):
+    """What `make csim` does with a front end; a record of the vectors that is wrong is found, and named."""
+    circuit, simulator = bench
+    project = tmp_path / "front_end"
+    write_front_end(circuit, simulator.geometry, project, effort=Effort(trials=2))
+    said = []
+    found = simulate(project, simulator.path.parents[1], said.append)  # compiled before: the same sources
+    assert (found.streams, found.frames, found.wrong, found.first) == (4, 30, 0, "")
+    assert found.records > 100
+    assert "0 wrong of 12 runs, 30 frames" in said[0]
+    path = project / "vectors" / "faults.records.hex"
+    lines = path.read_text().splitlines()
+    lines[1] = lines[1][:6] + f"{int(lines[1][6], 16) ^ 1:x}" + lines[1][7:]
+    path.write_text("\n".join(lines) + "\n")
+    found = simulate(project, simulator.path.parents[1], said.append)
+    assert found.wrong == 3
+    assert found.first.startswith("vector faults, gaps 0, stalls 0 of 256: frame 0, record 1")
+    (project / "vectors" / "faults.beats.hex").write_text("no number\n")
+    with pytest.raises(UserError, match="not a vector"):
+        simulate(project, simulator.path.parents[1], said.append)
+    (project / "project.json").write_text("{}")
+    with pytest.raises(UserError, match="not a front end"):
+        simulate(project, simulator.path.parents[1], said.append)

@@ -16,6 +16,7 @@ from hls.rtl.cmvm import Effort
 from hls.rtl.front_end.geometry import Geometry
 from hls.rtl.front_end.project import NAME, write_front_end
 from hls.rtl.front_end.registers import built
+from hls.rtl.front_end.vectors import vectors
 from hls.tools import programs as tools
 from quant.contract.block_shift import BlockShift
 from quant.front_end.records import END, END_RECORD, RECORD, EndFlag, RecordFlag, decode
@@ -66,6 +67,20 @@ def test_the_beats_are_the_streams(project):
     assert starts[0] == 24 * 6  # the frame that has lost its start: 24 rows of 6 beats
     # A short row, whole ones, a long one, and one without its end, cut off by the start of the next frame.
     assert {int(length) for length in np.diff([-1, *ends])} == {3, 6, 7, 9}
+
+
+@pytest.mark.parametrize(
+    ("pixels", "bits", "cols", "rows", "window"), [(1, 8, 13, 11, 11), (32, 16, 32, 9, 9), (16, 16, 2048, 65535, 7)]
+)
+def test_there_are_vectors_of_every_shape(pixels, bits, cols, rows, window, random_circuit):
+    """Rows of one beat, frames as small as the window, counts as large as registers hold."""
+    circuit = random_circuit(window=window, normalizer=BlockShift(4, 10))
+    geometry = Geometry(pixels, bits, cols, rows, window=window, significance=True, bad_words=16)
+    found = vectors(circuit, geometry)
+    assert [one.name for one in found] == ["whole", "shifted", "faults", "options"]
+    for one in found:
+        assert 2 <= len(decode(one.records).peaks) < 32
+        assert len(one.files(geometry)) == 3
 
 
 def _spirit(name):

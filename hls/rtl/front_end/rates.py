@@ -95,15 +95,16 @@ class Need:
 
 
 def need(
-    rows: int, cols: int, frames: float, pixels: int, *, window: int = 7, stages: int = STAGES, maps: bool = False
-) -> Need:
+    rows: int, cols: int, frames: float, pixels: int, *, window: int = 7, stages: int = STAGES, later: int = 0,
+    maps: bool = False,
+) -> Need:  # fmt: skip
     """What frames (rows, cols), ``frames`` of them a second, need of a front end of ``pixels`` a clock.
 
-    window: of the locator, px; stages: of its pipeline; maps: dark counts or thresholds come by a stream, which has to
-    keep up. Columns are padded to a multiple of ``pixels``. Behind its words a frame has (window - 1) / 2 rows and the
-    words of a window's right half; then the pipelines run empty. With a test of significance a pipeline of fewer than
-    nine stages counts as one of nine.
-    Raises UserError for what cannot be built.
+    window: of the locator, px; stages: of its pipeline. later: clocks of a test of significance
+    (:attr:`Geometry.later`), 0 without one; maps: with dark counts or thresholds a pixel.
+
+    Columns are padded to a multiple of ``pixels``. Behind its words a frame has (window - 1) / 2 rows and the words of
+    a window's right half; then the pipelines run empty. Raises UserError for what cannot be built.
     """
     if stages < 1:
         raise UserError(f"stages {stages}: a locator's pipeline has at least 1")
@@ -113,7 +114,7 @@ def need(
     )
     of_row = padded // pixels
     each = 1 if of_row >= _PERIOD else _PERIOD
-    delay = max(1, stages - 5)
+    delay = max(stages - 5, later + 1)
     behind = geometry.half * of_row + geometry.context
     clocks = (rows * of_row + behind - 1) * each + 1 + geometry.context + delay + maps + _FIXED
     return Need(pixels, rows * of_row, clocks - rows * of_row * each, clocks, clocks * frames)

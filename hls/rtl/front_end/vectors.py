@@ -103,7 +103,7 @@ def vectors(locator: IntegerLocator, geometry: Geometry) -> list[Vector]:
         mask[:, cols // 2] = mask[rows // 3] = mask[1, 1] = True
         more["mask"] = mask
     if geometry.significance:
-        more["significance"] = Significance.of(4.0, gain=max(1.0, top / 64), read_noise=top / 64)
+        more["significance"] = Significance(min(100 * top, (1 << 16) - 1), min((10 * top) ** 2, (1 << 32) - 1))
     if more:
         add("options", f"two whole frames with {' and '.join(more)}", whole[: 2 * rows], **more)
     return found

@@ -103,7 +103,8 @@ module braggnn_fe_sequencer #(
     wire map_used = maps_now & ~maps_lost & (state == FRAME | (state == FILL & ~closing));
     wire in_step = map_held_user == at_first & map_held_last == at_end;
     wire map_waits = maps_now & ~maps_lost & state == SKIP;
-    wire map_consume = map_used ? (at_first & ~map_held_user) | (emit & (at_first | ~map_held_user)) : ~map_held_user & ~map_waits;
+    wire map_consume = map_used ? (at_first & ~map_held_user) | (emit & (at_first | ~map_held_user))
+        : ~map_held_user & ~map_waits;
     wire map_step = emit & map_used;
     assign fed = ~map_used | (map_beat & (map_held_user | ~at_first));
     assign map_ready = MAPS != 0 & up & ~rst & (~map_beat | map_consume);
@@ -145,7 +146,8 @@ module braggnn_fe_sequencer #(
             beat_last <= in_last;
         end
         word_data <= beat_data;
-        word_kind <= state == FRAME ? {1'b0, maps_lost | (map_step & ~in_step)} : state == FILL ? 2'd1 : state == STORED ? 2'd3 : 2'd2;
+        word_kind <= state == FRAME ? {1'b0, maps_lost | (map_step & ~in_step)}
+            : state == FILL ? 2'd1 : state == STORED ? 2'd3 : 2'd2;
         word_index <= index;
         word_row <= row;
         word_live <= live & row >= HALF;

@@ -134,9 +134,11 @@ module braggnn_front_end (
     ) sequencer (
         .clk(clk), .rst(rst), .in_data(s_axis_tdata), .in_user(s_axis_tuser), .in_last(s_axis_tlast),
         .in_valid(s_axis_tvalid), .in_ready(s_axis_tready), .map_data(s_map_tdata), .map_user(s_map_tuser),
-        .map_last(s_map_tlast), .map_valid(s_map_tvalid), .map_ready(s_map_tready), .cfg_maps(maps), .enable(enable), .abort(abort), .cfg_rows(rows),
+        .map_last(s_map_tlast), .map_valid(s_map_tvalid), .map_ready(s_map_tready), .cfg_maps(maps), .enable(enable),
+        .abort(abort), .cfg_rows(rows),
         .cfg_last(cols_last[N_LOG2 +: WORD_BITS]), .test(test_waits), .test_taken(test_taken), .hold(hold), .place(place),
-        .idle(idle), .start(start), .busy(busy), .last(last), .word_valid(word_valid), .word_data(word_data), .word_maps(word_maps),
+        .idle(idle), .start(start), .busy(busy), .last(last), .word_valid(word_valid), .word_data(word_data),
+        .word_maps(word_maps),
         .word_kind(word_kind), .word_index(word_index), .word_row(word_row), .word_live(word_live), .is_stored(is_stored),
         .end_valid(end_valid), .end_rows(end_rows), .end_flags(end_flags), .end_done(end_done)
     );
@@ -322,8 +324,9 @@ module braggnn_front_end (
         .STORED_RECORD(224'h@STORED_RECORD@)
     ) records (
         .clk(clk), .rst(rst), .start(start), .place(place), .frame(frame), .is_stored(is_stored), .test_begins(test_taken),
-        .sigma_limit(sigma_limit_now), .in_valid(valid_then[9]), .in_end(end_then[9]), .is_peak(is_peak), .significant(significant),
-        .second(second), .saturated(tag[33]), .masked(tag[34]), .edge_(tag[32]), .brightest(brightest), .total(total), .row(tag[31:16]),
+        .sigma_limit(sigma_limit_now), .in_valid(valid_then[9]), .in_end(end_then[9]), .is_peak(is_peak),
+        .significant(significant), .second(second), .saturated(tag[33]), .masked(tag[34]), .edge_(tag[32]), .brightest(brightest), .total(total),
+        .row(tag[31:16]),
         .col(tag[15:0]), .result(codes_late), .waiting_high(waiting_high), .end_rows(end_rows), .end_cols(end_cols),
         .end_above(above_count), .end_flags(end_flags), .end_done(end_done), .stored_passed(test_passed), .sent(sent),
         .dropped(drop), .out_data(m_axis_tdata), .out_last(m_axis_tlast), .out_valid(m_axis_tvalid),
