@@ -93,7 +93,7 @@ def main() -> None:
             one.add_argument("--state", type=Path, default=Path("front_end_scans"))
         if name == "cases":
             one.add_argument("--number", type=int, default=1_000_000)
-        if name in runs:
+        if name in ("scans", "cases"):
             one.add_argument("--minutes", type=float, default=600.0)
         if name == "cells":
             one.add_argument("--pixels", type=int, default=16)
