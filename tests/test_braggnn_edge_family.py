@@ -32,6 +32,7 @@ def test_patches_are_the_same_however_they_are_drawn() -> None:
     assert two.counts.shape == (SHARD + 100, 11, 11)
     assert same(draw(spec, 5, SHARD + 100), two)
     assert same(draw(spec, 5, 100, first=1), two[SHARD:])
+    assert same(draw(spec, 5, SHARD // 4), two[: SHARD // 4])  # more than one batch, since some are drawn again
     assert not same(draw(spec, 6, 100), two[:100])
 
 

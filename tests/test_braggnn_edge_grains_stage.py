@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from grain_scene import GOLD, PIXEL, true_grains, write
+from matplotlib.figure import Figure
 
 from braggnn_edge import cli
 from braggnn_edge.core import config, stages
@@ -17,14 +18,26 @@ from braggnn_edge.core.errors import UserError
 from braggnn_edge.core.rundir import fits, write_json
 from braggnn_edge.core.stages import Context
 from braggnn_edge.evaluation.estimators import centre_of_mass_squared
-from braggnn_edge.grains import compare, estimates, grain_file, instrument, kept, outcome, scenario
-from braggnn_edge.grains.index import Seed
+from braggnn_edge.grains import (
+    compare,
+    estimates,
+    grain_file,
+    imaged11,
+    instrument,
+    kept,
+    outcome,
+    pictures,
+    scenario,
+    task,
+)
+from braggnn_edge.grains.index import IndexSpec, Seed
 from braggnn_edge.grains.match import Scene
 from braggnn_edge.grains.merged import places
 from braggnn_edge.grains.sized import sized
 from braggnn_edge.grains.spec import GrainSpec
+from braggnn_edge.grains.spots import Listed
 from braggnn_edge.grains.spots import load as load_spots
-from braggnn_edge.grains.task import Done
+from braggnn_edge.grains.task import Done, Task
 from braggnn_edge.locate.locator import Locator
 from braggnn_edge.peaks import peak_file
 from braggnn_edge.peaks.table import load
@@ -170,7 +183,9 @@ def test_a_grain_that_one_estimator_misses_changes_no_size(found) -> None:
 def test_an_interrupted_stage_goes_on_behind_what_is_done(found, tmp_path: Path, monkeypatch) -> None:
     """Positions and grains that are there are read, to the last bit; the others are made."""
     assert not (found["out"] / "kept").exists()
-    assert any(re.search(r"voigt free: 3 grains \(\d of \d, \d+ s so far\)", line) for line in found["said"])
+    assert any(
+        re.search(r"pseudo-Voigt fit, found anew: 3 grains \(\d of \d, \d+ s so far\)", line) for line in found["said"]
+    )
     made = Done(grain_file.load(found["out"] / "voigt_free.h5"), (Seed(np.eye(3) / 3, np.arange(3.0), 0.7),))
     asked: list[object] = []
     monkeypatch.setattr(kept, "done", lambda task: asked.append(task) or made)
@@ -191,6 +206,50 @@ def test_an_interrupted_stage_goes_on_behind_what_is_done(found, tmp_path: Path,
         (tmp_path / "kept/two_2_free_seeds.npz").unlink()  # stopped before it was written
     again = kept.Kept(tmp_path / "kept", lambda _: None).estimate("a", lambda: pytest.fail("is there"))
     np.testing.assert_array_equal(again.sigma, placed.sigma)
+
+
+def test_the_screen_has_one_name_for_an_estimator_and_aligned_columns_with_units(found) -> None:
+    said, entries = found["said"], found["document"]["estimators"]
+    assert entries["voigt"]["label"] == "pseudo-Voigt fit"
+    assert any('"false" are refined grains that are none of them' in line for line in said)
+    start = said.index("  Differences to the true grains:")
+    group, head, how, first, *_ = said[start + 1 :]
+    assert group.split("  ")[-1].strip() == "size, um"
+    assert "turn, deg" in group
+    assert head.split()[:5] == ["estimator", "found", "false", "p50", "p95"]
+    assert how == "  -- found anew"
+    assert re.match(r"  true positions +3 +0 +0\.\d\d ", first)
+    table = [line for line in said[start + 1 : said.index("", start + 1)] if not line.startswith("  --")]
+    assert len({len(line) for line in table}) == 1
+    # No name of a key is left on the screen, in the pictures' words, or in those of the report.
+    for key in ("voigt ", "universal_circuit", "centre_of_mass"):
+        assert not any(key in line for line in said), key
+
+
+def test_a_grain_is_a_step() -> None:
+    """Where they are few: each estimator's line counts its grains, and the axis shows what is worth a picture."""
+    rng, axes = np.random.default_rng(1), Figure().subplots()
+    values = {"voigt": rng.random(19), "universal_circuit": np.full(20, 1e-4)}
+    pictures._steps(axes, values, "universal_circuit", {})
+    assert {tuple(line.get_ydata())[-1] for line in axes.lines[:2]} == {19, 20}
+    assert [len(line.get_xdata()) for line in axes.lines[:2]] == [21, 22]
+    assert axes.get_xlim()[1] == pytest.approx(1.05 * np.percentile(values["voigt"], 95))
+    pictures._steps(axes, {"universal_circuit": values["universal_circuit"]}, "universal_circuit", {})
+    assert axes.get_xlim()[1] == 0.05
+
+
+def test_omega_adds_to_the_error_that_is_expected(found) -> None:
+    """A turn about the axis by an error of omega moves a grain by its distance from the axis."""
+    document, entry = found["document"], found["document"]["estimators"]["voigt"]
+    fit = grain_file.load(found["out"] / "voigt_plain.h5")
+    spread = np.radians(np.sqrt(np.mean(np.square(fit.spots["residual_omega"]))))
+    away = np.sqrt(np.mean(np.square(fit.grains["position_x"]) + np.square(fit.grains["position_y"])))
+    assert 0.2 < document["omega_um"] / (np.sqrt(2) * spread * away) <= 1.001
+    of_px = np.sqrt(5) * 200 * np.sqrt(np.mean(np.square(entry["bias"]["random_px"])))
+    share = entry["by_spots"][1]
+    assert share["expected_um"] == pytest.approx(
+        np.hypot(of_px, document["omega_um"]) / np.sqrt(share["spots"]), rel=0.05
+    )
 
 
 def test_lists_have_the_rows_of_the_merge(found) -> None:
@@ -233,6 +292,19 @@ def test_the_report_has_a_section_while_the_labels_are_the_same(found, tmp_path:
     assert grains_section(None, tmp_path) == ""
 
 
+def test_the_page_of_the_grains_needs_no_other_stage(found) -> None:
+    """It has the report's section, with all pictures, and names what a report would run."""
+    page = re.sub(r"\s+", " ", (found["out"] / "grains.html").read_text())
+    assert "<h1>Grains of scene</h1>" in page
+    assert page.count("<figure>") == 4
+    assert page.count("data:image/png;base64,") == 4
+    named = page[page.index("What else there is") :]
+    for stage in ("qat", "hls", "csim"):
+        assert f"<code>{stage}</code>" in named
+    assert "(not run)" in named
+    assert "<code>grains</code>, " not in named
+
+
 def test_without_truth_the_fit_is_the_reference(found, tmp_path: Path) -> None:
     """Of what the fixture found, seen as a measured scan's."""
     runs = {
@@ -255,6 +327,22 @@ def test_without_truth_the_fit_is_the_reference(found, tmp_path: Path) -> None:
 
 
 # --- parts
+
+
+def test_the_stage_takes_the_indexer_that_is_asked_for(found, tmp_path: Path, monkeypatch) -> None:
+    asked: list[IndexSpec] = []
+    monkeypatch.setitem(task.INDEXERS, "imaged11", lambda scene, spec: asked.append(spec) or [])
+    keys = instrument.read(found["run"] / "data/gold_instrument.toml")
+    rows, about = peak_file.load(found["out"] / "reflections.h5", "reflections")
+    lists = {"panel": Listed(rows, about, tmp_path / "r.h5")}
+    one = Task(lists, keys, GOLD, 0.5, "", IndexSpec(0.6), "imaged11")
+    result = task.done(one).result
+    assert asked == [IndexSpec(0.6)]
+    assert (len(result.grains), result.settings["indexer"]) == (0, "imaged11")
+    monkeypatch.setattr(imaged11.importlib.util, "find_spec", lambda name: None)
+    context = context_of(tmp_path, SCENARIO + '[grains]\nindexer = "imaged11"\n')
+    with pytest.raises(UserError, match=r'grains: indexer imaged11: ImageD11 is not installed; .*indexer = "own"'):
+        scenario.check(context)
 
 
 def test_reflections_take_the_mean_of_the_peaks_that_an_estimator_answers(found) -> None:

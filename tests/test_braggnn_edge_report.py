@@ -222,7 +222,7 @@ def test_page_says_where_a_network_loses(simulated: tuple[Path, dict[str, Any]])
     html = words_of(directory)
     best = document["errors_px"]["centre_of_mass_squared"]["p50"]
     assert (
-        "<b>quantized</b>, <b>C simulation, io_stream</b>: the squared centre of mass is closer at p50 "
+        "<b>quantized</b>, <b>C simulation, io_stream</b>: the squared centroid is closer at p50 "
         f"({best:.4f} against 0.1000 px)" in html
     )
     assert '<td class="lost">▲ 0.1000<i class="bar"' in html
@@ -411,6 +411,20 @@ def test_what_a_page_needs_and_is_not_given_raises(tmp_path: Path) -> None:
     del document["errors_px"]["float"]["bias_col"]
     with pytest.raises(UndefinedError, match="bias_col"):
         page.render(document, "float", tmp_path)
+
+
+def test_the_page_says_what_the_front_ends_simulation_found(tmp_path: Path) -> None:
+    data, offsets = make_table(40)
+    found = {"streams": 4, "frames": 30, "records": 174, "wrong": 0, "first": ""}
+    pages = []
+    for one in (None, found, found | {"wrong": 2, "first": "vector faults"}):
+        results = {} if one is None else {"front_end": one}
+        document = report.evaluate_run(data, moved(offsets), results, {}, INFO).document
+        assert document.get("front_end") == one
+        pages.append(page.render(document, "float", tmp_path))
+    assert "front end" not in pages[0]
+    assert "all 174 records of 30 frames are" in pages[1]
+    assert "FAIL</span>, vector faults" in pages[2]
 
 
 def test_every_name_is_escaped(tmp_path: Path) -> None:

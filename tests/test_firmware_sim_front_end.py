@@ -14,6 +14,7 @@ from braggnn_edge.core.errors import UserError
 from braggnn_edge.peaks.significance import Significance
 from firmware_sim.front_end import cases, mutations
 from firmware_sim.front_end.compare import as_records, differences
+from firmware_sim.front_end.project import simulate
 from firmware_sim.front_end.simulate import Script, build, run
 from hls.rtl import build as rtl_stage
 from hls.rtl.cmvm import Effort
@@ -28,9 +29,10 @@ from hls.rtl.spec import RtlSpec
 from hls.tools import programs as tools
 from quant.contract.block_shift import BlockShift
 from quant.contract.locator import load, save
-from quant.front_end.pipeline import Pipeline
-from quant.front_end.records import END, END_RECORD, RECORD
+from quant.front_end.pipeline import Pipeline, Shot
+from quant.front_end.records import END, END_RECORD, RECORD, EndFlag
 from quant.front_end.spec import FrontEnd
+from quant.front_end.stream import Row, rows_of
 
 PLACES, PIXELS, BITS = 32, 8, 13
 #: Words of the list of bad pixels.
@@ -44,7 +46,9 @@ def bench(tmp_path_factory, random_circuit):
     With FRONT_END_MUTANT in the environment, a number, the front end has that mutation, built in FRONT_END_BUILD.
     """
     circuit = random_circuit(window=7, sigma=True, normalizer=BlockShift(4, 7))
-    geometry = Geometry(PIXELS, BITS, 128, 4096, window=7, places=PLACES, significance=True, bad_words=BAD)
+    geometry = Geometry(
+        PIXELS, BITS, 128, 4096, window=7, places=PLACES, significance=True, bad_words=BAD, dark=True, thresholds=True
+    )
     found = sources(circuit, geometry, effort=Effort(trials=2))
     mutant = int(os.environ.get("FRONT_END_MUTANT", "0"))
     if mutant:
@@ -62,7 +66,7 @@ def test_every_record_is_the_contracts(seed, bench):
     circuit, simulator = bench
     for case, pace in cases.random_cases(seed, simulator.geometry, 2):
         expected = case.expected(circuit)
-        found = run(simulator, cases.script_of(case, pace, PIXELS, sum(map(len, expected))), seed=seed)
+        found = run(simulator, cases.script_of(case, pace, simulator.geometry, sum(map(len, expected))), seed=seed)
         assert not any(response for _, response in found.answers)
         assert differences(as_records(found.raw), expected) == []
 
@@ -71,7 +75,7 @@ def test_a_comparison_names_what_differs(bench):
     circuit, simulator = bench
     ((case, pace),) = cases.random_cases(3, simulator.geometry, 1)
     expected = case.expected(circuit)
-    found = as_records(run(simulator, cases.script_of(case, pace, PIXELS, sum(map(len, expected)))).raw)
+    found = as_records(run(simulator, cases.script_of(case, pace, simulator.geometry, sum(map(len, expected)))).raw)
     wrong = found.copy()
     wrong["flags"][0] ^= 2
     assert "record 0" in differences(wrong, expected)[0]
@@ -140,13 +144,15 @@ def test_the_latency_of_a_peak(bench):
 @pytest.mark.parametrize(("rows", "cols"), [(9, 64), (20, 24), (7, 16), (5, 8)])
 def test_a_frame_takes_the_clocks_that_rates_are_counted_with(rows, cols, bench):
     circuit, simulator = bench
-    script = cases.settings(_front(rows, cols, threshold=5), Script(PIXELS))
+    script = cases.settings(_front(rows, cols, threshold=5), Script(PIXELS)).wait(200)
     for _ in range(3):
         script.frame(np.zeros((rows, cols), int))
     found = run(simulator, script.until(3))
     stages = int(re.search(r"STAGES = (\d+)", bench_sources(circuit, simulator.geometry)).group(1))
-    counted = need(rows, cols, 1.0, PIXELS, window=7, stages=stages)
+    counted = need(rows, cols, 1.0, PIXELS, window=7, stages=stages, later=simulator.geometry.later, maps=True)
     assert np.diff(found.clocks).tolist() == [counted.clocks] * 2
+    if cols >= 3 * PIXELS:
+        assert found.waited == 1 + 2 * counted.pause  # one clock at a start behind a pause
 
 
 def test_peaks_without_a_place_are_dropped_whole_and_counted(bench):
@@ -209,7 +215,7 @@ def test_registers(bench):
     assert values["identity"] == registers.IDENTITY
     assert "".join(f"{values[f'digest_{k}']:08x}" for k in range(8)) == circuit.digest
     assert values["shape"] == 8 | BITS << 8 | 7 << 16 | 4 << 24
-    assert values["options"] == 3 | BAD << 16
+    assert values["options"] == 15 | BAD << 16
     assert values["largest"] == 128 | 4096 << 16
     assert (values["rows"], values["cols"], values["sigma_limit"], values["enable"]) == (4096, 128, 32767, 0)
 
@@ -458,10 +464,114 @@ def test_the_header_has_registers_fields_flags_and_records(tmp_path):
 def test_what_is_not_built_costs_nothing_and_is_not_there(random_circuit):
     circuit = random_circuit(window=7, sigma=True, normalizer=BlockShift(4, 7))
     found = sources(circuit, Geometry(8, 8, 128), effort=Effort(trials=2))
-    assert not {"braggnn_fe_bad.v", "braggnn_fe_significance.v"} & set(found)
+    assert not {"braggnn_fe_bad.v", "braggnn_fe_significance.v", "braggnn_fe_maps.v"} & set(found)
     optional = [one.name for one in registers.REGISTERS if one.option]
     assert len(optional) > 5
     assert not any(re.search(rf"\b{name}\b", found["braggnn_fe_registers.v"]) for name in optional)
+    assert not re.search(r"^ +(input|output) .*s_map_", found[f"{NAME}.v"], re.M)
+
+
+def test_an_aborted_frame_ends_as_if_the_next_one_had_started(bench):
+    circuit, simulator = bench
+    rng = np.random.default_rng(12)
+    front = _front(9, 32, threshold=3)
+    first, second = rng.integers(0, 200, (9, 32)), rng.integers(0, 200, (9, 32))
+    start = rows_of(second)[0]
+    long = [*rows_of(first)[:3], Row(np.tile(first[3], 2), ended=False)]
+    ended_long = [*rows_of(first)[:8], Row(np.tile(first[8], 2), ended=False)]
+    cut = [*rows_of(first)[:4], Row(first[4, :8], ended=False)]
+    short = [*rows_of(first)[:4], Row(first[4, :8])]
+    for rows in (rows_of(first)[:1], rows_of(first)[:5], cut, short, long, ended_long):
+        # The test waits for the frame in hand; what is left of an aborted frame is thrown away.
+        left = [*rows_of(first)[7:]]
+        script = cases.settings(front, Script(PIXELS)).rows(rows).write("test", 1).wait(500).read("status")
+        script.write("abort", 1).wait(500).read("status").rows([*left, *rows_of(second)]).wait(500)
+        found = run(simulator, script)
+        (aborted,) = Pipeline(front, circuit).stream([*rows, start])
+        (after,) = Pipeline(front, circuit).stream([left[0], *rows_of(second)], first=1)
+        assert differences(as_records(found.raw), [aborted, after]) == []
+        assert [value for value, _ in found.answers if value] == [3, 12]
+
+
+def test_without_a_frame_an_abort_throws_away_the_beat_that_waits(bench):
+    circuit, simulator = bench
+    front = _front(9, 32, threshold=3)
+    frame = np.random.default_rng(13).integers(0, 200, (9, 32))
+    one, two, three = (next(Pipeline(front, circuit).records([frame], first=k)) for k in range(3))
+    script = cases.settings(front, Script(PIXELS)).write("enable", 0).part(frame, 5, 6).write("abort", 1)
+    # Behind a frame the next one's start stays: that frame's end is under way.
+    script.write("enable", 1).frame(frame).part(frame, 0, 1).write("abort", 1).part(frame, 1).wait(500)
+    script.write("abort", 1).frame(frame).wait(500).write("abort", 2)
+    found = run(simulator, script)
+    assert differences(as_records(found.raw), [one, two, three]) == []
+    assert [response for _, response in found.answers if response] == [2]
+
+
+def _maps(frame, front, wrong=None):
+    """Beats and flags of a frame's dark counts and thresholds, changed at a beat."""
+    script = Script(PIXELS).maps(front.dark, front.threshold)
+    beats = script.words[-1].reshape(len(frame) * frame.shape[1] // PIXELS, -1)
+    values = beats[:, 1:].copy().view(np.uint16).reshape(len(beats), 2, PIXELS)
+    flags = beats[:, 0].copy()
+    return (values, flags) if wrong is None else wrong(values, flags)
+
+
+def test_maps_of_another_shape_mask_the_rest_of_their_frame(bench):
+    circuit, simulator = bench
+    rng = np.random.default_rng(14)
+    rows, cols = 9, 32
+    frame = rng.integers(0, 200, (rows, cols))
+    front = _front(rows, cols, dark=rng.integers(0, 30, (rows, cols)), threshold=rng.integers(3, 60, (rows, cols)))
+    words = cols // PIXELS
+
+    def flagged(at, flag):
+        return lambda values, flags: (values, np.where(np.arange(len(flags)) == at, flags ^ flag, flags))
+
+    for wrong, lost in (
+        (lambda values, flags: (values[: 5 * words], flags[: 5 * words]), 5 * words),  # rows are missing
+        (lambda values, flags: (np.delete(values, 6, 0), np.delete(flags, 6)), 6),  # a beat is missing: an early end
+        (flagged(3 * words - 1, 2), 3 * words - 1),
+        (flagged(13, 2), 13),
+        (flagged(13, 1), 13),
+        # rows too many
+        (lambda values, flags: (np.concatenate([values, values[4:18]]), np.r_[flags, flags[4:18]]), None),
+    ):
+        good, bad = _maps(frame, front), _maps(frame, front, wrong)
+        masked = np.zeros((rows, cols), bool)
+        masked.reshape(-1)[len(frame) * cols if lost is None else lost * PIXELS :] = True
+        shots = [Shot(frame), Shot(frame, bad=masked, flags=EndFlag(0 if lost is None else 8)), Shot(frame)]
+        if bad[1][13] == 1:
+            shots.pop()  # what follows a start in mid-frame is taken for the next frame's maps
+        script = cases.settings(_front(rows, cols), Script(PIXELS)).write("maps", 1)
+        script.map_beats(*(np.concatenate(parts) for parts in zip(good, bad, good, strict=True)))
+        for _ in shots:
+            script.frame(frame)
+        found = run(simulator, script.pace(0, 0).wait(500), seed=lost or 0)
+        assert differences(as_records(found.raw), Pipeline(front, circuit).records(shots)) == []
+
+
+def test_maps_are_for_those_who_ask_and_wait_for_no_one_else(bench):
+    circuit, simulator = bench
+    rng = np.random.default_rng(15)
+    frame = rng.integers(0, 200, (9, 32))
+    plain = _front(9, 32, threshold=20)
+    front = _front(9, 32, dark=rng.integers(0, 30, (9, 32)), threshold=rng.integers(3, 60, (9, 32)))
+    none = np.zeros((0, 2, PIXELS), np.uint16), np.zeros(0, np.uint32)
+    # No maps come: the frame waits, and what is aborted has one word, masked.
+    script = cases.settings(plain, Script(PIXELS)).write("maps", 1)
+    script.part(frame, 0, 1).wait(300).write("abort", 1).wait(300)
+    # They cease to come in mid-row.
+    script.maps(front.dark, front.threshold).part(frame, 0, 9).map_beats(*none).wait(300).write("abort", 1).wait(300)
+    script.maps(front.dark, front.threshold).frame(frame).wait(500)
+    # Nobody asks for those that come.
+    found = run(simulator, script.write("maps", 0).frame(frame).wait(500))
+    gone = Shot(frame[:1], bad=np.ones((1, 32), bool), flags=EndFlag(15))
+    (first,) = Pipeline(front, circuit).records([gone])
+    cut = [*rows_of(frame)[:2], Row(frame[2, :8], ended=False), rows_of(frame)[0]]
+    (second,) = Pipeline(front, circuit).stream(cut, first=1)
+    (third,) = Pipeline(front, circuit).records([frame], first=2)
+    (fourth,) = Pipeline(plain, circuit).records([frame], first=3)
+    assert differences(as_records(found.raw), [first, second, third, fourth]) == []
 
 
 def test_what_cannot_be_built_is_refused(random_circuit):
@@ -485,12 +595,17 @@ def test_the_page_has_the_map_of_the_registers():
 
 
 @pytest.mark.parametrize(
-    ("pixels", "bits", "cols", "window"),
-    [(32, 12, 96, 9), pytest.param(1, 8, 13, 11, marks=pytest.mark.slow)],
+    ("pixels", "bits", "cols", "window", "options"),
+    [
+        (32, 12, 96, 9, {"significance": True, "bad_words": 16, "dark": True, "thresholds": True}),
+        pytest.param(1, 8, 13, 11, {}, marks=pytest.mark.slow),
+    ],
 )
-def test_verilator_finds_nothing_to_say(pixels, bits, cols, window, random_circuit, tmp_path):
+def test_verilator_finds_nothing_to_say(pixels, bits, cols, window, options, random_circuit, tmp_path):
     circuit = random_circuit(window=window, sigma=pixels == 1, normalizer=BlockShift(4, 8))
-    write_front_end(circuit, Geometry(pixels, bits, cols, window=window), tmp_path / "project", effort=Effort(trials=2))
+    write_front_end(
+        circuit, Geometry(pixels, bits, cols, window=window, **options), tmp_path / "project", effort=Effort(trials=2)
+    )
     files = sorted(str(path) for path in (tmp_path / "project" / "src").glob("*.v"))
     arguments = ["--lint-only", "-Wall", "--top-module", NAME, str(tmp_path / "project" / "lint.vlt"), *files]
     tools.call(tools.VERILATOR, arguments, tmp_path, tmp_path / "lint.log")
@@ -537,9 +652,11 @@ def test_the_stage_writes_a_front_end_where_one_is_asked_for(random_circuit, det
     rtl_stage.run(spec, _Table(detector_patches(circuit, 5)), tmp_path, tmp_path / "rtl", said.append)
     made = tmp_path / "rtl" / "front_end"
     assert {path.name for path in made.iterdir()} == {
-        "src", "lint.vlt", "registers.h", "registers.md", "project.json", "locator.json", "README.txt"
+        "src", "lint.vlt", "registers.h", "registers.md", "project.json", "locator.json", "README.txt", "vectors", "tb",
+        "constraints", "vivado.tcl", "quartus.tcl", "component.xml", "package_ip.tcl",
     }  # fmt: skip
-    assert json.loads((made / "project.json").read_text())["pixels"] == 2
+    document = json.loads((made / "project.json").read_text())
+    assert (document["pixels"], document["clock_mhz"]) == (2, 400.0)
     assert load(made / "locator.json").digest == circuit.digest
     assert not any(re.search(r"@[A-Z][A-Z_0-9]*@", path.read_text()) for path in (made / "src").iterdir())
     readme = (made / "README.txt").read_text()
@@ -556,18 +673,22 @@ def test_the_stage_writes_a_front_end_where_one_is_asked_for(random_circuit, det
         write_front_end(circuit, Geometry(2, 8, 64), made)
 
 
-SHAPES = [(1, 8, 13, 7, 4), (16, 12, 64, 9, 2), (32, 16, 96, 11, 1)]
+SHAPES = [
+    (1, 8, 13, 7, 4, {}),
+    (16, 12, 64, 9, 2, {"significance": True, "bad_words": 32, "dark": True}),
+    (32, 16, 96, 11, 1, {"bad_words": 64, "thresholds": True}),
+]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("pixels", "bits", "cols", "window", "area"), SHAPES)
-def test_other_shapes(pixels, bits, cols, window, area, random_circuit, tmp_path):
+@pytest.mark.parametrize(("pixels", "bits", "cols", "window", "area", "options"), SHAPES)
+def test_other_shapes(pixels, bits, cols, window, area, options, random_circuit, tmp_path):
     circuit = random_circuit(window=window, sigma=pixels != 8, normalizer=BlockShift(4, 10))
-    geometry = Geometry(pixels, bits, cols, window=window, min_area=area, places=PLACES)
+    geometry = Geometry(pixels, bits, cols, window=window, min_area=area, places=PLACES, **options)
     simulator = build(sources(circuit, geometry, effort=Effort(trials=2)), geometry, tmp_path, optimize="-O0")
     for seed, (case, pace) in enumerate(cases.random_cases(pixels, geometry, 40)):
         expected = case.expected(circuit)
-        found = run(simulator, cases.script_of(case, pace, pixels, sum(map(len, expected))), seed=seed)
+        found = run(simulator, cases.script_of(case, pace, geometry, sum(map(len, expected))), seed=seed)
         assert differences(as_records(found.raw), expected) == []
     front = FrontEnd(rows=40, cols=cols // pixels * pixels, bits=bits, window=window, min_area=area, threshold=5)
     lattice = _lattice(40, front.cols)
@@ -575,3 +696,29 @@ def test_other_shapes(pixels, bits, cols, window, area, random_circuit, tmp_path
     found = run(simulator, cases.settings(front, Script(pixels)).frame(lattice).frame(lattice).wait(2000))
     assert differences(as_records(found.raw), expected) == []
     assert pixels == 32 or found.throttled == 0
+
+
+@pytest.mark.skipif("FRONT_END_MUTANT" in os.environ, reason="of sources without a mutation")
+def test_the_project_as_written_sends_the_records_of_its_vectors(bench, tmp_path):
+    """What `make csim` does with a front end; a record of the vectors that is wrong is found, and named."""
+    circuit, simulator = bench
+    project = tmp_path / "front_end"
+    write_front_end(circuit, simulator.geometry, project, effort=Effort(trials=2))
+    said = []
+    found = simulate(project, simulator.path.parents[1], said.append)  # compiled before: the same sources
+    assert (found.streams, found.frames, found.wrong, found.first) == (4, 30, 0, "")
+    assert found.records > 100
+    assert "0 wrong of 12 runs, 30 frames" in said[0]
+    path = project / "vectors" / "faults.records.hex"
+    lines = path.read_text().splitlines()
+    lines[1] = lines[1][:6] + f"{int(lines[1][6], 16) ^ 1:x}" + lines[1][7:]
+    path.write_text("\n".join(lines) + "\n")
+    found = simulate(project, simulator.path.parents[1], said.append)
+    assert found.wrong == 3
+    assert found.first.startswith("vector faults, gaps 0, stalls 0 of 256: frame 0, record 1")
+    (project / "vectors" / "faults.beats.hex").write_text("no number\n")
+    with pytest.raises(UserError, match="not a vector"):
+        simulate(project, simulator.path.parents[1], said.append)
+    (project / "project.json").write_text("{}")
+    with pytest.raises(UserError, match="not a front end"):
+        simulate(project, simulator.path.parents[1], said.append)

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from braggnn_edge.peaks.significance import Significance
 from firmware_sim.front_end import cases, many
 from hls.rtl.front_end.geometry import Geometry
 from quant.contract.block_shift import BlockShift
@@ -44,7 +45,7 @@ def test_frames_above_each_other_do_not_see_each_other(circuit):
     assert peaks > edges > 0
 
 
-def test_memories_of_one_value_a_pixel_are_those_of_every_frame(circuit):
+def test_memories_of_one_value_a_pixel_and_the_significance_are_those_of_every_frame(circuit):
     locator, geometry = circuit
     rng = np.random.default_rng(1)
     for seed in range(2):
@@ -52,7 +53,7 @@ def test_memories_of_one_value_a_pixel_are_those_of_every_frame(circuit):
             shape = case.front.shape
             front = dataclasses.replace(
                 case.front, threshold=rng.integers(0, 9, shape), dark=rng.integers(0, 5, shape),
-                mask=rng.random(shape) < 0.1,
+                mask=rng.random(shape) < 0.1, significance=Significance(40, 900),
             )  # fmt: skip
             _equal(dataclasses.replace(case, front=front), locator)
 

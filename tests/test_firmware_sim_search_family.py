@@ -70,7 +70,7 @@ def context(tmp_path_factory: pytest.TempPathFactory) -> Context:
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(family, "SHARD", 500)  # whole shards are drawn, of which these tests want few
+    monkeypatch.setattr(family, "SHARD", 500)  # drawn a quarter of a shard at a time; these tests want few
     monkeypatch.setattr(trials, "ORDERS", 1)  # tried by the tracing of a circuit
 
 

@@ -19,6 +19,7 @@ from braggnn_edge.training.spec import NetworkSpec
 from firmware_sim.forms import form, software
 from firmware_sim.forms.compare import Comparison, Mismatch
 from firmware_sim.forms.form import FORMS, Answer, Form, Setting
+from firmware_sim.front_end.project import Simulated
 from firmware_sim.verification import verify
 from quant.contract import emulate
 from quant.contract import locator as locators
@@ -185,3 +186,28 @@ def test_every_kind_of_locator_has_its_forms() -> None:
     assert [entry.name for entry in FORMS if entry.circuits] == ["quantized", "qonnx", "csim", "rtl", "netlist"]
     for entry in FORMS:
         assert callable(stages.resolve(entry.answers))
+
+
+@pytest.mark.parametrize("wrong", [0, 3])
+def test_a_front_end_that_the_rtl_stage_wrote_is_simulated(
+    wrong: int, context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its result is kept; records that differ fail the stage. A network of layers has none."""
+    project = context.run / "rtl" / "front_end"
+    project.mkdir(parents=True)
+    asked: list[Path] = []
+
+    def simulated(given: Path, *_: object) -> Simulated:
+        asked.append(given)
+        return Simulated(4, 30, 174, wrong, "vector faults: what differs" if wrong else "")
+
+    monkeypatch.setattr(verify, "simulate", simulated)
+    circuit = context.cfg["qat"].is_circuit
+    if circuit and wrong:
+        with pytest.raises(UserError, match="the front end's records differ: vector faults: what differs"):
+            verify.work(context, tmp_path)
+    else:
+        verify.work(context, tmp_path)
+    assert asked == ([project] if circuit else [])
+    document = json.loads((tmp_path / "results.json").read_text())
+    assert document.get("front_end", {}).get("wrong") == (wrong if circuit else None)

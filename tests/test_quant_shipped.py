@@ -30,7 +30,7 @@ def judged(request: pytest.FixtureRequest) -> tuple[IntegerLocator, family.Patch
     given = made.provenance["family"].items()
     ranges = FamilySpec(**{key: tuple(value) if isinstance(value, list) else value for key, value in given})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(family, "SHARD", 4096)  # a shard is drawn whole
+        patch.setattr(family, "SHARD", 4096)  # patches are drawn a quarter of a shard at a time
         return made, family.draw(ranges, 20_261_128, 4096)
 
 

@@ -230,12 +230,17 @@ def test_examples_without_a_teacher_have_one_label_and_another_seed_others() -> 
     assert not torch.equal(made.data.offsets[1000:], other.data.offsets[1000:])
 
 
-@pytest.mark.slow
-def test_examples_are_the_same_whatever_the_number_of_processes() -> None:
-    one, two = (Examples.of_family(FamilySpec(size=9), 4, family.SHARD + 500, 1000, workers) for workers in (1, 2))
-    for part in ("data", "held_out"):
-        for name in ("crops", "offsets"):
-            assert torch.equal(*(getattr(getattr(found, part), name) for found in (one, two)))
+def test_both_sets_of_examples_are_drawn_by_the_processes_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Patches are the same whatever their number, which is a test of the family's."""
+    real, asked = family.draw, []
+
+    def drawing(spec: FamilySpec, seed: int, patches: int, first: int, workers: int, *rest: object) -> family.Patches:
+        asked.append((patches, workers))
+        return real(spec, seed, patches, first)
+
+    monkeypatch.setattr(family, "draw", drawing)
+    Examples.of_family(FamilySpec(size=9), 4, 300, 200, 2)
+    assert asked == [(300, 2), (200, 2)]
 
 
 def test_inputs_of_a_task_are_those_of_its_locator(some: Examples) -> None:

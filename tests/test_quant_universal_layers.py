@@ -131,7 +131,7 @@ SPEC = UniversalLayersSpec(
 @pytest.fixture(scope="module")
 def examples() -> Examples:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(family, "SHARD", 1000)  # a shard is drawn whole
+        patch.setattr(family, "SHARD", 1000)  # patches are drawn a quarter of a shard at a time
         return Examples.of_family(FamilySpec(), 4, SPEC.patches, SPEC.validation, 1)
 
 

@@ -36,8 +36,7 @@ def shared_library(source: Path, flags: tuple[str, ...], compiler: str = "g++") 
     """
     require_compiler(compiler)
     command = (compiler, *flags)
-    # Every predefined macro: version and instruction set in one.
-    target = _output((*command, "-dM", "-E", "-x", "c++", os.devnull))
+    target = predefined(*command)
     headers = sorted(source.parent.glob("*.h")) + sorted(_HEADERS.glob("*.h"))
     texts = (path.read_bytes() for path in (source, *headers))
     parts = (*texts, " ".join(command).encode(), target.encode())
@@ -71,6 +70,11 @@ def loaded_library(source: Path, flags: tuple[str, ...]) -> ctypes.CDLL:
         raise UserError(
             f"{path} cannot be loaded ({error}); let XDG_CACHE_HOME name a folder from which programs may run"
         ) from error
+
+
+def predefined(*command: str) -> str:
+    """Every predefined macro of a compiler with these flags: its version and instruction set in one."""
+    return _output((*command, "-dM", "-E", "-x", "c++", os.devnull))
 
 
 def compiler_version(compiler: str = "g++") -> str:

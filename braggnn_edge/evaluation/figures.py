@@ -51,7 +51,7 @@ _LOOKS: Mapping[str, _Look] = {
     "constant": _Look("centre pixel", "#9a9a9a", ":", ".", 4),
     "maximum": _Look("brightest pixel", "#9a9a9a", "-.", ".", 4),
     "centre_of_mass": _Look("centre of mass", GREEN, (0, (5, 1.5)), "^"),
-    "centre_of_mass_squared": _Look("squared centre of mass", PURPLE, (0, (5, 1.5)), "v"),
+    "centre_of_mass_squared": _Look("squared centroid", PURPLE, (0, (5, 1.5)), "v"),
     "voigt": _Look("pseudo-Voigt fit", INK, "-", "D", 5),
     "cramer_rao_bound": _Look("Cramér-Rao bound", INK, ":"),
     "universal": _Look("universal network", "#d6006c", "-", "p", 8),

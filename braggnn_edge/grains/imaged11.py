@@ -37,11 +37,7 @@ def index(scene: Scene, spec: IndexSpec) -> list[Seed]:
 
     Its tolerances follow from that of the scene. Raises UserError where ImageD11 is not installed, or fails.
     """
-    if importlib.util.find_spec("ImageD11") is None:
-        raise UserError(
-            "--indexer imaged11: ImageD11 is not installed; install it (`pip install 'braggnn-edge[imaged11]'`, Python "
-            "3.11 to 3.13), or take the indexer that needs nothing (--indexer own)"
-        )
+    require("--indexer", "--indexer own")
     rings = np.unique(scene.rings[1][scene.low])
     inner = np.isin(scene.ring_of_spot, rings)
     if len(scene.spots) < spec.least or not inner.any():
@@ -63,6 +59,15 @@ def index(scene: Scene, spec: IndexSpec) -> list[Seed]:
             break
         usable[own] = False
     return found
+
+
+def require(option: str, other: str) -> None:
+    """UserError where ImageD11 is not installed; option: what asked for it; other: what to write to do without."""
+    if importlib.util.find_spec("ImageD11") is None:
+        raise UserError(
+            f"{option} imaged11: ImageD11 is not installed; install it (`pip install 'braggnn-edge[imaged11]'`, Python "
+            f"3.11 to 3.13), or take the indexer that needs nothing ({other})"
+        )
 
 
 def _expected(scene: Scene) -> float:

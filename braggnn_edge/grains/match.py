@@ -111,18 +111,19 @@ class Scene:
             vectors = self.instrument.reciprocal(self.xyz, self.spots.omega, position)
         index: Index = np.nan_to_num(np.round(vectors @ np.linalg.inv(ub).T)).astype(np.int64)
         off = vectors - index @ ub.T
-        across, free = self._turning
-        along = np.clip((off[:, :2] * across).sum(1), -free, free)
-        off[:, :2] -= along[:, None] * across
-        return self.number_of(index), np.linalg.norm(off, axis=1)
+        across_x, across_y, free = self._turning
+        along = off[:, 0] * across_x + off[:, 1] * across_y
+        rest = np.maximum(np.abs(along) - free, 0)
+        squared = np.einsum("ij,ij->i", off, off) - np.square(along) + np.square(rest)
+        return self.number_of(index), np.sqrt(np.maximum(squared, 0))
 
     @cached_property
-    def _turning(self) -> tuple[Floats, Floats]:
-        """Unit vectors (n, 2) along which a turn of the sample moves the vectors, and by how much (n,) omega may."""
+    def _turning(self) -> tuple[Floats, Floats, Floats]:
+        """Unit vectors, x and y (n,), along which a turn of the sample moves the vectors, and by how much omega may."""
         x, y, _ = self.reciprocal.T
         length = np.maximum(np.hypot(x, y), 1e-12)
         frames = np.where(self.spots.frames <= _FEW_FRAMES, 0.5, _SURE_FRAMES)
-        return np.stack([-y, x], 1) / length[:, None], length * frames * self.spots.step
+        return -y / length, x / length, length * frames * self.spots.step
 
     def number_of(self, hkl: NDArray[np.int64]) -> Index:
         """(n,): numbers of reflections (n, 3), -1 for those that are not among them."""

@@ -1,4 +1,4 @@
-"""What the stage "grains" found, as ``grains.json``, as arrays, and as lines on the screen."""
+"""What the stage "grains" found, as ``grains.json`` and as arrays."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,32 +13,27 @@ from braggnn_edge.evaluation.figures import look
 from braggnn_edge.grains.compare import Differences, bias, biased_axes, differences, summary
 from braggnn_edge.grains.crystal import Lattice
 from braggnn_edge.grains.estimates import TRUTH, subject
-from braggnn_edge.grains.grain_file import Result
+from braggnn_edge.grains.grain_file import Result, positions
 from braggnn_edge.grains.merged import places
 from braggnn_edge.grains.spec import FIT
 
 Floats = NDArray[np.float64]
 Rows = NDArray[np.void]
 
-#: How grains were made, in words.
-KINDS = {
-    "free": "found anew",
-    "plain": "found anew, without sigma",
-    "fixed": "from the spots that the fit's grains have",
-}
-
-
 #: Shares of the spots from which grains are refined to see how errors go with the number of spots.
 SHARES = (0.1, 0.2, 0.4, 1.0)
+#: Residuals of omega beyond this many standard deviations are outliers.
+_CLIP = 5.0
 
 
 @dataclass(frozen=True)
 class Outcome:
     """The grains of all estimators.
 
-    runs: by estimator and kind (:data:`KINDS`); "plain" is there where the estimator knows sigma. used: the lists of
-    reflections of each estimator, which all have the same rows. truth: rows of GRAINS, None where it is not known;
-    pixel: um; fewer: of some estimators, grains from :data:`SHARES` of the spots of the fit's, all weighing alike.
+    runs: by estimator and kind (:data:`braggnn_edge.grains.spec.KINDS`); "plain" is there where the estimator knows
+    sigma. used: the lists of reflections of each estimator, which all have the same rows. truth: rows of GRAINS, None
+    where it is not known; pixel: um; fewer: of some estimators, grains from :data:`SHARES` of the spots of the fit's,
+    all weighing alike.
     """
 
     lattice: Lattice
@@ -70,6 +65,19 @@ class Outcome:
             return None
         return differences(self.lattice, self.runs[name][kind].grains, self.fit_of(name, kind))
 
+    @property
+    def omega_term(self) -> float:
+        """um: what the omega of one spot leaves of a grain's position, by the fit's grains.
+
+        A grain that is turned about the axis of rotation by too much is found turned about it in the sample too, by
+        its distance from the axis. Spots come in Friedel pairs, whose errors of omega are the same: half of them count.
+        """
+        fit = self.runs[FIT]["plain" if "plain" in self.runs[FIT] else "free"]
+        off = np.radians(np.abs(fit.spots["residual_omega"]))
+        near = off[off <= _CLIP * 1.4826 * max(float(np.median(off)), 1e-12)]
+        x, y, _ = positions(fit.grains).T
+        return float(np.sqrt(2 * np.mean(np.square(near)) * np.mean(x**2 + y**2)))
+
     def by_spots(self, name: str) -> list[Differences]:
         """The grains from :data:`SHARES` of the spots beside the reference: the truth, or the fit's from the same."""
         found = []
@@ -98,11 +106,12 @@ def summarized(outcome: Outcome, least_size: float) -> dict[str, Any]:
         "reference": outcome.reference,
         "subject": subject(list(outcome.runs)),
         "pixel_um": round(outcome.pixel, 3),
+        "omega_um": round(outcome.omega_term, 3),
     }  # fmt: skip
     spots = float(np.median(outcome.runs[FIT]["free"].grains["spots"]))
     entries: dict[str, Any] = {}
     for name, runs in outcome.runs.items():
-        entry: dict[str, Any] = {"sigma": "plain" in runs}
+        entry: dict[str, Any] = {"label": look(name).label, "sigma": "plain" in runs}
         if name != outcome.reference:
             entry["bias"] = bias(outcome.errors(name), outcome.pixel, spots)
         entry |= {kind: _run(outcome, name, kind, large) for kind in runs}
@@ -133,16 +142,25 @@ def _run(outcome: Outcome, name: str, kind: str, large: NDArray[np.bool_] | None
 
 
 def _by_spots(outcome: Outcome, name: str, about: Mapping[str, Any]) -> list[dict[str, float]]:
-    """The rms distance to the reference beside sqrt(5) * pixel * s / sqrt(n), all reflections weighing alike."""
-    s = random_term(about)
+    """The rms distance to the reference beside :func:`expected`, all reflections weighing alike."""
     return [
         {
             "spots": float(np.median(found.spots)),
             "rms_um": round(float(np.sqrt(np.mean(np.square(found.distance)))), 3),
-            "expected_um": round(float(np.sqrt(5 * np.mean(1 / found.spots)) * outcome.pixel * s), 3),
+            "expected_um": round(float(np.sqrt(np.mean(1 / found.spots))) * expected(outcome, about), 3),
         }
         for found in outcome.by_spots(name)
     ]
+
+
+def expected(outcome: Outcome, about: Mapping[str, Any]) -> float:
+    """um: the rms distance of a grain of one spot, which falls by the root of their number.
+
+    sqrt(5) * pixel * s of the errors of row and col, and in squares what omega adds, unless grains are compared with
+    the fit's, whose omega is the same.
+    """
+    omega = outcome.omega_term if outcome.truth is not None else 0.0
+    return float(np.hypot(np.sqrt(5) * outcome.pixel * random_term(about), omega))
 
 
 def random_term(about: Mapping[str, Any]) -> float:
@@ -186,39 +204,3 @@ def save_arrays(outcome: Outcome, path: Path) -> None:
                     arrays |= {f"{name}/{kind}/{what}/{one}": getattr(found, one) for one in names}
     with written_aside(path) as aside, aside.open("wb") as stream:
         np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
-
-
-def lines(document: Mapping[str, Any]) -> Iterator[str]:
-    """The table for the screen, and the warnings."""
-    true = document["truth"]
-    if true:
-        yield (
-            f"{true['grains']} true grains, {true['above_least_size']} above {true['least_size_um']:g} um; distances "
-            "to the truth, and to the grains of the fit, as p50 / p95:"
-        )
-    for kind, words in KINDS.items():
-        if not any(kind in entry for entry in document["estimators"].values()):
-            continue
-        yield f"{words}:"
-        for name, entry in document["estimators"].items():
-            if kind in entry:
-                yield f"  {name:24s} {_line(entry[kind])}"
-    for name, gain in document["weighting"].items():
-        yield f"weighting by sigma, {name}: p50 to truth {gain['plain_um']:.2f} -> {gain['weighted_um']:.2f} um"
-    for warning in document["warnings"]:
-        yield f"WARNING: {warning}"
-
-
-def _line(run: Mapping[str, Any]) -> str:
-    said = f"{run['grains']:4d} grains"
-    if "false" in run:
-        said += f", {run['false']} false"
-    for key, where in (("to_truth", "truth"), ("to_fit", "fit")):
-        near = run.get(key, {})
-        if "position_um" in near:
-            at, mean = near["position_um"], "/".join(f"{value:+.2f}" for value in near["mean_vector_um"])
-            said += f"; {where} {at['p50']:.2f} / {at['p95']:.2f} um, mean vector {mean} um"
-            said += f", {near['degrees']['p50']:.4f} deg"
-            if "size_um" in near:
-                said += f", size {near['size_um']['p50']:.2f} um"
-    return said

@@ -9,16 +9,21 @@ from matplotlib.axes import Axes
 from matplotlib.collections import EllipseCollection
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from braggnn_edge.evaluation.figures import FAINT, INK, MUTED, drawn, log_ticks, look
 from braggnn_edge.grains.compare import Differences
 from braggnn_edge.grains.estimates import TRUTH
 from braggnn_edge.grains.grain_file import positions
-from braggnn_edge.grains.outcome import Outcome, random_term
+from braggnn_edge.grains.outcome import Outcome, expected, random_term
 
 #: The longest arrows are drawn about so long, as a share of the picture's side.
 _ARROW = 0.06
+#: Of fewer grains than these a histogram shows chance.
+_FEW = 100
+#: The axis of differences reaches so far at least, um: what is less is nothing.
+_LEAST = 0.05
 #: Views of the sample: horizontal and vertical axis.
 _VIEWS = ((0, 1, "x along the beam", "y"), (0, 2, "x along the beam", "z along the axis of rotation"))
 
@@ -100,7 +105,10 @@ def _nice(value: float) -> float:
 
 
 def histograms(outcome: Outcome, name: str, path: Path) -> None:
-    """Differences in position and in size: a histogram of one estimator with percentiles, outlines of the others."""
+    """Differences in position and in size, with percentiles of one estimator and lines of the others.
+
+    Of few grains the number that differs by less is drawn, each a step: bars of some grains each show chance.
+    """
     shown = [words for words, _, _ in _against(outcome, name)]
     with drawn(path, 10.6, 0.9 + 3.4 * max(len(shown), 1)) as figure:
         panels = figure.subplots(max(len(shown), 1), 2, squeeze=False)
@@ -115,18 +123,49 @@ def histograms(outcome: Outcome, name: str, path: Path) -> None:
             }
             distances = {other: found.distance for other, found in every.items()}
             changes = {other: np.abs(found.size[np.isfinite(found.size)]) for other, found in every.items()}
-            _histogram(line[0], distances, name, seen)
-            _histogram(line[1], changes, name, seen)
-            line[0].set(title=f"Position, from {words}", xlabel="distance (um)", ylabel="grains")
-            line[1].set(title=f"Size, from {words}", xlabel="difference in diameter (um)", ylabel="grains")
+            for axes, values, title, horizontal in (
+                (line[0], distances, "Position", "distance (um)"),
+                (line[1], changes, "Size", "difference in diameter (um)"),
+            ):
+                axes.set(title=f"{title}, from {words}", xlabel=horizontal)
+                known = {other: one for other, one in values.items() if len(one)}
+                if name not in known:
+                    axes.text(0.5, 0.5, "not known", transform=axes.transAxes, ha="center", color=MUTED)
+                elif len(known[name]) < _FEW:
+                    _steps(axes, known, name, seen)
+                else:
+                    _histogram(axes, known, name, seen)
         figure.legend(seen.values(), seen.keys(), loc="outside lower center", ncols=4, fontsize=9)
 
 
-def _histogram(axes: Axes, values: Mapping[str, NDArray[np.float64]], name: str, seen: dict[str, Any]) -> None:
-    known = {other: one for other, one in values.items() if len(one)}
-    if name not in known:
-        axes.text(0.5, 0.5, "not known", transform=axes.transAxes, ha="center", color=MUTED)
-        return
+def _steps(axes: Axes, known: Mapping[str, NDArray[np.float64]], name: str, seen: dict[str, Any]) -> None:
+    """How many grains differ by at most so much."""
+    ends = [float(np.percentile(one, 95)) for one in known.values()] + [float(known[name].max())]
+    top = max(1.05 * max(ends), _LEAST)
+    for other, one in known.items():
+        kind, own = look(other), other == name
+        x = np.concatenate([[0.0], np.sort(one), [top]])
+        y = np.concatenate([[0.0], np.arange(1, len(one) + 1), [len(one)]])
+        shape: dict[str, Any] = {"color": kind.color, "linewidth": 2.6 if own else 1.3}
+        axes.step(x, y, where="post", linestyle="-" if own else kind.line, zorder=3 if own else 2, **shape)
+        seen.setdefault(kind.label, Line2D([], [], linestyle="-" if own else kind.line, **shape))
+    count = len(known[name])
+    axes.set(xlim=(0, top), ylim=(0, 1.08 * max(map(len, known.values()))), ylabel="grains that differ by less")
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    for share in (50, 95):
+        at = float(np.percentile(known[name], share))
+        axes.plot([at, at], [0, share / 100 * count], color=INK, linestyle="--", linewidth=1)
+        right = at < 0.7 * top
+        axes.annotate(
+            f"p{share} {at:.2f} um", (at, 0.04 * count + (0.08 * count if share == 95 else 0)),
+            xytext=(3 if right else -3, 0), textcoords="offset points", fontsize=8.5, color=INK,
+            ha="left" if right else "right",
+        )  # fmt: skip
+
+
+def _histogram(axes: Axes, known: Mapping[str, NDArray[np.float64]], name: str, seen: dict[str, Any]) -> None:
+    """Numbers of grains by their difference; what is beyond the axis is in the last bar."""
+    axes.set_ylabel("grains")
     top = max(float(np.percentile(one, 97)) for one in known.values())
     edges = np.linspace(0, max(top, 1e-9), 31).tolist()
     for other, one in known.items():
@@ -152,7 +191,7 @@ def _histogram(axes: Axes, values: Mapping[str, NDArray[np.float64]], name: str,
 
 
 def theory(outcome: Outcome, document: Mapping[str, Any], path: Path) -> None:
-    """Distance against the number of spots, all spots weighing alike, with the line sqrt(5) * pixel * s / sqrt(n)."""
+    """Distance against the number of spots, all spots weighing alike, with the line of theory (:func:`expected`)."""
     names = [name for name, entry in document["estimators"].items() if entry.get("by_spots")]
     columns = 3
     lines = max(-(-len(names) // columns), 1)
@@ -162,7 +201,8 @@ def theory(outcome: Outcome, document: Mapping[str, Any], path: Path) -> None:
         for axes in panels.ravel()[len(names) :]:
             axes.set_visible(False)
         for axes, name in zip(panels.ravel(), names, strict=False):
-            color, s = look(name).color, random_term(document["estimators"][name]["bias"])
+            color, about = look(name).color, document["estimators"][name]["bias"]
+            s, at_one = random_term(about), expected(outcome, about)
             found = outcome.by_spots(name)
             for one in found:
                 axes.plot(one.spots, np.maximum(one.distance, 1e-3), ".", color=color, markersize=3, alpha=0.35)
@@ -170,8 +210,10 @@ def theory(outcome: Outcome, document: Mapping[str, Any], path: Path) -> None:
             y = [np.sqrt(np.mean(np.square(one.distance))) for one in found]
             axes.plot(x, y, "o", color=color, markeredgecolor=INK, markersize=7, label="rms of the grains")
             n = np.array([0.8 * min(x), 1.25 * max(x)])
-            line = np.sqrt(5) * outcome.pixel * s / np.sqrt(n)
-            axes.plot(n, line, color=INK, linestyle="--", linewidth=1.3, label=f"theory, s = {s:.3f} px")
+            words = f"theory: {s:.3f} px a spot"
+            if outcome.truth is not None:
+                words += f",\nomega {outcome.omega_term:.2g} um a spot"
+            axes.plot(n, at_one / np.sqrt(n), color=INK, linestyle="--", linewidth=1.3, label=words)
             axes.set(xscale="log", yscale="log", title=look(name).label)
             axes.legend(fontsize=8.5, loc="lower left")
         for axes in panels[:, 0]:

@@ -14,9 +14,11 @@ import numpy as np
 
 from braggnn_edge.core.config import resolve_path
 from braggnn_edge.core.errors import UserError
+from braggnn_edge.core.files import written_aside
 from braggnn_edge.core.rundir import write_json
-from braggnn_edge.core.stages import Context
-from braggnn_edge.grains import grain_file, instrument
+from braggnn_edge.core.stages import Context, asked_for
+from braggnn_edge.evaluation.figures import look
+from braggnn_edge.grains import grain_file, imaged11, instrument
 from braggnn_edge.grains.crystal import Lattice, lattice_of
 from braggnn_edge.grains.diagnose import why_nothing
 from braggnn_edge.grains.estimates import TRUTH, Estimate, estimates, networks, subject
@@ -25,10 +27,11 @@ from braggnn_edge.grains.grain_file import Result
 from braggnn_edge.grains.index import IndexSpec
 from braggnn_edge.grains.kept import Kept, file_name
 from braggnn_edge.grains.merged import Merged, merged
-from braggnn_edge.grains.outcome import SHARES, Outcome, lines, save_arrays, summarized
+from braggnn_edge.grains.outcome import SHARES, Outcome, save_arrays, summarized
 from braggnn_edge.grains.pictures import draw
+from braggnn_edge.grains.screen import lines
 from braggnn_edge.grains.sized import sized
-from braggnn_edge.grains.spec import FIT, TRIVIAL, GrainSpec
+from braggnn_edge.grains.spec import FIT, KINDS, TRIVIAL, GrainSpec
 from braggnn_edge.grains.spots import Listed, files_of
 from braggnn_edge.grains.task import Done, Task, scene_of
 from braggnn_edge.label.acquisition import open_spec
@@ -36,6 +39,7 @@ from braggnn_edge.label.spec import ScanSpec
 from braggnn_edge.peaks import peak_file
 from braggnn_edge.peaks.peak_file import About
 from braggnn_edge.peaks.table import load as load_table
+from braggnn_edge.report.grains_section import grains_page
 
 #: mm: how far from the origin grains may lie where the configuration does not say it.
 _SAMPLE = 0.5
@@ -74,6 +78,8 @@ def check(context: Context) -> None:
         _by_detector(spec, chosen, geometry)
     if spec.lattice:
         lattice_of(spec.lattice, spec.centring or "P")
+    if spec.indexer == "imaged11":
+        imaged11.require("grains: indexer", 'indexer = "own"')
     networks(context)
 
 
@@ -122,7 +128,7 @@ def work(context: Context, directory: Path) -> None:
     gains = [scan.detector.gain for scan in context.cfg["scan"]]
     kept = Kept(directory / "kept", say)
     found = {
-        name: kept.estimate(name, make)
+        name: kept.estimate(look(name).label, make)
         for name, make in estimates(table, spec.estimators, networks(context), gains)
         if name != TRUTH or setting.truth is not None
     }
@@ -144,9 +150,16 @@ def work(context: Context, directory: Path) -> None:
     save_arrays(outcome, directory / "grains.npz")
     draw(outcome, document, directory / "figures")
     write_json(directory / "grains.json", document)
+    missing = [stage.name for stage in asked_for("report", context.cfg) if not _is_there(context, stage.name)]
+    with written_aside(directory / "grains.html") as aside:
+        aside.write_text(grains_page(document, context.run.name, directory / "figures", missing), encoding="utf-8")
     kept.removed()
     for line in lines(document):
-        say(f"  {line}")
+        say(f"  {line}".rstrip())
+
+
+def _is_there(context: Context, stage: str) -> bool:
+    return stage == "grains" or (context.run / stage / "manifest.json").is_file()
 
 
 def _about(context: Context, scan: ScanSpec) -> About:
@@ -165,11 +178,12 @@ def _refined(
 
     def task(name: str, weighted: bool, **more: Any) -> Task:
         at = {detector: one.at(found[name], weighted) for detector, one in lists.items()}
-        return Task(at, setting.instrument, setting.lattice, setting.sample, spec.flip, index, **more)
+        return Task(at, setting.instrument, setting.lattice, setting.sample, spec.flip, index, spec.indexer, **more)
 
     def grains(kind: str, tasks: Mapping[str, Task]) -> dict[str, Done]:
-        done = kept.all_done({f"{name} {kind}": one for name, one in tasks.items()}, context.workers)
-        return {name: done[f"{name} {kind}"] for name in tasks}
+        names = {name: f"{look(name).label}, {KINDS[kind]}" for name in tasks}
+        done = kept.all_done({names[name]: one for name, one in tasks.items()}, context.workers)
+        return {name: done[names[name]] for name in tasks}
 
     free = {name: task(name, weighted=True) for name in found}
     say(f"  grains from the positions of {len(free)} estimators")
@@ -213,7 +227,7 @@ def _fewer(
     parts = [replace(whole, spots=whole.spots[order < share]) for share in SHARES]
     names = dict.fromkeys([FIT, subject(list(free)), *[name for name in TRIVIAL[::-1] if name in free][:1]])
     tasks = {
-        f"{name} from {share:.0%} of the spots": replace(plain.get(name, free[name]), assignment=part)
+        f"{look(name).label}, from {share:.0%} of the spots": replace(plain.get(name, free[name]), assignment=part)
         for name in names
         for share, part in zip(SHARES, parts, strict=True)
     }

@@ -9,6 +9,12 @@ from braggnn_edge.core.errors import UserError
 #: What the table's ``estimators`` may name besides networks: the fit of the label stage, and trivial estimators.
 FIT = "voigt"
 TRIVIAL = ("maximum", "centre_of_mass", "centre_of_mass_squared")
+#: How the stage makes grains, by the keys of ``grains.json``, in the words of the terminal, the report and the pages.
+KINDS = {
+    "free": "found anew",
+    "plain": "found anew, sigma not used",
+    "fixed": "from the spots of the fit's grains",
+}
 
 
 @dataclass(frozen=True)
@@ -27,6 +33,7 @@ class GrainSpec:
     sample: float = 0.0
     completeness: float = 0.5  # least share of the expected spots of the first rings that make a grain
     least: int = 12  # spots of a grain
+    indexer: Literal["own", "imaged11"] = "own"  # what finds the grains: our indexer, or ImageD11's (to be installed)
     omega_sign: Literal[0, 1, -1] = 0  # -1: the sample turns against the omega of the scan; 0: as the instrument says
     flip: str = ""  # frames are first flipped `v` (up-down), `h` (left-right), `t` (transposed), in this order
     # `"voigt"` (the fit), `"maximum"`, `"centre_of_mass"`, `"centre_of_mass_squared"`, `"universal"`,

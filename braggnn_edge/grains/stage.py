@@ -23,7 +23,8 @@ def files(context: Context) -> tuple[Path, ...]:
 GRAINS = Stage(
     name="grains",
     help="grains from the positions of the fit, of networks and of the centroid, against the truth and each other",
-    writes="`grains.json`, `grains.npz`, a table of grains for every estimator, pictures",
+    writes="`grains.json`, `grains.html` (a page of these grains alone), `grains.npz`, a table of grains for every "
+    "estimator, pictures",
     work="braggnn_edge.grains.scenario:work",
     tables={"grains": GrainSpec},
     needs=lambda cfg: ("data", "label"),

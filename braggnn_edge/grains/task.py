@@ -8,11 +8,11 @@ import numpy as np
 
 from braggnn_edge.core.errors import UserError
 from braggnn_edge.grains.crystal import Lattice
-from braggnn_edge.grains.finding import as_before
+from braggnn_edge.grains.finding import INDEXERS, as_before
 from braggnn_edge.grains.geometry import Instrument
 from braggnn_edge.grains.grain_file import Result
 from braggnn_edge.grains.grains import Grains, refined
-from braggnn_edge.grains.index import IndexSpec, Seed, index
+from braggnn_edge.grains.index import IndexSpec, Seed
 from braggnn_edge.grains.match import Scene
 from braggnn_edge.grains.scales import Scales
 from braggnn_edge.grains.spots import Listed, placed
@@ -23,7 +23,8 @@ from braggnn_edge.grains.table import tables
 class Task:
     """Lists of one estimator, by detector, and how grains are made of them.
 
-    seeds: grains to begin with, None: they are found; assignment: grains whose very spots are refined.
+    indexer: of :data:`braggnn_edge.grains.finding.INDEXERS`; seeds: grains to begin with, None: they are found;
+    assignment: grains whose very spots are refined.
     """
 
     lists: Mapping[str, Listed]
@@ -32,6 +33,7 @@ class Task:
     sample: float
     flip: str
     index: IndexSpec
+    indexer: str = "own"
     seeds: Sequence[Seed] | None = None
     assignment: Result | None = None
 
@@ -59,14 +61,14 @@ def done(task: Task) -> Done:
         except UserError:  # no grain has enough of its spots: none is a result too
             found = Grains([], (), np.zeros(0), Scales())
     else:
-        seeds = index(scene, task.index) if seeds is None else seeds
+        seeds = INDEXERS[task.indexer](scene, task.index) if seeds is None else seeds
         found = refined(scene, seeds, task.index.least)
     unknown = np.full(len(found.grains), np.nan)  # sizes are not the estimator's, see scenario
     rows, spots = tables(scene, found, unknown, np.nan)
     panels = tuple(panel.name for panel in scene.instrument.panels)
     settings: dict[str, Any] = {
         "lattice": list(task.lattice.cell), "centring": task.lattice.centring, "sample": task.sample,
-        "flip": task.flip, "index": asdict(task.index), "fixed": task.assignment is not None,
+        "flip": task.flip, "index": asdict(task.index), "indexer": task.indexer, "fixed": task.assignment is not None,
         "scales": asdict(found.scales),
     }  # fmt: skip
     names = tuple(listed.path.name for listed in task.lists.values())

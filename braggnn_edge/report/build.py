@@ -51,6 +51,7 @@ _COPIED: tuple[tuple[str, Any], ...] = (
     ("layers", []),
     ("hardware", []),
     ("corner_cases", None),
+    ("front_end", None),
     ("reference_inference", None),
     ("grains", None),
 )
@@ -185,13 +186,12 @@ def evaluate_run(
     """The content of ``report.json``.
 
     table: the full peak table; predictions: form to offsets (n, 2) px for the rows of ``table.of(TEST)``; results: of
-    the csim stage (``bit_exact``, ``layers``, ``hardware``, and perhaps ``notes``, ``corner_cases``), perhaps with the
-    documents of the stages "reference" as ``reference_inference`` and "grains" as ``grains``; seconds: wall time of
-    each stage; info: ``name``, ``seed``, ``config`` (plain), and where known ``split_by``, ``notes``, ``versions``,
-    ``git_commit``; networks: those that can be asked of peaks with company, which are no test peaks; of the one that
-    ships, what it was trained on;
-    intervals: of the predictions that have some; largest_sigma: as in ``[report]``. Raises UserError when there is
-    nothing to test on, or predictions do not fit the table.
+    the csim stage (``bit_exact``, ``layers``, ``hardware``, and perhaps ``notes``, ``corner_cases``, ``front_end``),
+    perhaps with the documents of the stages "reference" as ``reference_inference`` and "grains" as ``grains``; seconds:
+    wall time of each stage; info: ``name``, ``seed``, ``config`` (plain), and where known ``split_by``, ``notes``,
+    ``versions``, ``git_commit``; networks: those that can be asked of peaks with company, which are no test peaks; of
+    the one that ships, what it was trained on; intervals: of the predictions that have some; largest_sigma: as in
+    ``[report]``. Raises UserError when there is nothing to test on, or predictions do not fit the table.
     """
     test = table.of(TEST)
     kind = reference_of(test)

@@ -2,21 +2,16 @@
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from braggnn_edge.core.errors import UserError
 from braggnn_edge.core.rundir import fits
 from braggnn_edge.grains.compare import biased_axes
+from braggnn_edge.grains.spec import KINDS
 from braggnn_edge.report.elements import section
 
-#: How the grains of a row were made, in words, by the keys of ``grains.json``.
-_KINDS = {
-    "free": "found anew",
-    "plain": "found anew, sigma not used",
-    "fixed": "from the spots of the fit's grains",
-}
 PICTURES = ("balls", "histograms", "theory", "mean_vector")
 
 
@@ -44,14 +39,19 @@ def taken_over(run: Path, figures: Path) -> dict[str, Any] | None:
 
 def _rows(document: Mapping[str, Any], to: str) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
     """Estimator, kind in words, and entry, of all grains that are compared with ``to``."""
-    for kind, words in _KINDS.items():
+    for kind, words in KINDS.items():
         for name, entry in document["estimators"].items():
             if "position_um" in entry.get(kind, {}).get(to, {}):
                 yield name, words, entry[kind]
 
 
-def grains_section(document: Mapping[str, Any] | None, figures: Path) -> str:
-    """HTML of ``grains`` of a report, nothing without one; figures: folder of ``grains_*.png``."""
+def grains_page(document: Mapping[str, Any], name: str, figures: Path, missing: Sequence[str]) -> str:
+    """A page of the grains alone; figures: folder of the stage's pictures; missing: stages that a report would run."""
+    return section("grains_page.html", name=name, grains=grains_section(document, figures, prefix=""), missing=missing)
+
+
+def grains_section(document: Mapping[str, Any] | None, figures: Path, prefix: str = "grains_") -> str:
+    """HTML of ``grains`` of a report, nothing without one; figures: folder of ``<prefix>*.png``."""
     if document is None:
         return ""
     return section(
@@ -61,5 +61,5 @@ def grains_section(document: Mapping[str, Any] | None, figures: Path) -> str:
         tables={to: list(_rows(document, to)) for to in ("to_truth", "to_fit")},
         biased={name: biased_axes(entry.get("bias", {})) for name, entry in document["estimators"].items()},
         reference="the truth" if document.get("truth") else "the fit",
-        figures=figures,
+        pictures={name: figures / f"{prefix}{name}.png" for name in PICTURES},
     )

@@ -74,16 +74,20 @@ def draw(
     if patches < 1 or workers < 1:
         raise UserError(f"family: {patches} patches by {workers} processes; expected at least 1 of each")
     found: list[Patches] = []
-    shards = range(first, first + -(-patches // SHARD))
-    for one in _shards(spec, seed, shards, min(workers, len(shards))):
+    starts = range(0, patches, SHARD)
+    tasks = [(spec, seed, first + k, min(SHARD, patches - start)) for k, start in enumerate(starts)]
+    for one in _shards(tasks, min(workers, len(tasks))):
         found.append(one)
         if progress is not None:
             progress(min(len(found) * SHARD, patches), patches)
-    return Patches.joined(found)[:patches]
+    return Patches.joined(found)
 
 
-def _shards(spec: FamilySpec, seed: int, shards: range, workers: int) -> Iterator[Patches]:
-    tasks = [(spec, seed, shard) for shard in shards]
+#: Specification, seed, number of a shard, and how many of its patches are wanted.
+_Task = tuple[FamilySpec, int, int, int]
+
+
+def _shards(tasks: list[_Task], workers: int) -> Iterator[Patches]:
     if workers == 1:
         yield from map(_shard, tasks)
         return
@@ -92,14 +96,15 @@ def _shards(spec: FamilySpec, seed: int, shards: range, workers: int) -> Iterato
         yield from pool.map(_shard, tasks)
 
 
-def _shard(task: tuple[FamilySpec, int, int]) -> Patches:
-    spec, seed, shard = task
+def _shard(task: _Task) -> Patches:
+    """The first patches of a shard: those that are not wanted come behind them and are not drawn."""
+    spec, seed, shard, wanted = task
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(shard,)))
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # one order of operations whatever the machine
     try:
         found: list[Patches] = []
-        missing = SHARD
+        missing = wanted
         while missing > 0:  # what no finder would take for a peak is drawn again
             found.append(_drawn(spec, rng, SHARD // 4)[:missing])
             missing -= len(found[-1].counts)

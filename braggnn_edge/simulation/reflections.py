@@ -24,8 +24,8 @@ REFLECTION_DTYPE = np.dtype(
     ]
 )
 
-#: Of a Lorentzian that goes smoothly to zero in the largest window: the radius within which the whole one has its integral,
-#: relative to the window's half side; exp of the integral of (factor - 1) / r over r from 0.7 to 1.
+#: Of a Lorentzian that goes smoothly to zero in the largest window: the radius within which the whole one has its
+#: integral, relative to the window's half side; exp of the integral of (factor - 1) / r over r from 0.7 to 1.
 TAPERED_RADIUS = 0.8475
 _FWHM_PER_SIGMA = 2.0 * np.sqrt(2.0 * np.log(2.0))
 
@@ -52,8 +52,8 @@ def draw_reflections(spec: SimulationSpec, seed: int) -> np.ndarray:
 def area(spec: SimulationSpec, reflections: np.ndarray) -> np.ndarray:
     """(n,) px²: the sum over pixels of profiles of height 1.
 
-    The integral of a Lorentzian in two dimensions has no end; that within an ellipse of the profile's shape is taken. It
-    has the area of the largest window, or, where the profile goes smoothly to zero there, the tapered one's integral.
+    The integral of a Lorentzian in two dimensions has no end; that within an ellipse of the profile's shape is taken.
+    It has the area of the largest window, or, where the profile goes smoothly to zero there, the integral of that.
     """
     both = reflections["fwhm_major"] * reflections["fwhm_minor"]
     gauss = np.pi / (4 * np.log(2)) * both

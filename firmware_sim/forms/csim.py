@@ -46,22 +46,19 @@ def build(project_dir: Path, build_dir: Path, compiler: str = "g++", optimizatio
     flags = (optimization, *CXX_FLAGS)
     key = _key(project_dir, compiler, flags)
     programs = {
-        "csim": ("firmware.o", "bridge.o", "driver.o"),
+        "csim": ("network.o", "driver.o"),
         "normalizer": ("normalizer.o",),
-        "circuit": ("firmware.o", "bridge.o", "circuit.o", "circuit_driver.o"),
+        "circuit": ("network.o", "circuit.o"),
+    }
+    # Parsing the types is most of the work: what needs all of them is one unit.
+    units = {
+        "network.o": ["-include", f"firmware/{project.name}.cpp", f"{project.name}_bridge.cpp"],
+        "driver.o": [f"-DTOP={project.name}_double", str(_HERE / "csim_batch.cpp")],
+        "normalizer.o": ["-I.", str(_HERE / "csim_normalize.cpp")],
+        "circuit.o": ["-I.", "-include", f"firmware/{project.top}.cpp", str(_HERE / "csim_circuit.cpp")],
     }
     if not project.circuit:
-        del programs["circuit"]
-    top = f"-DTOP={project.name}_double"
-    units = {
-        "firmware.o": [f"firmware/{project.name}.cpp"],
-        "bridge.o": [f"{project.name}_bridge.cpp"],
-        "driver.o": [top, str(_HERE / "csim_batch.cpp")],
-        "normalizer.o": ["-I.", str(_HERE / "csim_normalize.cpp")],
-    }
-    if project.circuit:
-        units["circuit.o"] = [f"firmware/{project.top}.cpp"]
-        units["circuit_driver.o"] = ["-I.", str(_HERE / "csim_circuit.cpp")]
+        del programs["circuit"], units["circuit.o"]
 
     def make(aside: Path) -> None:
         log = build_dir / "compile.log"

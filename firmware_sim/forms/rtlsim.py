@@ -1,12 +1,8 @@
 """RTL simulation: the Verilog of a project, or a netlist of it, compiled by Verilator and run cycle by cycle."""
 
-import contextlib
 import json
-import os
-import shutil
 import subprocess
 import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from braggnn_edge.core.errors import UserError
+from firmware_sim.forms import verilated
 from firmware_sim.forms.compiled import built, digest_of
 from hls.rtl.project import RtlProject, load_rtl
 from hls.tools import programs as tools
@@ -21,16 +18,8 @@ from quant.contract.arithmetic import Codes, checked
 
 _DRIVER = Path(__file__).with_name("rtlsim_driver.cpp")
 
-#: Warnings are of what generated code does by design: unused low bits, constants sized by the generator. Verilator's
-#: own library is compiled without optimization, the design with little: a clock is some microseconds all the same.
-_VERILATOR = (
-    "--cc", "--exe", "--build", "-O3", "--x-assign", "fast", "--x-initial", "fast", "--noassert", "-Wno-fatal",
-    "--prefix", "Vtop", "-o", "simulation",
-)  # fmt: skip
-
-
-_OPTIMIZATION = ("OPT_FAST=-O1", "OPT_SLOW=-O0", "OPT_GLOBAL=-O0")
-_NETLIST_OPTIMIZATION = ("OPT_FAST=-O0", "OPT_SLOW=-O0", "OPT_GLOBAL=-O0")  # much to compile, few patches to run
+_OPTIMIZATION = "-O1"
+_NETLIST_OPTIMIZATION = "-O0"  # much to compile, few patches to run
 
 
 @dataclass(frozen=True)
@@ -69,37 +58,16 @@ def build(project_dir: Path, build_dir: Path, netlist: list[Path] | None = None)
     if project.language != "verilog":
         raise UserError(f"{project_dir}: Verilator reads no {project.language}; write the project in Verilog")
     files = sorted(project_dir.glob("src/*.v")) if netlist is None else netlist
-    make = (*tools.VERILATOR_MAKE, *(_OPTIMIZATION if netlist is None else _NETLIST_OPTIMIZATION))
-    options = (*_VERILATOR, "-CFLAGS", f"-DTAG_BITS={project.tag_bits}")
+    optimize = _OPTIMIZATION if netlist is None else _NETLIST_OPTIMIZATION
+    options = verilated.command(project.name, "fast", optimize, [f"TAG_BITS={project.tag_bits}"])
     tools.find(tools.VERILATOR)
 
     def compile_(aside: Path) -> None:
-        log = (build_dir / "verilator.log").resolve()
-        arguments = [
-            *options, "--top-module", project.name, "--Mdir", str(aside),
-            *(part for variable in make for part in ("-MAKEFLAGS", variable)),
-            str(_DRIVER.resolve()), *(str(path.resolve()) for path in files),
-        ]  # fmt: skip
-        kept = _runtime(build_dir)
-        for path in kept.glob("*.o"):
-            shutil.copy(path, aside)
-            os.utime(aside / path.name, (time.time() + 3600,) * 2)  # make takes them for older than its own file
-        tools.call(tools.VERILATOR, arguments, aside, log)
-        if not kept.exists():
-            (aside / "kept").mkdir()
-            for path in aside.glob("verilated*.o"):
-                shutil.copy(path, aside / "kept")
-            with contextlib.suppress(OSError):  # another build was faster
-                os.replace(aside / "kept", kept)
+        verilated.compile_design(options, _DRIVER, files, aside, build_dir / "verilator.log")
 
-    key = digest_of([_DRIVER, *files], project.name, " ".join((*options, *make)))
-    return Simulator(built(build_dir, key, ("simulation",), compile_) / "simulation", project)
-
-
-def _runtime(build_dir: Path) -> Path:
-    """Where Verilator's own library is kept, compiled, for the next design: half the time of a small one."""
-    key = digest_of(sorted(tools.verilator_include().glob("verilated*")))
-    return build_dir / f"runtime-{key[:16]}"
+    key = digest_of([_DRIVER, *files], " ".join(options))
+    program = built(build_dir, key, (verilated.PROGRAM,), compile_) / verilated.PROGRAM
+    return Simulator(program, project)
 
 
 def run(simulator: Simulator, counts: NDArray[np.integer], *, seed: int, stalls: bool = True) -> RtlRun:

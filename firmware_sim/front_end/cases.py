@@ -32,12 +32,22 @@ class Case:
         return list(Pipeline(self.front, locator).stream(self.rows))
 
 
-def settings(front: FrontEnd, script: Script) -> Script:
-    """Write the registers of a front end, load its mask, if it has one, and enable it."""
+def settings(front: FrontEnd, script: Script, built: tuple[str, ...] = ("dark", "thresholds")) -> Script:
+    """Write the registers of a front end, load its mask and offer its maps, if it has any, and enable it.
+
+    built: the maps that the simulated one takes (:attr:`Geometry.maps`).
+    """
     if front.mask is not None:
         script.write("bad_clear", 1)  # columns cannot change under a mask
-    for name in ("rows", "cols", "threshold", "saturation", "gain_shift"):
-        script.write(name, int(getattr(front, name)))
+    one_threshold = front.threshold if isinstance(front.threshold, int) else 0
+    for name, number in (
+        ("rows", front.rows), ("cols", front.cols), ("threshold", one_threshold), ("saturation", front.saturation),
+        ("gain_shift", front.gain_shift),
+    ):  # fmt: skip
+        script.write(name, number)
+    if front.dark is not None or not isinstance(front.threshold, int):
+        whole = {"dark": 0 if front.dark is None else front.dark, "thresholds": front.threshold}
+        script.write("maps", 1).maps(*(np.broadcast_to(whole[name], front.shape) for name in built))
     for register, value in writes(front.mask, script.pixels) if front.mask is not None else ():
         script.write(register, value)
     if front.significance is not None:
@@ -52,10 +62,28 @@ def setting(rng: np.random.Generator, geometry: Geometry, most_rows: int = 20) -
     rows, cols = int(rng.integers(1, most_rows + 1)), int(rng.integers(1, geometry.words + 1)) * geometry.pixels
     return FrontEnd(
         rows=rows, cols=cols, mask=_mask(rng, geometry, rows, cols), significance=_significance(rng, geometry),
-        bits=geometry.bits, threshold=int(rng.choice([0, 1, 2, 3, 5, top // 3])), window=geometry.window,
+        bits=geometry.bits, threshold=_threshold(rng, geometry, rows, cols), window=geometry.window,
+        dark=_dark(rng, geometry, rows, cols),
         min_area=geometry.min_area, saturation=int(rng.choice([0, 0, 5, 30, top])),
         gain_shift=int(rng.choice([0, 0, 0, 1, 3])), sigma_limit=int(rng.choice([32767, 32767, -5, 0, 10])),
     )  # fmt: skip
+
+
+def _threshold(rng: np.random.Generator, geometry: Geometry, rows: int, cols: int) -> int | NDArray[np.int64]:
+    """One, or one a pixel where there are maps of them."""
+    one = int(rng.choice([0, 1, 2, 3, 5, (1 << geometry.bits) // 3]))
+    if not geometry.thresholds or rng.random() < 0.4:
+        return one
+    return rng.integers(max(0, one - 2), one + 3, (rows, cols))
+
+
+def _dark(rng: np.random.Generator, geometry: Geometry, rows: int, cols: int) -> NDArray[np.int64] | None:
+    """Dark counts, some of them as large as counts can be, or none."""
+    if not geometry.dark or rng.random() < 0.4:
+        return None
+    dark = rng.integers(0, 6, (rows, cols))
+    dark[rng.random((rows, cols)) < 0.05] = int(rng.integers(0, 1 << geometry.bits))
+    return dark
 
 
 def _mask(rng: np.random.Generator, geometry: Geometry, rows: int, cols: int) -> NDArray[np.bool_] | None:
@@ -141,7 +169,7 @@ def random_cases(seed: int, geometry: Geometry, number: int, frames: int = 3) ->
         yield case, PACES[int(rng.integers(0, len(PACES)))]
 
 
-def script_of(case: Case, pace: tuple[int, int], pixels: int, records: int) -> Script:
+def script_of(case: Case, pace: tuple[int, int], geometry: Geometry, records: int) -> Script:
     """A bench for a case: registers, the stream at the pace, then a ready output until so many records came."""
-    script = settings(case.front, Script(pixels)).pace(*pace).rows(case.rows)
+    script = settings(case.front, Script(geometry.pixels), geometry.maps).pace(*pace).rows(case.rows)
     return script.pace(0, 0).until(records, 20_000).wait(200)

@@ -2,13 +2,14 @@
 //
 //   driver script records seed [+mutant=N]
 //
-// PIXELS and BITS are of the build. The script is a row of 32-bit words, an operation and what belongs to it:
+// PIXELS and BITS are of the build, and MAPS, the counts of a pixel in a beat of maps. The script is a row of 32-bit words, an operation and what belongs to it:
 //   0 n                wait n clocks
 //   1 address value    write a register;  2 address: read one. Value and response of either are printed
 //   3 n                reset for n clocks
 //   4 gaps stalls      chances of 256 that a beat waits, that the output is not ready, from now on
 //   5 n, then n beats  flags (1 start of frame, 2 end of row) and PIXELS counts, two to a word
 //   6 rows cols, then rows * cols counts, two to a word: a frame
+//   8 n, then n beats  maps, from now on, over and over: flags as in 5 and MAPS * PIXELS counts, two to a word
 //   7 n limit          wait until n records were taken since the start, limit clocks at most
 // records: 32 bytes each, then the clock of the transfer, 8 bytes. Prints one line of JSON.
 #include <cstdint>
@@ -46,28 +47,69 @@ struct Random {
     std::exit(2);
 }
 
+// n counts, 16 bits each, to a beat of BITS each.
+void pack(const uint16_t* counts, uint32_t* words, int n) {
+    if (BITS == 16) {
+        if (n == 1) words[0] = counts[0];
+        else std::memcpy(words, counts, 2 * n);
+        return;
+    }
+    std::memset(words, 0, 4 * (n * BITS / 32 + 2));
+    for (int k = 0, at = 0; k < n; k++, at += BITS) {
+        words[at / 32] |= (uint32_t)counts[k] << at % 32;
+        if (at % 32 + BITS > 32) words[at / 32 + 1] |= (uint32_t)counts[k] >> (32 - at % 32);
+    }
+}
+
 struct Bench {
     VerilatedContext context;
     Vtop top{&context};
-    Random in_random, out_random;
+    Random in_random, out_random, map_random;
+    const uint32_t* maps = nullptr;
+    std::size_t map_beats = 0, map_at = 0;
+    bool map_offered = false;
     FILE* file;
     uint32_t gaps = 0, stalls = 0;
     uint64_t clock = 0, records = 0, waited = 0, throttled = 0, unstable = 0, wrong_last = 0, ready_in_reset = 0, last_word = 0;
     bool held = false, in_frame = false;
     uint32_t held_data[8] = {0};
 
-    Bench(uint64_t seed, FILE* to, int argc, char** argv) : in_random(2 * seed + 1), out_random(2 * seed + 2), file(to) {
+    Bench(uint64_t seed, FILE* to, int argc, char** argv) : in_random(2 * seed + 1), out_random(2 * seed + 2), map_random(2 * seed + 3), file(to) {
         context.commandArgs(argc, argv);
+    }
+
+    // Offer a beat of maps, at the pace of the pixels, until it is taken.
+    void offer() {
+#if MAPS
+        if (map_offered || !map_beats || (gaps && map_random.chance(gaps))) return;
+        const uint32_t* beat = maps + map_at * (1 + (MAPS * PIXELS + 1) / 2);
+        uint32_t words[MAPS * PIXELS + 2];
+        pack((const uint16_t*)(beat + 1), words, MAPS * PIXELS);
+        set(top.s_map_tdata, words);
+        top.s_map_tuser = beat[0] & 1;
+        top.s_map_tlast = beat[0] >> 1 & 1;
+        top.s_map_tvalid = map_offered = true;
+#endif
+    }
+    void taken() {
+#if MAPS
+        if (top.rst && top.s_map_tready) ready_in_reset++;
+        if (!map_offered || !top.s_map_tready) return;
+        map_at = (map_at + 1) % map_beats;
+        map_offered = false;
+#endif
     }
 
     // One clock; true if a beat that is offered was taken.
     bool edge() {
         top.m_axis_tready = !out_random.chance(stalls);
+        offer();
         top.clk = 0;
         top.eval();
-        const bool taken = top.s_axis_tvalid && top.s_axis_tready;
+        const bool beat_taken = top.s_axis_tvalid && top.s_axis_tready;
+        taken();
         if (top.rst && (top.s_axis_tready || top.s_axi_awready || top.s_axi_arready)) ready_in_reset++;
-        if (top.s_axis_tvalid && !taken && !top.rst) {
+        if (top.s_axis_tvalid && !beat_taken && !top.rst) {
             waited++;
             throttled += in_frame;
         }
@@ -85,7 +127,10 @@ struct Bench {
         top.clk = 1;
         top.eval();
         clock++;
-        return taken;
+#if MAPS
+        if (!map_offered) top.s_map_tvalid = 0;
+#endif
+        return beat_taken;
     }
     void beat(const uint32_t* words, bool user, bool last) {
         while (gaps && in_random.chance(gaps)) edge();
@@ -99,20 +144,6 @@ struct Bench {
         last_word = clock;
     }
 };
-
-// PIXELS counts, 16 bits each, to a beat of BITS each.
-void pack(const uint16_t* counts, uint32_t* words) {
-    if (BITS == 16) {
-        if (PIXELS == 1) words[0] = counts[0];
-        else std::memcpy(words, counts, 2 * PIXELS);
-        return;
-    }
-    std::memset(words, 0, 4 * (PIXELS * BITS / 32 + 2));
-    for (int k = 0, at = 0; k < PIXELS; k++, at += BITS) {
-        words[at / 32] |= (uint32_t)counts[k] << at % 32;
-        if (at % 32 + BITS > 32) words[at / 32 + 1] |= (uint32_t)counts[k] >> (32 - at % 32);
-    }
-}
 
 }  // namespace
 
@@ -133,6 +164,9 @@ int main(int argc, char** argv) {
     uint32_t words[PIXELS + 2];
     top.rst = 0;
     top.s_axis_tvalid = top.s_axi_awvalid = top.s_axi_wvalid = top.s_axi_arvalid = 0;
+#if MAPS
+    top.s_map_tvalid = 0;
+#endif
     top.s_axi_bready = top.s_axi_rready = 1;
     const auto answer = [&](uint32_t value, uint32_t response) {
         answers += (answers.empty() ? "[" : ", [") + std::to_string(value) + ", " + std::to_string(response) + "]";
@@ -192,7 +226,7 @@ int main(int argc, char** argv) {
             case 5:
                 for (uint32_t n = word(); n; n--) {
                     const uint32_t flags = word();
-                    pack((const uint16_t*)&script[at], words);
+                    pack((const uint16_t*)&script[at], words, PIXELS);
                     at += (PIXELS + 1) / 2;
                     bench.beat(words, flags & 1, flags >> 1 & 1);
                 }
@@ -203,7 +237,7 @@ int main(int argc, char** argv) {
                 at += ((uint64_t)rows * cols + 1) / 2;
                 for (uint32_t r = 0; r < rows; r++)
                     for (uint32_t c = 0; c < cols; c += PIXELS, counts += PIXELS) {
-                        pack(counts, words);
+                        pack(counts, words, PIXELS);
                         bench.beat(words, r == 0 && c == 0, c + PIXELS == cols);
                         // One beat waits inside from the first clock on; from the second one on a wait is the frame's own.
                         bench.in_frame = r > 0 || c > 0;
@@ -216,6 +250,12 @@ int main(int argc, char** argv) {
                 for (uint32_t limit = word(); limit && bench.records < n; limit--) bench.edge();
                 break;
             }
+            case 8:
+                bench.map_beats = word();
+                bench.maps = &script[at];
+                bench.map_at = 0;
+                at += bench.map_beats * (1 + (MAPS * PIXELS + 1) / 2);
+                break;
             default:
                 fail("the script has an operation that is unknown");
         }

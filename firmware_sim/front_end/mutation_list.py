@@ -19,19 +19,13 @@ def _m(text: str, module: str, before: str, right: str, wrong: str) -> Mutation:
 
 
 MUTATIONS = (
-    _m(
-        "saturated from one count later",
-        "fe_pixels",
-        "full1[i] <= ",
-        "in_data[i*B +: B] >= first_full",
-        "in_data[i*B +: B] > first_full",
-    ),
+    _m("saturated from one count later", "fe_maps", "out_full[i] <= ", "d >= first_full", "d > first_full"),
     _m(
         "above from the threshold on",
         "fe_pixels",
         "full1[i], ",
-        "count1[i*B +: B] > threshold",
-        "count1[i*B +: B] >= threshold",
+        "count1[i*B +: B] > (THRESHOLDS != 0 ? thresholds1[i*B +: B] : threshold)",
+        "count1[i*B +: B] >= (THRESHOLDS != 0 ? thresholds1[i*B +: B] : threshold)",
     ),
     _m("the rest of a short row is not masked", "fe_pixels", "~kind1[1] ? ", "{1'b1, {(P-1){1'b0}}}", "{P{1'b0}}"),
     _m("the gain shift is one more", "fe_pixels", "in_data[i*B +: B] >> ", "gain_shift", "(gain_shift + 4'd1)"),
@@ -53,7 +47,13 @@ MUTATIONS = (
         "idle",
         "1'b1",
     ),
-    _m("a start in mid-frame is a beat", "fe_sequencer", "wire early = ", "beat & beat_user & ~first", "1'b0"),
+    _m(
+        "a start in mid-frame is a beat",
+        "fe_sequencer",
+        "wire early = ",
+        "(aborting | (beat & beat_user)) & ~first",
+        "aborting & ~first",
+    ),
     _m(
         "something is ready during reset",
         "fe_sequencer",
@@ -163,6 +163,52 @@ MUTATIONS = (
         "        if (",
         "start) begin\n            threshold_now",
         "1'b1",
+    ),
+    _m("an abort is forgotten", "fe_sequencer", "aborting <= taking & (abort | ", "(aborting & state != IDLE)", "1'b0"),
+    _m(
+        "a row that is too long is not aborted",
+        "fe_sequencer",
+        "if (",
+        "aborting | (beat & beat_user)",
+        "beat & beat_user",
+    ),
+    _m("an abort keeps the beat inside", "fe_sequencer", "(state == IDLE & ", "aborting & beat", "1'b0"),
+    _m("an abort behind a frame takes the next one's start", "fe_sequencer", "aborting <= ", "taking", "1'b1"),
+    _m("dark counts wrap around", "fe_maps", "out_data[i*B +: B] <= ", "d > dark ? d - dark : {B{1'b0}}", "d - dark"),
+    _m(
+        "the first pixel's threshold for all of a word",
+        "fe_maps",
+        "& used ? ",
+        "in_maps[AT + i*B +: B]",
+        "in_maps[AT +: B]",
+    ),
+    _m("dark counts for who did not ask", "fe_maps", "DARK != 0 & ", "used", "1'b1"),
+    _m("ends of maps' rows are not looked at", "fe_sequencer", "== at_first & ", "map_held_last == at_end", "1'b1"),
+    _m("a fault of maps masks one word", "fe_sequencer", "maps_lost <= ~start & (", "maps_lost", "1'b0"),
+    _m(
+        "the word of a fault of maps is not masked",
+        "fe_sequencer",
+        "? {1'b0, maps_lost | (",
+        "map_step & ~in_step",
+        "1'b0",
+    ),
+    _m("maps go on in the rest of a long row", "fe_sequencer", "~map_held_user & ", "~map_waits", "1'b1"),
+    _m(
+        "a frame does not wait for its maps' start", "fe_sequencer", "map_beat & (", "map_held_user | ~at_first", "1'b1"
+    ),
+    _m(
+        "maps that do not come hold an abort up",
+        "fe_sequencer",
+        "(map_step & ~in_step) | (",
+        "aborting & first & map_used & ~fed",
+        "1'b0",
+    ),
+    _m(
+        "a row that is aborted waits for maps",
+        "fe_sequencer",
+        "state == FRAME | (",
+        "state == FILL & ~closing",
+        "state == FILL",
     ),
     _m("a bad pixel is a good one", "fe_pixels", "kind1 == 2'd0 & ", "~bad[i]", "1'b1"),
     _m(

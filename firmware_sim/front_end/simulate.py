@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from braggnn_edge.core.errors import UserError
+from firmware_sim.forms import verilated
 from firmware_sim.forms.compiled import built, digest_of
 from hls.rtl.front_end.geometry import Geometry
 from hls.rtl.front_end.project import NAME
@@ -19,11 +20,6 @@ from hls.tools import programs as tools
 from quant.front_end.stream import Row
 
 _DRIVER = Path(__file__).with_name("driver.cpp")
-
-_VERILATOR = (
-    "--cc", "--exe", "--build", "-O3", "--x-assign", "unique", "--x-initial", "unique", "--noassert", "-Wno-fatal",
-    "-Wno-lint", "--prefix", "Vtop", "-o", "simulation",
-)  # fmt: skip
 
 _OFFSETS = {one.name: one.offset for one in REGISTERS}
 
@@ -103,6 +99,23 @@ class Script:
             [at - 1 for at, row in zip(stops, given, strict=True) if row.ended],
         )
 
+    def maps(self, *planes: NDArray[np.integer]) -> "Script":
+        """Offer maps (rows, cols) from now on, over and over: those that the front end was built with, in order."""
+        cols = planes[0].shape[1]
+        values = np.stack([plane.reshape(-1, self.pixels) for plane in planes], axis=1)
+        flags = np.zeros(len(values), np.uint32)
+        flags[cols // self.pixels - 1 :: cols // self.pixels] = 2
+        flags[0] |= 1
+        return self.map_beats(values, flags)
+
+    def map_beats(self, values: NDArray[np.integer], flags: NDArray[np.uint32]) -> "Script":
+        """Offer beats of maps (n, maps, pixels) over and over; flags: (n,) 1 begins maps, 2 ends a row."""
+        self._add(8, len(values))
+        if not len(values):
+            return self
+        self.words.append(np.concatenate([flags[:, None], _pairs(values.reshape(len(values), -1))], axis=1).reshape(-1))
+        return self
+
     def until(self, records: int, limit: int = 1_000_000) -> "Script":
         """Wait until so many records were taken since the start, at most ``limit`` clocks."""
         return self._add(7, records, limit)
@@ -138,22 +151,19 @@ def build(sources: dict[str, str], geometry: Geometry, build_dir: Path, *, optim
     """Compile Verilog sources (:func:`hls.rtl.front_end.project.sources`) in ``build_dir``, or find them compiled."""
     tools.find(tools.VERILATOR)
     build_dir.mkdir(parents=True, exist_ok=True)
+    defines = (f"PIXELS={geometry.pixels}", f"BITS={geometry.bits}", f"MAPS={len(geometry.maps)}")
+    # Warnings are a test of their own.
+    options = verilated.command(NAME, "unique", optimize, defines, ("-Wno-lint",))
 
     def compile_(aside: Path) -> None:
         for name, text in sources.items():
             (aside / name).write_text(text)
-        make = (*tools.VERILATOR_MAKE, f"OPT_FAST={optimize}", "OPT_SLOW=-O0", "OPT_GLOBAL=-O1")
-        flags = f"-DPIXELS={geometry.pixels} -DBITS={geometry.bits}"
-        arguments = [
-            *_VERILATOR, "--top-module", NAME, "--Mdir", str(aside), "-CFLAGS", flags,
-            *(part for variable in make for part in ("-MAKEFLAGS", variable)),
-            str(_DRIVER.resolve()), *(str((aside / name).resolve()) for name in sorted(sources)),
-        ]  # fmt: skip
-        tools.call(tools.VERILATOR, arguments, aside, (build_dir / "verilator.log").resolve())
+        files = [aside / name for name in sorted(sources)]
+        verilated.compile_design(options, _DRIVER, files, aside, build_dir / "verilator.log")
 
     text = "".join(f"{name}\n{sources[name]}" for name in sorted(sources))
-    key = digest_of([_DRIVER], f"{geometry}{optimize}", " ".join(_VERILATOR) + text)
-    return Simulator(built(build_dir, key, ("simulation",), compile_) / "simulation", geometry)
+    key = digest_of([_DRIVER], f"{geometry}", " ".join(options) + text)
+    return Simulator(built(build_dir, key, (verilated.PROGRAM,), compile_) / verilated.PROGRAM, geometry)
 
 
 def run(simulator: Simulator, script: Script, *, seed: int = 0) -> Run:

@@ -1,11 +1,13 @@
 """Stage "csim": every form of the locator on the same patches, compared code for code, and the test set's positions.
 
-Every form is compared with the integers (:mod:`firmware_sim.forms.form` has the list). A single differing code fails
-the stage; what was found stays in its ``.partial`` folder.
+Every form is compared with the integers (:mod:`firmware_sim.forms.form` has the list). Where the stage rtl wrote a
+front end, that is simulated on its vectors. A single differing code or record fails the stage; what was found stays in
+its ``.partial`` folder.
 """
 
 import shutil
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from braggnn_edge.peaks.table import load as load_table
 from braggnn_edge.training import train
 from firmware_sim.forms.compare import Comparison
 from firmware_sim.forms.form import Setting, answers
+from firmware_sim.front_end.project import simulate
 from firmware_sim.verification.inputs import inputs
 from firmware_sim.verification.layers import layer_rows
 from quant.contract import emulate
@@ -75,6 +78,9 @@ def work(context: Context, directory: Path) -> None:
         "corner_cases": {"patches": given.corner_cases},
         "first_difference": {name: str(c.first) for name, c in compared.items() if c.first is not None},
     }
+    project = run / "rtl" / "front_end"
+    if unrolled and project.exists():
+        results["front_end"] = asdict(simulate(project, directory / "build" / "front_end", say))
     conclude(directory, results, predictions, intervals, compared)
 
 
@@ -89,6 +95,8 @@ def conclude(
     save_positions(predictions, intervals, directory / "predictions.npz")
     write_json(directory / "results.json", results)
     require_equal_forms(results["bit_exact"], compared)
+    if results.get("front_end", {}).get("wrong"):
+        raise UserError(f"the front end's records differ: {results['front_end']['first']}")
     for scratch in ("build", "bench", "chunks"):
         shutil.rmtree(directory / scratch, ignore_errors=True)
 

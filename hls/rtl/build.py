@@ -47,6 +47,7 @@ def run(spec: RtlSpec, table: PeakTable, source: Path, directory: Path, say: Cal
             write_front_end(
                 circuit, front.geometry(circuit.window), directory / "front_end", logic_levels=spec.logic_levels,
                 effort=Effort(shallow=spec.shallow), limit=spec.limit, register_selects=spec.register_selects,
+                clock_mhz=spec.clock_mhz, target_name=spec.target,
             )  # fmt: skip
         say(
             f"  front_end: {front.pixels} pixels of {front.bits} bits a clock in, records out; frames of up to "

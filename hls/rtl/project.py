@@ -146,6 +146,8 @@ def _files(project: RtlProject, pipe: Pipeline, circuit: IntegerLocator, counts:
         "FILE_TYPE": "VERILOG_FILE" if verilog else "VHDL_FILE",
         "VERSION": "" if verilog else "set_global_assignment -name VHDL_INPUT_VERSION VHDL_2008",
         "SIMULATION": render("rtl_simulation_verilog.txt" if verilog else "rtl_simulation_vhdl.txt", values),
+        "NO_MEMORY": " -max_bram 0 -max_uram 0",
+        "PORTS": "rst in_data in_valid in_ready out_data out_valid out_ready@TAG_NAMES@",
         "YOSYS": render("rtl_yosys.txt", values) if verilog else "",
     }
     files = {f"src/{name}": text for name, text in _sources(pipe, circuit, project).items()}

@@ -146,11 +146,11 @@ def synthesize_project(project: Path, directory: Path, family: str = "ultrascale
     sources = {path.name: path.read_text() for path in sorted((project / "src").glob("*.v"))}
     found = synthesize(sources, described.name, directory, family=family)
     models = directory / "cells.v"
-    models.write_text(_cell_models(found, family))
+    models.write_text(cell_models(found, family))
     return found, [directory / "netlist.v", models]
 
 
-def _cell_models(mapped: Mapped, family: str) -> str:
+def cell_models(mapped: Mapped, family: str) -> str:
     """The simulation models of the cells used, and of the cells within these, out of Yosys' own libraries."""
     library = _with_includes(tools.yosys_share() / _MODELS[family])
     modules = {name: text for text, name in re.findall(r"\b(module\s+(\w+).*?\bendmodule)\b", library, re.S)}

@@ -18,8 +18,8 @@ foreach source [lsort [glob $here/src/*@SUFFIX@]] {
 }
 @VERSION@
 set_global_assignment -name SDC_FILE $here/constraints/@NAME@.sdc
-# A patch is wider than a device has pins: all but the clock are virtual.
-foreach port {rst in_data in_valid in_ready out_data out_valid out_ready@TAG_NAMES@} {
+# The design has more ports than a device has pins: all but the clock are virtual.
+foreach port {@PORTS@} {
     set_instance_assignment -name VIRTUAL_PIN ON -to $port
     set_instance_assignment -name VIRTUAL_PIN ON -to ${port}\[*\]
 }

@@ -1,12 +1,12 @@
 # vivado -mode batch -source vivado.tcl: synthesis, placement and routing out of context, reports in vivado/.
 # The exit status is 0 only if the routed design meets the clock of constraints/.
-# Out of context, because a patch is wider than a device has pins: the design is a block of a larger one.
+# Out of context, because the design has more ports than a device has pins: it is a block of a larger one.
 set here [file normalize [file dirname [info script]]]
 set reports $here/vivado
 file mkdir $reports
 @READ@
 read_xdc -mode out_of_context $here/constraints/@NAME@.xdc
-synth_design -top @NAME@ -part @PART@ -mode out_of_context -flatten_hierarchy full -max_dsp 0 -max_bram 0 -max_uram 0
+synth_design -top @NAME@ -part @PART@ -mode out_of_context -flatten_hierarchy full -max_dsp 0@NO_MEMORY@
 report_utilization -file $reports/synthesis_utilization.rpt
 report_timing_summary -file $reports/synthesis_timing.rpt
 opt_design

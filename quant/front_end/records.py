@@ -38,6 +38,7 @@ class EndFlag(enum.IntFlag):
     RESYNCHRONIZED = 1 << 0
     SHORT = 1 << 1
     ROW_LENGTH = 1 << 2
+    MAPS = 1 << 3
 
 
 PEAK_FLAGS: Mapping[RecordFlag, str] = {
@@ -51,6 +52,7 @@ END_FLAGS: Mapping[EndFlag, str] = {
     EndFlag.RESYNCHRONIZED: "the next start came before the frame was whole, or data without a start came before it",
     EndFlag.SHORT: "rows are missing; the frame ends behind those that came",
     EndFlag.ROW_LENGTH: "a row was too short, and its rest is masked; or too long, and its rest is not used",
+    EndFlag.MAPS: "dark counts or thresholds had another shape than the frame, whose rest is masked; not from software",
 }
 
 

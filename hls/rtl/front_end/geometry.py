@@ -33,6 +33,7 @@ class Geometry:
     pixels: a clock; bits: of a count; max_cols, max_rows: of the largest frame; window: side of the locator's patch;
     min_area: pixels of the smallest peak; places: records that wait for the network, a power of two. significance: it
     has a test of significance; bad_words: entries of its list of bad pixels, a power of two, 0: it has none.
+    dark, thresholds: it takes one of each a pixel, from a stream of maps.
     """
 
     pixels: int = 4
@@ -44,6 +45,8 @@ class Geometry:
     places: int = 512
     significance: bool = False
     bad_words: int = 0
+    dark: bool = False
+    thresholds: bool = False
 
     def __post_init__(self) -> None:
         if self.pixels not in WIDTHS:
@@ -88,6 +91,16 @@ class Geometry:
     def options(self) -> tuple[str, ...]:
         """What it is built with, of :data:`hls.rtl.front_end.registers.OPTIONS`."""
         return tuple(name for name in OPTIONS if getattr(self, name))
+
+    @property
+    def maps(self) -> tuple[str, ...]:
+        """What a beat of maps holds of each pixel, in this order: "dark", "thresholds", both or neither."""
+        return tuple(name for name in ("dark", "thresholds") if getattr(self, name))
+
+    @property
+    def map_bits(self) -> int:
+        """Bits of a beat of maps: whole bytes."""
+        return -(-len(self.maps) * self.pixels * self.bits // 8) * 8
 
     @property
     def later(self) -> int:

@@ -3,20 +3,24 @@
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from importlib.resources import files as package_files
 from pathlib import Path
 
 from braggnn_edge.core.errors import UserError
 from braggnn_edge.core.files import written_aside
+from hls.project.targets import DEFAULT_TARGET, target
 from hls.rtl import ternary
 from hls.rtl.cmvm import Effort
 from hls.rtl.core import bits_in, bits_out, core_files, pipelined
 from hls.rtl.front_end import registers, stored
 from hls.rtl.front_end.geometry import Geometry
 from hls.rtl.front_end.header import header
+from hls.rtl.front_end.ipxact import component, package_script
 from hls.rtl.front_end.readme import readme
+from hls.rtl.front_end.scripts import ports, scripts
+from hls.rtl.front_end.vectors import vectors
 from hls.rtl.project import NAME as LOCATOR_NAME
 from hls.rtl.project import found_verilog
 from hls.rtl.spec import DEFAULT_LEVELS, LIMIT
@@ -31,19 +35,24 @@ NAME = "braggnn_front_end"
 _MODULES = ("fifo", "sequencer", "pixels", "lines", "span", "maximum", "queue", "readout", "features", "records")
 
 #: Those of an option.
-_OPTIONAL = {"significance": "significance", "bad_words": "bad"}
+_OPTIONAL = {"significance": "significance", "bad_words": "bad", "maps": "maps"}
+#: Files of the cocotb bench.
+_BENCH = ("run.py", "bench.py", "tests.py")
+
 #: The adder of three operands.
 _ADDER = f"braggnn_fe_{ternary.NAME}"
 
 
 def write_front_end(
     locator: IntegerLocator, geometry: Geometry, directory: Path, *, logic_levels: float = DEFAULT_LEVELS,
-    effort: Effort | None = None, limit: int = LIMIT, register_selects: bool = False,
+    effort: Effort | None = None, limit: int = LIMIT, register_selects: bool = False, clock_mhz: float = 200.0,
+    target_name: str = DEFAULT_TARGET,
 ) -> None:  # fmt: skip
-    """Write the project of a front end: ``src/``, registers as a C header and a table, ``project.json``, ``README.txt``
-    and the locator.
+    """Write the project of a front end: ``src/``, registers as a C header and a table, benches and their vectors,
+    constraints, scripts, ``component.xml``, ``project.json``, ``README.txt`` and the locator.
 
-    The directory must not exist; it appears, complete, at the end. Raises UserError as :func:`sources` does.
+    clock_mhz: what the constraints ask for; target_name: the board whose part the scripts name. The directory must not
+    exist; it appears, complete, at the end. Raises UserError as :func:`sources` does.
     """
     if directory.exists():
         raise UserError(f"{directory} exists; remove it or choose another directory for the front end")
@@ -53,16 +62,28 @@ def write_front_end(
     sizes: dict[str, object] = {
         "N": geometry.pixels, "B": geometry.bits, "MAX_ROWS": geometry.max_rows, "MAX_COLS": geometry.max_cols,
     }  # fmt: skip
+    chosen = target(target_name)
+    there = [replace(one, reset=filled(one.reset, sizes)) for one in registers.built(geometry.options)]
     document = {
         "top": NAME, "digest": locator.digest, **asdict(geometry), "logic_levels": logic_levels,
-        "da4ml": version("da4ml"),
+        "da4ml": version("da4ml"), "clock_mhz": clock_mhz, "part": chosen.part,
+        "registers": {one.name: f"0x{one.offset:02x}" for one in there},
     }  # fmt: skip
     files = {f"src/{name}": text for name, text in found.items()} | {
         "lint.vlt": (package_files("hls.rtl.front_end") / "verilog" / f"{NAME}.vlt").read_text(),
         "registers.h": header(sizes, geometry.options), "registers.md": registers.table(geometry.options),
-        "README.txt": readme(NAME, geometry, locator.output.frac),
+        "README.txt": readme(NAME, geometry, locator.output.frac, clock_mhz, chosen.part),
         "project.json": json.dumps(document, indent=1) + "\n",
     }  # fmt: skip
+    files |= {f"tb/{name}": (package_files("hls.rtl.front_end") / "tb" / name).read_text() for name in _BENCH}
+    files |= scripts(NAME, found[f"{NAME}.v"], chosen, clock_mhz)
+    module = ports(found[f"{NAME}.v"])
+    files |= {
+        "component.xml": component(NAME, module, there, [name for name in files if name.startswith("src/")], clock_mhz),
+        "package_ip.tcl": package_script(NAME, there, chosen.part, clock_mhz),
+    }
+    for vector in vectors(locator, geometry):
+        files |= {f"vectors/{name}": text for name, text in vector.files(geometry).items()}
     with written_aside(directory) as aside:
         for name, text in files.items():
             path = aside / name
@@ -98,7 +119,7 @@ def sources(
     }  # fmt: skip
     maps = registers.verilog(_constants(locator, geometry), geometry.options)
     found = core_files(pipe, core, copies=register_selects)
-    modules = (*_MODULES, "registers", *(module for option, module in _OPTIONAL.items() if option in geometry.options))
+    modules = (*_MODULES, "registers", *(module for option, module in _OPTIONAL.items() if getattr(geometry, option)))
     for name in (*(f"braggnn_fe_{module}" for module in modules), NAME):
         found[f"{name}.v"] = filled(filled(template(name), maps), values)
     found["braggnn_fe_stored.v"] = stored.source(geometry)
@@ -129,6 +150,9 @@ def _values(locator: IntegerLocator, geometry: Geometry, stages: int) -> dict[st
         "CODE": locator.output.bits, "CODES": locator.outputs, "FRAC": locator.output.frac,
         "DATA": geometry.data_bits, "MAX_COLS": geometry.max_cols, "MAX_ROWS": geometry.max_rows,
         "STORED_WORDS": geometry.stored_words, "PLACES_LOG2": geometry.places.bit_length() - 1,
+        "DARK": int(geometry.dark), "THRESHOLDS": int(geometry.thresholds), "MAP": max(1, geometry.map_bits),
+        "MAP_PORTS": _map_ports(geometry.map_bits, "    input ", "    output ", ","),
+        "MAP_WIRES": _map_ports(0 if geometry.map_bits else 1, "    wire ", "    wire ", ";", " = 1'b0"),
         "SIGNIFICANCE": int(geometry.significance), "BAD_LOG2": max(0, geometry.bad_words.bit_length() - 1),
         "STORED_RECORD": f"{stored.record(geometry, locator):056x}", "DIGEST": locator.digest,
         "COUNT": _count(geometry.bits, normalizer.count_bits, unsigned), "LATE": _late(codes, late),
@@ -143,6 +167,13 @@ def _count(bits: int, count_bits: int, unsigned: int) -> str:
         low = f"(|window[i*{bits}+{unsigned} +: {bits - unsigned}] ? {{{unsigned}{{1'b1}}}} : {low})"
     zeros = count_bits - min(bits, unsigned)
     return to + (f"{{{zeros}'d0, {low}}};" if zeros else f"{low};")
+
+
+def _map_ports(bits: int, given: str, answered: str, end: str, value: str = "") -> str:
+    """The stream of maps as ports or, where there is none, as wires; nothing for 0 bits."""
+    names = (f"[{bits}-1:0] s_map_tdata", "s_map_tuser", "s_map_tlast", "s_map_tvalid")
+    lines = [*(f"{given}{name}{value}{end}" for name in names), f"{answered}s_map_tready{end}"]
+    return "\n".join(lines) if bits else ""
 
 
 def _late(width: int, clocks: int) -> str:

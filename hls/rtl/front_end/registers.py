@@ -18,8 +18,8 @@ class Register:
 
     Of what is written, reset: the value before; allowed: a Verilog expression of ``value``, what may be written;
     signed: whether the value is read with its sign in all upper bits; needs: inputs of one bit that ``allowed`` names.
-    option: of :data:`OPTIONS`, without which there is no such register; empty: it is always there. fields: name, lowest
-    bit and number of bits of what a value is made of.
+    option: of :data:`OPTIONS` or :data:`MAPS`, without which there is no such register; empty: it is always there.
+    fields: name, lowest bit and number of bits of what a value is made of.
     """
 
     name: str
@@ -43,7 +43,9 @@ VERSION = 1
 
 #: What a front end may be built with, by the name of its size (:class:`hls.rtl.front_end.geometry.Geometry`), and the
 #: bit that says so.
-OPTIONS = {"significance": 1, "bad_words": 2}
+OPTIONS = {"significance": 1, "bad_words": 2, "dark": 4, "thresholds": 8}
+#: The option that there is with any of the last two.
+MAPS = "maps"
 
 #: Nothing is loaded while frames are taken, or one is in hand.
 _AT_REST = "~enable && ~status[0]"
@@ -67,8 +69,10 @@ REGISTERS = (
         fields=(("frac", 0, 8), ("codes", 8, 8)),
     ),
     Register(
-        "options", 0x14, "read", 32, "1 test of significance; 2 bad pixels; entries of their list << 16",
-        fields=(("significance", 0, 1), ("bad_pixels", 1, 1), ("bad_words", 16, 16)),
+        "options", 0x14, "read", 32, "1 significance; 2 bad pixels; 4 dark counts; 8 thresholds; `bad_words` << 16",
+        fields=(
+            ("significance", 0, 1), ("bad_pixels", 1, 1), ("dark", 2, 1), ("thresholds", 3, 1), ("bad_words", 16, 16),
+        ),
     ),
     *(
         Register(f"digest_{k}", 0x20 + 4 * k, "read", 32, f"locator's digest, digits {8 * k} to {8 * k + 7}")
@@ -82,6 +86,10 @@ REGISTERS = (
     Register(
         "status", 0x48, "read", 4, "1 a frame is in hand; 2 the test waits or runs; 4 it is done; 8 it passed",
         fields=(("busy", 0, 1), ("test", 1, 1), ("test_done", 2, 1), ("test_passed", 3, 1)),
+    ),
+    Register(
+        "abort", 0x4C, "write", 1, "1: the frame in hand ends as if the next began; without one, the beat inside goes",
+        allowed="value == 1",
     ),
     Register("rows", 0x50, "read/write", 16, "rows of a frame", "@MAX_ROWS@", "value >= 1 && value <= @MAX_ROWS@"),
     Register(
@@ -108,6 +116,10 @@ REGISTERS = (
         option="significance",
     ),
     Register("significance_offset", 0x88, "read/write", 32, "offset of the test", option="significance"),
+    Register(
+        "maps", 0x8C, "read/write", 1, "1: dark counts, thresholds come from `s_map`; 0: 0 and `threshold`",
+        allowed="value <= 1", option=MAPS,
+    ),
     Register(
         "bad_clear", 0x90, "write", 1, "1: no pixel is bad", allowed=f"value == 1 && {_AT_REST}", option="bad_words",
     ),
@@ -142,12 +154,14 @@ def table(options: Collection[str] | None = None) -> str:
 
 
 def _condition(one: Register, options: Collection[str] | None) -> str:
-    return f"with `{one.option}`: " if one.option and options is None else ""
+    names = "`dark` or `thresholds`" if one.option == MAPS else f"`{one.option}`"
+    return f"with {names}: " if one.option and options is None else ""
 
 
 def built(options: Collection[str]) -> list[Register]:
     """The registers of a front end with these of :data:`OPTIONS`."""
-    return [one for one in REGISTERS if not one.option or one.option in options]
+    there = {*options, MAPS} if {"dark", "thresholds"} & set(options) else set(options)
+    return [one for one in REGISTERS if not one.option or one.option in there]
 
 
 def verilog(constants: dict[str, str], options: Collection[str]) -> dict[str, str]:

@@ -21,6 +21,8 @@ class FrontEndSpec:
     significance: bool = False  # with the test of significance
     # entries of the list of bad pixels, a power of two from 16 to 32768; 0: no pixel can be masked
     bad_words: int = 0
+    dark: bool = False  # dark counts of each pixel are subtracted; they come by a stream of maps
+    thresholds: bool = False  # a threshold a pixel; they come by the same stream
 
     def __post_init__(self) -> None:
         if self.pixels:
@@ -33,5 +35,5 @@ class FrontEndSpec:
         """The sizes for a locator's window; UserError for what cannot be built."""
         return Geometry(
             self.pixels, self.bits, self.max_cols, self.max_rows, window, self.min_area, self.places, self.significance,
-            self.bad_words,
+            self.bad_words, self.dark, self.thresholds,
         )  # fmt: skip

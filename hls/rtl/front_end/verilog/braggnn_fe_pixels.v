@@ -4,7 +4,9 @@
 module braggnn_fe_pixels #(
     parameter N = 4,
     parameter B = 16,
-    parameter WORD_BITS = 7
+    parameter WORD_BITS = 7,
+    parameter DARK = 0,  // 1: `full` says which pixels are saturated
+    parameter THRESHOLDS = 0  // 1: every pixel has a threshold of its own
 ) (
     input clk,
     input rst,
@@ -14,6 +16,8 @@ module braggnn_fe_pixels #(
     input [N*(B+1)-1:0] stored,  // {above, count} of the stored frame, of the word of now
     input in_valid,
     input [N*B-1:0] in_data,
+    input [N-1:0] full,
+    input [N*B-1:0] thresholds,
     input [1:0] in_kind,
     input [WORD_BITS-1:0] in_index,
     input [15:0] in_row,
@@ -30,7 +34,7 @@ module braggnn_fe_pixels #(
     localparam P = B + 3;
     reg v1 = 1'b0, v2 = 1'b0;
     reg [N*(B+1)-1:0] stored1;
-    reg [N*B-1:0] count1;
+    reg [N*B-1:0] count1, thresholds1;
     reg [N-1:0] full1;
     reg [1:0] kind1, kind2;
     reg [WORD_BITS-1:0] index1, index2;
@@ -60,11 +64,15 @@ module braggnn_fe_pixels #(
         out_live <= live2;
         out_outside <= kind2 == 2'd2;
         stored1 <= stored;
+        thresholds1 <= thresholds;
         for (i = 0; i < N; i = i + 1) begin
             count1[i*B +: B] <= in_data[i*B +: B] >> gain_shift;
-            full1[i] <= in_data[i*B +: B] >= first_full;
+            full1[i] <= DARK != 0 ? full[i] : in_data[i*B +: B] >= first_full;
             data2[i*P +: P] <=
-                kind1 == 2'd0 & ~bad[i] ? {1'b0, full1[i], count1[i*B +: B] > threshold, count1[i*B +: B]} :
+                kind1 == 2'd0 & ~bad[i] ? {
+                    1'b0, full1[i], count1[i*B +: B] > (THRESHOLDS != 0 ? thresholds1[i*B +: B] : threshold),
+                    count1[i*B +: B]
+                } :
                 ~kind1[1] ? {1'b1, {(P-1){1'b0}}} :
                 kind1 == 2'd3 ? {2'b00, stored1[i*(B+1) +: B+1]} : {P{1'b0}};
         end

@@ -38,7 +38,7 @@ module braggnn_fe_records #(
     input [15:0] end_rows,
     input [15:0] end_cols,
     input [31:0] end_above,
-    input [2:0] end_flags,
+    input [3:0] end_flags,
     output reg end_done,
     output reg stored_passed,
     output reg sent,  // a peak's record was made
@@ -142,7 +142,7 @@ module braggnn_fe_records #(
         record3 <= record2;
         record4 <= record3;
         out5 <= e4 ? {
-            8'd1, 8'd1, 13'd0, end_flags, end_above, end_cols, end_rows, checksum, in_use[15:0], waiting_high, drops, peaks,
+            8'd1, 8'd1, 12'd0, end_flags, end_above, end_cols, end_rows, checksum, in_use[15:0], waiting_high, drops, peaks,
             frame
         } : record4;
         end_put <= e4;

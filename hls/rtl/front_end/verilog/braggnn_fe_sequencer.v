@@ -6,6 +6,8 @@
 // taken at its start and hold for all of its pixels.
 module braggnn_fe_sequencer #(
     parameter DATA = 64,  // bits of a beat
+    parameter MAPS = 0,  // 1: with a beat of maps for each word of a frame
+    parameter MAP = 1,  // bits of such a beat
     parameter WORD_BITS = 7,  // of the index of a word in its row
     parameter HALF = 3,  // rows that a window has below its centre
     parameter CONTEXT = 1,  // words that a window has right of its centre's
@@ -21,7 +23,14 @@ module braggnn_fe_sequencer #(
     input in_last,  // last beat of a row
     input in_valid,
     output in_ready,
+    input [MAP-1:0] map_data,
+    input map_user,  // first beat of the maps of a frame
+    input map_last,  // last beat of a row
+    input map_valid,
+    output map_ready,
+    input cfg_maps,  // maps are used
     input enable,
+    input abort,  // ends the frame in hand as the next start would; in between, throws away the beat that waits
     input [15:0] cfg_rows,
     input [WORD_BITS-1:0] cfg_last,  // index of a row's last word
     input test,  // run the stored frame when nothing else is under way
@@ -34,6 +43,7 @@ module braggnn_fe_sequencer #(
     output reg [WORD_BITS-1:0] last,  // the index in force
     output reg word_valid,
     output reg [DATA-1:0] word_data,
+    output reg [MAP-1:0] word_maps,
     output reg [1:0] word_kind,
     output reg [WORD_BITS-1:0] word_index,
     output reg [15:0] word_row,  // of the newest row; the centre's is HALF less
@@ -41,7 +51,7 @@ module braggnn_fe_sequencer #(
     output reg is_stored,
     output reg end_valid,  // all of a frame has entered the queue and left it
     output reg [15:0] end_rows,
-    output [2:0] end_flags,
+    output [3:0] end_flags,
     input end_done  // its record is on its way
 );
     localparam IDLE = 3'd0, FRAME = 3'd1, FILL = 3'd2, SKIP = 3'd3, FLUSH = 3'd4, STORED = 3'd5, DRAIN = 3'd6, ENDED = 3'd7;
@@ -58,7 +68,8 @@ module braggnn_fe_sequencer #(
     reg [WORD_BITS-1:0] index = 0;
     reg [15:0] row = 0, rows = 0;
     reg first = 1'b0;  // no beat of the frame was used yet
-    reg closing = 1'b0;  // the next frame's start has come
+    reg closing = 1'b0;  // the next frame's start has come, or the frame is aborted
+    reg aborting = 1'b0;
     reg live = 1'b0;  // a frame is in hand, and not the rows that clear the memories
     reg clear = 1'b0;  // the memories hold rows outside of a frame, of the width in force
     reg thrown = 1'b0, resynchronized = 1'b0, short = 1'b0, row_length = 1'b0;
@@ -66,19 +77,57 @@ module braggnn_fe_sequencer #(
     reg [7:0] waited = 0;
     reg [2:0] since = PERIOD;
     reg long_rows = 1'b0;  // of at least PERIOD words
-    assign end_flags = {row_length, short, resynchronized};
+    reg maps_lost = 1'b0;  // the rest of the frame is masked
+    assign end_flags = {maps_lost, row_length, short, resynchronized};
 
     // Rows of fewer words go slowly.
-    wire go = ~hold & (long_rows | since == PERIOD);
-    wire early = beat & beat_user & ~first;
+    wire fed;
+    wire go = ~hold & (long_rows | since == PERIOD) & fed;
+    wire early = (aborting | (beat & beat_user)) & ~first;
     wire pixels = state == FRAME & beat & ~early;
     wire emit = go & (pixels | state == FILL | state == FLUSH | state == STORED);
     wire at_end = index == last;
     wire [15:0] row_next = row + 16'd1;
     wire complete = row_next == rows;
-    wire ready = state == IDLE & ~test & enable & clear & last == cfg_last;
+    wire taking = ~busy | state == FRAME | state == FILL | state == SKIP;  // a frame's end is under way in the others
+    wire ready = state == IDLE & ~aborting & ~test & enable & clear & last == cfg_last;
     assign start = ready & beat & beat_user & place;
-    assign consume = (pixels & go) | (state == SKIP & beat & ~beat_user) | (ready & beat & ~beat_user);
+
+    // A word of a frame enters with its maps. They have the frame's shape, or the rest of the frame is masked. What is left
+    // of maps when a frame has ended goes, up to the first beat of the next ones.
+    reg maps_now = 1'b0;
+    reg map_beat = 1'b0;
+    reg [MAP-1:0] map_held;
+    reg map_held_user, map_held_last;
+    wire at_first = row == 0 & index == 0;
+    wire map_used = maps_now & ~maps_lost & (state == FRAME | (state == FILL & ~closing));
+    wire in_step = map_held_user == at_first & map_held_last == at_end;
+    wire map_waits = maps_now & ~maps_lost & state == SKIP;
+    wire map_consume = map_used ? (at_first & ~map_held_user) | (emit & (at_first | ~map_held_user))
+        : ~map_held_user & ~map_waits;
+    wire map_step = emit & map_used;
+    assign fed = ~map_used | (map_beat & (map_held_user | ~at_first));
+    assign map_ready = MAPS != 0 & up & ~rst & (~map_beat | map_consume);
+    always @(posedge clk) begin
+        if (map_ready) begin
+            map_held <= map_data;
+            map_held_user <= map_user;
+            map_held_last <= map_last;
+        end
+        word_maps <= map_held;
+        if (start) maps_now <= MAPS != 0 & cfg_maps;
+        if (rst) begin
+            map_beat <= 1'b0;
+            maps_lost <= 1'b0;
+        end else begin
+            map_beat <= map_ready ? map_valid : map_beat & ~map_consume;
+            // Maps that do not come hold no abort up.
+            maps_lost <= ~start & (maps_lost | (map_step & ~in_step) | (aborting & first & map_used & ~fed));
+        end
+    end
+
+    assign consume = (pixels & go) | (state == SKIP & beat & ~beat_user) | (ready & beat & ~beat_user)
+        | (state == IDLE & aborting & beat);
     assign test_taken = state == IDLE & test;
 
     initial begin
@@ -97,7 +146,8 @@ module braggnn_fe_sequencer #(
             beat_last <= in_last;
         end
         word_data <= beat_data;
-        word_kind <= state == FRAME ? 2'd0 : state == FILL ? 2'd1 : state == STORED ? 2'd3 : 2'd2;
+        word_kind <= state == FRAME ? {1'b0, maps_lost | (map_step & ~in_step)}
+            : state == FILL ? 2'd1 : state == STORED ? 2'd3 : 2'd2;
         word_index <= index;
         word_row <= row;
         word_live <= live & row >= HALF;
@@ -109,6 +159,7 @@ module braggnn_fe_sequencer #(
             busy <= 1'b0;
             clear <= 1'b0;
             live <= 1'b0;
+            aborting <= 1'b0;
             thrown <= 1'b0;
             is_stored <= 1'b0;
             index <= 0;
@@ -125,6 +176,7 @@ module braggnn_fe_sequencer #(
                 if (at_end) row <= row_next;
             end
             if (ready & beat & ~beat_user) thrown <= 1'b1;
+            aborting <= taking & (abort | (aborting & state != IDLE));
             case (state)
                 IDLE: begin
                     index <= 0;
@@ -186,7 +238,7 @@ module braggnn_fe_sequencer #(
                         state <= closing | complete ? FLUSH : FRAME;
                     end
                 SKIP:
-                    if (beat & beat_user) begin
+                    if (aborting | (beat & beat_user)) begin
                         resynchronized <= resynchronized | row != rows;
                         short <= row != rows;
                         state <= FLUSH;

@@ -12,6 +12,7 @@ module braggnn_front_end (
     input s_axis_tlast,
     input s_axis_tvalid,
     output s_axis_tready,
+@MAP_PORTS@
     output [255:0] m_axis_tdata,
     output m_axis_tlast,
     output m_axis_tvalid,
@@ -40,11 +41,12 @@ module braggnn_front_end (
     localparam BANKS = @BANKS@, BANKS_LOG2 = @BANKS_LOG2@, SLOTS = @SLOTS@;
     localparam STAGES = @STAGES@, CODE = @CODE@, CODES = @CODES@, FRAC = @FRAC@;
     localparam BAD_LOG2 = @BAD_LOG2@, SIGNIFICANCE = @SIGNIFICANCE@;
+    localparam DARK = @DARK@, THRESHOLDS = @THRESHOLDS@, MAPS = DARK | THRESHOLDS, MAP = @MAP@;
     localparam LATER = SIGNIFICANCE ? 3 : 0;  // clocks from the features to the test of significance
     localparam DELAY = STAGES > LATER + 6 ? STAGES - 5 : LATER + 1;  // features take five clocks, the locator STAGES
 
     // Registers, and those of them that a frame takes at its start.
-    wire enable, test, bad_fits, bad_columns_fit, bad_empty;
+    wire enable, test, abort, bad_fits, bad_columns_fit, bad_empty;
     wire [31:0] written;
     wire [15:0] rows, cols, threshold, saturation, sigma_limit;
     wire [3:0] gain_shift;
@@ -64,10 +66,11 @@ module braggnn_front_end (
         .gain_shift(gain_shift), .sigma_limit(sigma_limit), .status(status), .frames(frames), .peaks(peaks),
         .dropped(dropped),
 @OPTION_PORTS@
-        .test(test), .written(written)
+        .test(test), .abort(abort), .written(written)
     );
+    wire [15:0] cols_less_one = cols - 16'd1;
     reg [15:0] cols_last = 16'd@MAX_COLS@ - 16'd1;
-    always @(posedge clk) cols_last <= cols - 16'd1;
+    always @(posedge clk) cols_last <= cols_less_one;
     reg [B-1:0] threshold_now, saturation_now;
     reg [3:0] gain_shift_now;
     reg signed [15:0] sigma_limit_now;
@@ -117,20 +120,25 @@ module braggnn_front_end (
     end
 
     // Beats to words.
+@MAP_WIRES@
+    wire [MAP-1:0] word_maps;
     wire hold, place, idle, word_valid, word_live, end_valid;
     wire [WORD_BITS-1:0] last, word_index;
     wire [@DATA@-1:0] word_data;
     wire [1:0] word_kind;
     wire [15:0] word_row, end_rows;
-    wire [2:0] end_flags;
+    wire [3:0] end_flags;
     braggnn_fe_sequencer #(
-        .DATA(@DATA@), .WORD_BITS(WORD_BITS), .HALF(HALF), .CONTEXT(CONTEXT), .PIPE(24 + CONTEXT), .STORED_ROWS(W),
-        .STORED_WORDS(@STORED_WORDS@)
+        .DATA(@DATA@), .MAPS(MAPS), .MAP(MAP), .WORD_BITS(WORD_BITS), .HALF(HALF), .CONTEXT(CONTEXT),
+        .PIPE(24 + MAPS + CONTEXT), .STORED_ROWS(W), .STORED_WORDS(@STORED_WORDS@)
     ) sequencer (
         .clk(clk), .rst(rst), .in_data(s_axis_tdata), .in_user(s_axis_tuser), .in_last(s_axis_tlast),
-        .in_valid(s_axis_tvalid), .in_ready(s_axis_tready), .enable(enable), .cfg_rows(rows),
+        .in_valid(s_axis_tvalid), .in_ready(s_axis_tready), .map_data(s_map_tdata), .map_user(s_map_tuser),
+        .map_last(s_map_tlast), .map_valid(s_map_tvalid), .map_ready(s_map_tready), .cfg_maps(maps), .enable(enable),
+        .abort(abort), .cfg_rows(rows),
         .cfg_last(cols_last[N_LOG2 +: WORD_BITS]), .test(test_waits), .test_taken(test_taken), .hold(hold), .place(place),
         .idle(idle), .start(start), .busy(busy), .last(last), .word_valid(word_valid), .word_data(word_data),
+        .word_maps(word_maps),
         .word_kind(word_kind), .word_index(word_index), .word_row(word_row), .word_live(word_live), .is_stored(is_stored),
         .end_valid(end_valid), .end_rows(end_rows), .end_flags(end_flags), .end_done(end_done)
     );
@@ -144,13 +152,45 @@ module braggnn_front_end (
     wire [5:0] px_above;
     reg [31:0] above_count = 0;
     wire [N-1:0] bad;
+
+    // The maps' own step, where there are any.
+    wire mapped_valid, mapped_live;
+    wire [N*B-1:0] mapped_data, mapped_thresholds;
+    wire [N-1:0] mapped_full;
+    wire [1:0] mapped_kind;
+    wire [WORD_BITS-1:0] mapped_index;
+    wire [15:0] mapped_row;
+    generate
+        if (MAPS) begin : maps_step
+            reg maps_now = 1'b0;
+            always @(posedge clk) if (start) maps_now <= maps;
+            braggnn_fe_maps #(
+                .N(N), .B(B), .WORD_BITS(WORD_BITS), .DARK(DARK), .THRESHOLDS(THRESHOLDS), .MAP(MAP)
+            ) maps_used (
+                .clk(clk), .rst(rst), .used(maps_now), .threshold(threshold_now), .saturation(saturation_now),
+                .in_valid(word_valid), .in_data(word_data[N*B-1:0]), .in_maps(word_maps), .in_kind(word_kind),
+                .in_index(word_index), .in_row(word_row), .in_live(word_live), .out_valid(mapped_valid),
+                .out_data(mapped_data), .out_full(mapped_full), .out_thresholds(mapped_thresholds),
+                .out_kind(mapped_kind), .out_index(mapped_index), .out_row(mapped_row), .out_live(mapped_live)
+            );
+        end else begin : no_maps
+            assign mapped_valid = word_valid;
+            assign mapped_data = word_data[N*B-1:0];
+            assign mapped_full = {N{1'b0}};
+            assign mapped_thresholds = {N*B{1'b0}};
+            assign mapped_kind = word_kind;
+            assign mapped_index = word_index;
+            assign mapped_row = word_row;
+            assign mapped_live = word_live;
+        end
+    endgenerate
     generate
         if (BAD_LOG2 != 0) begin : bad_pixels_known
             braggnn_fe_bad #(.N(N), .WORDS(WORDS), .WORD_BITS(WORD_BITS), .LOG2(BAD_LOG2)) bad_list (
                 .clk(clk), .rst(rst), .clear(bad_clear), .put(bad_pixels), .put_columns(bad_columns), .row(bad_row),
-                .span(bad_span), .pixels(written[N-1:0]), .cfg_last(cols_last[N_LOG2 +: WORD_BITS]), .fits(bad_fits),
+                .span(bad_span), .pixels(written[N-1:0]), .cfg_last(cols_less_one[N_LOG2 +: WORD_BITS]), .fits(bad_fits),
                 .columns_fit(bad_columns_fit), .empty(bad_empty), .loaded(bad_loaded), .rewind(end_valid),
-                .in_valid(word_valid), .in_inside(~word_kind[1]), .in_index(word_index), .in_row(word_row), .bad(bad)
+                .in_valid(mapped_valid), .in_inside(~mapped_kind[1]), .in_index(mapped_index), .in_row(mapped_row), .bad(bad)
             );
         end else begin : no_bad_pixels
             assign bad = {N{1'b0}};
@@ -160,11 +200,12 @@ module braggnn_front_end (
             assign bad_loaded = 32'd0;
         end
     endgenerate
-    braggnn_fe_stored stored_frame (.row(word_row[3:0]), .index(word_index), .pixels(stored));
-    braggnn_fe_pixels #(.N(N), .B(B), .WORD_BITS(WORD_BITS)) pixels (
+    braggnn_fe_stored stored_frame (.row(mapped_row[3:0]), .index(mapped_index), .pixels(stored));
+    braggnn_fe_pixels #(.N(N), .B(B), .WORD_BITS(WORD_BITS), .DARK(DARK), .THRESHOLDS(THRESHOLDS)) pixels (
         .clk(clk), .rst(rst), .threshold(threshold_now), .saturation(saturation_now), .gain_shift(gain_shift_now),
-        .stored(stored), .in_valid(word_valid), .in_data(word_data[N*B-1:0]), .in_kind(word_kind), .in_index(word_index),
-        .in_row(word_row), .in_live(word_live), .bad(bad), .out_valid(px_valid), .out_data(px_data), .out_index(px_index),
+        .stored(stored), .in_valid(mapped_valid), .in_data(mapped_data), .full(mapped_full),
+        .thresholds(mapped_thresholds), .in_kind(mapped_kind), .in_index(mapped_index),
+        .in_row(mapped_row), .in_live(mapped_live), .bad(bad), .out_valid(px_valid), .out_data(px_data), .out_index(px_index),
         .out_row(px_row), .out_live(px_live), .out_outside(px_outside), .out_above(px_above)
     );
     always @(posedge clk)
@@ -215,7 +256,7 @@ module braggnn_front_end (
     wire [WORD_BITS-1:0] one_index;
     wire [15:0] one_row, waiting_high;
     braggnn_fe_queue #(
-        .GROUPS(N / G), .WORD_BITS(WORD_BITS), .TIME_BITS(TIME_BITS), .MARGIN(21 + 2 * CONTEXT)
+        .GROUPS(N / G), .WORD_BITS(WORD_BITS), .TIME_BITS(TIME_BITS), .MARGIN(21 + MAPS + 2 * CONTEXT)
     ) queue (
         .clk(clk), .rst(rst), .clear_high(start), .now(now), .in_valid(found_valid & found_live), .in_found(found),
         .in_position(found_position), .in_time(found_time), .in_index(found_index), .in_row(found_row),
@@ -283,8 +324,9 @@ module braggnn_front_end (
         .STORED_RECORD(224'h@STORED_RECORD@)
     ) records (
         .clk(clk), .rst(rst), .start(start), .place(place), .frame(frame), .is_stored(is_stored), .test_begins(test_taken),
-        .sigma_limit(sigma_limit_now), .in_valid(valid_then[9]), .in_end(end_then[9]), .is_peak(is_peak), .significant(significant),
-        .second(second), .saturated(tag[33]), .masked(tag[34]), .edge_(tag[32]), .brightest(brightest), .total(total), .row(tag[31:16]),
+        .sigma_limit(sigma_limit_now), .in_valid(valid_then[9]), .in_end(end_then[9]), .is_peak(is_peak),
+        .significant(significant), .second(second), .saturated(tag[33]), .masked(tag[34]), .edge_(tag[32]), .brightest(brightest), .total(total),
+        .row(tag[31:16]),
         .col(tag[15:0]), .result(codes_late), .waiting_high(waiting_high), .end_rows(end_rows), .end_cols(end_cols),
         .end_above(above_count), .end_flags(end_flags), .end_done(end_done), .stored_passed(test_passed), .sent(sent),
         .dropped(drop), .out_data(m_axis_tdata), .out_last(m_axis_tlast), .out_valid(m_axis_tvalid),

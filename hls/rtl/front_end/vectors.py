@@ -1,0 +1,156 @@
+"""Vectors of a front end's project: registers, beats of a stream and the records of the contract, as hexadecimal text.
+
+A vector has three files in ``vectors/``, a line an entry, as ``$readmemh`` reads them:
+
+- ``NAME.registers.hex``: offset << 32 | value, written in order; the last one enables the front end.
+- ``NAME.beats.hex``: tlast, tuser, and below them tdata.
+- ``NAME.records.hex``: tdata of each record; the high-water marks, which are of the hardware alone, are 0.
+
+The streams are random, always the same for the same sizes; what is expected is of
+:class:`quant.front_end.pipeline.Pipeline`.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from braggnn_edge.peaks.significance import Significance
+from hls.rtl.front_end.bad_pixels import writes
+from hls.rtl.front_end.geometry import Geometry
+from hls.rtl.front_end.registers import REGISTERS
+from quant.contract.locator import IntegerLocator
+from quant.front_end.pipeline import Pipeline
+from quant.front_end.records import Records
+from quant.front_end.spec import FrontEnd
+from quant.front_end.stream import Row, rows_of
+
+_SEED = 20260
+_OFFSETS = {one.name: one.offset for one in REGISTERS}
+
+
+@dataclass(frozen=True)
+class Vector:
+    """A stream and what must leave for it.
+
+    name: of its files; text: what it is about, one line; registers: (name, value) in the order they are written; rows:
+    of the stream, each a whole number of beats; records: (n,) of :data:`quant.front_end.records.RECORD`.
+    """
+
+    name: str
+    text: str
+    registers: list[tuple[str, int]]
+    rows: list[Row]
+    records: Records
+
+    def files(self, geometry: Geometry) -> dict[str, str]:
+        """Its files' texts by name."""
+        written = [
+            f"{_OFFSETS[name] << 32 | value & 0xFFFFFFFF:010x} // {name} = {value}\n" for name, value in self.registers
+        ]
+        raw = np.ascontiguousarray(self.records).view(np.uint8).reshape(-1, 32)
+        return {
+            f"{self.name}.registers.hex": "".join(written),
+            f"{self.name}.beats.hex": "".join(beats(self.rows, geometry)),
+            f"{self.name}.records.hex": "".join(f"{bytes(row[::-1]).hex()}\n" for row in raw),
+        }
+
+
+def beats(rows: list[Row], geometry: Geometry) -> Iterator[str]:
+    """The beats of rows, a line each: tlast and tuser above the ``geometry.data_bits`` bits of tdata."""
+    digits = -(-(geometry.data_bits + 2) // 4)
+    for row in rows:
+        words = np.asarray(row.counts).reshape(-1, geometry.pixels).tolist()
+        for at, counts in enumerate(words):
+            word = 0
+            for count in reversed(counts):
+                word = word << geometry.bits | count
+            word |= (row.start and at == 0) << geometry.data_bits
+            word |= (row.ended and at == len(words) - 1) << geometry.data_bits + 1
+            yield f"{word:0{digits}x}\n"
+
+
+def vectors(locator: IntegerLocator, geometry: Geometry) -> list[Vector]:
+    """The vectors of a project: whole frames, faults of the stream, and one of the options, where there are any."""
+    rng = np.random.default_rng(_SEED)
+    cols = min(geometry.max_cols, max(2 * geometry.pixels, 48 // geometry.pixels * geometry.pixels))
+    rows = min(geometry.max_rows, 24)
+    top = (1 << geometry.bits) - 1
+    settings = {
+        "rows": rows, "cols": cols, "bits": geometry.bits, "window": geometry.window, "min_area": geometry.min_area,
+        "threshold": top // 16, "saturation": top - top // 8, "sigma_limit": 0,
+    }  # fmt: skip
+
+    frames = [_frame(rng, rows, cols, top) for _ in range(7)]
+    found = []
+
+    def add(name: str, text: str, given: list[Row], **more: object) -> None:
+        front = FrontEnd(**(settings | more))  # type: ignore[arg-type]
+        records = np.concatenate(list(Pipeline(front, locator).stream(given)))
+        found.append(Vector(name, text, _registers(front, geometry), given, records))
+
+    whole = [row for frame in frames[:3] for row in rows_of(frame)]
+    add("whole", "three whole frames, with peaks at the edges, saturated pixels and double maxima", whole)
+    add("shifted", "two whole frames with a gain shift of 2", whole[: 2 * rows], gain_shift=2, threshold=top // 64)
+    add(
+        "faults", "a frame without its start, a short row and a long one, a start that comes early",
+        _faulty(frames[3:], geometry.pixels),
+    )  # fmt: skip
+    more: dict[str, object] = {}
+    if geometry.bad_words:
+        mask = np.zeros((rows, cols), bool)
+        mask[:, cols // 2] = mask[rows // 3] = mask[1, 1] = True
+        more["mask"] = mask
+    if geometry.significance:
+        more["significance"] = Significance(min(100 * top, (1 << 16) - 1), min((10 * top) ** 2, (1 << 32) - 1))
+    if more:
+        add("options", f"two whole frames with {' and '.join(more)}", whole[: 2 * rows], **more)
+    return found
+
+
+def _faulty(frames: list[NDArray[np.uint16]], pixels: int) -> list[Row]:
+    """A frame without its start; one with a short and a long row; one that the next start cuts off in the middle of a
+    row; and a whole one. frames: four."""
+    lost, uneven, early, last = (rows_of(frame) for frame in frames)
+    lost[0] = Row(lost[0].counts)
+    first = uneven[0].counts
+    short = max(1, len(first) // pixels // 2) * pixels
+    at = len(uneven) // 2
+    uneven[at - 2] = Row(uneven[at - 2].counts[:short])
+    uneven[at + 2] = Row(np.concatenate([uneven[at + 2].counts, first[:pixels]]))
+    early = [*early[:at], Row(early[at].counts[:short], ended=False)]
+    return [*lost, *uneven, *early, *last]
+
+
+def _registers(front: FrontEnd, geometry: Geometry) -> list[tuple[str, int]]:
+    """What is written for settings, the mask before it is enabled and behind the columns."""
+    found: list[tuple[str, int]] = [("enable", 0)]
+    if geometry.bad_words:
+        found.append(("bad_clear", 1))
+    found += [
+        (name, int(getattr(front, name)))
+        for name in ("rows", "cols", "threshold", "saturation", "gain_shift", "sigma_limit")
+    ]
+    if front.mask is not None:
+        found += writes(front.mask, geometry.pixels, geometry.bad_words)
+    if geometry.significance:
+        found.append(("significance", int(front.significance is not None)))
+    if front.significance is not None:
+        found += [
+            ("significance_slope", front.significance.slope), ("significance_offset", front.significance.offset)
+        ]  # fmt: skip
+    return [*found, ("enable", 1)]
+
+
+def _frame(rng: np.random.Generator, rows: int, cols: int, top: int) -> NDArray[np.uint16]:
+    """A frame with some spots on a low background; two of them are a peak with a second maximum."""
+    row, col = np.arange(rows)[:, None], np.arange(cols)[None, :]
+    counts = rng.poisson(top / 64, (rows, cols)).astype(np.float64)
+    spots = [(rows / 2, cols / 2, 0.8, 0.6), (rows / 2, cols / 2 + 2, 0.7, 0.6)]
+    spots += [
+        (rng.uniform(0, rows), rng.uniform(0, cols), rng.uniform(0.2, 1.3), rng.uniform(0.8, 4.0)) for _ in range(5)
+    ]
+    for at_row, at_col, height, width in spots:
+        counts += height * top * np.exp(-((row - at_row) ** 2 + (col - at_col) ** 2) / width)
+    return np.minimum(counts, top).astype(np.uint16)

@@ -1,0 +1,133 @@
+    // What holds of the queue of maxima, whatever comes in. tests/test_hls_rtl_front_end_proof.py puts this text into the
+    // module, and Yosys proves it by induction. The memory inside is hls_rtl_fe_fifo_use.sv.
+    //
+    // A word takes LATENCY clocks from the sequencer to the history, and none starts while `hold` is 1. Its maxima enter
+    // the queue when at most LATE words more are in the history. With EXCLUDED maxima are 4 x 4 pixels apart, in rows of
+    // ROW words: then the stream never waits. Ages are in words of the history.
+    localparam P = 1 << TIME_BITS, LATENCY = 3, LATE = 2, CONTEXT = 1, READ = 3;
+    localparam THRESHOLD = P - MARGIN;
+    localparam SKIP = WORD_BITS + 17, KEPT = 3 * GROUPS + TIME_BITS, FOUND_AT = KEPT - GROUPS;
+    reg [KEPT-1:0] q [0:P-1];  // {found, position, time} of those that wait; the rest goes with them
+    wire [7:0] n;
+    wire fresh;
+    integer i, j;
+    always @(posedge clk)
+        for (i = 0; i < P; i = i + 1)
+            if (put & i == n - take) q[i] <= {in_found, in_position, in_time};
+            else if (take & i + 1 < P) q[i] <= q[i+1];
+
+    // The stream in front.
+    wire want;
+    reg [LATENCY-1:0] flight = 0;
+    wire step = flight[LATENCY-1];
+    reg [TIME_BITS-1:0] counted = 0;  // words in the history
+    reg [TIME_BITS+1:0] flying;
+    always @(*) begin
+        flying = 0;
+        for (i = 0; i < LATENCY; i = i + 1) flying = flying + flight[i];
+    end
+    always @(posedge clk) begin
+        flight <= rst ? 0 : {flight[LATENCY-2:0], want & ~hold};
+        counted <= counted + step;
+    end
+
+    // Ages of the word that leaves, of those that wait, and of the newest that came.
+    localparam AGE = TIME_BITS + 2, OLD = (1 << AGE) - 1;
+    wire [AGE-1:0] put_age;
+    reg [AGE-1:0] leaving, ages [0:P-1], newest = OLD;
+    always @(posedge clk) begin
+        newest <= rst ? OLD : put ? put_age + step : newest == OLD ? OLD : newest + step;
+        leaving <= (take ? ages[0] : leaving) + step;
+        for (i = 0; i < P; i = i + 1)
+            if (put & i == n - take) ages[i] <= put_age + step;
+            else if (take & i + 1 < P) ages[i] <= ages[i+1] + step;
+            else ages[i] <= ages[i] + step;
+    end
+    wire some = out_valid | n != 0;
+    wire [AGE-1:0] oldest_age = out_valid ? leaving : ages[0];
+
+    // Groups of the word in hand that have left: those below `next`.
+    reg [GROUPS-1:0] whole = 0;
+    reg [3:0] next = 0;
+    always @(posedge clk) begin
+        whole <= rst ? 0 : take ? head[REST +: GROUPS] : whole;
+        next <= rst | take ? 0 : out_valid ? out_group + 1 : next;
+    end
+
+    // With maxima 4 x 4 pixels apart: rows of each group until it may have one again. `most` is how much more than one a
+    // clock may come from now on: as early as they can, over the next words.
+    reg [1:0] rest_of [0:`ROW*GROUPS-1];
+    reg [WORD_BITS-1:0] at = 0;  // the word of the row that comes next
+    wire word;
+    reg [7:0] waiting_now, ahead, coming, most;
+    reg [GROUPS-1:0] those;
+    initial for (i = 0; i < `ROW * GROUPS; i = i + 1) rest_of[i] = 0;
+    always @(posedge clk) begin
+        if (rst) at <= 0;
+        else if (word) at <= at == `ROW - 1 ? 0 : at + 1;
+        for (i = 0; i < `ROW; i = i + 1)
+            for (j = 0; j < GROUPS; j = j + 1)
+                if (rst) rest_of[i*GROUPS+j] <= 0;
+                else if (word & at == i)
+                    rest_of[i*GROUPS+j] <= put & in_found[j] ? 3 : rest_of[i*GROUPS+j] == 0 ? 0 : rest_of[i*GROUPS+j] - 1;
+    end
+    function [7:0] ones(input [GROUPS-1:0] bits);
+        integer k;
+        begin
+            ones = 0;
+            for (k = 0; k < GROUPS; k = k + 1) ones = ones + bits[k];
+        end
+    endfunction
+    localparam ROOM = (GROUPS - 1) * `ROW, MOST = ROOM + 2 * GROUPS + 1;
+
+    always @(*) begin
+        assume (!head_valid || head[SKIP +: KEPT] == q[0]);
+        assume (now == counted);
+        assume (!put || (put_age <= LATE && put_age < newest && in_time == counted - put_age[TIME_BITS-1:0]));
+        // Raster order: words as they came, and of a word the lowest group first, each once, with its own position.
+        assert (left == ((whole >> next) << next));
+        assert (!out_valid || (left[out_group] && out_group >= next && out_position == positions[2*out_group +: 2]));
+        assert (idle == (!some && !in_valid));
+        for (i = 0; i < P; i = i + 1) begin
+            if (i < n) assert (q[i][TIME_BITS-1:0] == counted - ages[i][TIME_BITS-1:0]);
+            if (i < n) assert (q[i][FOUND_AT +: GROUPS] != 0);
+            if (i + 1 < P && i + 1 < n) assert (ages[i] > ages[i+1]);
+            if (i + 1 == n) assert (ages[i] == newest);
+        end
+        if (out_valid) assert (out_time == counted - leaving[TIME_BITS-1:0]);
+        if (out_valid && n != 0) assert (leaving > ages[0]);
+        if (out_valid && n == 0) assert (leaving == newest);
+        // The history still has the window of what leaves when it is read.
+        if (some) assert (oldest_age + flying <= THRESHOLD + LATENCY + 1);
+        if (some && !hold) assert (oldest_age <= THRESHOLD);
+        assert (!out_valid || leaving + CONTEXT + READ < P);
+        if (!out_valid) assert (n <= 1 + fresh);
+        if (!out_valid && n != 0) assert (ages[0] <= LATE + 2 + (n != fresh));
+        if (fresh) assert (newest <= LATE + 1);
+`ifdef EXCLUDED
+        assume (in_valid == word || !in_valid);
+        for (j = 0; j < GROUPS; j = j + 1) if (put) assume (!in_found[j] || rest_of[at*GROUPS+j] == 0);
+        assume (in_index == at);
+        assert (at < `ROW);
+        waiting_now = ones(left);
+        for (i = 0; i < P; i = i + 1) if (i < n) waiting_now = waiting_now + ones(q[i][FOUND_AT +: GROUPS]);
+        most = 0;
+        coming = 0;
+        for (i = 0; i < 4 * `ROW; i = i + 1) begin
+            for (j = 0; j < GROUPS; j = j + 1)
+                coming = coming + (rest_of[((at + i) % `ROW)*GROUPS+j] == i / `ROW);
+            if (coming > most + i + 1) most = coming - i - 1;
+        end
+        assert (most <= ROOM);
+        assert (waiting_now + most <= MOST);
+        if (!out_valid) assert (waiting_now <= 2 * GROUPS);
+        // An entry leaves after what is ahead of it, one a clock.
+        ahead = ones(left);
+        if (out_valid) assert (leaving + ahead <= LATE + MOST + 1);
+        for (i = 0; i < P; i = i + 1) if (i < n) begin
+            ahead = ahead + ones(q[i][FOUND_AT +: GROUPS]);
+            assert (ages[i] + ahead <= LATE + MOST + 1);
+        end
+        assert (!hold);
+`endif
+    end
