@@ -105,7 +105,7 @@ def main() -> None:
             one.add_argument("--number", type=int, default=1_000_000)
         if name == "netlist":
             one.add_argument("--number", type=int, default=5_000)
-        if name in (*runs, "netlist"):
+        if name in ("scans", "cases", "netlist"):
             one.add_argument("--minutes", type=float, default=600.0)
         if name == "cells":
             one.add_argument("--pixels", type=int, default=16)
