@@ -86,6 +86,7 @@
         assume (!put || (put_age <= LATE && put_age < newest && in_time == counted - put_age[TIME_BITS-1:0]));
         // Raster order: words as they came, and of a word the lowest group first, each once, with its own position.
         assert (left == ((whole >> next) << next));
+        assert (!take || (left & (left - 1'b1)) == 0);  // the next word only behind the last of this one
         assert (!out_valid || (left[out_group] && out_group >= next && out_position == positions[2*out_group +: 2]));
         assert (idle == (!some && !in_valid));
         for (i = 0; i < P; i = i + 1) begin
