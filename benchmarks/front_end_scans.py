@@ -109,7 +109,7 @@ def scans(args: argparse.Namespace, scratch: Path) -> None:
     # Whichever part ends last has all of them.
     rows = state.all()
     found = [
-        row for one in given for pace in PACES if (row := summary(one, pace, [r for r in rows if _is(r, one, pace)]))
+        told for one in given for pace in PACES if (told := summary(one, pace, [r for r in rows if _is(r, one, pace)]))
     ]
     head = {"pixels": 16, "bits": 16, "window": locator.window, "locator": locator.digest, "latency_clocks": clocks}
     written(args.output, "scans", {**head, "key": key, "scans": found, **about()})

@@ -26,6 +26,7 @@ import numpy as np
 
 from braggnn_edge import cli
 from braggnn_edge.core import config, stages
+from braggnn_edge.core.errors import UserError
 from braggnn_edge.grains import grain_file
 from braggnn_edge.grains.compare import differences, summary
 from braggnn_edge.grains.crystal import lattice_of
@@ -97,6 +98,8 @@ def measure(runs: Path, name: str, entry: dict[str, Any], save: Callable[[], Non
     true = grain_file.load(data / "scan_grains.h5").grains
     truth = read_truth(data / "scan_truth.h5")
     made = spec.simulate.grains
+    if made is None:
+        raise UserError(f"{path}: expected [scan.simulate.grains]")
     lattice = lattice_of(made.lattice, made.centring)
     cell = ("--lattice", *made.lattice, "--centring", made.centring, "--median-size", float(np.median(true["size"])))
     entry |= {"threshold": threshold, "grains": len(true), "lists": {}, "window_to_component": {}}
