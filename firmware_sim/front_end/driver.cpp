@@ -214,6 +214,12 @@ int main(int argc, char** argv) {
             case 3:
                 top.rst = 1;
                 top.s_axis_tvalid = 1;  // offered, and never taken
+#if MAPS
+                if (!bench.map_beats) {  // a source without maps gives up in the reset what it offered
+                    top.s_map_tvalid = bench.map_offered = false;
+                    bench.map_at = 0;
+                }
+#endif
                 for (uint32_t n = word(); n; n--) bench.edge();
                 top.s_axis_tvalid = 0;
                 top.rst = 0;
