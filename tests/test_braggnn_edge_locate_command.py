@@ -3,7 +3,9 @@
 import csv
 import shutil
 import sys
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import h5py
@@ -262,7 +264,7 @@ def test_one_form_of_a_network_serves_a_whole_list(
     def looks_fast(form: str) -> None:
         monkeypatch.setattr(choice, "_rate", lambda locator, *_: 2000.0 if locator.name == form else 1000.0)
         monkeypatch.setattr(choice, "_remembered", lambda *_: None)
-        shard.network.cache_clear()
+        shard._opened.cache_clear()
 
     locate(scan, *options, "--backend", "torch", "-o", tmp_path / "torch.h5")
     capsys.readouterr()
@@ -563,3 +565,23 @@ def test_a_pattern_without_quotes_is_named(tmp_path: Path, capsys: pytest.Captur
     with pytest.raises(SystemExit):
         cli.main(["locate", str(files[0]), "--treshold", "5", "-o", str(tmp_path / "a.h5")])
     assert "unrecognized arguments: --treshold 5" in capsys.readouterr().err
+
+
+def test_threads_open_a_network_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two threads of a cluster once read one file at the same time, and one of them called it damaged."""
+    inside: list[int] = []
+    most: list[int] = []
+
+    def opened(name: str, *_: object, **__: object) -> str:
+        inside.append(1)
+        most.append(len(inside))
+        time.sleep(0.02)
+        inside.pop()
+        return name
+
+    monkeypatch.setattr(shard, "open_network", opened)
+    shard._opened.cache_clear()
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(lambda _: shard.network("a", "torch"), range(8))) == ["a"] * 8
+    shard._opened.cache_clear()
+    assert most == [1]

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -93,7 +94,17 @@ def _scan(spec: ScanSpec, shards: Path) -> Scan:
     return open_spec(spec, Path(), None)
 
 
-@lru_cache(maxsize=2)
+#: Threads of one process take turns to open a network: NumPy reads a file's header by Python's own parser, which before
+#: Python 3.11.8 may fail where two threads use it at once (CPython issue 106905).
+_OPENING = Lock()
+
+
 def network(name: str, backend: str) -> Locator:
     """Opened once in every process, for one thread: the shards are what runs side by side."""
+    with _OPENING:
+        return _opened(name, backend)
+
+
+@lru_cache(maxsize=2)
+def _opened(name: str, backend: str) -> Locator:
     return open_network(name, backend, threads=1)

@@ -147,8 +147,8 @@ def load(path: Path) -> tuple[UniversalNetwork, Calibration, dict[str, Any]]:
         raise
     except Exception as error:  # numpy, zipfile and torch raise many types for a damaged file
         raise UserError(
-            f"{path}: not a universal network, or damaged; the one that ships is called `universal`, and `braggnn-edge "
-            "universal` makes others"
+            f"{path}: not a universal network, or damaged ({type(error).__name__}: {error}); the one that ships is "
+            "called `universal`, and `braggnn-edge universal` makes others"
         ) from error
 
 

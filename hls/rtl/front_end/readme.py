@@ -41,9 +41,10 @@ high-water marks, are 0: do not compare these.
 
 A safe start:
 
-    1. hold the source, or give rst with the source silent
+    1. hold the source, write enable = 0; with the source silent write abort = 1, or give rst
     2. read identity, version, shape and digest_0 to digest_7, and compare them with project.json
-    3. write rows, cols, threshold, saturation, gain_shift, sigma_limit; each answers OKAY{options}
+    3. with bad pixels write bad_clear = 1 (with a mask loaded another cols is refused); write rows, cols,
+       threshold, saturation, gain_shift, sigma_limit; each answers OKAY{options}
     4. write test = 1, wait for bit 4 of status, look at bit 8
     5. write enable = 1, then let the source run
 To stop: stop the source behind a frame, wait until bit 1 of status is 0, write enable = 0.
