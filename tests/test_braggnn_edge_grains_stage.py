@@ -30,9 +30,11 @@ from braggnn_edge.grains import (
     scenario,
     task,
 )
+from braggnn_edge.grains.crystal import Lattice
 from braggnn_edge.grains.index import IndexSpec, Seed
 from braggnn_edge.grains.match import Scene
 from braggnn_edge.grains.merged import places
+from braggnn_edge.grains.screen import lines
 from braggnn_edge.grains.sized import sized
 from braggnn_edge.grains.spec import GrainSpec
 from braggnn_edge.grains.spots import Listed
@@ -471,3 +473,20 @@ def test_the_stage_says_that_a_configuration_is_missing(tmp_path: Path, capsys) 
     with pytest.raises(SystemExit):
         cli.main(["grains", "list.h5"])
     assert "the following arguments are required: -o/--output" in capsys.readouterr().err
+
+
+def test_what_the_geometry_does_not_fit_is_said(found) -> None:
+    """The grains of the fit with a cell that is 0.5 % too large: named, as by the command, on the page, too."""
+    assert found["document"]["remarks"] == []
+    keys = instrument.read(found["run"] / "data/gold_instrument.toml")
+    fit = grain_file.load(found["out"] / "voigt_free.h5")
+    wrong = Lattice(tuple(1.005 * edge for edge in GOLD.cell[:3]) + GOLD.cell[3:], GOLD.centring)
+    rows, about = peak_file.load(found["out"] / "reflections.h5", "reflections")
+    lists = {"panel": Listed(rows, about, found["out"] / "reflections.h5")}
+    seeds = [
+        Seed(ub, place / 1e3, 1.0)
+        for ub, place in zip(grain_file.matrices(fit.grains, "ub"), grain_file.positions(fit.grains), strict=True)
+    ]
+    told = task.done(Task(lists, keys, wrong, 0.5, "", IndexSpec(0.6), seeds=seeds)).result.settings["remarks"]
+    assert any("angstrom" in line or "strained" in line for line in told), told
+    assert any(line.endswith(told[0]) for line in lines({**found["document"], "remarks": told}))

@@ -270,6 +270,7 @@ def offsets(scene: Scene, found: Grains) -> Iterator[str]:
             f"{who}: computed minus measured positions are ({mean[0]:+.3f}, {mean[1]:+.3f}) px (row, col) in the "
             "median, in all grains together; "
             + ("half a pixel: does its maker count pixels from their corners? The centre of the first pixel is 0.0 here"
+               ", and the beam centre may be off by it along both axes"
                if half.any() else "the beam centre is off, or the network is biased")
             + "; what lies along the axis of rotation does not show, and moves all grains"
             + ("" if scene.spots.covered > _FULL

@@ -121,6 +121,8 @@ def summarized(outcome: Outcome, least_size: float) -> dict[str, Any]:
     document["estimators"] = entries
     document["weighting"] = _weighting(entries)
     document["warnings"] = list(_warnings(entries))
+    # Of the geometry and the lattice, as the command says them: they are the same for all estimators.
+    document["remarks"] = outcome.runs[FIT]["free"].settings.get("remarks", [])
     return document
 
 

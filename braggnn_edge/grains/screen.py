@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from braggnn_edge.grains.spec import KINDS
+from braggnn_edge.evaluation.figures import look
+from braggnn_edge.grains.spec import FIT, KINDS
 
 #: Headings of the columns of differences: their group, and each with its unit.
 _HEADS: tuple[tuple[str, tuple[str, ...], int], ...] = (
@@ -35,6 +36,8 @@ def lines(document: Mapping[str, Any]) -> Iterator[str]:
             f"Weighting by sigma, {entries[name]['label']}: p50 of the distance to the truth {gain['plain_um']:.2f} -> "
             f"{gain['weighted_um']:.2f} um"
         )
+    for remark in document["remarks"]:
+        yield f"from the grains of the {look(FIT).label}: {remark}"
     for warning in document["warnings"]:
         yield f"WARNING: {warning}"
 

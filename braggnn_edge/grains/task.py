@@ -8,6 +8,7 @@ import numpy as np
 
 from braggnn_edge.core.errors import UserError
 from braggnn_edge.grains.crystal import Lattice
+from braggnn_edge.grains.diagnose import remarks
 from braggnn_edge.grains.finding import INDEXERS, as_before
 from braggnn_edge.grains.geometry import Instrument
 from braggnn_edge.grains.grain_file import Result
@@ -71,5 +72,7 @@ def done(task: Task) -> Done:
         "flip": task.flip, "index": asdict(task.index), "indexer": task.indexer, "fixed": task.assignment is not None,
         "scales": asdict(found.scales),
     }  # fmt: skip
+    if task.assignment is None:
+        settings["remarks"] = list(remarks(scene, found, task.lattice))
     names = tuple(listed.path.name for listed in task.lists.values())
     return Done(Result(rows, spots, names, panels, settings), seeds or ())
