@@ -94,8 +94,8 @@ def _scan(spec: ScanSpec, shards: Path) -> Scan:
     return open_spec(spec, Path(), None)
 
 
-#: Threads of one process take turns to open a network: NumPy reads a file's header by Python's own parser, which before
-#: Python 3.11.8 may fail where two threads use it at once (CPython issue 106905).
+#: Threads of one process take turns to open a network, so that it is opened once. Of two at once, one was seen to find
+#: the file damaged; perhaps by Python's parser, which reads NumPy's headers, and before 3.11.8 was not for threads.
 _OPENING = Lock()
 
 
