@@ -50,7 +50,9 @@
         assert (frame_is != 0 || !stored_frame);
         assert (!stored_frame || frame_is != 0);
         // Each peak is sent or counted as dropped, and dropped only where no place is left.
-        assert (frame_is == 0 || stored_frame || all_peaks == peaks + moving + drops);
+        assert (frame_is == 0 || stored_frame || end_done || all_peaks == peaks + moving + drops);
+        assert (!end_done || peaks == 0);
+        assert (frame_is != 0 || peaks == 0);
         assert (!(peak & ~keep) || (places == 0 && !stored_frame));
         assert (!(put && !end_put) || !stored_frame);
     end

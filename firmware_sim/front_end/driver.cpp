@@ -2,7 +2,8 @@
 //
 //   driver script records seed [+mutant=N]
 //
-// PIXELS and BITS are of the build, and MAPS, the counts of a pixel in a beat of maps. The script is a row of 32-bit words, an operation and what belongs to it:
+// PIXELS and BITS are of the build, and MAPS, the counts of a pixel in a beat of maps; POSITION, bits of a beat of
+// s_position, 0 where the locator is inside, and WINDOW, the side of a patch. The script is a row of 32-bit words, an operation and what belongs to it:
 //   0 n                wait n clocks
 //   1 address value    write a register;  2 address: read one. Value and response of either are printed
 //   3 n                reset for n clocks
@@ -10,14 +11,21 @@
 //   5 n, then n beats  flags (1 start of frame, 2 end of row) and PIXELS counts, two to a word
 //   6 rows cols, then rows * cols counts, two to a word: a frame
 //   8 n, then n beats  maps, from now on, over and over: flags as in 5 and MAPS * PIXELS counts, two to a word
+//   9 n, then n patches and what an external locator answers: WINDOW * WINDOW counts, two to a word, the words of a
+//                      beat of s_position, and its tuser. Nothing else may come by m_patch
+//   10 latency interval stalls  of that locator: clocks from a patch's last count to its answer, clocks between two
+//                      answers, both at least, and the chance of 256 that it does not take a count
 //   7 n limit          wait until n records were taken since the start, limit clocks at most
 // records: 32 bytes each, then the clock of the transfer, 8 bytes. Prints one line of JSON.
+#include <algorithm>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <ctime>
+#include <deque>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "Vtop.h"
@@ -61,6 +69,20 @@ void pack(const uint16_t* counts, uint32_t* words, int n) {
     }
 }
 
+#if POSITION
+constexpr int COUNTS = WINDOW * WINDOW, POSITION_WORDS = (POSITION + 31) / 32;
+constexpr std::size_t UNDER_WAY = 4;  // patches in the external locator at a time
+
+// An external locator: patches that it knows, a count at a time, and what it says of them.
+struct Locator {
+    std::unordered_map<std::string, const uint32_t*> known;
+    std::string patch;
+    std::deque<std::pair<uint64_t, const uint32_t*>> answers;  // clock at which it is ready
+    uint64_t latency = 1, interval = 0, next = 0, patches = 0;
+    uint32_t stalls = 0;
+};
+#endif
+
 struct Bench {
     VerilatedContext context;
     Vtop top{&context};
@@ -68,13 +90,22 @@ struct Bench {
     const uint32_t* maps = nullptr;
     std::size_t map_beats = 0, map_at = 0;
     bool map_offered = false;
+#if POSITION
+    Locator locator;
+    Random locator_random;
+    bool answer_offered = false;
+#endif
     FILE* file;
     uint32_t gaps = 0, stalls = 0;
     uint64_t clock = 0, records = 0, waited = 0, throttled = 0, unstable = 0, wrong_last = 0, ready_in_reset = 0, last_word = 0;
     bool held = false, in_frame = false;
     uint32_t held_data[8] = {0};
 
-    Bench(uint64_t seed, FILE* to, int argc, char** argv) : in_random(2 * seed + 1), out_random(2 * seed + 2), map_random(2 * seed + 3), file(to) {
+    Bench(uint64_t seed, FILE* to, int argc, char** argv) : in_random(2 * seed + 1), out_random(2 * seed + 2), map_random(2 * seed + 3),
+#if POSITION
+        locator_random(2 * seed + 4),
+#endif
+        file(to) {
         context.commandArgs(argc, argv);
     }
 
@@ -100,14 +131,60 @@ struct Bench {
 #endif
     }
 
+    // The external locator's clock: what it offers before the edge, and what passes at it.
+    void locate() {
+#if POSITION
+        top.m_patch_tready = locator.answers.size() < UNDER_WAY && !locator_random.chance(locator.stalls);
+        if (answer_offered || locator.answers.empty() || locator.answers.front().first > clock) return;
+        set(top.s_position_tdata, locator.answers.front().second);
+        top.s_position_tuser = locator.answers.front().second[POSITION_WORDS];
+        top.s_position_tvalid = answer_offered = true;
+#endif
+    }
+    void located() {
+#if POSITION
+        if (top.rst) {
+            if (top.m_patch_tvalid && reset_before) fail("m_patch is valid in a reset");
+            if (top.s_position_tready) ready_in_reset++;
+            locator.patch.clear();
+            locator.answers.clear();
+            answer_offered = patch_held = false;
+            return;
+        }
+        if (answer_offered && top.s_position_tready) {
+            locator.answers.pop_front();
+            answer_offered = false;
+        }
+        const uint32_t count = (uint32_t)top.m_patch_tdata;
+        if (patch_held && (!top.m_patch_tvalid || held_count != count)) unstable++;
+        patch_held = top.m_patch_tvalid && !top.m_patch_tready;
+        held_count = count;
+        if (!top.m_patch_tvalid || !top.m_patch_tready) return;
+        const uint16_t pixel = count;
+        locator.patch.append((const char*)&pixel, 2);
+        if (top.m_patch_tlast != (locator.patch.size() == 2 * COUNTS)) fail("tlast of m_patch is not with a patch's last count");
+        if (!top.m_patch_tlast) return;
+        const auto found = locator.known.find(locator.patch);
+        if (found == locator.known.end()) fail("a patch came by m_patch that is not known");
+        locator.next = std::max(clock + locator.latency, locator.next + locator.interval);
+        locator.answers.emplace_back(locator.next, found->second);
+        locator.patch.clear();
+        locator.patches++;
+#endif
+    }
+    bool patch_held = false, reset_before = false;
+    uint32_t held_count = 0;
+
     // One clock; true if a beat that is offered was taken.
     bool edge() {
         top.m_axis_tready = !out_random.chance(stalls);
         offer();
+        locate();
         top.clk = 0;
         top.eval();
         const bool beat_taken = top.s_axis_tvalid && top.s_axis_tready;
         taken();
+        located();
         if (top.rst && (top.s_axis_tready || top.s_axi_awready || top.s_axi_arready)) ready_in_reset++;
         if (top.s_axis_tvalid && !beat_taken && !top.rst) {
             waited++;
@@ -127,6 +204,10 @@ struct Bench {
         top.clk = 1;
         top.eval();
         clock++;
+        reset_before = top.rst;
+#if POSITION
+        if (!answer_offered) top.s_position_tvalid = 0;
+#endif
 #if MAPS
         if (!map_offered) top.s_map_tvalid = 0;
 #endif
@@ -166,6 +247,9 @@ int main(int argc, char** argv) {
     top.s_axis_tvalid = top.s_axi_awvalid = top.s_axi_wvalid = top.s_axi_arvalid = 0;
 #if MAPS
     top.s_map_tvalid = 0;
+#endif
+#if POSITION
+    top.s_position_tvalid = top.s_position_tuser = 0;
 #endif
     top.s_axi_bready = top.s_axi_rready = 1;
     const auto answer = [&](uint32_t value, uint32_t response) {
@@ -262,6 +346,21 @@ int main(int argc, char** argv) {
                 bench.map_at = bench.map_offered ? SIZE_MAX : 0;  // a beat that is offered stays, and is none of these
                 at += bench.map_beats * (1 + (MAPS * PIXELS + 1) / 2);
                 break;
+#if POSITION
+            case 9:
+                for (uint32_t n = word(); n; n--) {
+                    const std::string patch((const char*)&script[at], 2 * COUNTS);
+                    at += (COUNTS + 1) / 2;
+                    bench.locator.known[patch] = &script[at];
+                    at += POSITION_WORDS + 1;
+                }
+                break;
+            case 10:
+                bench.locator.latency = word();
+                bench.locator.interval = word();
+                bench.locator.stalls = word();
+                break;
+#endif
             default:
                 fail("the script has an operation that is unknown");
         }

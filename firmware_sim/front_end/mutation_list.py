@@ -149,9 +149,9 @@ MUTATIONS = (
     _m(
         "not trusted at the limit",
         "fe_records",
-        "(~is_stored & (",
-        "sigma_row > sigma_limit",
-        "sigma_row >= sigma_limit",
+        "(back_wrong | ",
+        "sigma_row > limit",
+        "sigma_row >= limit",
     ),
     _m("an edge peak has an offset", "fe_records", "code_row = ", "t_edge ? 32'sd0 :", "1'b0 ? 32'sd0 :"),
     _m("row and column swapped", "fe_records", "flags1, ", "at_col1, at_row1", "at_row1, at_col1"),

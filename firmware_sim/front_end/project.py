@@ -12,11 +12,17 @@ from numpy.typing import NDArray
 from braggnn_edge.core.errors import UserError
 from firmware_sim.front_end.compare import as_records, differences
 from firmware_sim.front_end.simulate import Script, build, run
+from hls.rtl.front_end.external import beats, stream_bits
 from hls.rtl.front_end.geometry import Geometry
+from quant.contract.arithmetic import Codes
+from quant.contract.locator import IntegerLocator, load
 from quant.front_end.records import END, Records
 
 #: Chances of 256 of a gap before a beat, and of an output that is not ready, of each run of a vector.
 _PACES = ((0, 0), (60, 0), (20, 128))
+
+#: The pace of an external locator in each of these (:meth:`Script.locator_pace`).
+_LOCATOR_PACES = ((1, 0, 0), (300, 50, 20), (40, 0, 128))
 
 
 @dataclass(frozen=True)
@@ -34,10 +40,17 @@ class Simulated:
     first: str
 
 
-def simulate(project: Path, build_dir: Path, say: Callable[[str], None]) -> Simulated:
+def simulate(
+    project: Path, build_dir: Path, say: Callable[[str], None], answers: Callable[[Codes], Codes] | None = None
+) -> Simulated:
     """Compile the sources of a project (:func:`hls.rtl.front_end.project.write_front_end`) in ``build_dir`` and run its
-    vectors, without and with gaps and stalls. Raises UserError for what is no such project."""
+    vectors, without and with gaps and stalls. Raises UserError for what is no such project.
+
+    answers: what an external locator answers to patches (n, window, window), codes (n, 2 or 4); None: what the vectors
+    say. The patches that leave must be the vectors'.
+    """
     geometry = _geometry(project)
+    locator = load(project / "locator.json")
     sources = {path.name: path.read_text() for path in sorted((project / "src").glob("*.v"))}
     simulator = build(sources, geometry, build_dir, optimize="-O0")
     names = sorted(path.name.split(".")[0] for path in (project / "vectors").glob("*.records.hex"))
@@ -51,6 +64,10 @@ def simulate(project: Path, build_dir: Path, say: Callable[[str], None]) -> Simu
             script = Script(geometry.pixels)
             for entry in _entries(project, name, "registers"):
                 script.write(entry >> 32, entry & 0xFFFFFFFF)
+            if geometry.external:
+                patches = _patches(project, name, locator)
+                codes = locator.run(locator.inputs(patches)) if answers is None else answers(patches)
+                script.locator(patches, beats(codes, locator)).locator_pace(*_LOCATOR_PACES[seed])
             script.pace(gaps, stalls)
             _add_beats(script, _entries(project, name, "beats"), geometry)
             script.pace(0, 0).until(sum(map(len, expected)), 20_000).wait(200)
@@ -90,13 +107,20 @@ def _records(project: Path, name: str) -> list[Records]:
     return np.split(found, stops[:-1])
 
 
-def _add_beats(script: Script, beats: list[int], geometry: Geometry) -> None:
+def _patches(project: Path, name: str, locator: IntegerLocator) -> NDArray[np.int64]:
+    """The patches (n, window, window) of a vector."""
+    bits, pixels = stream_bits(locator)[0], locator.window**2
+    found = [[word >> k * bits & (1 << bits) - 1 for k in range(pixels)] for word in _entries(project, name, "patches")]
+    return np.array(found, np.int64).reshape(-1, locator.window, locator.window)
+
+
+def _add_beats(script: Script, words: list[int], geometry: Geometry) -> None:
     counts: NDArray[np.int64] = np.array(
         [
             [word >> k * geometry.bits & (1 << geometry.bits) - 1 for k in range(geometry.pixels)]
-            for word in beats
+            for word in words
         ]
     )  # fmt: skip
-    starts = [at for at, word in enumerate(beats) if word >> geometry.data_bits & 1]
-    ends = [at for at, word in enumerate(beats) if word >> geometry.data_bits & 2]
+    starts = [at for at, word in enumerate(words) if word >> geometry.data_bits & 1]
+    ends = [at for at, word in enumerate(words) if word >> geometry.data_bits & 2]
     script.beats(counts, starts, ends)

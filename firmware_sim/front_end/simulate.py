@@ -16,6 +16,7 @@ from firmware_sim.forms.compiled import built, digest_of
 from hls.rtl.front_end.geometry import Geometry
 from hls.rtl.front_end.project import NAME
 from hls.rtl.front_end.registers import REGISTERS
+from hls.rtl.front_end.scripts import ports
 from hls.tools import programs as tools
 from quant.front_end.stream import Row
 
@@ -116,6 +117,26 @@ class Script:
         self.words.append(np.concatenate([flags[:, None], _pairs(values.reshape(len(values), -1))], axis=1).reshape(-1))
         return self
 
+    def locator(
+        self, patches: NDArray[np.integer], answers: NDArray[np.uint8], user: NDArray[np.integer] | int = 0
+    ) -> "Script":
+        """What an external locator knows from now on: counts (n, window, window) and, of each, the bytes (n, k) of a
+        beat of ``s_position`` and its tuser (n,). A patch that is not among them ends the simulation."""
+        self._add(9, len(patches))
+        if not len(patches):
+            return self
+        words = np.zeros((len(answers), -(-answers.shape[1] // 4) * 4), np.uint8)
+        words[:, : answers.shape[1]] = answers
+        users = np.broadcast_to(np.asarray(user, np.uint32), len(patches))[:, None]
+        known = [_pairs(patches.reshape(len(patches), -1)), words.view(np.uint32), users]
+        self.words.append(np.concatenate(known, axis=1).reshape(-1))
+        return self
+
+    def locator_pace(self, latency: int = 1, interval: int = 0, stalls: int = 0) -> "Script":
+        """Clocks from a patch's last count to the answer, and between two answers, both at least; chance of 256 that
+        a count has to wait."""
+        return self._add(10, latency, interval, stalls)
+
     def until(self, records: int, limit: int = 1_000_000) -> "Script":
         """Wait until so many records were taken since the start, at most ``limit`` clocks."""
         return self._add(7, records, limit)
@@ -151,7 +172,11 @@ def build(sources: dict[str, str], geometry: Geometry, build_dir: Path, *, optim
     """Compile Verilog sources (:func:`hls.rtl.front_end.project.sources`) in ``build_dir``, or find them compiled."""
     tools.find(tools.VERILATOR)
     build_dir.mkdir(parents=True, exist_ok=True)
-    defines = (f"PIXELS={geometry.pixels}", f"BITS={geometry.bits}", f"MAPS={len(geometry.maps)}")
+    answer = [port.bits for port in ports(sources[f"{NAME}.v"]) if port.name == "s_position_tdata"]
+    defines = (
+        f"PIXELS={geometry.pixels}", f"BITS={geometry.bits}", f"MAPS={len(geometry.maps)}", f"WINDOW={geometry.window}",
+        f"POSITION={sum(answer)}",
+    )  # fmt: skip
     # Warnings are a test of their own.
     options = verilated.command(NAME, "unique", optimize, defines, ("-Wno-lint",))
 

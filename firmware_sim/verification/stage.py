@@ -6,6 +6,7 @@ from braggnn_edge.core.errors import UserError
 from braggnn_edge.core.stages import Context, Stage
 from braggnn_edge.report.spec import ReportSpec
 from firmware_sim.verification.spec import CsimSpec
+from hls.project.stage import has_rtl
 from quant.training.stage import float_stages, network_table
 
 
@@ -15,7 +16,7 @@ def _check(context: Context) -> None:
 
 
 def _needs(cfg: Config) -> tuple[str, ...]:
-    return ("label", *float_stages(cfg), "qat", "hls", *(("rtl",) if cfg["qat"].is_circuit else ()))
+    return ("label", *float_stages(cfg), "qat", "hls", *(("rtl",) if has_rtl(cfg) else ()))
 
 
 CSIM = Stage(

@@ -22,13 +22,16 @@ from braggnn_edge.evaluation.sigma import Intervals
 from braggnn_edge.peaks.splits import TEST
 from braggnn_edge.peaks.table import load as load_table
 from braggnn_edge.training import train
+from firmware_sim.forms import csim, csim_circuit
 from firmware_sim.forms.compare import Comparison
 from firmware_sim.forms.form import Setting, answers
 from firmware_sim.front_end.project import simulate
 from firmware_sim.verification.inputs import inputs
 from firmware_sim.verification.layers import layer_rows
+from hls.project.stage import has_rtl
 from quant.contract import emulate
 from quant.contract import locator as locators
+from quant.contract.arithmetic import Codes
 from quant.training.build import trained_outputs
 from quant.training.stage import float_stages
 
@@ -79,9 +82,19 @@ def work(context: Context, directory: Path) -> None:
         "first_difference": {name: str(c.first) for name, c in compared.items() if c.first is not None},
     }
     project = run / "rtl" / "front_end"
-    if unrolled and project.exists():
-        results["front_end"] = asdict(simulate(project, directory / "build" / "front_end", say))
+    if has_rtl(context.cfg) and project.exists():
+        results["front_end"] = asdict(simulate(project, directory / "build" / "front_end", say, _external(setting)))
     conclude(directory, results, predictions, intervals, compared)
+
+
+def _external(setting: Setting) -> Callable[[Codes], Codes]:
+    """What a locator outside of the front end answers: the compiled HLS project in io_stream."""
+
+    def answer(patches: Codes) -> Codes:
+        executable = csim.build(setting.run / "hls" / "io_stream", setting.scratch / "build" / "io_stream")
+        return csim_circuit.steps(executable, setting.locator, patches).outputs
+
+    return answer
 
 
 def conclude(

@@ -3,7 +3,7 @@
 from braggnn_edge.core.config import Config
 from braggnn_edge.core.errors import UserError
 from braggnn_edge.core.stages import Context, Stage, resolve
-from hls.project.spec import BoardSpec, HlsSpec, settings_of
+from hls.project.spec import BACKENDS, BoardSpec, HlsSpec, settings_of
 from quant.training.circuit_spec import FrontEndSpec
 
 
@@ -31,18 +31,30 @@ def _check(context: Context) -> None:
 
 
 def refuse_front_end(cfg: Config) -> None:
-    """Refuse ``[rtl.front_end]`` with a network for which none can be written: layers, or a window of another size."""
-    front = cfg["rtl"].front_end
+    """Refuse ``[rtl.front_end]`` with a network for which none can be written: a window of another size, layers inside
+    of it, or a locator outside of it whose project has no streams."""
+    front, name, spec = cfg["rtl"].front_end, cfg["qat"].network, cfg["hls"]
     if not front.pixels:
         return
-    name = cfg["qat"].network
-    if not cfg["qat"].is_circuit:
+    if not (front.external or cfg["qat"].is_circuit):
         raise UserError(
-            f"rtl.front_end: a front end is written around a circuit, and the network is {name!r} "
-            '([qat] network); remove [rtl.front_end], or set network = "shipped_circuit"'
+            f"rtl.front_end: layers do not fit inside of a front end, and the network is {name!r} ([qat] network); set "
+            'external = true for one whose locator is the project of `make hls`, or network = "shipped_circuit"'
         )
-    if name == "circuit":
-        front.geometry(cfg["circuit"].front_end.window)
+    if front.external and ("io_stream" not in spec.io_types or spec.backend not in BACKENDS):
+        raise UserError(
+            'rtl.front_end: an external locator is the project in io_stream; add "io_stream" to io_types in [hls], '
+            f"with backend {' or '.join(BACKENDS)}"
+        )
+    if name in ("circuit", "universal"):
+        front.geometry(cfg["circuit" if name == "circuit" else "universal_layers"].front_end.window)
+    elif not cfg["qat"].is_shipped:
+        front.geometry(cfg["peaks"].size)
+
+
+def has_rtl(cfg: Config) -> bool:
+    """Whether the stage rtl has something to write: a circuit's project, or a front end with the locator outside."""
+    return bool(cfg["qat"].is_circuit or (cfg["rtl"].front_end.pixels and cfg["rtl"].front_end.external))
 
 
 #: Why the boards of a locator that is more than layers behind a normalizer are refused.

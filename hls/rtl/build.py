@@ -1,4 +1,4 @@
-"""Stage "rtl": the RTL project of a circuit, in each language asked for."""
+"""Stage "rtl": the RTL project of a circuit, in each language asked for, and a front end."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -19,15 +19,21 @@ from quant.contract import locator as locators
 def work(context: Context, directory: Path) -> None:
     """The stage: :func:`run` on the circuit and the test peaks of the run directory."""
     table = load_table(context.run / "label" / "peaks.h5")
-    run(context.cfg["rtl"], table, context.run / "qat", directory, context.say)
+    unrolled = context.cfg["qat"].is_circuit
+    run(context.cfg["rtl"], table, context.run / "qat", directory, context.say, unrolled=unrolled)
 
 
-def run(spec: RtlSpec, table: PeakTable, source: Path, directory: Path, say: Callable[[str], None]) -> None:
-    """The stage: write ``verilog/`` and ``vhdl/``, those asked for, and ``front_end/``; source: of the qat stage."""
+def run(
+    spec: RtlSpec, table: PeakTable, source: Path, directory: Path, say: Callable[[str], None], *, unrolled: bool = True
+) -> None:
+    """The stage: write ``verilog/`` and ``vhdl/``, those asked for, and ``front_end/``; source: of the qat stage.
+
+    unrolled: the locator is a circuit; layers have a front end alone.
+    """
     circuit = locators.load(source / "locator.json")
     patches = table.of(TEST).patches()
     chosen = np.unique(np.linspace(0, len(patches) - 1, min(spec.vectors, len(patches))).astype(int))
-    for language in spec.languages:
+    for language in spec.languages if unrolled else ():
         if not (directory / language).exists():
             write_rtl(
                 circuit, directory / language, counts=patches[chosen], language=language,
@@ -51,5 +57,5 @@ def run(spec: RtlSpec, table: PeakTable, source: Path, directory: Path, say: Cal
             )  # fmt: skip
         say(
             f"  front_end: {front.pixels} pixels of {front.bits} bits a clock in, records out; frames of up to "
-            f"{front.max_cols} columns"
+            f"{front.max_cols} columns" + "; the locator is outside, behind m_patch and s_position" * front.external
         )

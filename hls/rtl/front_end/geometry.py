@@ -33,7 +33,8 @@ class Geometry:
     pixels: a clock; bits: of a count; max_cols, max_rows: of the largest frame; window: side of the locator's patch;
     min_area: pixels of the smallest peak; places: records that wait for the network, a power of two. significance: it
     has a test of significance; bad_words: entries of its list of bad pixels, a power of two, 0: it has none.
-    dark, thresholds: it takes one of each a pixel, from a stream of maps.
+    dark, thresholds: it takes one of each a pixel, from a stream of maps. external: the locator is outside, behind two
+    streams.
     """
 
     pixels: int = 4
@@ -47,6 +48,7 @@ class Geometry:
     bad_words: int = 0
     dark: bool = False
     thresholds: bool = False
+    external: bool = False
 
     def __post_init__(self) -> None:
         if self.pixels not in WIDTHS:

@@ -13,8 +13,8 @@ from braggnn_edge.core.files import written_aside
 from hls.project.targets import DEFAULT_TARGET, target
 from hls.rtl import ternary
 from hls.rtl.cmvm import Effort
-from hls.rtl.core import bits_in, bits_out, core_files, pipelined
-from hls.rtl.front_end import registers, stored
+from hls.rtl.core import bits_out, core_files, pipelined
+from hls.rtl.front_end import external, registers, stored
 from hls.rtl.front_end.geometry import Geometry
 from hls.rtl.front_end.header import header
 from hls.rtl.front_end.ipxact import component, package_script
@@ -25,7 +25,6 @@ from hls.rtl.project import NAME as LOCATOR_NAME
 from hls.rtl.project import found_verilog
 from hls.rtl.spec import DEFAULT_LEVELS, LIMIT
 from hls.rtl.trace import trace
-from quant.contract.block_shift import BlockShift
 from quant.contract.locator import IntegerLocator, save
 
 #: Name of the top module.
@@ -35,7 +34,7 @@ NAME = "braggnn_front_end"
 _MODULES = ("fifo", "sequencer", "pixels", "lines", "span", "maximum", "queue", "readout", "features", "records")
 
 #: Those of an option.
-_OPTIONAL = {"significance": "significance", "bad_words": "bad", "maps": "maps"}
+_OPTIONAL = {"significance": "significance", "bad_words": "bad", "maps": "maps", "external": "external"}
 #: Files of the cocotb bench.
 _BENCH = ("run.py", "bench.py", "tests.py")
 
@@ -113,16 +112,21 @@ def sources(
         raise UserError(f"front end: ln sigma of {locator.output.bits} bits; a record has 16")
     if locator.output.frac > 15:
         raise UserError(f"front end: positions with {locator.output.frac} fraction bits; a record has room for 15")
-    held = logic_levels if register_selects else None
-    pipe = pipelined(trace(locator, effort=effort, limit=limit, levels=held), logic_levels)
-    geometry.check_places(len(pipe.solutions))
-    core = f"{LOCATOR_NAME}_core"
-    values = _values(locator, geometry, len(pipe.solutions)) | {
-        "IN": bits_in(pipe), "CORE_OUT": bits_out(pipe), "CORE": core,
-        "FOUND": found_verilog(pipe.solutions[-1], locator.output.bits),
-    }  # fmt: skip
+    if geometry.external:
+        stages, found, connected = 0, {}, external.instance(locator)
+    else:
+        held = logic_levels if register_selects else None
+        pipe = pipelined(trace(locator, effort=effort, limit=limit, levels=held), logic_levels)
+        stages, core = len(pipe.solutions), f"{LOCATOR_NAME}_core"
+        geometry.check_places(stages)
+        found = core_files(pipe, core, copies=register_selects)
+        late = max(0, 6 + geometry.later - stages)  # the locator is faster than the features
+        connected = _INSIDE.format(
+            out=bits_out(pipe), core=core, found=found_verilog(pipe.solutions[-1], locator.output.bits),
+            late=_late(locator.outputs * locator.output.bits, late),
+        )  # fmt: skip
+    values = _values(locator, geometry, stages) | {"LOCATOR": connected}
     maps = registers.verilog(_constants(locator, geometry), geometry.options)
-    found = core_files(pipe, core, copies=register_selects)
     modules = (*_MODULES, "registers", *(module for option, module in _OPTIONAL.items() if getattr(geometry, option)))
     for name in (*(f"braggnn_fe_{module}" for module in modules), NAME):
         found[f"{name}.v"] = filled(filled(template(name), maps), values)
@@ -143,9 +147,8 @@ def filled(text: str, values: Mapping[str, object]) -> str:
 
 def _values(locator: IntegerLocator, geometry: Geometry, stages: int) -> dict[str, object]:
     """What the templates ask for."""
-    normalizer, codes = locator.normalizer, locator.outputs * locator.output.bits
-    unsigned = normalizer.count_bits - (not isinstance(normalizer, BlockShift))
-    late = max(0, 6 + geometry.later - stages)  # the locator is faster than the features
+    normalizer = locator.normalizer
+    unsigned = external.largest_count(locator).bit_length()
     return {
         "N": geometry.pixels, "B": geometry.bits, "W": geometry.window, "G": geometry.group, "AREA": geometry.min_area,
         "CONTEXT": geometry.context, "WORDS": geometry.words, "WORD_BITS": geometry.word_bits,
@@ -159,8 +162,19 @@ def _values(locator: IntegerLocator, geometry: Geometry, stages: int) -> dict[st
         "MAP_WIRES": _map_ports(0 if geometry.map_bits else 1, "    wire ", "    wire ", ";", " = 1'b0"),
         "SIGNIFICANCE": int(geometry.significance), "BAD_LOG2": max(0, geometry.bad_words.bit_length() - 1),
         "STORED_RECORD": f"{stored.record(geometry, locator):056x}", "DIGEST": locator.digest,
-        "COUNT": _count(geometry.bits, normalizer.count_bits, unsigned), "LATE": _late(codes, late),
+        "COUNT": _count(geometry.bits, normalizer.count_bits, unsigned), "EXTERNAL": int(geometry.external),
+        "IN": geometry.window**2 * normalizer.count_bits,
+        "EXTERNAL_PORTS": external.ports(locator) if geometry.external else "",
     }  # fmt: skip
+
+
+#: A circuit inside of the front end: its core, and registers behind it where the features take longer.
+_INSIDE = """\
+    wire [{out}-1:0] result;
+    {core} core (.clk(clk), .model_inp(counts), .model_out(result));
+    wire [CODES*CODE-1:0] codes = {found};
+    {late}
+    assign {{back, back_end, back_entry, back_wrong}} = 0;"""
 
 
 def _count(bits: int, count_bits: int, unsigned: int) -> str:

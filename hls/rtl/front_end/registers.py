@@ -43,7 +43,7 @@ VERSION = 1
 
 #: What a front end may be built with, by the name of its size (:class:`hls.rtl.front_end.geometry.Geometry`), and the
 #: bit that says so.
-OPTIONS = {"significance": 1, "bad_words": 2, "dark": 4, "thresholds": 8}
+OPTIONS = {"significance": 1, "bad_words": 2, "dark": 4, "thresholds": 8, "external": 16}
 #: The option that there is with any of the last two.
 MAPS = "maps"
 
@@ -69,9 +69,11 @@ REGISTERS = (
         fields=(("frac", 0, 8), ("codes", 8, 8)),
     ),
     Register(
-        "options", 0x14, "read", 32, "1 significance; 2 bad pixels; 4 dark counts; 8 thresholds; `bad_words` << 16",
+        "options", 0x14, "read", 32,
+        "1 significance; 2 bad pixels; 4 dark counts; 8 thresholds; 16 external locator; `bad_words` << 16",
         fields=(
-            ("significance", 0, 1), ("bad_pixels", 1, 1), ("dark", 2, 1), ("thresholds", 3, 1), ("bad_words", 16, 16),
+            ("significance", 0, 1), ("bad_pixels", 1, 1), ("dark", 2, 1), ("thresholds", 3, 1), ("external", 4, 1),
+            ("bad_words", 16, 16),
         ),
     ),
     *(

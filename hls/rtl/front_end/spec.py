@@ -23,6 +23,8 @@ class FrontEndSpec:
     bad_words: int = 0
     dark: bool = False  # dark counts of each pixel are subtracted; they come by a stream of maps
     thresholds: bool = False  # a threshold a pixel; they come by the same stream
+    # the locator stays outside, behind two AXI4-Streams: the `io_stream` project of `make hls`, for layers the only way
+    external: bool = False
 
     def __post_init__(self) -> None:
         if self.pixels:
@@ -35,5 +37,5 @@ class FrontEndSpec:
         """The sizes for a locator's window; UserError for what cannot be built."""
         return Geometry(
             self.pixels, self.bits, self.max_cols, self.max_rows, window, self.min_area, self.places, self.significance,
-            self.bad_words, self.dark, self.thresholds,
+            self.bad_words, self.dark, self.thresholds, self.external,
         )  # fmt: skip

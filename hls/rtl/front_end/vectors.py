@@ -4,19 +4,22 @@ A vector has three files in ``vectors/``, a line an entry, as ``$readmemh`` read
 
 - ``NAME.registers.hex``: offset << 32 | value, written in order; the last one enables the front end.
 - ``NAME.beats.hex``: tlast, tuser, and below them tdata.
+- ``NAME.patches.hex``, ``NAME.positions.hex``, where the locator is external: the counts of each patch that leaves by
+  ``m_patch``, the first count lowest, and tdata of the beat of ``s_position`` that answers it.
 - ``NAME.records.hex``: tdata of each record; the high-water marks, which are of the hardware alone, are 0.
 
 The streams are random, always the same for the same sizes; what is expected is of
 :class:`quant.front_end.pipeline.Pipeline`.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from braggnn_edge.peaks.significance import Significance
+from hls.rtl.front_end import external
 from hls.rtl.front_end.bad_pixels import writes
 from hls.rtl.front_end.geometry import Geometry
 from hls.rtl.front_end.registers import REGISTERS
@@ -35,7 +38,8 @@ class Vector:
     """A stream and what must leave for it.
 
     name: of its files; text: what it is about, one line; registers: (name, value) in the order they are written; rows:
-    of the stream, each a whole number of beats; records: (n,) of :data:`quant.front_end.records.RECORD`.
+    of the stream, each a whole number of beats; records: (n,) of :data:`quant.front_end.records.RECORD`; streams: what
+    passes to an external locator and from it, a file's text by its kind.
     """
 
     name: str
@@ -43,6 +47,7 @@ class Vector:
     registers: list[tuple[str, int]]
     rows: list[Row]
     records: Records
+    streams: Mapping[str, str] = field(default_factory=dict)
 
     def files(self, geometry: Geometry) -> dict[str, str]:
         """Its files' texts by name."""
@@ -54,6 +59,7 @@ class Vector:
             f"{self.name}.registers.hex": "".join(written),
             f"{self.name}.beats.hex": "".join(beats(self.rows, geometry)),
             f"{self.name}.records.hex": "".join(f"{bytes(row[::-1]).hex()}\n" for row in raw),
+            **{f"{self.name}.{kind}.hex": text for kind, text in self.streams.items()},
         }
 
 
@@ -88,7 +94,8 @@ def vectors(locator: IntegerLocator, geometry: Geometry) -> list[Vector]:
     def add(name: str, text: str, given: list[Row], **more: object) -> None:
         front = FrontEnd(**(settings | more))  # type: ignore[arg-type]
         records = np.concatenate(list(Pipeline(front, locator).stream(given)))
-        found.append(Vector(name, text, _registers(front, geometry), given, records))
+        streams = external.texts(front, given, locator) if geometry.external else {}
+        found.append(Vector(name, text, _registers(front, geometry), given, records, streams))
 
     whole = [row for frame in frames[:3] for row in rows_of(frame)]
     add("whole", "three whole frames, with peaks at the edges, saturated pixels and double maxima", whole)

@@ -1,7 +1,8 @@
 // Peaks to records: what has no place is dropped here, whole and counted, before its record is begun. The frame's end
 // follows its peaks on the same way; its place was kept when the frame started.
 //
-// A maximum and what it is known by come in together; `result` is the locator's for the same one, DELAY clocks later.
+// A maximum and what it is known by come in together; `result` is the locator's for the same one, DELAY clocks later. Of a
+// locator that is EXTERNAL it comes when it comes, and what it belongs to comes back with it (braggnn_fe_external).
 module braggnn_fe_records #(
     parameter B = 16,
     parameter DELAY = 8,  // at least LATER + 1
@@ -10,6 +11,8 @@ module braggnn_fe_records #(
     parameter FRAC = 9,
     parameter CODES = 4,  // 2, or 4 with ln sigma
     parameter PLACES_LOG2 = 6,
+    parameter EXTERNAL = 0,
+    parameter ENTRY = 1,  // bits of what waits for an external locator
     parameter STORED_RECORD = 224'd0  // what the stored frame's peak becomes, without its frame number
 ) (
     input clk,
@@ -33,6 +36,16 @@ module braggnn_fe_records #(
     input [15:0] row,
     input [15:0] col,
     input [CODES*CODE-1:0] result,
+    // to an external locator: a peak that has a place, or a frame's end; and what comes back in order
+    output keep,
+    output keep_edge,
+    output [ENTRY-1:0] entry,
+    output end_taken,
+    output [ENTRY-1:0] end_entry,
+    input back,
+    input back_end,
+    input [ENTRY-1:0] back_entry,
+    input back_wrong,
     // of the frame, steady when its end comes
     input [15:0] waiting_high,
     input [15:0] end_rows,
@@ -63,23 +76,71 @@ module braggnn_fe_records #(
             assign peak = peaks_then[LATER-1] & (significant | is_stored);
         end
     endgenerate
-    wire keep = peak & (is_stored | places != 0);
+    assign keep = peak & (is_stored | places != 0);
     wire leave = out_valid & out_ready;
     assign place = places != 0;
     reg [31:0] drops = 0;
 
     localparam TAG = 4 + B + 64;
+    localparam END = 132;
+    wire [TAG-1:0] new_tag = {edge_, second, saturated, masked, brightest, total, row, col};
+    wire [31:0] in_use = PLACES - {{(31-PLACES_LOG2){1'b0}}, fewest};
+    // What the end record says that the records before it do not, and the limit of sigma.
+    wire [END-1:0] new_end = {end_flags, end_above, end_cols, end_rows, in_use[15:0], waiting_high, drops[31:0]};
+    wire [TAG-1:0] tag;
+    wire [END-1:0] end_tag;
+    wire signed [15:0] limit;
+    wire next_peak, next_end;
     reg [DELAY-LATER-1:0] kept = 0;
     reg [DELAY-1:0] ends = 0;
-    reg [DELAY*TAG-1:0] tags;
-    wire [(DELAY+1)*TAG-1:0] next_tags = {tags, edge_, second, saturated, masked, brightest, total, row, col};
     wire [DELAY-LATER:0] next_kept = {kept, keep};
     wire [DELAY:0] next_ends = {ends, in_end};
+    generate
+        if (EXTERNAL) begin : comes_back
+            // Tags are needed when it is known which maxima are kept; an end, when all of its frame's are counted.
+            wire [TAG-1:0] tag_now;
+            if (LATER == 0) begin : now
+                assign tag_now = new_tag;
+            end else begin : then
+                reg [LATER*TAG-1:0] tags;
+                wire [(LATER+1)*TAG-1:0] next_tags = {tags, new_tag};
+                always @(posedge clk) tags <= next_tags[LATER*TAG-1:0];
+                assign tag_now = tags[LATER*TAG-1 -: TAG];
+            end
+            reg [END-1:0] last_end = 0;
+            always @(posedge clk) if (next_end) last_end <= back_entry[END-1:0];
+            assign keep_edge = tag_now[TAG-1];
+            assign entry = {{(ENTRY-TAG-16){1'b0}}, sigma_limit, tag_now};
+            assign end_taken = ends[DELAY-1];
+            assign end_entry = new_end;
+            assign next_peak = back;
+            assign next_end = back_end;
+            assign {limit, tag} = back_entry[TAG+15:0];
+            assign end_tag = last_end;
+        end else begin : delayed
+            reg [DELAY*TAG-1:0] tags;
+            wire [(DELAY+1)*TAG-1:0] next_tags = {tags, new_tag};
+            always @(posedge clk) tags <= next_tags[DELAY*TAG-1:0];
+            assign keep_edge = 1'b0;
+            assign entry = {ENTRY{1'b0}};
+            assign end_taken = 1'b0;
+            assign end_entry = {ENTRY{1'b0}};
+            assign next_peak = kept[DELAY-LATER-1];
+            assign next_end = ends[DELAY-1];
+            assign tag = tags[DELAY*TAG-1 -: TAG];
+            assign end_tag = new_end;
+            assign limit = sigma_limit;
+        end
+    endgenerate
     wire t_edge, t_second, t_saturated, t_masked;
     wire [B-1:0] t_brightest;
     wire [31:0] t_total;
     wire [15:0] t_row, t_col;
-    assign {t_edge, t_second, t_saturated, t_masked, t_brightest, t_total, t_row, t_col} = tags[DELAY*TAG-1 -: TAG];
+    assign {t_edge, t_second, t_saturated, t_masked, t_brightest, t_total, t_row, t_col} = tag;
+    wire [31:0] e_above, e_drops;
+    wire [15:0] e_cols, e_rows, e_in_use, e_waiting;
+    wire [3:0] e_flags;
+    assign {e_flags, e_above, e_cols, e_rows, e_in_use, e_waiting, e_drops} = end_tag;
 
     function signed [31:0] code(input [CODE-1:0] bits);
         code = {{(32-CODE){bits[CODE-1]}}, bits};
@@ -110,7 +171,6 @@ module braggnn_fe_records #(
     reg [31:0] checksum = 0, peaks = 0;
     reg end_put = 1'b0;
     wire [31:0] brightest_word = {{(32-B){1'b0}}, brightest1};
-    wire [31:0] in_use = PLACES - {{(31-PLACES_LOG2){1'b0}}, fewest};
     initial begin
         end_done = 1'b0;
         sent = 1'b0;
@@ -119,12 +179,11 @@ module braggnn_fe_records #(
     end
 
     always @(posedge clk) begin
-        tags <= next_tags[DELAY*TAG-1:0];
         row1 <= ({16'd0, t_row} << FRAC) + code_row;
         col1 <= ({16'd0, t_col} << FRAC) + code_col;
         sigma_row1 <= sigma_row[15:0];
         sigma_col1 <= sigma_col[15:0];
-        doubt1 <= t_edge | (~is_stored & (sigma_row > sigma_limit | sigma_col > sigma_limit));
+        doubt1 <= t_edge | (~is_stored & (back_wrong | sigma_row > limit | sigma_col > limit));
         flags1 <= {t_masked, t_saturated, t_second, t_edge};
         at_row1 <= t_row;
         at_col1 <= t_col;
@@ -142,8 +201,7 @@ module braggnn_fe_records #(
         record3 <= record2;
         record4 <= record3;
         out5 <= e4 ? {
-            8'd1, 8'd1, 12'd0, end_flags, end_above, end_cols, end_rows, checksum, in_use[15:0], waiting_high, drops, peaks,
-            frame
+            8'd1, 8'd1, 12'd0, e_flags, e_above, e_cols, e_rows, checksum, e_in_use, e_waiting, e_drops, peaks, frame
         } : record4;
         end_put <= e4;
         if (rst) begin
@@ -165,11 +223,11 @@ module braggnn_fe_records #(
             fewest <= start ? places : places < fewest ? places : fewest;
             kept <= next_kept[DELAY-LATER-1:0];
             ends <= next_ends[DELAY-1:0];
-            v1 <= kept[DELAY-LATER-1];
+            v1 <= next_peak;
             v2 <= v1;
             v3 <= v2;
             v4 <= v3;
-            e1 <= ends[DELAY-1];
+            e1 <= next_end;
             e2 <= e1;
             e3 <= e2;
             e4 <= e3;
@@ -177,16 +235,15 @@ module braggnn_fe_records #(
             end_done <= e4;
             sent <= v4 & ~is_stored;
             dropped <= peak & ~keep;
-            if (start) begin
-                drops <= 0;
+            if (start) drops <= 0;
+            else if (peak & ~keep) drops <= drops + 32'd1;
+            // The next frame may have begun while an external locator still has peaks of this one.
+            if (e4) begin
                 peaks <= 0;
                 checksum <= 0;
-            end else begin
-                if (peak & ~keep) drops <= drops + 32'd1;
-                if (v4) begin
-                    checksum <= checksum + sum4;
-                    peaks <= peaks + 32'd1;
-                end
+            end else if (v4) begin
+                checksum <= checksum + sum4;
+                peaks <= peaks + 32'd1;
             end
             if (test_begins) stored_passed <= 1'b0;
             if (v4 & is_stored) stored_passed <= record4[255:32] == STORED_RECORD;

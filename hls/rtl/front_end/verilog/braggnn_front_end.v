@@ -13,6 +13,7 @@ module braggnn_front_end (
     input s_axis_tvalid,
     output s_axis_tready,
 @MAP_PORTS@
+@EXTERNAL_PORTS@
     output [255:0] m_axis_tdata,
     output m_axis_tlast,
     output m_axis_tvalid,
@@ -39,11 +40,14 @@ module braggnn_front_end (
     localparam P = B + 3, HALF = (W - 1) / 2, CONTEXT = @CONTEXT@;
     localparam WORDS = @WORDS@, WORD_BITS = @WORD_BITS@, TIME_BITS = @TIME_BITS@, N_LOG2 = @N_LOG2@;
     localparam BANKS = @BANKS@, BANKS_LOG2 = @BANKS_LOG2@, SLOTS = @SLOTS@;
+    localparam PLACES_LOG2 = @PLACES_LOG2@;
     localparam STAGES = @STAGES@, CODE = @CODE@, CODES = @CODES@, FRAC = @FRAC@;
     localparam BAD_LOG2 = @BAD_LOG2@, SIGNIFICANCE = @SIGNIFICANCE@;
+    localparam EXTERNAL = @EXTERNAL@, ENTRY = EXTERNAL ? 132 : 1;
     localparam DARK = @DARK@, THRESHOLDS = @THRESHOLDS@, MAPS = DARK | THRESHOLDS, MAP = @MAP@;
     localparam LATER = SIGNIFICANCE ? 3 : 0;  // clocks from the features to the test of significance
-    localparam DELAY = STAGES > LATER + 6 ? STAGES - 5 : LATER + 1;  // features take five clocks, the locator STAGES
+    // Features take five clocks, the locator STAGES; of an external one the frame's end alone waits, for its last peaks.
+    localparam DELAY = EXTERNAL ? LATER + 3 : STAGES > LATER + 6 ? STAGES - 5 : LATER + 1;
 
     // Registers, and those of them that a frame takes at its start.
     wire enable, test, abort, bad_fits, bad_columns_fit, bad_empty;
@@ -54,7 +58,9 @@ module braggnn_front_end (
     reg [31:0] frames = 0, peaks = 0, dropped = 0, frame = 0;
     reg test_waits = 1'b0, test_done = 1'b0;
     wire busy, is_stored, start, test_taken, test_passed, end_done, sent, drop;
-    wire [3:0] status = {test_passed & test_done, test_done, test_waits | is_stored, busy};
+    wire under_way;  // an external locator has peaks of a frame that has passed
+    wire in_hand = busy | under_way;
+    wire [3:0] status = {test_passed & test_done, test_done, test_waits | is_stored, in_hand};
     braggnn_fe_registers registers (
         .clk(clk), .rst(rst),
         .awaddr(s_axi_awaddr), .awvalid(s_axi_awvalid), .awready(s_axi_awready),
@@ -102,8 +108,8 @@ module braggnn_front_end (
             was_enabled <= enable;
             test_waits <= test | (test_waits & ~test_taken);
             test_done <= ~test & (test_done | (end_done & is_stored));
-            restart <= ((enable & ~was_enabled) | restart) & busy;
-            if (((enable & ~was_enabled) | restart) & ~busy) begin
+            restart <= ((enable & ~was_enabled) | restart) & in_hand;
+            if (((enable & ~was_enabled) | restart) & ~in_hand) begin
                 frames <= 0;
                 frame <= 0;
                 peaks <= 0;
@@ -118,6 +124,25 @@ module braggnn_front_end (
             end
         end
     end
+
+    // Frames whose end an external locator's peaks still hold up. The next one starts meanwhile, unless the stored frame
+    // or counts that begin anew wait for all of them.
+    wire stay, frame_done;
+    generate
+        if (EXTERNAL) begin : frames_under_way
+            reg [PLACES_LOG2:0] ends_waiting = 0;
+            always @(posedge clk)
+                if (rst) ends_waiting <= 0;
+                else ends_waiting <= ends_waiting + {{PLACES_LOG2{1'b0}}, end_taken} - {{PLACES_LOG2{1'b0}}, end_done};
+            assign under_way = ends_waiting != 0;
+            assign stay = under_way & (test_waits | restart | (enable & ~was_enabled));
+            assign frame_done = is_stored ? end_done : end_taken;
+        end else begin : one_at_a_time
+            assign under_way = 1'b0;
+            assign stay = 1'b0;
+            assign frame_done = end_done;
+        end
+    endgenerate
 
     // Beats to words.
 @MAP_WIRES@
@@ -136,11 +161,11 @@ module braggnn_front_end (
         .in_valid(s_axis_tvalid), .in_ready(s_axis_tready), .map_data(s_map_tdata), .map_user(s_map_tuser),
         .map_last(s_map_tlast), .map_valid(s_map_tvalid), .map_ready(s_map_tready), .cfg_maps(maps), .enable(enable),
         .abort(abort), .cfg_rows(rows),
-        .cfg_last(cols_last[N_LOG2 +: WORD_BITS]), .test(test_waits), .test_taken(test_taken), .hold(hold), .place(place),
+        .cfg_last(cols_last[N_LOG2 +: WORD_BITS]), .test(test_waits & ~under_way), .test_taken(test_taken), .hold(hold), .place(place & ~stay),
         .idle(idle), .start(start), .busy(busy), .last(last), .word_valid(word_valid), .word_data(word_data),
         .word_maps(word_maps),
         .word_kind(word_kind), .word_index(word_index), .word_row(word_row), .word_live(word_live), .is_stored(is_stored),
-        .end_valid(end_valid), .end_rows(end_rows), .end_flags(end_flags), .end_done(end_done)
+        .end_valid(end_valid), .end_rows(end_rows), .end_flags(end_flags), .end_done(frame_done)
     );
 
     // Words to pixels.
@@ -287,11 +312,10 @@ module braggnn_front_end (
             @COUNT@
         end
     endgenerate
-    wire [@CORE_OUT@-1:0] result;
-    @CORE@ core (.clk(clk), .model_inp(counts), .model_out(result));
-    wire [CODES*CODE-1:0] codes = @FOUND@;
     wire [CODES*CODE-1:0] codes_late;
-    @LATE@
+    wire keep, keep_edge, end_taken, back, back_end, back_wrong;
+    wire [ENTRY-1:0] entry, end_entry, back_entry;
+@LOCATOR@
     wire is_peak, second;
     wire [B-1:0] brightest;
     wire [31:0] total;
@@ -320,15 +344,17 @@ module braggnn_front_end (
 
     wire [15:0] end_cols = {{(16-WORD_BITS){1'b0}}, last} * N + N;
     braggnn_fe_records #(
-        .B(B), .DELAY(DELAY), .LATER(LATER), .CODE(CODE), .FRAC(FRAC), .CODES(CODES), .PLACES_LOG2(@PLACES_LOG2@),
-        .STORED_RECORD(224'h@STORED_RECORD@)
+        .B(B), .DELAY(DELAY), .LATER(LATER), .CODE(CODE), .FRAC(FRAC), .CODES(CODES), .PLACES_LOG2(PLACES_LOG2),
+        .EXTERNAL(EXTERNAL), .ENTRY(ENTRY), .STORED_RECORD(224'h@STORED_RECORD@)
     ) records (
         .clk(clk), .rst(rst), .start(start), .place(place), .frame(frame), .is_stored(is_stored), .test_begins(test_taken),
         .sigma_limit(sigma_limit_now), .in_valid(valid_then[9]), .in_end(end_then[9]), .is_peak(is_peak),
         .significant(significant), .second(second), .saturated(tag[33]), .masked(tag[34]), .edge_(tag[32]), .brightest(brightest), .total(total),
         .row(tag[31:16]),
         .col(tag[15:0]), .result(codes_late), .waiting_high(waiting_high), .end_rows(end_rows), .end_cols(end_cols),
-        .end_above(above_count), .end_flags(end_flags), .end_done(end_done), .stored_passed(test_passed), .sent(sent),
+        .end_above(above_count), .end_flags(end_flags), .keep(keep), .keep_edge(keep_edge), .entry(entry),
+        .end_taken(end_taken), .end_entry(end_entry), .back(back), .back_end(back_end), .back_entry(back_entry),
+        .back_wrong(back_wrong), .end_done(end_done), .stored_passed(test_passed), .sent(sent),
         .dropped(drop), .out_data(m_axis_tdata), .out_last(m_axis_tlast), .out_valid(m_axis_tvalid),
         .out_ready(m_axis_tready)
     );
