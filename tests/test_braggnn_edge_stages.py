@@ -168,8 +168,30 @@ def test_order_in_which_the_stages_of_a_command_run(kind: str, context: Callable
         ("hls", "compact", '[[hls.boards]]\ntarget = "u250"\nreuse = 100_000\n', "more than its"),
         ("report", "shipped", '[[hls.boards]]\ntarget = "u250"\n', "hls.boards: not offered for locators with a"),
         ("hls", "circuit", '[[hls.boards]]\ntarget = "u250"\n', "hls.boards: not offered for locators with a"),
-        ("hls", "compact", "[rtl.front_end]\npixels = 4\n", r"rtl.front_end: .* around a circuit, .* is 'compact'"),
-        ("rtl", "shipped", "[rtl.front_end]\npixels = 4\n", r"rtl.front_end: .* around a circuit, .* is 'shipped'"),
+        (
+            "hls",
+            "compact",
+            "[rtl.front_end]\npixels = 4\n",
+            r"layers do not fit inside .* is 'compact' .*external = true",
+        ),
+        (
+            "rtl",
+            "shipped",
+            "[rtl.front_end]\npixels = 4\n",
+            r"layers do not fit inside .* is 'shipped' .*external = true",
+        ),
+        (
+            "csim",
+            "shipped",
+            '[hls]\nio_types = ["io_parallel"]\n[rtl.front_end]\npixels = 4\nexternal = true\n',
+            'add "io_stream" to io_types in \\[hls\\]',
+        ),
+        (
+            "rtl",
+            "compact",
+            "[peaks]\nsize = 13\n[rtl.front_end]\npixels = 4\nexternal = true\n",
+            "window of 13 px cannot",
+        ),
         ("rtl", "circuit", "[circuit.front_end]\nwindow = 5\n[rtl.front_end]\npixels = 4\n", "window of 5 px cannot"),
     ],
 )

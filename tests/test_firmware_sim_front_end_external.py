@@ -13,6 +13,8 @@ from firmware_sim.front_end.simulate import Script, build, run
 from hls.rtl.front_end.external import beats, patches_of, stored_patch
 from hls.rtl.front_end.geometry import Geometry
 from hls.rtl.front_end.project import NAME, sources, write_front_end
+from hls.rtl.front_end.wrapper import HLS_TOP, WRAPPER
+from hls.tools import programs as tools
 from quant.contract.block_shift import BlockShift
 from quant.front_end.pipeline import Pipeline
 from quant.front_end.records import END, END_RECORD, RecordFlag
@@ -226,3 +228,30 @@ def test_the_project_says_what_passes_and_a_wrong_answer_is_seen(tmp_path, rando
     patches.write_text("f" * 49 * 2 + "\n" + "".join(patches.read_text().splitlines(keepends=True)[1:]))
     with pytest.raises(UserError, match="a patch came by m_patch that is not known"):
         simulate(tmp_path / "project", tmp_path / "build", lambda _: None)
+
+
+def test_front_end_and_hls_project_fit_together(tmp_path, random_circuit):
+    locator = random_circuit(window=7, sigma=True, normalizer=BlockShift(4, 7))
+    project = tmp_path / "project"
+    write_front_end(locator, Geometry(4, 8, 64, 512, window=7, external=True), project)
+    # In place of what the vendor's tool makes: a module with its ports, which answers every patch with 0.
+    stub = tmp_path / f"{HLS_TOP}.v"
+    stub.write_text(f"""
+module {HLS_TOP} (
+    input ap_clk, input ap_rst_n,
+    input [7:0] counts_TDATA, input [0:0] counts_TKEEP, input [0:0] counts_TSTRB, input [0:0] counts_TUSER,
+    input [0:0] counts_TLAST, input [0:0] counts_TID, input [0:0] counts_TDEST, input counts_TVALID,
+    output counts_TREADY,
+    output [63:0] outputs_TDATA, output [7:0] outputs_TKEEP, output [7:0] outputs_TSTRB, output [0:0] outputs_TUSER,
+    output [0:0] outputs_TLAST, output [0:0] outputs_TID, output [0:0] outputs_TDEST, output reg outputs_TVALID,
+    input outputs_TREADY
+);
+    assign {{counts_TREADY, outputs_TDATA}} = {{outputs_TREADY | ~outputs_TVALID, 64'd0}};
+    assign {{outputs_TKEEP, outputs_TSTRB, outputs_TUSER, outputs_TLAST, outputs_TID, outputs_TDEST}} = 0;
+    always @(posedge ap_clk) outputs_TVALID <= ap_rst_n & counts_TVALID & counts_TREADY & counts_TLAST;
+endmodule
+""")
+    arguments = ["--lint-only", "-Wall", "-Wno-DECLFILENAME", "-Wno-UNUSEDSIGNAL", "-Wno-PINCONNECTEMPTY"]
+    arguments += ["--top-module", WRAPPER, str(project / "lint.vlt"), str(project / f"{WRAPPER}.v"), str(stub)]
+    files = [str(path) for path in sorted((project / "src").glob("*.v"))]
+    tools.call(tools.VERILATOR, [*arguments, *files], tmp_path, tmp_path / "lint.log")

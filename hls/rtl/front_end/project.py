@@ -21,6 +21,7 @@ from hls.rtl.front_end.ipxact import component, package_script
 from hls.rtl.front_end.readme import readme
 from hls.rtl.front_end.scripts import ports, scripts, test_bench
 from hls.rtl.front_end.vectors import vectors
+from hls.rtl.front_end.wrapper import WRAPPER, wrapper
 from hls.rtl.project import NAME as LOCATOR_NAME
 from hls.rtl.project import found_verilog
 from hls.rtl.spec import DEFAULT_LEVELS, LIMIT
@@ -48,7 +49,8 @@ def write_front_end(
     target_name: str = DEFAULT_TARGET,
 ) -> None:  # fmt: skip
     """Write the project of a front end: ``src/``, registers as a C header and a table, benches and their vectors,
-    constraints, scripts, ``component.xml``, ``project.json``, ``README.txt`` and the locator.
+    constraints, scripts, ``component.xml``, ``project.json``, ``README.txt`` and the locator; of an external one also a
+    module of both, ``braggnn_detector.v``.
 
     clock_mhz: what the constraints ask for; target_name: the board whose part the scripts name. The directory must not
     exist; it appears, complete, at the end. Raises UserError as :func:`sources` does.
@@ -81,6 +83,8 @@ def write_front_end(
         "component.xml": component(NAME, module, there, [name for name in files if name.startswith("src/")], clock_mhz),
         "package_ip.tcl": package_script(NAME, module, there, chosen.part, clock_mhz),
     }
+    if geometry.external:
+        files[f"{WRAPPER}.v"] = wrapper(NAME, module)
     stored_vectors: dict[str, str] = {}
     for vector in vectors(locator, geometry):
         stored_vectors |= vector.files(geometry)
