@@ -13,7 +13,8 @@ Each writes its own part of `front_end.json` (or --output). FOLDER holds chess_r
 scans: the shipped circuit behind 16 pixels of 16 bits a clock; every --step-th frame of ruby's ff1, the thaumatin
 frames, and --frames simulated ones, without stalls and with gaps and stalls; every record is compared. Bad pixels are 0
 counts here, on both sides, and columns are padded with zeros to a multiple of 16. Frames a minute are of one core.
---part K/N runs every N-th frame: N of them may run beside each other, each takes one core.
+--part K/N runs every N-th frame: N of them may run beside each other, each takes one core. With --layers FOLDER, where
+the shipped layers' project in io_stream lies (`make hls`), the locator is outside: the compiled project answers.
 
 cases: small frames of ties, plateaus, saturated noise, densest lattices and spots, half of them in streams with faults,
 through front ends of 1, 2, 4, 8, 16 and 32 pixels a clock and windows of 7, 9 and 11 px, up to 96 columns.
@@ -101,6 +102,7 @@ def main() -> None:
             one.add_argument("--frames", type=int, default=200)
             one.add_argument("--part", default="1/1")
             one.add_argument("--state", type=Path, default=Path("front_end_scans"))
+            one.add_argument("--layers", type=Path)
         if name == "cases":
             one.add_argument("--number", type=int, default=1_000_000)
         if name == "netlist":

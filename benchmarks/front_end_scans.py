@@ -1,4 +1,5 @@
-"""Whole scans through the shipped circuit's front end, for front_end.py.
+"""Whole scans through the shipped circuit's front end, or through one behind which the shipped layers are, for
+front_end.py.
 
 What is done lies in a folder, a line of JSON a frame and pace and a file a part. So parts can run beside each other,
 and one that was ended goes on behind its last frame. It is kept only for the same Verilog, driver and compiler's
@@ -23,16 +24,24 @@ from braggnn_edge.frames.background import threshold_of
 from braggnn_edge.frames.scan import Scan, open_scan
 from braggnn_edge.label.acquisition import located, open_spec
 from braggnn_edge.label.spec import ScanSpec
+from firmware_sim.forms import csim, csim_circuit
 from firmware_sim.front_end import cases
 from firmware_sim.front_end.compare import as_records, differences
 from firmware_sim.front_end.simulate import Script, Simulator, build, run
+from hls.rtl.front_end.external import beats, largest_count
 from hls.rtl.front_end.geometry import Geometry
 from hls.rtl.front_end.project import sources
 from quant.contract.locator import IntegerLocator, load
+from quant.front_end.correct import correct
 from quant.front_end.pipeline import Pipeline, Shot
 from quant.front_end.records import END, END_RECORD
+from quant.front_end.rule import find
 from quant.front_end.spec import FrontEnd
 from quant.shipped import path_of
+
+#: Clocks that the layers are taken to need, from a patch's last count to the answer and between two answers: about the
+#: reuse factors of what ships, 137 + 256 + 2, and the largest of them. What synthesis makes of it is not known.
+LAYERS = (400, 256)
 
 PACES = {"none": (0, 0), "gaps and stalls": (20, 60)}
 
@@ -69,17 +78,18 @@ def scenario(name: str) -> dict[str, ScanSpec]:
 
 
 def scans(args: argparse.Namespace, scratch: Path) -> None:
-    """Whole frames through the shipped circuit's front end, those of this part that are not done yet."""
+    """Whole frames through a front end, those of this part that are not done yet."""
     os.environ["BRAGGNN_EDGE_DATA"] = str(args.folder.resolve())
-    locator = load(path_of("shipped_circuit"))
-    geometry = Geometry(16, 16, 4096, window=locator.window)
+    locator = load(path_of("shipped" if args.layers else "shipped_circuit"))
+    geometry = Geometry(16, 16, 4096, window=locator.window, external=bool(args.layers))
+    executable = csim.build(args.layers, scratch) if args.layers else None
     simulator = build(sources(locator, geometry, logic_levels=LEVELS), geometry, scratch, optimize="-O2")
     part, parts = (int(word) for word in args.part.split("/"))
     if not 1 <= part <= parts:
         raise UserError(f"--part {args.part}: expected K/N with K from 1 to N")
     key = simulator.path.parent.name
     state = State(args.state, key, f"{part}_of_{parts}")
-    clocks = latency(simulator, locator)
+    clocks = None if args.layers else latency(simulator, locator)
     print(f"latency {clocks} clocks; {len(state.done)} frames and paces are done", flush=True)
     ruby, thaumatin = scenario("chess_ruby")["ff1"], scenario("dls_thaumatin")["thaumatin"]
     simulated = scenario("simulated")["scan"]
@@ -96,7 +106,7 @@ def scans(args: argparse.Namespace, scratch: Path) -> None:
             continue
         if time.monotonic() - begun > 60 * args.minutes:
             break
-        row = one_frame(one, index, pace, simulator, locator)
+        row = one_frame(one, index, pace, simulator, locator, executable)
         state.add(row)
         if row["differences"]:
             print(json.dumps(row), flush=True)
@@ -112,7 +122,10 @@ def scans(args: argparse.Namespace, scratch: Path) -> None:
         told for one in given for pace in PACES if (told := summary(one, pace, [r for r in rows if _is(r, one, pace)]))
     ]
     head = {"pixels": 16, "bits": 16, "window": locator.window, "locator": locator.digest, "latency_clocks": clocks}
-    written(args.output, "scans", {**head, "key": key, "scans": found, **about()})
+    more = {"locator_clocks": LAYERS} if args.layers else {}
+    written(
+        args.output, "scans layers" if args.layers else "scans", {**head, **more, "key": key, "scans": found, **about()}
+    )
     for row in found:
         print(json.dumps(row), flush=True)
 
@@ -147,13 +160,25 @@ class State:
             os.fsync(file.fileno())
 
 
-def one_frame(one: Given, index: int, pace: str, simulator: Simulator, locator: IntegerLocator) -> dict[str, Any]:
-    """The row of a frame at a pace: peaks, drops, differences, clocks, and seconds of the simulation."""
+def one_frame(
+    one: Given, index: int, pace: str, simulator: Simulator, locator: IntegerLocator, layers: csim.Executable | None
+) -> dict[str, Any]:
+    """The row of a frame at a pace: peaks, drops, differences, clocks, and seconds of the simulation.
+
+    layers: the compiled HLS project that answers what leaves, where the locator is external.
+    """
     shot = one.shot(index)
     level = int(np.max(threshold_of(shot.counts, None, one.spec)))
     front = FrontEnd(*shot.counts.shape, threshold=level, window=locator.window)
     expected = list(Pipeline(front, locator).records([shot]))
-    script = cases.settings(front, Script(16)).pace(*PACES[pace]).frame(shot.counts).pace(0, 0)
+    script = Script(16)
+    if layers is not None:
+        windows = find(front, correct(front, shot.counts), shot.stored).windows
+        windows = np.minimum(windows, largest_count(locator))
+        if len(windows):
+            codes = csim_circuit.steps(layers, locator, windows).outputs
+            script.locator(windows, beats(codes, locator)).locator_pace(*LAYERS, 30 if any(PACES[pace]) else 0)
+    script = cases.settings(front, script).pace(*PACES[pace]).frame(shot.counts).pace(0, 0)
     found = run(simulator, script.until(len(expected[0])).wait(100), seed=index)
     records = as_records(found.raw)
     ends = records[records["kind"] == END].view(END_RECORD)
