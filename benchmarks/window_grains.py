@@ -2,11 +2,11 @@
 
     python benchmarks/window_grains.py RUNS [--output benchmarks/window_grains.json]
 
-The scan of configs/grains.toml (20 gold grains, 720 frames of 1024 x 1024 px), simulated in RUNS where that is not done
-yet; and 240 frames of it, 120 degrees, without zero suppression, with a threshold three standard deviations of the
-noise above the brightest background, and one and a half above it. Each is located by the circuit that ships, the first
-by the layers too, with the peaks of each rule. The peaks are merged into reflections, and grains are found and refined from these by the commands'
-defaults.
+The scan of configs/grains.toml (20 gold grains, 720 frames of 1024 x 1024 px), simulated in RUNS where that is not
+done yet; and 240 frames of it, 120 degrees, without zero suppression, with a threshold three standard deviations of
+the noise above the brightest background, and one and a half above it. Each is located by the circuit that ships, the
+first by the layers too, with the peaks of each rule. The peaks are merged into reflections, and grains are found and
+refined from these by the commands' defaults.
 
 A list is compared with the truth: spots that stand above the threshold and have a peak, peaks that no spot explains
 (:func:`braggnn_edge.simulation.truth.spot_of`), grains found and false, and p50 and p95 of what grains differ from the
