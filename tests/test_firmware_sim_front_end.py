@@ -617,6 +617,8 @@ def test_every_mutation_has_its_place(bench, random_circuit):
     assert len(mutations.MUTATIONS) >= 30
     changed = mutations.instrumented(found)
     for number, one in enumerate(mutations.MUTATIONS, 1):
+        if one.module in mutations.OTHER_TESTS:
+            continue
         assert f"(mutant == {number} ?" in changed[one.module]
     with pytest.raises(UserError, match="occurs 0 times"):
         mutations.instrumented({**found, "braggnn_fe_pixels.v": "module braggnn_fe_pixels (\n);\nendmodule"})

@@ -1,12 +1,14 @@
 """A front end whose locator is outside, behind two streams, and takes its time."""
 
 import dataclasses
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from braggnn_edge.core.errors import UserError
-from firmware_sim.front_end import cases
+from firmware_sim.front_end import cases, mutations
 from firmware_sim.front_end.compare import as_records, differences
 from firmware_sim.front_end.project import simulate
 from firmware_sim.front_end.simulate import Script, build, run
@@ -28,13 +30,20 @@ SLOW = 400
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory, random_circuit):
-    """A locator for counts of 7 bits, and a compiled front end that it is not in, with all options."""
+    """A locator for counts of 7 bits, and a compiled front end that it is not in, with all options.
+
+    With FRONT_END_MUTANT in the environment, a number, it has that mutation, built in FRONT_END_BUILD.
+    """
     locator = random_circuit(window=7, sigma=True, normalizer=BlockShift(4, 7))
     geometry = Geometry(
         PIXELS, BITS, 128, 4096, window=7, places=PLACES, significance=True, bad_words=64, dark=True, thresholds=True,
         external=True,
     )  # fmt: skip
-    return locator, build(sources(locator, geometry), geometry, tmp_path_factory.mktemp("front"), optimize="-O0")
+    found, mutant = sources(locator, geometry), int(os.environ.get("FRONT_END_MUTANT", "0"))
+    if mutant:
+        simulator = build(mutations.instrumented(found), geometry, Path(os.environ["FRONT_END_BUILD"]), optimize="-O0")
+        return locator, dataclasses.replace(simulator, mutant=mutant)
+    return locator, build(found, geometry, tmp_path_factory.mktemp("front"), optimize="-O0")
 
 
 def _front(rows, cols, **given):
@@ -133,6 +142,22 @@ def test_the_next_frame_comes_while_the_locator_has_peaks_of_the_last(bench):
     first_end = found.clocks[np.flatnonzero(as_records(found.raw)["kind"] == END)[0]]
     assert found.last_word < first_end
     assert found.throttled == 0
+
+
+def test_every_peak_has_the_limit_of_its_own_frame(bench):
+    locator, simulator = bench
+    frames = [_spots(16, 64, seed) for seed in (5, 6)]
+    fronts = [_front(16, 64, threshold=11, sigma_limit=limit) for limit in (-256, 32767)]
+    expected = [
+        next(iter(Pipeline(front, locator).records([frame], number)))
+        for number, (front, frame) in enumerate(zip(fronts, frames, strict=True))
+    ]
+    assert (expected[0]["flags"][:-1] & RecordFlag.NOT_TRUSTED).all()
+    script = cases.settings(fronts[0], _script(bench, fronts[0], frames, latency=SLOW, interval=SLOW))
+    script.frame(frames[0]).wait(70).write("sigma_limit", 32767).frame(frames[1])
+    found = run(simulator, script.until(sum(map(len, expected)), 100_000).wait(50))
+    assert differences(as_records(found.raw), expected) == []
+    assert found.last_word < found.clocks[0] + SLOW
 
 
 def test_the_stored_frame_waits_for_the_locator_and_passes(bench):

@@ -15,14 +15,17 @@ from braggnn_edge.core.errors import UserError
 from firmware_sim.front_end.mutation_list import MUTATIONS, Mutation
 
 TESTS = "tests/test_firmware_sim_front_end.py"
+#: Those of a module that the front end of these has not, by its name.
+OTHER_TESTS = {"braggnn_fe_external.v": "tests/test_firmware_sim_front_end_external.py"}
 
 
 def instrumented(sources: dict[str, str]) -> dict[str, str]:
-    """The sources with all mutations in them, chosen by ``+mutant=N``, N from 1 on; 0 is none."""
+    """The sources with all mutations of their modules in them, chosen by ``+mutant=N``, N from 1 on; 0 is none."""
     found = dict(sources)
     for number, one in enumerate(MUTATIONS, 1):
-        found[one.module] = _with(found[one.module], number, one)
-    for name in {one.module for one in MUTATIONS}:
+        if one.module in found:
+            found[one.module] = _with(found[one.module], number, one)
+    for name in {one.module for one in MUTATIONS} & set(found):
         head, body = found[name].split("\n);\n", 1)
         choice = '    integer mutant;\n    initial if (!$value$plusargs("mutant=%d", mutant)) mutant = 0;\n'
         found[name] = f"{head}\n);\n{choice}{body}"
@@ -54,7 +57,8 @@ def survey(scratch: Path, say: Callable[[str], None]) -> list[dict[str, Any]]:
         name = "none" if one is None else one.text
         # Number 0 would be the plain sources; one beyond the last is none of the mutations, in the same program.
         os.environ.update(FRONT_END_MUTANT=str(number or len(MUTATIONS) + 1), FRONT_END_BUILD=str(scratch))
-        status, first = _tested(scratch / "tests.log")
+        tests = TESTS if one is None else OTHER_TESTS.get(one.module, TESTS)
+        status, first = _tested(scratch / "tests.log", tests)
         if one is None:
             if status:
                 raise UserError(f"the tests fail without a mutation: {first}; mend that first")
@@ -64,7 +68,7 @@ def survey(scratch: Path, say: Callable[[str], None]) -> list[dict[str, Any]]:
     return found
 
 
-def _tested(log: Path) -> tuple[int, str]:
+def _tested(log: Path, tests: str) -> tuple[int, str]:
     """Run the tests in a process of their own, which has all imports already: its status, and the first that fails."""
     child = os.fork()
     if child == 0:
@@ -82,7 +86,7 @@ def _tested(log: Path) -> tuple[int, str]:
                 "not nothing_to_say",
                 "-p",
                 "no:cacheprovider",
-                TESTS,
+                tests,
             )
             os._exit(int(pytest.main(list(options))))
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
