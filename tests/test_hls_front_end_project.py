@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import numpy as np
@@ -33,6 +34,15 @@ def project(tmp_path_factory, random_circuit):
     return directory
 
 
+@pytest.fixture(scope="module")
+def external_project(tmp_path_factory, random_circuit):
+    """The same with the locator outside."""
+    locator = random_circuit(window=7, sigma=True, normalizer=BlockShift(4, 7))
+    directory = tmp_path_factory.mktemp("external") / "front_end"
+    write_front_end(locator, replace(GEOMETRY, external=True), directory, clock_mhz=250.0)
+    return directory
+
+
 def _entries(project, name, kind):
     lines = (project / "vectors" / f"{name}.{kind}.hex").read_text().splitlines()
     return [int(line.split("//")[0], 16) for line in lines]
@@ -44,18 +54,42 @@ def _records(project, name):
 
 
 def test_the_vectors_have_what_a_bench_must_see(project):
-    found = {name: decode(_records(project, name)) for name in ("whole", "shifted", "faults", "options")}
+    found = {name: decode(_records(project, name)) for name in ("whole", "shifted", "faults", "options", "wide")}
     flags = np.bitwise_or.reduce(found["whole"].peaks["flags"])
     assert flags & (RecordFlag.EDGE | RecordFlag.SECOND_MAXIMUM | RecordFlag.SATURATED) == 7
     assert (np.bitwise_or.reduce(found["options"].peaks["flags"])) & RecordFlag.BAD_PIXEL
-    assert [len(one.ends) for one in found.values()] == [3, 2, 3, 2]
+    assert [len(one.ends) for one in found.values()] == [3, 2, 3, 2, 1]
     # The frame without a start is thrown away; the next one says so, and the one that is cut off is short.
     first, second, third = found["faults"].ends["flags"].tolist()
     assert first == EndFlag.RESYNCHRONIZED | EndFlag.ROW_LENGTH
     assert second & EndFlag.SHORT
     assert third == 0
     assert all(len(one.peaks) < 32 for one in found.values())  # never more than there are places: nothing is dropped
+    assert found["wide"].ends["cols"].tolist() == [GEOMETRY.max_cols]
+    # Each entry of the list is three writes, the last the one that adds it.
+    added = [entry for entry in _entries(project, "wide", "registers") if entry >> 32 == 0x9C]
+    assert len(added) == GEOMETRY.bad_words
+    # A beat of maps for each of pixels, of one frame.
+    assert 2 * len(_entries(project, "options", "maps")) == len(_entries(project, "options", "beats"))
     assert (_records(project, "whole")[-1:].view(END_RECORD)["kind"] == END).all()
+
+
+def test_the_patches_are_those_that_are_located(external_project):
+    for name in ("whole", "faults", "options"):
+        peaks = decode(_records(external_project, name)).peaks
+        whole = peaks[peaks["flags"] & RecordFlag.EDGE == 0]
+        patches = _entries(external_project, name, "patches")
+        assert len(patches) == len(whole) > 0
+        center = [patch >> 8 * (7 * 7 // 2) & 0xFF for patch in patches]
+        # The locator takes 7 bits; dark counts and gains are seen to before it.
+        assert center == np.minimum(whole["brightest"], 127).tolist()
+        beats = _entries(external_project, name, "positions")
+        assert [beat & 0xFFFF for beat in beats] == [int(row) & 0xFFFF for row in _codes_of(whole)]
+
+
+def _codes_of(peaks):
+    """The codes of the row's offset: 7 fraction bits."""
+    return peaks["row"].astype(np.int64) - (peaks["peak_row"].astype(np.int64) << 7)
 
 
 def test_the_beats_are_the_streams(project):
@@ -77,13 +111,17 @@ def test_there_are_vectors_of_every_shape(pixels, bits, cols, rows, window, rand
     circuit = random_circuit(window=window, normalizer=BlockShift(4, 10))
     geometry = Geometry(pixels, bits, cols, rows, window=window, significance=True, bad_words=16)
     found = vectors(circuit, geometry)
-    assert [one.name for one in found] == ["whole", "shifted", "faults", "options"]
+    assert [one.name for one in found] == ["whole", "shifted", "faults", "options", "wide"]
     for one in found:
         assert 2 <= len(decode(one.records).peaks) < 32
-        assert len(one.files(geometry)) == 3
+        files = one.files(geometry)
+        assert len(files) == 3
+        assert sum(map(len, files.values())) < 250_000
 
 
-def test_verilator_finds_nothing_to_say_of_the_test_bench(project, tmp_path):
+@pytest.mark.parametrize("name", ["project", "external_project"])
+def test_verilator_finds_nothing_to_say_of_the_test_bench(name, request, tmp_path):
+    project = request.getfixturevalue(name)
     files = [project / "lint.vlt", project / "sim" / "test_bench.v", *sorted((project / "src").glob("*.v"))]
     assert not re.search(r"@[A-Z_]+@", (project / "sim" / "test_bench.v").read_text())
     arguments = ["--lint-only", "--timing", "-Wall", "--top-module", "test_bench", *map(str, files)]
@@ -91,10 +129,10 @@ def test_verilator_finds_nothing_to_say_of_the_test_bench(project, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_bench_in_verilog_passes_and_can_fail(project, tmp_path):
-    """As README.txt says; then with a vector that expects another record."""
+def test_the_bench_in_verilog_passes_and_can_fail(external_project, tmp_path):
+    """As README.txt says, where it plays all that it can; then with a vector that expects another patch or record."""
     copy = tmp_path / "project"
-    shutil.copytree(project, copy)
+    shutil.copytree(external_project, copy)
     arguments = [
         "--binary", "--timing", "-CFLAGS", "-fcoroutines", "-Wno-fatal", "-Wno-lint", "--top-module", "test_bench",
         "test_bench.v", *(str(path) for path in sorted((copy / "src").glob("*.v"))),
@@ -103,11 +141,28 @@ def test_the_bench_in_verilog_passes_and_can_fail(project, tmp_path):
     tools.call(tools.VERILATOR, arguments, copy / "sim", tmp_path / "log")
     program = copy / "sim" / "obj_dir" / "Vtest_bench"
     done = subprocess.run([program], cwd=copy / "sim", capture_output=True, text=True, check=False)
-    assert (done.returncode, "PASS: 1" in done.stdout) == (0, True), done.stdout + done.stderr
+    assert (done.returncode, "PASS: 2" in done.stdout) == (0, True), done.stdout + done.stderr
+    path = copy / "vectors" / "whole.patches.hex"
+    right = path.read_text()
+    path.write_text("8" + right[1:])  # no count has its eighth bit
+    done = subprocess.run([program], cwd=copy / "sim", capture_output=True, text=True, check=False)
+    assert (done.returncode == 0, "FAIL: count 48 of patch 0 is" in done.stdout) == (False, True), done.stdout
+    path.write_text(right)
     path = copy / "vectors" / "whole.records.hex"
     path.write_text(path.read_text().replace("\n0", "\n1", 1))
     done = subprocess.run([program], cwd=copy / "sim", capture_output=True, text=True, check=False)
     assert (done.returncode == 0, "FAIL: record 1 is" in done.stdout) == (False, True), done.stdout
+
+
+def test_without_cocotb_its_bench_says_what_to_install(project, tmp_path):
+    for package in ("cocotb_tools", "cocotbext"):  # found first, and empty
+        (tmp_path / package).mkdir()
+        (tmp_path / package / "__init__.py").touch()
+    command = [sys.executable, str(project / "tb" / "run.py")]
+    done = subprocess.run(command, env={"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "pip install cocotb==" in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 def _spirit(name):
@@ -226,20 +281,23 @@ def test_the_readme_decodes_records(project, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_the_cocotb_bench_passes_and_can_fail(project):
+def test_the_cocotb_bench_passes_and_can_fail(external_project):
     """Every test of tb/ with Verilator; then with a vector that expects another flag."""
     for package in ("cocotb", "cocotbext"):
         if importlib.util.find_spec(package) is None:
             pytest.skip(f"{package} is not installed: the extra cocotb of pyproject.toml brings it")
+    project = external_project
     command = [sys.executable, str(project / "tb" / "run.py")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
-    assert "17 tests passed" in done.stdout
+    assert "20 tests passed" in done.stdout
     path = project / "vectors" / "whole.records.hex"
     right = path.read_text()
     path.write_text(right[:7] + ("1" if right[7] != "1" else "2") + right[8:])
     try:
-        done = subprocess.run([*command, "a_reset_in_mid_frame"], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [*command, "a_reset_in_mid_frame_leaves_nothing_behind"], capture_output=True, text=True, check=False
+        )
     finally:
         path.write_text(right)
     assert done.returncode != 0

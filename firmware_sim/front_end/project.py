@@ -64,6 +64,8 @@ def simulate(
             script = Script(geometry.pixels)
             for entry in _entries(project, name, "registers"):
                 script.write(entry >> 32, entry & 0xFFFFFFFF)
+            if geometry.maps and _path(project, name, "maps").exists():
+                _add_maps(script, _entries(project, name, "maps"), geometry)
             if geometry.external:
                 patches = _patches(project, name, locator)
                 codes = locator.run(locator.inputs(patches)) if answers is None else answers(patches)
@@ -91,11 +93,15 @@ def _geometry(project: Path) -> Geometry:
 
 def _entries(project: Path, name: str, kind: str) -> list[int]:
     """The entries of a vector's file, comments left out."""
-    path = project / "vectors" / f"{name}.{kind}.hex"
+    path = _path(project, name, kind)
     try:
         return [int(line.split("//")[0], 16) for line in path.read_text().splitlines()]
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: not a vector ({error}); remove the project and make it again") from error
+
+
+def _path(project: Path, name: str, kind: str) -> Path:
+    return project / "vectors" / f"{name}.{kind}.hex"
 
 
 def _records(project: Path, name: str) -> list[Records]:
@@ -110,17 +116,22 @@ def _records(project: Path, name: str) -> list[Records]:
 def _patches(project: Path, name: str, locator: IntegerLocator) -> NDArray[np.int64]:
     """The patches (n, window, window) of a vector."""
     bits, pixels = stream_bits(locator)[0], locator.window**2
-    found = [[word >> k * bits & (1 << bits) - 1 for k in range(pixels)] for word in _entries(project, name, "patches")]
-    return np.array(found, np.int64).reshape(-1, locator.window, locator.window)
+    return _counts(_entries(project, name, "patches"), pixels, bits).reshape(-1, locator.window, locator.window)
+
+
+def _counts(words: list[int], number: int, bits: int) -> NDArray[np.int64]:
+    """The counts (n, number) of words, the first lowest."""
+    return np.array([[word >> k * bits & (1 << bits) - 1 for k in range(number)] for word in words], np.int64)
+
+
+def _add_maps(script: Script, words: list[int], geometry: Geometry) -> None:
+    counts = _counts(words, len(geometry.maps) * geometry.pixels, geometry.bits)
+    flags = np.array([word >> geometry.map_bits & 3 for word in words], np.uint32)
+    script.map_beats(counts.reshape(len(words), len(geometry.maps), geometry.pixels), flags)
 
 
 def _add_beats(script: Script, words: list[int], geometry: Geometry) -> None:
-    counts: NDArray[np.int64] = np.array(
-        [
-            [word >> k * geometry.bits & (1 << geometry.bits) - 1 for k in range(geometry.pixels)]
-            for word in words
-        ]
-    )  # fmt: skip
+    counts = _counts(words, geometry.pixels, geometry.bits)
     starts = [at for at, word in enumerate(words) if word >> geometry.data_bits & 1]
     ends = [at for at, word in enumerate(words) if word >> geometry.data_bits & 2]
     script.beats(counts, starts, ends)

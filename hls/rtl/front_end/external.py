@@ -56,9 +56,13 @@ def beats(codes: Codes, locator: IntegerLocator) -> NDArray[np.uint8]:
 
 
 def texts(front: FrontEnd, rows: Iterable[Row], locator: IntegerLocator) -> dict[str, str]:
+    """:func:`lines` of the patches that leave for a stream of rows."""
+    return lines(patches_of(front, rows, locator), locator)
+
+
+def lines(patches: NDArray[np.integer], locator: IntegerLocator) -> dict[str, str]:
     """A line a patch, all its counts as one hexadecimal number, the first lowest ("patches"), and of each the beat that
     answers it ("positions")."""
-    patches = patches_of(front, rows, locator)
     port = stream_bits(locator)[0] // 8
     counts = np.ascontiguousarray(patches, "<i8").view(np.uint8).reshape(len(patches), locator.window**2, 8)
     words = {

@@ -88,6 +88,9 @@ def write_front_end(
     stored_vectors: dict[str, str] = {}
     for vector in vectors(locator, geometry):
         stored_vectors |= vector.files(geometry)
+    if geometry.external:
+        known = external.lines(external.stored_patch(geometry, locator), locator)
+        stored_vectors |= {f"stored.{kind}.hex": text for kind, text in known.items()}
     files |= {f"vectors/{name}": text for name, text in stored_vectors.items()}
     text = (package_files("hls.rtl.front_end") / "tb" / "test_bench.v").read_text()
     files["sim/test_bench.v"] = test_bench(NAME, text, module, clock_mhz, stored_vectors)

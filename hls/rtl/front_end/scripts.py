@@ -7,8 +7,10 @@ from typing import NamedTuple
 from hls.project.targets import Target
 from hls.project.test_bench import render
 
-#: Files of a vector, by what an entry of them is.
+#: Files of every vector, by what an entry of them is.
 KINDS = ("registers", "beats", "records")
+#: Those that some have: maps, and the streams to an external locator and from it.
+OTHERS = ("maps", "patches", "positions")
 
 
 class Port(NamedTuple):
@@ -34,24 +36,28 @@ def _bits(high: str) -> int:
 
 
 def test_bench(top: str, template: str, module: Sequence[Port], clock_mhz: float, files: Mapping[str, str]) -> str:
-    """The test bench in Verilog. template: with its placeholders; module: ports of the top; files: the vectors.
-
-    A stream of maps is connected, and sends none.
-    """
+    """The test bench in Verilog. template: with its placeholders; module: ports of the top; files: the vectors."""
     lengths = {name: len(text.splitlines()) for name, text in files.items()}
-    names = sorted({name.split(".")[0] for name in files})
+    names = sorted(name.removesuffix(".records.hex") for name in files if name.endswith(".records.hex"))
     plays = []
     for name in names:
-        counts = [lengths[f"{name}.{kind}.hex"] for kind in KINDS]
-        for kind, count in zip(KINDS, counts, strict=True):
-            plays.append(f'            $readmemh("../vectors/{name}.{kind}.hex", {kind}, 0, {count - 1});')
-        plays.append(f"            play({', '.join(map(str, counts))}, {counts[1] // 4 if name == names[-1] else 0});")
+        counts = {kind: lengths.get(f"{name}.{kind}.hex", 0) for kind in (*KINDS, *OTHERS)}
+        for kind, count in counts.items():
+            if count:
+                plays.append(f'            $readmemh("../vectors/{name}.{kind}.hex", {kind}, 0, {count - 1});')
+        plays.append(f"            map_count = {counts['maps']};")
+        played = ", ".join(str(counts[kind]) for kind in KINDS)
+        plays.append(f"            play({played}, {counts['beats'] // 4 if name == names[-1] else 0});")
+    bits = {port.name: port.bits for port in module}
+    own = ("s_map_", "m_patch_", "s_position_")
+    connected = [f", .{port.name}({port.name})" for port in module if port.name.startswith(own)]
     values = {
-        "NAME": top, "DATA": next(port.bits for port in module if port.name == "s_axis_tdata"),
-        "MAPS": _unused_maps(module), "HALF": f"{500 / clock_mhz:.3f}", "PLAYS": "\n".join(plays),
+        "NAME": top, "DATA": bits["s_axis_tdata"], "MORE": "".join(connected), "HALF": f"{500 / clock_mhz:.3f}",
+        "PLAYS": "\n".join(plays), "MAP": bits.get("s_map_tdata", 1), "COUNT": bits.get("m_patch_tdata", 1),
+        "POSITION": bits.get("s_position_tdata", 1), "PIXELS": _pixels(files, bits.get("m_patch_tdata", 1)),
         **{
-            f"MOST_{kind.upper()}": max(count for name, count in lengths.items() if f".{kind}." in name)
-            for kind in KINDS
+            f"MOST_{kind.upper()}": max([1, *(count for name, count in lengths.items() if f".{kind}." in name)])
+            for kind in (*KINDS, *OTHERS)
         },
     }  # fmt: skip
     for key, value in values.items():
@@ -59,11 +65,10 @@ def test_bench(top: str, template: str, module: Sequence[Port], clock_mhz: float
     return template
 
 
-def _unused_maps(module: Sequence[Port]) -> str:
-    """Connections of the ports of the maps: nothing comes."""
-    there = [port for port in module if port.name.startswith("s_map_")]
-    values = ["" if port.direction == "out" else f"{port.bits}'d0" for port in there]
-    return "".join(f", .{port.name}({value})" for port, value in zip(there, values, strict=True))
+def _pixels(files: Mapping[str, str], bits: int) -> int:
+    """Pixels of a patch, from the first line that there is of one; 1 where there is none."""
+    lines = [line for name, text in files.items() if ".patches." in name for line in text.splitlines()[:1]]
+    return len(lines[0]) * 4 // bits if lines else 1
 
 
 def scripts(top: str, text: str, target: Target, clock_mhz: float) -> dict[str, str]:

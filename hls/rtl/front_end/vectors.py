@@ -4,6 +4,8 @@ A vector has three files in ``vectors/``, a line an entry, as ``$readmemh`` read
 
 - ``NAME.registers.hex``: offset << 32 | value, written in order; the last one enables the front end.
 - ``NAME.beats.hex``: tlast, tuser, and below them tdata.
+- ``NAME.maps.hex``, where maps are asked for: tlast, tuser, and below them tdata of ``s_map``, of one frame; they come
+  over and over.
 - ``NAME.patches.hex``, ``NAME.positions.hex``, where the locator is external: the counts of each patch that leaves by
   ``m_patch``, the first count lowest, and tdata of the beat of ``s_position`` that answers it.
 - ``NAME.records.hex``: tdata of each record; the high-water marks, which are of the hardware alone, are 0.
@@ -30,6 +32,8 @@ from quant.front_end.spec import FrontEnd
 from quant.front_end.stream import Row, rows_of
 
 _SEED = 20260
+#: Columns of the widest rows in a vector.
+_WIDEST = 4096
 _OFFSETS = {one.name: one.offset for one in REGISTERS}
 
 
@@ -38,8 +42,8 @@ class Vector:
     """A stream and what must leave for it.
 
     name: of its files; text: what it is about, one line; registers: (name, value) in the order they are written; rows:
-    of the stream, each a whole number of beats; records: (n,) of :data:`quant.front_end.records.RECORD`; streams: what
-    passes to an external locator and from it, a file's text by its kind.
+    of the stream, each a whole number of beats; records: (n,) of :data:`quant.front_end.records.RECORD`; streams: maps,
+    and what passes to an external locator and from it, a file's text by its kind.
     """
 
     name: str
@@ -95,6 +99,8 @@ def vectors(locator: IntegerLocator, geometry: Geometry) -> list[Vector]:
         front = FrontEnd(**(settings | more))  # type: ignore[arg-type]
         records = np.concatenate(list(Pipeline(front, locator).stream(given)))
         streams = external.texts(front, given, locator) if geometry.external else {}
+        if front.dark is not None or not isinstance(front.threshold, int):
+            streams |= {"maps": "".join(_map_beats(front, geometry))}
         found.append(Vector(name, text, _registers(front, geometry), given, records, streams))
 
     whole = [row for frame in frames[:3] for row in rows_of(frame)]
@@ -111,9 +117,51 @@ def vectors(locator: IntegerLocator, geometry: Geometry) -> list[Vector]:
         more["mask"] = mask
     if geometry.significance:
         more["significance"] = Significance(min(100 * top, (1 << 16) - 1), min((10 * top) ** 2, (1 << 32) - 1))
+    other = np.random.default_rng(_SEED + 1)
+    if geometry.dark:
+        dark = other.integers(0, top // 32 + 1, (rows, cols))
+        dark[other.random((rows, cols)) < 0.02] = top
+        more["dark"] = dark
+    if geometry.thresholds:
+        more["threshold"] = other.integers(top // 20, top // 12 + 1, (rows, cols))
     if more:
         add("options", f"two whole frames with {' and '.join(more)}", whole[: 2 * rows], **more)
+    wide = min(geometry.max_cols, _WIDEST // geometry.pixels * geometry.pixels)
+    shape = min(geometry.max_rows, geometry.window + 2), wide
+    words = shape[0] * wide // geometry.pixels
+    least: dict[str, object] = {"rows": shape[0], "cols": wide}
+    if 0 < geometry.bad_words <= words // 2:
+        least["mask"] = _full(other, shape, geometry)
+    add(
+        "wide",
+        "the widest rows" + " and a full list of bad pixels" * ("mask" in least),
+        rows_of(_frame(other, *shape, top)),
+        **least,
+    )
     return found
+
+
+def _full(rng: np.random.Generator, shape: tuple[int, int], geometry: Geometry) -> NDArray[np.bool_]:
+    """A mask that fills the list: a bad pixel in every second word, as many as there are entries."""
+    words = np.zeros((shape[0] * shape[1] // geometry.pixels, geometry.pixels), bool)
+    # The last entries are in the last rows.
+    at = np.arange(len(words) - 2 * geometry.bad_words, len(words), 2)
+    words[at, rng.integers(0, geometry.pixels, len(at))] = True
+    return words.reshape(shape)
+
+
+def _map_beats(front: FrontEnd, geometry: Geometry) -> Iterator[str]:
+    """The beats of the maps of a frame, a line each: tlast and tuser above the ``geometry.map_bits`` bits of tdata."""
+    planes: dict[str, object] = {"dark": 0 if front.dark is None else front.dark, "thresholds": front.threshold}
+    shape = (front.rows * front.cols // geometry.pixels, geometry.pixels)
+    counts = [np.broadcast_to(np.asarray(planes[name]), front.shape).reshape(shape).tolist() for name in geometry.maps]
+    words = front.cols // geometry.pixels
+    for at, beat in enumerate(zip(*counts, strict=True)):
+        word = 0
+        for count in reversed([count for plane in beat for count in plane]):
+            word = word << geometry.bits | count
+        word |= (at == 0) << geometry.map_bits | (at % words == words - 1) << geometry.map_bits + 1
+        yield f"{word:0{-(-(geometry.map_bits + 2) // 4)}x}\n"
 
 
 def _faulty(frames: list[NDArray[np.uint16]], pixels: int) -> list[Row]:
@@ -136,9 +184,11 @@ def _registers(front: FrontEnd, geometry: Geometry) -> list[tuple[str, int]]:
     if geometry.bad_words:
         found.append(("bad_clear", 1))
     found += [
-        (name, int(getattr(front, name)))
+        (name, int(getattr(front, name)) if np.ndim(getattr(front, name)) == 0 else 0)
         for name in ("rows", "cols", "threshold", "saturation", "gain_shift", "sigma_limit")
     ]
+    if geometry.maps:
+        found.append(("maps", int(front.dark is not None or np.ndim(front.threshold) > 0)))
     if front.mask is not None:
         found += writes(front.mask, geometry.pixels, geometry.bad_words)
     if geometry.significance:

