@@ -5,7 +5,7 @@
     python benchmarks/front_end.py netlist [--number 5000] [--minutes 600]
     python benchmarks/front_end.py cells --pixels 16 [--significance] [--bad-words 512] [--maps]
     python benchmarks/front_end.py place [--pixels 4] [--bits 16] [--cols 2048]
-    python benchmarks/front_end.py mutations
+    python benchmarks/front_end.py mutations [--only 3,17] [--part 1/2] [--state FOLDER] [--minutes 600]
 
 Each writes its own part of `front_end.json` (or --output). FOLDER holds chess_ruby/ and dls_thaumatin/, `runs` the run
 `simulated` that `make data CFG=configs/simulated.toml` makes.
@@ -28,18 +28,21 @@ netlist: the same frames through the mapped netlist of a small front end (2 pixe
 with the memories in look-up tables.
 
 mutations: changes of one place in the sources, of each of which the random cases or the tests of registers, drops and
-throughput must fail (`firmware_sim/front_end/mutations.py`).
+throughput must fail (`firmware_sim/front_end/mutations.py`). A run goes on where the last one stopped, as long as
+sources, list, bench and tests are the same. --part K/N runs every N-th; with --scratch all of them share what was
+compiled.
 """
 
 import argparse
 import tempfile
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from front_end_place import place_arguments, placed
 from front_end_runs import LEVELS, about, netlist, random_frames, written
-from front_end_scans import scans
+from front_end_scans import State, part_of, scans
 
 from firmware_sim.front_end import mutations
 from hls.rtl.front_end.geometry import Geometry
@@ -79,18 +82,36 @@ def alone(text: dict[str, str]) -> dict[str, str]:
     return found | {"braggnn_rtl_core.v": f"(* blackbox *)\n{head};\nendmodule\n"}
 
 
-def mutated(_: argparse.Namespace, scratch: Path) -> dict[str, Any]:
-    """Each mutation, and whether it was noticed."""
-    found = mutations.survey(scratch, lambda line: print(line, flush=True))
-    return {"mutations": found, "noticed": sum(one["noticed"] for one in found), "of": len(found)}
+def mutated(args: argparse.Namespace, scratch: Path) -> None:
+    """Each mutation of this part that is not done yet, and whether it was noticed."""
+    part, parts = part_of(args.part)
+    key = mutations.key()
+    state = State(args.state, key, f"{part}_of_{parts}", "mutations", ("number",))
+    asked = [int(one) for one in args.only.split(",")] if args.only else range(1, len(mutations.MUTATIONS) + 1)
+    numbers = [one for one in asked[part - 1 :: parts] if (one,) not in state.done]
+    begun = time.monotonic()
+    # None is begun when the time is over.
+    in_time = (one for one in numbers if time.monotonic() - begun <= 60 * args.minutes)
+    for did, row in enumerate(mutations.survey(scratch, in_time), 1):
+        state.add(row)
+        left = (time.monotonic() - begun) / did * (len(numbers) - did) / 60
+        told = row["first_failure"] or "NOT NOTICED"
+        print(f"{row['number']:2d} {row['mutation']}: {told}, {row['seconds']} s; {left:.0f} minutes left", flush=True)
+    # Whichever part ends last has all of them.
+    rows = sorted(state.all(), key=lambda row: row["number"])
+    found = {
+        "key": key, "mutations": [{name: row[name] for name in row if name != "key"} for row in rows],
+        "noticed": sum(row["noticed"] for row in rows), "tried": len(rows), "of": len(mutations.MUTATIONS),
+    }  # fmt: skip
+    written(args.output, "mutations", {**found, **about()})
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    works = {"cells": cells, "netlist": netlist, "mutations": mutated}
+    works = {"cells": cells, "netlist": netlist}
     # They write what is done as they go on.
-    runs = {"scans": scans, "cases": random_frames, "place": placed}
+    runs = {"scans": scans, "cases": random_frames, "place": placed, "mutations": mutated}
     for name in (*runs, *works):
         one = commands.add_parser(name)
         one.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".json"))
@@ -100,14 +121,17 @@ def main() -> None:
             one.add_argument("--runs", type=Path, required=True)
             one.add_argument("--step", type=int, default=1)
             one.add_argument("--frames", type=int, default=200)
-            one.add_argument("--part", default="1/1")
-            one.add_argument("--state", type=Path, default=Path("front_end_scans"))
             one.add_argument("--layers", type=Path)
+        if name in ("scans", "mutations"):
+            one.add_argument("--part", default="1/1")
+            one.add_argument("--state", type=Path, default=Path(f"front_end_{name}"))
+        if name == "mutations":
+            one.add_argument("--only", help="numbers of mutations, from 1 on, with commas between them")
         if name == "cases":
             one.add_argument("--number", type=int, default=1_000_000)
         if name == "netlist":
             one.add_argument("--number", type=int, default=5_000)
-        if name in ("scans", "cases", "netlist"):
+        if name in ("scans", "cases", "netlist", "mutations"):
             one.add_argument("--minutes", type=float, default=600.0)
         if name == "cells":
             one.add_argument("--pixels", type=int, default=16)

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,14 @@ def scenario(name: str) -> dict[str, ScanSpec]:
     return {scan.name: located(scan, cfg.folder) for scan in cfg["scan"]}
 
 
+def part_of(text: str) -> tuple[int, int]:
+    """K and N of ``--part K/N``."""
+    part, _, parts = text.partition("/")
+    if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
+        raise UserError(f"--part {text}: expected K/N with K from 1 to N")
+    return int(part), int(parts)
+
+
 def scans(args: argparse.Namespace, scratch: Path) -> None:
     """Whole frames through a front end, those of this part that are not done yet."""
     os.environ["BRAGGNN_EDGE_DATA"] = str(args.folder.resolve())
@@ -84,9 +93,7 @@ def scans(args: argparse.Namespace, scratch: Path) -> None:
     geometry = Geometry(16, 16, 4096, window=locator.window, external=bool(args.layers))
     executable = csim.build(args.layers, scratch) if args.layers else None
     simulator = build(sources(locator, geometry, logic_levels=LEVELS), geometry, scratch, optimize="-O2")
-    part, parts = (int(word) for word in args.part.split("/"))
-    if not 1 <= part <= parts:
-        raise UserError(f"--part {args.part}: expected K/N with K from 1 to N")
+    part, parts = part_of(args.part)
     key = simulator.path.parent.name
     state = State(args.state, key, f"{part}_of_{parts}")
     clocks = None if args.layers else latency(simulator, locator)
@@ -131,24 +138,32 @@ def scans(args: argparse.Namespace, scratch: Path) -> None:
 
 
 class State:
-    """Lines of JSON in a folder, one a frame and pace, of runs with the same key; a file a part."""
+    """Lines of JSON in a folder, one for each value of some fields, of runs with the same key; a file a part."""
 
-    def __init__(self, folder: Path, key: str, part: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        key: str,
+        part: str,
+        stem: str = "scans",
+        fields: Sequence[str] = ("scan", "stalls", "frame"),
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._folder, self._key, self._path = folder, key, folder / f"scans_{part}.jsonl"
-        self.done = {(row["scan"], row["stalls"], row["frame"]) for row in self.all()}
+        self._folder, self._key, self._stem, self._fields = folder, key, stem, fields
+        self._path = folder / f"{stem}_{part}.jsonl"
+        self.done = {tuple(row[name] for name in fields) for row in self.all()}
 
     def all(self) -> list[dict[str, Any]]:
-        """The rows of every part, each frame and pace once; a line that was cut off is not there."""
+        """The rows of every part, one for each value; a line that was cut off is not there."""
         found = {}
-        for path in sorted(self._folder.glob("scans_*.jsonl")):
+        for path in sorted(self._folder.glob(f"{self._stem}_*.jsonl")):
             for line in path.read_text().splitlines():
                 try:
                     row = json.loads(line)
                 except ValueError:
                     continue
                 if row["key"] == self._key:
-                    found[row["scan"], row["stalls"], row["frame"]] = row
+                    found[tuple(row[name] for name in self._fields)] = row
         return list(found.values())
 
     def add(self, row: dict[str, Any]) -> None:

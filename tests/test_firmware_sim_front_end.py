@@ -30,7 +30,7 @@ from hls.tools import programs as tools
 from quant.contract.block_shift import BlockShift
 from quant.contract.locator import load, save
 from quant.front_end.pipeline import Pipeline, Shot
-from quant.front_end.records import END, END_RECORD, RECORD, EndFlag
+from quant.front_end.records import END, END_RECORD, RECORD, EndFlag, RecordFlag
 from quant.front_end.spec import FrontEnd
 from quant.front_end.stream import Row, rows_of
 
@@ -491,6 +491,25 @@ def test_an_aborted_frame_ends_as_if_the_next_one_had_started(bench):
         (after,) = Pipeline(front, circuit).stream([left[0], *rows_of(second)], first=1)
         assert differences(as_records(found.raw), [aborted, after]) == []
         assert [value for value, _ in found.answers if value] == [3, 12]
+
+
+def test_the_rest_of_a_short_row_is_masked(bench):
+    circuit, simulator = bench
+    front = _front(14, 48, threshold=5)
+    frame = np.zeros((14, 48), np.uint16)
+    # One peak whose window has pixels that did not come, and one whose window has none.
+    for row, col in ((6, 28), (6, 14)):
+        frame[row - 1 : row + 2, col - 1 : col + 2] = [[9, 20, 9], [30, 200, 40], [9, 50, 9]]
+    frame[9, :8] = 300  # the beat that waits while the row before it is filled: its counts are not those of the rest
+    rows = rows_of(frame)
+    rows[8] = Row(frame[8, :24])
+    case = cases.Case(front, rows)
+    (expected,) = case.expected(circuit)
+    at = {int(one["peak_col"]): int(one["flags"]) for one in expected[:-1]}
+    assert (at[28] & RecordFlag.BAD_PIXEL, at[14] & RecordFlag.BAD_PIXEL) == (RecordFlag.BAD_PIXEL, 0)
+    for pace in ((0, 0), (60, 0)):
+        found = run(simulator, cases.script_of(case, pace, simulator.geometry, len(expected)))
+        assert differences(as_records(found.raw), [expected]) == []
 
 
 def test_without_a_frame_an_abort_throws_away_the_beat_that_waits(bench):

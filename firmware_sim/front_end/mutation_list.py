@@ -288,4 +288,5 @@ MUTATIONS = (
     _m("no rest behind a frame's end", "fe_external", "take & head_end ? ", "3'd7", "3'd0"),
     _m("a flagged answer is trusted", "fe_external", "wrong_length <= ", "position_user & asks", "1'b0"),
     _m("ends are peaks", "fe_external", "found_end <= take & ", "head_end", "1'b0"),
+    _m("the rest of a short row are pixels", "fe_sequencer", ": state == FILL ? ", "2'd1", "2'd0"),
 )

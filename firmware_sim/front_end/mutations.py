@@ -4,8 +4,10 @@ All of them are built into one simulation: each expression chooses, by a number 
 itself and its wrong form. So a survey compiles once and runs the tests once for every number.
 """
 
+import hashlib
 import os
-from collections.abc import Callable
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,9 @@ from firmware_sim.front_end.mutation_list import MUTATIONS, Mutation
 TESTS = "tests/test_firmware_sim_front_end.py"
 #: Those of a module that the front end of these has not, by its name.
 OTHER_TESTS = {"braggnn_fe_external.v": "tests/test_firmware_sim_front_end_external.py"}
+ALL_TESTS = (TESTS, *OTHER_TESTS.values())
+_ROOT = Path(__file__).resolve().parents[2]
+_FOLDERS = (_ROOT / "firmware_sim/front_end", _ROOT / "hls/rtl/front_end", _ROOT / "quant/front_end")
 
 
 def instrumented(sources: dict[str, str]) -> dict[str, str]:
@@ -50,45 +55,48 @@ def _choice(number: int, right: str, wrong: str) -> str:
     return f"(mutant == {number} ? ({wrong}) : ({right}))"
 
 
-def survey(scratch: Path, say: Callable[[str], None]) -> list[dict[str, Any]]:
-    """Run the tests of the front end on each mutation: its text, whether a test failed, and which first."""
-    found = []
-    for number, one in enumerate((None, *MUTATIONS)):
-        name = "none" if one is None else one.text
-        # Number 0 would be the plain sources; one beyond the last is none of the mutations, in the same program.
-        os.environ.update(FRONT_END_MUTANT=str(number or len(MUTATIONS) + 1), FRONT_END_BUILD=str(scratch))
-        tests = TESTS if one is None else OTHER_TESTS.get(one.module, TESTS)
-        status, first = _tested(scratch / "tests.log", tests)
-        if one is None:
+def key() -> str:
+    """A digest of all that a survey depends on but the installed packages: sources, list, contract, bench and tests."""
+    digest = hashlib.sha256()
+    paths = [path for folder in _FOLDERS for path in folder.rglob("*") if path.suffix in (".py", ".v", ".cpp")]
+    for path in (*sorted(paths), *map(Path, ALL_TESTS)):
+        digest.update(f"{path.name}\n".encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def survey(scratch: Path, numbers: Iterable[int]) -> Iterator[dict[str, Any]]:
+    """Run the tests of the front end on mutations, numbered from 1: text, whether a test failed, which first, seconds.
+
+    Raises UserError where the tests fail without a mutation, or end in any other way than that all pass or one fails.
+    """
+    log = scratch / f"tests_{os.getpid()}.log"
+    for at, number in enumerate(numbers):
+        if at == 0:
+            # Number 0 would be the plain sources; one beyond the last is none of the mutations, in the same program.
+            status, first = _tested(log, len(MUTATIONS) + 1, scratch, ALL_TESTS)
             if status:
-                raise UserError(f"the tests fail without a mutation: {first}; mend that first")
-            continue
-        found.append({"mutation": name, "module": one.module, "noticed": status == 1, "first_failure": first})
-        say(f"{number:2d} {name}: {first or 'not noticed'}")
-    return found
+                raise UserError(f"the tests fail without a mutation: {first or log.read_text()}; mend that first")
+        one = MUTATIONS[number - 1]
+        begun = time.monotonic()
+        status, first = _tested(log, number, scratch, (OTHER_TESTS.get(one.module, TESTS),))
+        if status not in (0, 1) or (status == 1 and not first):
+            raise UserError(f"mutation {number}, {one.text!r}: the tests ended with status {status}: {log.read_text()}")
+        yield {
+            "number": number, "mutation": one.text, "module": one.module, "noticed": status == 1,
+            "first_failure": first, "seconds": round(time.monotonic() - begun, 1),
+        }  # fmt: skip
 
 
-def _tested(log: Path, tests: str) -> tuple[int, str]:
+def _tested(log: Path, mutant: int, scratch: Path, tests: Sequence[str]) -> tuple[int, str]:
     """Run the tests in a process of their own, which has all imports already: its status, and the first that fails."""
     child = os.fork()
     if child == 0:
+        os.environ.update(FRONT_END_MUTANT=str(mutant), FRONT_END_BUILD=str(scratch))
         with log.open("w") as file:
             os.dup2(file.fileno(), 1)
             os.dup2(file.fileno(), 2)
-            options = (
-                "-n",
-                "0",
-                "-q",
-                "-x",
-                "-m",
-                "not slow",
-                "-k",
-                "not nothing_to_say",
-                "-p",
-                "no:cacheprovider",
-                tests,
-            )
-            os._exit(int(pytest.main(list(options))))
+            options = ["-n", "0", "-q", "-x", "-p", "no:cacheprovider"]
+            os._exit(int(pytest.main([*options, "-m", "not slow", "-k", "not nothing_to_say", *tests])))
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     failed = [line for line in log.read_text().splitlines() if line.startswith(("FAILED", "ERROR"))]
     return status, failed[0].split(" - ")[0].split("::")[-1] if failed else ""

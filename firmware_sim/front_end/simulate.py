@@ -169,10 +169,14 @@ class Run:
 
 
 def build(sources: dict[str, str], geometry: Geometry, build_dir: Path, *, optimize: str = "-O1") -> Simulator:
-    """Compile Verilog sources (:func:`hls.rtl.front_end.project.sources`) in ``build_dir``, or find them compiled."""
+    """Compile Verilog sources (:func:`hls.rtl.front_end.project.sources`) in ``build_dir``, or find them compiled.
+
+    They may also be a mapped netlist and its cells, of a front end whose locator is inside.
+    """
     tools.find(tools.VERILATOR)
     build_dir.mkdir(parents=True, exist_ok=True)
-    answer = [port.bits for port in ports(sources[f"{NAME}.v"]) if port.name == "s_position_tdata"]
+    top = ports(sources[f"{NAME}.v"]) if geometry.external else ()
+    answer = [port.bits for port in top if port.name == "s_position_tdata"]
     defines = (
         f"PIXELS={geometry.pixels}", f"BITS={geometry.bits}", f"MAPS={len(geometry.maps)}", f"WINDOW={geometry.window}",
         f"POSITION={sum(answer)}",
