@@ -127,8 +127,14 @@ MUTATIONS = (
         "first_group % BANKS > b",
         "first_group % BANKS >= b",
     ),
-    _m("the right edge is one column wider", "fe_readout", "left < HALF | ", "right < HALF", "right <= HALF"),
-    _m("the upper edge is one row narrower", "fe_readout", "", "up < HALF", "up < HALF - 1"),
+    _m(
+        "the right edge is one column wider",
+        "fe_readout",
+        "edge2 <= ~more_left[HALF-1] | ",
+        "~more_right[HALF-1]",
+        "~more_right[HALF]",
+    ),
+    _m("the upper edge is one row narrower", "fe_readout", "", "~more_up[HALF-1]", "~more_up[HALF-2]"),
     _m(
         "bad pixels beyond the row's end count",
         "fe_readout",
