@@ -11,7 +11,8 @@ from hls.rtl import ternary
 from hls.rtl.cmvm import Effort
 from hls.rtl.project import sources
 from hls.rtl.synthesis import synthesize
-from hls.rtl.ternary import Sum, Term, fused, pairs, source
+from hls.rtl.ternary import Sum, Term, fused, pairs
+from hls.rtl.variants import source
 from hls.tools import programs as tools
 
 
@@ -133,7 +134,7 @@ def _instances(rng, module, variant, count):
 
 @pytest.mark.parametrize("variant", ["any", "ultrascale+", "ecp5"])
 def test_every_form_of_the_module_adds(variant, tmp_path):
-    text = _instances(np.random.default_rng(5), "adder", variant, 60)
+    text = _instances(np.random.default_rng(5), f"x_{ternary.NAME}", variant, 60)
     (tmp_path / "top.v").write_text(text)
     commands = "read_verilog +/xilinx/cells_sim.v; " if variant == "ultrascale+" else ""
     commands += "read_verilog -sv top.v; hierarchy -top top; proc; flatten; opt -full; sat -verify -prove bad 0"

@@ -13,7 +13,7 @@ from importlib.resources import files as package_files
 from da4ml.trace.pipeline import to_pipeline
 from da4ml.types import CombLogic, Pipeline, QInterval, minimal_kif
 
-from hls.rtl import ternary
+from hls.rtl import ternary, variants
 from hls.rtl.copies import Copied, copied
 from hls.rtl.spec import LANGUAGES
 
@@ -76,7 +76,7 @@ def core_files(
             found[module] = made.text
             further.append(made.bits)
     if any(f" {name}_{ternary.NAME} #(" in text for text in found.values()):
-        found[f"{name}_{ternary.NAME}"] = ternary.source(f"{name}_{ternary.NAME}")
+        found[f"{name}_{ternary.NAME}"] = variants.source(f"{name}_{ternary.NAME}")
     if isinstance(logic, Pipeline):
         found[name] = _verilog_pipeline(logic, name, further) if language == "verilog" else _vhdl_pipeline(logic, name)
     return _with_library(found, name, language)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from braggnn_edge.core.errors import UserError
-from hls.rtl import ternary
+from hls.rtl import variants
 from hls.rtl.cmvm import Effort
 from hls.rtl.core import core_files
 from hls.rtl.project import load_rtl
@@ -124,8 +124,7 @@ def synthesize(
         raise UserError(f"device family {family!r} is unknown; expected one of {', '.join(FAMILIES)}")
     for file, text in sources.items():
         module = Path(file).stem
-        known = module.endswith(f"_{ternary.NAME}")
-        (directory / file).write_text(ternary.source(module, family) if known else text)
+        (directory / file).write_text(text if variants.kind(module) is None else variants.source(module, family))
     commands = FAMILIES[family].format(sources=" ".join(sorted(sources)), top=top, blocks=_BLOCKS[family][blocks])
     commands += "tee -q -o stat.json stat -json; blackbox =A:whitebox; "
     commands += "write_verilog -noattr netlist.v; write_json netlist.json"

@@ -9,7 +9,6 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from importlib.resources import files as package_files
 
 #: The module's name, after the design's.
 NAME = "ternary_adder"
@@ -23,9 +22,6 @@ _ADDER = re.compile(
 _VALUE, _OPERAND = re.compile(r"\bv(\d+)\b"), re.compile(r"v(\d+)\[\d+:0\]")
 #: A value that is chosen by a bit: the choice fits into the table of an adder of two operands, not into that of three.
 _CHOICE = re.compile(r" *wire \[\d+:0\] v(\d+); \w*mux #\(")
-
-#: The module, by what is done with it; the project has "any".
-_VARIANTS = ("any", "ultrascale+", "ecp5")
 
 
 @dataclass(frozen=True)
@@ -137,12 +133,3 @@ def _instance(number: int, total: Sum, module: str) -> str:
     inputs = ", ".join(term.text for term in total.terms)
     value = f"v{number}[{total.top - 1}:0]"
     return f"    wire [{total.top - 1}:0] v{number}; {module} #({parameters}) op_{number} ({inputs}, {value});"
-
-
-def source(module: str, variant: str = "any") -> str:
-    """The Verilog of ``module``, for any tool, or for Yosys on "ultrascale+" or "ecp5"."""
-    if variant not in _VARIANTS:
-        raise ValueError(f"variant {variant!r}; expected one of {', '.join(_VARIANTS)}")
-    names = ("ternary_ports.v", f"ternary_{variant.rstrip('+')}.v")
-    parts = [(package_files("hls") / "templates" / name).read_text() for name in names]
-    return "".join(parts).replace(NAME, module)

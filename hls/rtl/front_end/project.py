@@ -11,7 +11,7 @@ from pathlib import Path
 from braggnn_edge.core.errors import UserError
 from braggnn_edge.core.files import written_aside
 from hls.project.targets import DEFAULT_TARGET, target
-from hls.rtl import ternary
+from hls.rtl import variants
 from hls.rtl.cmvm import Effort
 from hls.rtl.core import bits_out, core_files, pipelined
 from hls.rtl.front_end import external, registers, stored
@@ -32,15 +32,27 @@ from quant.contract.locator import IntegerLocator, save
 NAME = "braggnn_front_end"
 
 #: Modules that are the same in every front end.
-_MODULES = ("fifo", "sequencer", "pixels", "lines", "span", "maximum", "queue", "readout", "features", "records")
+_MODULES = (
+    "fifo",
+    "sequencer",
+    "pixels",
+    "lines",
+    "larger",
+    "span",
+    "maximum",
+    "queue",
+    "readout",
+    "features",
+    "records",
+)
 
 #: Those of an option.
 _OPTIONAL = {"significance": "significance", "bad_words": "bad", "maps": "maps", "external": "external"}
 #: Files of the cocotb bench.
 _BENCH = ("run.py", "bench.py", "tests.py")
 
-#: The adder of three operands.
-_ADDER = f"braggnn_fe_{ternary.NAME}"
+#: Modules with a form of their own for a device family.
+_WITH_FORMS = ("braggnn_fe_ternary_adder", "braggnn_fe_less_than")
 
 
 def write_front_end(
@@ -138,8 +150,7 @@ def sources(
     for name in (*(f"braggnn_fe_{module}" for module in modules), NAME):
         found[f"{name}.v"] = filled(filled(template(name), maps), values)
     found["braggnn_fe_stored.v"] = stored.source(geometry)
-    found[f"{_ADDER}.v"] = ternary.source(_ADDER)
-    return found
+    return found | {f"{name}.v": variants.source(name) for name in _WITH_FORMS}
 
 
 def template(name: str) -> str:

@@ -98,36 +98,44 @@ module braggnn_fe_features #(
         total <= {{(26-B){1'b0}}, sum4[0 +: B+6]} + {{(26-B){1'b0}}, sum4[B+6 +: B+6]};
     end
 
-    // Each pixel against its four later neighbours: right, below left, below, below right.
+    // Each pixel against its four later neighbours: right, below left, below, below right. Those that the ring of 16 pixels
+    // below does not ask for are not built.
     reg [4*49-1:0] beats;
     reg [48:0] half2;
     reg [15:0] significant;
     reg [B-1:0] peak2, peak3, peak4;
     wire [48:0] is_maximum;
     wire [15:0] ring;
-    genvar gy, gx;
+    genvar gy, gx, gd;
     generate
         for (gy = 0; gy < 7; gy = gy + 1) begin : line
             for (gx = 0; gx < 7; gx = gx + 1) begin : pixel
                 localparam AT = 7 * gy + gx;
                 wire [B-1:0] me = px[AT*B +: B];
-                wire right, below_left, below, below_right;
-                if (gx < 6) assign right = me >= px[(AT+1)*B +: B];
-                else assign right = 1'b1;
-                if (gx > 0 && gy < 6) assign below_left = me >= px[(AT+6)*B +: B];
-                else assign below_left = 1'b1;
-                if (gy < 6) assign below = me >= px[(AT+7)*B +: B];
-                else assign below = 1'b1;
-                if (gx < 6 && gy < 6) assign below_right = me >= px[(AT+8)*B +: B];
-                else assign below_right = 1'b1;
-                always @(posedge clk) begin
-                    beats[4*AT +: 4] <= {below_right, below, below_left, right};
-                    half2[AT] <= {me, 1'b0} >= {1'b0, px[24*B +: B]};
+                wire [3:0] smaller;
+                wire below_half;
+                for (gd = 0; gd < 4; gd = gd + 1) begin : neighbour
+                    localparam Y = gd == 0 ? gy : gy + 1;
+                    localparam X = gd == 1 ? gx - 1 : gd == 2 ? gx : gx + 1;
+                    if (X >= 0 && X < 7 && Y < 7) begin : in
+                        braggnn_fe_less_than #(.WIDTH(B)) compared (.a(me), .b(px[(7*Y+X)*B +: B]), .less(smaller[gd]));
+                    end else begin : beyond
+                        assign smaller[gd] = 1'b0;
+                    end
                 end
-                if (gy > 0 && gx > 0 && gx < 6)
+                braggnn_fe_less_than #(.WIDTH(B + 1)) with_peak (
+                    .a({me, 1'b0}), .b({1'b0, px[24*B +: B]}), .less(below_half)
+                );
+                always @(posedge clk) begin
+                    beats[4*AT +: 4] <= ~smaller;
+                    half2[AT] <= ~below_half;
+                end
+                if (gy > 0 && gx > 0 && gx < 6) begin : inner
                     assign is_maximum[AT] = above2[AT] & half2[AT] & &beats[4*AT +: 4] & ~beats[4*(AT-1)]
                         & ~beats[4*(AT-6)+1] & ~beats[4*(AT-7)+2] & ~beats[4*(AT-8)+3];
-                else assign is_maximum[AT] = 1'b0;
+                end else begin : border
+                    assign is_maximum[AT] = 1'b0;
+                end
             end
         end
     endgenerate

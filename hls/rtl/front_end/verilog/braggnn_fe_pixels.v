@@ -43,7 +43,24 @@ module braggnn_fe_pixels #(
     reg [N*P-1:0] data2;
     reg [B-1:0] first_full;
     reg [5:0] sum;
-    integer i, k;
+    // Shifted in two steps, each of which chooses one of four: a table a bit.
+    reg [N*B-1:0] by_three, shifted;
+    wire [N-1:0] not_full, over;
+    genvar g;
+    generate
+        for (g = 0; g < N; g = g + 1) begin : pixel
+            braggnn_fe_less_than #(.WIDTH(B)) with_full (.a(in_data[g*B +: B]), .b(first_full), .less(not_full[g]));
+            braggnn_fe_less_than #(.WIDTH(B)) with_threshold (
+                .a(THRESHOLDS != 0 ? thresholds1[g*B +: B] : threshold), .b(count1[g*B +: B]), .less(over[g])
+            );
+        end
+    endgenerate
+    integer i, k, m;
+    always @(*)
+        for (m = 0; m < N; m = m + 1) begin
+            by_three[m*B +: B] = in_data[m*B +: B] >> gain_shift[1:0];
+            shifted[m*B +: B] = by_three[m*B +: B] >> {gain_shift[3:2], 2'b00};
+        end
     initial out_valid = 1'b0;
 
     always @(posedge clk) begin
@@ -65,13 +82,12 @@ module braggnn_fe_pixels #(
         out_outside <= kind2 == 2'd2;
         stored1 <= stored;
         thresholds1 <= thresholds;
+        count1 <= shifted;
         for (i = 0; i < N; i = i + 1) begin
-            count1[i*B +: B] <= in_data[i*B +: B] >> gain_shift;
-            full1[i] <= DARK != 0 ? full[i] : in_data[i*B +: B] >= first_full;
+            full1[i] <= DARK != 0 ? full[i] : ~not_full[i];
             data2[i*P +: P] <=
                 kind1 == 2'd0 & ~bad[i] ? {
-                    1'b0, full1[i], count1[i*B +: B] > (THRESHOLDS != 0 ? thresholds1[i*B +: B] : threshold),
-                    count1[i*B +: B]
+                    1'b0, full1[i], over[i], count1[i*B +: B]
                 } :
                 ~kind1[1] ? {1'b1, {(P-1){1'b0}}} :
                 kind1 == 2'd3 ? {2'b00, stored1[i*(B+1) +: B+1]} : {P{1'b0}};

@@ -127,14 +127,19 @@ module braggnn_fe_readout #(
     reg [15:0] row1, row2, row3, row4, col2, col3, col4;
     reg below1, edge2, edge3, edge4;
     reg [W-1:0] inside2, inside3, inside4;
+    // Columns and rows beside it, 7 for all from there on, HALF being 5 at most; bit k: there are more than k.
+    wire [2:0] left = |col1[16:3] ? 3'd7 : col1[2:0];
+    wire [2:0] right = |right1[16:3] ? 3'd7 : right1[2:0];
+    wire [2:0] up = |row1[15:3] ? 3'd7 : row1[2:0];
+    wire [7:0] more_left = ~(8'hff << left), more_right = ~(8'hff << right), more_up = ~(8'hff << up);
     integer c;
     always @(posedge clk) begin
         col1 <= col_now[16:0];
         right1 <= right_now[16:0];  // columns right of it
         row1 <= row;
         below1 <= below;
-        for (c = 0; c < W; c = c + 1) inside2[c] <= c < HALF ? col1 >= HALF - c : right1 >= c - HALF;
-        edge2 <= col1 < HALF | right1 < HALF | row1 < HALF | below1;
+        for (c = 0; c < W; c = c + 1) inside2[c] <= c < HALF ? more_left[HALF-1-c] : c > HALF ? more_right[c-HALF-1] : 1'b1;
+        edge2 <= ~more_left[HALF-1] | ~more_right[HALF-1] | ~more_up[HALF-1] | below1;
         inside3 <= inside2;
         inside4 <= inside3;
         edge3 <= edge2;

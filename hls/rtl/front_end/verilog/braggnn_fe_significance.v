@@ -98,6 +98,8 @@ module braggnn_fe_significance #(
     reg [11:0] middle_middle, low_low, middle_low;
     reg [12:0] high_middle, high_low, high_low6;
     reg [37:0] most6, square7;
+    wire above_bound;
+    braggnn_fe_less_than #(.WIDTH(38)) compared (.a(bound7), .b(square7), .less(above_bound));
     reg negative5, negative6, negative7, large5, large6, large7;
 
     initial significant = 1'b0;
@@ -128,6 +130,6 @@ module braggnn_fe_significance #(
         large5 <= |wide[23:19];
         large6 <= large5;
         large7 <= large6;
-        significant <= ~asked | (~negative7 & (large7 | square7 > bound7));
+        significant <= ~asked | (~negative7 & (large7 | above_bound));
     end
 endmodule

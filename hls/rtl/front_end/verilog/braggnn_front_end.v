@@ -265,7 +265,7 @@ module braggnn_front_end (
     wire [15:0] found_row;
     wire [TIME_BITS-1:0] found_time;
     braggnn_fe_maximum #(
-        .N(N), .G(G), .B(B), .CONTEXT(CONTEXT), .WORD_BITS(WORD_BITS), .TAG(18 + TIME_BITS)
+        .N(N), .G(G), .B(B), .THRESHOLDS(THRESHOLDS), .CONTEXT(CONTEXT), .WORD_BITS(WORD_BITS), .TAG(18 + TIME_BITS)
     ) maximum (
         .clk(clk), .rst(rst), .last(last), .in_valid(column_valid), .in_column(seven), .in_index(column_index),
         .in_tag({now, column_row - HALF[15:0], column_live, column_outside}), .out_valid(found_valid),

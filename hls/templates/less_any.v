@@ -1,0 +1,2 @@
+    assign less = a < b;
+endmodule
