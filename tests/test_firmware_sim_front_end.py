@@ -437,28 +437,43 @@ def test_a_maximum_is_significant_above_its_bound_and_not_at_it(bench):
             assert differences(as_records(found.raw), [expected]) == []
 
 
+@pytest.mark.parametrize("shift", [BITS - 1, BITS, 15])
+def test_a_large_gain_shift_leaves_the_highest_bit_or_nothing(shift, bench):
+    circuit, simulator = bench
+    frame = np.random.default_rng(shift).integers(0, 1 << BITS, (12, 32)).astype(np.uint16)
+    front = _front(12, 32, gain_shift=shift, min_area=4)
+    (expected,) = Pipeline(front, circuit).records([frame])
+    assert (expected.view(END_RECORD)["above"][-1] > 0) == (shift < BITS)
+    found = run(simulator, cases.settings(front, Script(PIXELS)).frame(frame).until(len(expected)).wait(200))
+    assert differences(as_records(found.raw), [expected]) == []
+
+
 def test_the_header_has_registers_fields_flags_and_records(tmp_path):
     options = tuple(registers.OPTIONS)
-    text = header({"N": 8, "B": 16, "MAX_ROWS": 4096, "MAX_COLS": 128}, options)
+    digest = "0123456789abcdef" * 4
+    text = header({"pixels": 8, "fraction_bits": 9}, options, digest)
     (tmp_path / "registers.h").write_text(text)
     layouts = {"peak": RECORD, "end": END_RECORD}
     names = [f"braggnn_front_end_{kind}, {name}" for kind, dtype in layouts.items() for name in dtype.names]
     values = ["PEAK_EDGE", "PEAK_NOT_TRUSTED", "END_ROW_LENGTH", "KIND_END", "SHAPE_WINDOW_MASK", "SHAPE_WINDOW_SHIFT"]
+    values += ["BUILD_PIXELS", "BUILD_FRACTION_BITS", "VERSION_VALUE", "DIGEST_7_VALUE"]
     print_ = [f'printf("%u ", (unsigned)offsetof({name}));' for name in names]
     print_ += [f'printf("%u ", (unsigned)BRAGGNN_FRONT_END_{name});' for name in values]
     source = tmp_path / "main.c"
     source.write_text(
         '#include <stddef.h>\n#include <stdio.h>\n#include "registers.h"\nint main(void) {' + "\n".join(print_) + "}\n"
     )
-    compiler = [os.environ.get("CC", "cc"), "-std=c11", "-Wall", "-Wextra", "-Werror", "-pedantic"]
-    subprocess.run([*compiler, "-o", str(tmp_path / "main"), str(source)], check=True)
+    strict = ["-Wall", "-Wextra", "-Werror", "-pedantic"]
+    for compiler, language, year in (("g++", "c++", "c++98"), ("g++", "c++", "c++17"), ("gcc", "c", "c99")):
+        command = [compiler, "-x", language, f"-std={year}", *strict, "-o", str(tmp_path / "main"), str(source)]
+        subprocess.run(command, check=True)
     said = subprocess.run([str(tmp_path / "main")], capture_output=True, text=True, check=True).stdout
     offsets = [dtype.fields[name][1] for dtype in layouts.values() for name in dtype.names]
-    assert list(map(int, said.split())) == [*offsets, 1, 16, 4, 1, 0xFF0000, 16]
+    assert list(map(int, said.split())) == [*offsets, 1, 16, 4, 1, 0xFF0000, 16, 8, 9, registers.VERSION, 0x89ABCDEF]
     for one in registers.REGISTERS:
         assert f"#define BRAGGNN_FRONT_END_{one.name.upper()} 0x{one.offset:02X}u\n" in text
         assert all(shift + bits <= one.bits for _, shift, bits in one.fields)
-    assert "BAD_ROW" not in header({"N": 8, "B": 16, "MAX_ROWS": 4096, "MAX_COLS": 128}, ())
+    assert "BAD_ROW" not in header({}, (), digest)
 
 
 def test_what_is_not_built_costs_nothing_and_is_not_there(random_circuit):
@@ -688,7 +703,8 @@ def test_the_stage_writes_a_front_end_where_one_is_asked_for(random_circuit, det
             assert re.search(rf"^ +{dtype.fields[name][1]} \w\d +{name} ", readme, re.M)
     header = (made / "registers.h").read_text()
     assert "#define BRAGGNN_FRONT_END_THRESHOLD 0x58u" in header
-    assert "#define BRAGGNN_FRONT_END_N_VALUE 2u" in header
+    assert "#define BRAGGNN_FRONT_END_BUILD_PIXELS 2u" in header
+    assert f"#define BRAGGNN_FRONT_END_DIGEST_0_VALUE 0x{circuit.digest[:8].upper()}u" in header
     assert "2 pixels of 8 bits a clock" in said[-1]
     with pytest.raises(UserError, match="exists"):
         write_front_end(circuit, Geometry(2, 8, 64), made)

@@ -25,12 +25,13 @@ WINDOWS = (7, 9, 11)
 class FrontEnd:
     """A front end's settings. Raises UserError for what the hardware has no bits for.
 
-    rows, cols: of a frame, px. bits: of a count, 8 to 16. threshold: counts above which a pixel may belong to a peak,
-    0 to 2**bits - 1; or one a pixel, (rows, cols). reach: px; min_area: px, of the smallest peak. window: side of what
-    the locator is given, px. saturation: raw count from which on a pixel is saturated; 0: 2**bits - 1. gain_shift: bits
-    that every count is shifted down by, 0 to bits - 1. dark: (rows, cols) counts that are subtracted; mask: (rows,
-    cols) bool, True where a pixel is bad. sigma_limit: code of ln sigma above which a position is not trusted, signed
-    16 bits. significance: the test that leaves out maxima of noise; None: there is none.
+    rows, cols: of a frame, px. bits: of a count, 8 to 16. threshold: counts above which a pixel may belong to a
+    peak, 0 to 2**bits - 1; or one a pixel, (rows, cols). reach: px; min_area: px, of the smallest peak. window:
+    side of what the locator is given, px. saturation: raw count from which on a pixel is saturated; 0: 2**bits - 1.
+    gain_shift: bits that every count is shifted down by, 0 to 15; from ``bits`` on every count is 0. dark: (rows,
+    cols) counts that are subtracted; mask: (rows, cols) bool, True where a pixel is bad. sigma_limit: code of ln
+    sigma above which a position is not trusted, signed 16 bits. significance: the test that leaves out maxima of
+    noise; None: there is none.
     """
 
     rows: int
@@ -66,8 +67,8 @@ class FrontEnd:
             )
         self._counts("threshold", self.threshold)
         self._counts("saturation", self.saturation)
-        if not 0 <= self.gain_shift < self.bits:
-            raise UserError(f"front end: gain_shift {self.gain_shift}; expected 0 to {self.bits - 1}")
+        if not 0 <= self.gain_shift < 16:
+            raise UserError(f"front end: gain_shift {self.gain_shift}; expected 0 to 15, as the register takes")
         if self.dark is not None:
             self._counts("dark", self.dark)
         if self.mask is not None and (self.mask.dtype != bool or self.mask.shape != self.shape):

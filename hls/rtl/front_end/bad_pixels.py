@@ -1,6 +1,6 @@
 """A mask of bad pixels to what a front end loads of it: a pattern of columns, and a list of words in raster order.
 
-for register, value in writes(mask, pixels=16):     # mask: (rows, cols) bool, True where bad
+for register, value in writes(mask, pixels=16):     # mask: (rows, cols) bool, True where bad; the detector's own
     ...                                             # write the register, while the front end is not enabled
 """
 
@@ -47,11 +47,15 @@ def bad_pixels(mask: NDArray[np.bool_], pixels: int) -> BadPixels:
 
 
 def writes(mask: NDArray[np.bool_], pixels: int, entries: int | None = None) -> list[tuple[str, int]]:
-    """Registers and values that load a mask, in order; the columns of the frame must be set before.
+    """Registers and values that load a mask (rows, cols), in order; the columns of the frame must be set before.
 
-    entries: places of the front end's list, None: not known. Raises UserError where they are too few.
+    The columns that are added in front of the stream, up to a multiple of the pixels a clock, are bad: beside them a
+    peak has no flag EDGE, and BAD_PIXEL says the same. entries: places of the front end's list, None: not known. Raises
+    UserError where they are too few, and for what is no mask.
     """
-    found = bad_pixels(mask, pixels)
+    if mask.ndim != 2 or mask.dtype != bool:
+        raise UserError(f"mask is {mask.dtype} {mask.shape}; expected bool (rows, cols), True where a pixel is bad")
+    found = bad_pixels(np.pad(mask, ((0, 0), (0, -mask.shape[1] % pixels)), constant_values=True), pixels)
     if entries is not None and len(found.row) > entries:
         raise UserError(
             f"the mask takes {len(found.row)} entries besides whole columns; the front end has {entries}: build it "

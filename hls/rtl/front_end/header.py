@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from hls.rtl.front_end.registers import IDENTITY, built
+from hls.rtl.front_end.registers import VERSION as MAP_VERSION
 from quant.front_end.records import END, END_FIELDS, END_FLAGS, PEAK, PEAK_FIELDS, PEAK_FLAGS, VERSION, Field
 
 _PREFIX = "BRAGGNN_FRONT_END"
@@ -24,19 +25,16 @@ typedef union {
 } braggnn_front_end_record;
 #pragma pack(pop)
 
-#if defined(__cplusplus)
-static_assert(sizeof(braggnn_front_end_record) == 32, "a record has 32 bytes");
-#elif defined(__STDC_VERSION__) && __STDC_VERSION__ >= 201112L
-_Static_assert(sizeof(braggnn_front_end_record) == 32, "a record has 32 bytes");
-#endif
+/* A record has 32 bytes; in C and C++ of any year this does not compile otherwise. */
+typedef char braggnn_front_end_record_has_32_bytes[sizeof(braggnn_front_end_record) == 32 ? 1 : -1];
 
 #endif
 """
 
 
-def header(values: Mapping[str, object], options: Collection[str]) -> str:
-    """The header's text; values: what ``@N@``, ``@B@``, ``@MAX_ROWS@`` and ``@MAX_COLS@`` of the map stand for;
-    options: as for :func:`hls.rtl.front_end.registers.verilog`."""
+def header(sizes: Mapping[str, int], options: Collection[str], digest: str) -> str:
+    """The header's text; sizes: by name, those of the build; options: as for
+    :func:`hls.rtl.front_end.registers.verilog`; digest: of the locator, 64 hexadecimal digits."""
     lines = [_HEAD]
     for one in built(options):
         lines += [f"/* {one.text} ({one.access}, {one.bits} bits) */"]
@@ -45,8 +43,12 @@ def header(values: Mapping[str, object], options: Collection[str]) -> str:
             field = f"{_PREFIX}_{one.name.upper()}_{name.upper()}"
             mask = ((1 << bits) - 1) << shift
             lines += [f"#define {field}_SHIFT {shift}", f"#define {field}_MASK 0x{mask:08X}u"]
-    lines += ["", f"#define {_PREFIX}_IDENTITY_VALUE 0x{IDENTITY:08X}u"]
-    lines += [f"#define {_PREFIX}_{name}_VALUE {values[name]}u" for name in ("N", "B", "MAX_ROWS", "MAX_COLS")]
+    lines += ["", "/* What the registers of this build read. */"]
+    lines += [f"#define {_PREFIX}_IDENTITY_VALUE 0x{IDENTITY:08X}u", f"#define {_PREFIX}_VERSION_VALUE {MAP_VERSION}u"]
+    words = (f"0x{digest[at : at + 8].upper()}u" for at in range(0, 64, 8))
+    lines += [f"#define {_PREFIX}_DIGEST_{k}_VALUE {word}" for k, word in enumerate(words)]
+    lines += ["", "/* Sizes of this build. */"]
+    lines += [f"#define {_PREFIX}_BUILD_{name.upper()} {value}u" for name, value in sizes.items()]
     lines += ["", "/* Records: of what kind, and of which layout. */"]
     for name, value in (("KIND_PEAK", PEAK), ("KIND_END", END), ("RECORD_VERSION", VERSION)):
         lines += [f"#define {_PREFIX}_{name} {value}u"]

@@ -84,8 +84,9 @@ def write_front_end(
     }  # fmt: skip
     files = {f"src/{name}": text for name, text in found.items()} | {
         "lint.vlt": (package_files("hls.rtl.front_end") / "verilog" / f"{NAME}.vlt").read_text(),
-        "registers.h": header(sizes, geometry.options), "registers.md": registers.table(geometry.options),
-        "README.txt": readme(NAME, geometry, locator.output.frac, clock_mhz, chosen.part),
+        "registers.h": header(_sizes(locator, geometry), geometry.options, locator.digest),
+        "registers.md": registers.table(geometry.options),
+        "README.txt": readme(NAME, geometry, there, locator.output.frac, clock_mhz, chosen.part),
         "project.json": json.dumps(document, indent=1) + "\n",
     }  # fmt: skip
     files |= {f"tb/{name}": (package_files("hls.rtl.front_end") / "tb" / name).read_text() for name in _BENCH}
@@ -112,6 +113,15 @@ def write_front_end(
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
         save(locator, aside / "locator.json")
+
+
+def _sizes(locator: IntegerLocator, geometry: Geometry) -> dict[str, int]:
+    """What a program that reads records and writes registers needs to know of a build."""
+    return {
+        "pixels": geometry.pixels, "bits": geometry.bits, "max_rows": geometry.max_rows, "max_cols": geometry.max_cols,
+        "window": geometry.window, "min_area": geometry.min_area, "places": geometry.places,
+        "bad_words": geometry.bad_words, "fraction_bits": locator.output.frac, "codes": locator.outputs,
+    }  # fmt: skip
 
 
 def sources(

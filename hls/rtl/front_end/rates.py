@@ -1,6 +1,7 @@
 """What a detector asks of a front end: clocks of a frame, the lowest clock, pixels a clock, a queue in front.
 
     python -m hls.rtl.front_end.rates --rows 2167 --cols 2070 --frames-per-second 750
+    python -m hls.rtl.front_end.rates --rows 2167 --cols 2070 --frames-per-second 750 --pixels 16
     python -m hls.rtl.front_end.rates                                                   # the detectors below
 
 All of it is counted from the RTL, and a test compares the count with a simulation. Which clock a device reaches, only
@@ -166,6 +167,17 @@ def table(
     return "\n".join(lines) + "\n"
 
 
+def lowest(one: Detector, pixels: int, clocks: Iterable[float], *, window: int = 7, stages: int = STAGES) -> str:
+    """What a detector needs of a front end of so many pixels a clock, in words: the lowest clock, and at each of the
+    clocks (Hz) what is to spare."""
+    found = need(one.rows, one.cols, one.frames, pixels, window=window, stages=stages)
+    lines = [f"{pixels} pixels a clock: {found.clocks:,} clocks a frame, so at least {found.hertz / 1e6:.1f} MHz"]
+    for clock in clocks:
+        enough = f"{found.margin(clock):.0%} to spare, a queue of {found.queue(clock):,} words"
+        lines.append(f"at {clock / 1e6:g} MHz: {enough if found.hertz <= clock else 'too slow'}")
+    return "\n".join(lines) + "\n"
+
+
 def main(words: list[str] | None = None) -> int:
     """The command."""
     parser = argparse.ArgumentParser(
@@ -180,6 +192,7 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument(
         "--clock", type=float, action="append", metavar="MHZ", help="may be repeated (default: 150, 250 and 300)"
     )
+    parser.add_argument("--pixels", type=int, help="a clock: say what these need, and not the fewest that are enough")
     parser.add_argument("--window", type=int, default=7, help="of the locator, px (default: %(default)s)")
     parser.add_argument("--stages", type=int, default=STAGES, help="of the locator's pipeline (default: %(default)s)")
     given = parser.parse_args(words)
@@ -193,7 +206,12 @@ def main(words: list[str] | None = None) -> int:
         clocks = [1e6 * clock for clock in given.clock or ()] or CLOCKS
         if not all(0 < clock < math.inf for clock in clocks):
             raise UserError(f"--clock {', '.join(f'{c / 1e6:g}' for c in clocks)}: expected positive numbers of MHz")
-        text = table(detectors, clocks, window=given.window, stages=given.stages)
+        if given.pixels is None:
+            text = table(detectors, clocks, window=given.window, stages=given.stages)
+        elif None in asked:
+            raise UserError("--pixels needs --rows, --cols and --frames-per-second")
+        else:
+            text = lowest(detectors[0], given.pixels, clocks, window=given.window, stages=given.stages)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from hls.rtl.front_end.geometry import Geometry
+from hls.rtl.front_end.registers import Register
 from quant.front_end.records import END_FIELDS, END_FLAGS, PEAK_FIELDS, PEAK_FLAGS, Field
 
 _TEXT = """\
@@ -36,8 +37,10 @@ registers, send the streams of vectors/ without and with gaps and stalls, whole 
 mid-frame; the one in cocotb also reads registers, writes wrong values, and runs the known-answer test.
 
 Vectors, a line an entry: NAME.registers.hex has offset << 32 | value in the order of writing; NAME.beats.hex tlast,
-tuser and {data} bits of tdata; NAME.records.hex tdata of every record, in which bytes 12 to 15 of end records, the
-high-water marks, are 0: do not compare these.
+tuser and {data} bits of tdata; NAME.maps.hex the same of s_map, a frame's; NAME.patches.hex and NAME.positions.hex
+the counts of a patch that leaves by m_patch, the first lowest, and the beat of s_position that answers it;
+NAME.records.hex tdata of every record, in which bytes 12 to 15 of end records, the high-water marks, are 0: do not
+compare these.
 
 A safe start:
 
@@ -53,10 +56,15 @@ Ports. One clock, clk, rising edge; rst is synchronous, 1 resets.
 
     s_axis_*   AXI4-Stream in: tdata {data} bits, {pixels} pixels of {bits} bits, the first in the lowest bits;
                tuser with the first beat of a frame, tlast with the last beat of each row
-{maps}    m_axis_*   AXI4-Stream out: tdata 256 bits, a record a beat, its first byte in the lowest bits;
+{maps}{external}    m_axis_*   AXI4-Stream out: tdata 256 bits, a record a beat, its first byte in the lowest bits;
                tlast with the end record of a frame
     s_axi_*    AXI4-Lite, address 8 bits, data 32 bits, without prot
-There are no tkeep, tstrb, tid, tdest. docs/reference/front_end.md has the faults of the stream and the registers.
+There are no tkeep, tstrb, tid, tdest.
+
+After power-up and reset: {resets};
+all others that can be written are 0.
+
+{more}docs/reference/front_end.md has the faults of the stream and the registers.
 
 Records: 32 bytes, little-endian. Positions and ln sigma have {frac} fraction bits.
 
@@ -80,18 +88,48 @@ Records in Python, from a file of them:
 _MAPS = {"dark": "dark counts", "thresholds": "thresholds"}
 
 
-def readme(top: str, geometry: Geometry, frac: int, clock_mhz: float, part: str) -> str:
-    """The text; frac: fraction bits of the locator's codes; part: of the scripts."""
+_EXTERNAL = """\
+    m_patch_*, s_position_*   AXI4-Streams to the locator and from it, which is the HLS project in io_stream:
+               a count a beat, tlast with a patch's last; a beat a patch with all codes, tuser 1: wrong length.
+               braggnn_detector.v connects both; rst must reset both
+"""
+
+_BAD = """\
+Bad pixels, with enable 0 and no frame in hand: write bad_clear = 1, then cols. A word is {pixels} pixels of a
+row, the first in bit 0. Columns that are bad in every row: bad_columns, a write for each word from the first of
+a row on. Others, up to {words} entries: bad_row, bad_span = first word | last word << 16, then bad_pixels = the
+pixels that are bad in each of these words. Entries in raster order, none over another, all within cols; what
+does not fit is answered with SLVERR. Load columns that were added to a row as bad.
+hls.rtl.front_end.bad_pixels.writes(mask, {pixels}) makes all writes of a mask.
+
+"""
+
+_SIGNIFICANCE = """\
+Test of significance, with significance = 1: with s the sum of the 3 x 3 pixels around a maximum and r that of
+the 24 outermost of 7 x 7, and D = 8 s - 3 r, a maximum is a peak if D > 0 and D * D > significance_slope * r +
+significance_offset. For k standard deviations of a detector with so many counts a photon (gain, behind
+gain_shift) and read noise, counts: slope = 33 k**2 gain, offset = 792 k**2 noise**2, rounded.
+
+"""
+
+
+def readme(top: str, geometry: Geometry, registers: Sequence[Register], frac: int, clock_mhz: float, part: str) -> str:
+    """The text; registers: of the build, with its reset values; frac: fraction bits of the locator's codes; part: of
+    the scripts."""
     options = "\n       and the registers of the test of significance" if geometry.significance else ""
     options += "\n       and load the bad pixels; compare bad_loaded" if geometry.bad_words else ""
     options += "\n       and maps = 1, if s_map sends maps" if geometry.maps else ""
     what = " and above them the ".join(_MAPS[one] for one in geometry.maps)
     maps = (
         f"    s_map_*    AXI4-Stream in: tdata {geometry.map_bits} bits, of a word's pixels the {what};\n"
-        "               tuser and tlast as of s_axis; not in the vectors\n"
+        "               tuser and tlast as of s_axis; over and over, a frame's each time\n"
     )  # fmt: skip
+    written = [one for one in registers if one.access == "read/write"]
+    more = _BAD.format(pixels=geometry.pixels, words=geometry.bad_words) if geometry.bad_words else ""
+    more += _SIGNIFICANCE if geometry.significance else ""
     return _TEXT.format(
-        maps=maps if geometry.maps else "",
+        maps=maps if geometry.maps else "", external=_EXTERNAL if geometry.external else "", more=more,
+        resets=", ".join(f"{one.name} {one.reset}" for one in written if one.reset != "0"),
         top=top, data=geometry.data_bits, pixels=geometry.pixels, bits=geometry.bits, frac=frac, mhz=clock_mhz,
         part=part, options=options, peak_type=_type(PEAK_FIELDS), end_type=_type(END_FIELDS),
         peak=_layout(PEAK_FIELDS, [(int(flag), flag.name, text) for flag, text in PEAK_FLAGS.items()]),
