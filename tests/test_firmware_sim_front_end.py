@@ -71,6 +71,17 @@ def test_every_record_is_the_contracts(seed, bench):
         assert differences(as_records(found.raw), expected) == []
 
 
+def test_a_gain_shift_has_all_its_bits(bench):
+    circuit, simulator = bench
+    frame = np.random.default_rng(3).integers(0, 1 << BITS, (12, 32)).astype(np.uint16)
+    for shift in (4, 6, 9, 12):
+        front = _front(12, 32, threshold=(1 << BITS >> shift) // 4, gain_shift=shift)
+        (expected,) = Pipeline(front, circuit).records([frame])
+        found = run(simulator, cases.settings(front, Script(PIXELS)).frame(frame).until(len(expected)).wait(100))
+        assert differences(as_records(found.raw), [expected]) == []
+        assert len(expected) > 1
+
+
 def test_a_comparison_names_what_differs(bench):
     circuit, simulator = bench
     ((case, pace),) = cases.random_cases(3, simulator.geometry, 1)

@@ -36,7 +36,6 @@ MUTATIONS = (
         "(gain_shift[1:0] + 2'd1)",
     ),
     _m("a gain shift lacks its upper bits", "fe_pixels", ">> {", "gain_shift[3:2]", "2'd0"),
-    _m("the first saturated count is not", "fe_pixels", "full[i] : ", "~not_full[i]", "in_data[i*B +: B] > first_full"),
     _m("the first row is not looked at", "fe_sequencer", "word_live <= ", "live & row >= HALF", "live & row > HALF"),
     _m(
         "short rows do not go slowly",
