@@ -173,8 +173,10 @@ def _text(element, path):
     return element.findtext("/".join(map(_spirit, path.split("/"))))
 
 
-def test_the_ip_has_the_ports_that_yosys_reads(project, tmp_path):
+@pytest.mark.parametrize("name", ["project", "external_project"])
+def test_the_ip_has_the_ports_that_yosys_reads(name, request, tmp_path):
     """Every port with its direction and width, every port in one interface, every file there, every register."""
+    project = request.getfixturevalue(name)
     shutil.copy(project / "src" / f"{NAME}.v", tmp_path)  # Yosys sees the folder that it runs in, and no other
     commands = f"read_verilog {NAME}.v; proc; write_json ports.json"
     tools.call(tools.YOSYS, ["-q", "-p", commands], tmp_path, tmp_path / "log")
@@ -194,7 +196,8 @@ def test_the_ip_has_the_ports_that_yosys_reads(project, tmp_path):
     assert named
     assert all((project / name).is_file() for name in named)
     found = [(_text(one, "name"), int(_text(one, "addressOffset"), 16)) for one in root.iter(_spirit("register"))]
-    assert found == [(one.name, one.offset) for one in built(GEOMETRY.options)]
+    options = (*GEOMETRY.options, *(["external"] if name == "external_project" else []))
+    assert found == [(one.name, one.offset) for one in built(options)]
     resets = {_text(one, "name"): _text(one, "reset/value") for one in root.iter(_spirit("register"))}
     assert (resets["rows"], resets["cols"], resets["sigma_limit"]) == ("4096", "128", "32767")
     ids = [value for one in root.iter() for key, value in one.attrib.items() if key == _spirit("id")]

@@ -1,7 +1,8 @@
 """A front end as an IP: ``component.xml`` (IP-XACT, IEEE 1685-2009), and a script with which Vivado packages it itself.
 
-Both have the bus interfaces s_axis, m_axis, with maps s_map (AXI4-Stream) and s_axi (AXI4-Lite), clock and reset, and
-the memory map of :data:`hls.rtl.front_end.registers.REGISTERS`.
+Both have the bus interfaces s_axis, m_axis, with maps s_map, with an external locator m_patch and s_position
+(AXI4-Stream), and s_axi (AXI4-Lite), clock and reset, and the memory map of
+:data:`hls.rtl.front_end.registers.REGISTERS`.
 """
 
 from collections.abc import Iterable, Sequence
@@ -21,6 +22,8 @@ _BUSES = {
     "s_axis": ("axis", "axis_rtl", True, "Pixels"),
     "m_axis": ("axis", "axis_rtl", False, "Records"),
     "s_map": ("axis", "axis_rtl", True, "Dark counts and thresholds a pixel"),
+    "m_patch": ("axis", "axis_rtl", False, "Counts of a patch, to the locator"),
+    "s_position": ("axis", "axis_rtl", True, "Codes of a patch, from the locator"),
     "s_axi": ("aximm", "aximm_rtl", True, "Registers"),
 }
 
@@ -113,7 +116,8 @@ def _stream_parameters(of: Sequence[Port]) -> dict[str, str]:
     widths = {port.name.split("_")[-1]: port.bits for port in of}
     return {
         "TDATA_NUM_BYTES": str(widths["tdata"] // 8), "TUSER_WIDTH": str(widths.get("tuser", 0)),
-        "HAS_TLAST": "1", "HAS_TREADY": "1", "HAS_TKEEP": "0", "HAS_TSTRB": "0", "TID_WIDTH": "0", "TDEST_WIDTH": "0",
+        "HAS_TLAST": str(int("tlast" in widths)),
+        "HAS_TREADY": "1", "HAS_TKEEP": "0", "HAS_TSTRB": "0", "TID_WIDTH": "0", "TDEST_WIDTH": "0",
     }  # fmt: skip
 
 
