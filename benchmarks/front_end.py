@@ -3,7 +3,7 @@
     python benchmarks/front_end.py scans FOLDER --runs runs [--step 1] [--frames 200] [--part 1/2] [--state FOLDER]
     python benchmarks/front_end.py cases [--number 1000000] [--minutes 600]
     python benchmarks/front_end.py netlist [--number 5000] [--minutes 600]
-    python benchmarks/front_end.py cells --pixels 16 [--significance] [--bad-words 512] [--maps]
+    python benchmarks/front_end.py cells --pixels 16 [--significance] [--bad-words 512] [--maps] [--external]
     python benchmarks/front_end.py place [--pixels 4] [--bits 16] [--cols 2048]
     python benchmarks/front_end.py mutations [--only 3,17] [--part 1/2] [--state FOLDER] [--minutes 600]
 
@@ -53,17 +53,18 @@ from quant.shipped import path_of
 
 
 def cells(args: argparse.Namespace, scratch: Path) -> dict[str, Any]:
-    """Cells on UltraScale+, the front end alone (its locator a black box) and whole."""
-    locator = load(path_of("shipped_circuit"))
+    """Cells on UltraScale+, the front end alone (its locator a black box) and whole; of one whose locator, the layers
+    that ship, is external, the front end is the whole."""
+    locator = load(path_of("shipped" if args.external else "shipped_circuit"))
     geometry = Geometry(
         args.pixels, 16, 2048, window=locator.window, significance=args.significance, bad_words=args.bad_words,
-        dark=args.maps, thresholds=args.maps,
+        dark=args.maps, thresholds=args.maps, external=args.external,
     )  # fmt: skip
     text = sources(locator, geometry, logic_levels=LEVELS)
     found: dict[str, Any] = {
         **asdict(geometry), "locator": locator.digest, "logic_levels": LEVELS, "device": "UltraScale+ cells of Yosys",
     }  # fmt: skip
-    for name, files in (("front end", alone(text)), ("whole", text)):
+    for name, files in (("front end", text),) if args.external else (("front end", alone(text)), ("whole", text)):
         folder = scratch / name.replace(" ", "_")
         folder.mkdir()
         mapped = synthesize(files, NAME, folder, blocks=True)
@@ -138,6 +139,7 @@ def main() -> None:
             one.add_argument("--significance", action="store_true")
             one.add_argument("--bad-words", type=int, default=0)
             one.add_argument("--maps", action="store_true")
+            one.add_argument("--external", action="store_true")
         if name == "place":
             place_arguments(one)
     args = parser.parse_args()
@@ -150,7 +152,10 @@ def main() -> None:
         found = works[args.command](args, scratch)
     key = args.command
     if args.command == "cells":
-        parts = {"significance": args.significance, f"{args.bad_words} bad words": args.bad_words, "maps": args.maps}
+        parts = {
+            "significance": args.significance, f"{args.bad_words} bad words": args.bad_words, "maps": args.maps,
+            "external": args.external,
+        }  # fmt: skip
         key = ", ".join([f"cells {args.pixels}", *(name for name, there in parts.items() if there)])
     written(args.output, key, {**found, **about()})
 
