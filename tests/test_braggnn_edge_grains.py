@@ -25,7 +25,7 @@ from braggnn_edge.grains.spots import files_of, flipped, load
 from braggnn_edge.grains.table import GrainFlag
 from braggnn_edge.peaks import peak_file
 from braggnn_edge.peaks.peak_file import About
-from braggnn_edge.peaks.peak_list import REFLECTIONS, PeakFlag
+from braggnn_edge.peaks.peak_list import PEAKS, REFLECTIONS, PeakFlag
 
 GOLD = Lattice((4.0782,) * 3 + (90.0,) * 3, "F")
 ROWS, DISTANCE, PIXEL, WAVELENGTH, STEP = 1024, 500.0, 0.2, 0.172979, 0.25
@@ -631,6 +631,23 @@ def test_scans_in_which_a_grain_has_too_few_spots_are_named(tmp_path, capsys, tu
     path = listed(tmp_path / "narrow.h5", sized(par(tmp_path / "gold.par")), truth(8, seed=9), turn=turn)
     assert run(path, *options(tmp_path), "-o", tmp_path / "grains.h5", "--least", least) == 2
     assert said in capsys.readouterr().err
+
+
+def test_a_missing_list_is_made_by_merge(few, tmp_path, capsys) -> None:
+    """And so is one of reflections where peaks are given, and one that is no list."""
+    rows, about = peak_file.load(few[0], "reflections")
+    peak_file.save(tmp_path / "peaks.h5", np.zeros(3, PEAKS), about)
+    h5py.File(tmp_path / "other.h5", "w").close()
+    for name, said in (("none", "no such file"), ("peaks", "holds peaks; expected"), ("other", "is no list of peaks")):
+        assert run(tmp_path / f"{name}.h5", *options(tmp_path), "-o", tmp_path / "grains.h5") == 2
+        error = capsys.readouterr().err
+        assert said in error
+        assert "merge a list of peaks into one of reflections with `braggnn-edge merge`" in error
+    peak_file.save(tmp_path / "reflections.h5", rows, about)
+    with pytest.raises(UserError, match="holds reflections; expected peaks: make a list of peaks with `braggnn-edge l"):
+        peak_file.load(tmp_path / "reflections.h5")
+    with pytest.raises(UserError, match=r"no table of grains; .* make it with `braggnn-edge grains`"):
+        grain_file.load(tmp_path / "other.h5")
 
 
 def test_lists_that_cannot_be_used(few, tmp_path, capsys) -> None:

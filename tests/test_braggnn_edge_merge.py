@@ -420,7 +420,10 @@ def test_command_takes_the_omega_that_the_frames_do_not_know(listed, capsys) -> 
     peaks["omega"] = np.nan
     nowhere = replace(about, omega=np.full((72, 2), np.nan))
     peak_file.save(folder / "blind.h5", peaks, nowhere)
+    capsys.readouterr()
     assert np.isnan(merged(folder / "blind.h5")[0]["omega"]).all()
+    said = capsys.readouterr().out
+    assert "`braggnn-edge grains` refuses such a list; where grains are wanted, merge again with --omega-start" in said
     for rows, frames in (known, merged(folder / "blind.h5", "--omega-start", 0, "--omega-step", 5)):
         np.testing.assert_allclose(rows["omega"], merged(listed)[0]["omega"])
         np.testing.assert_allclose(frames, about.omega)
@@ -429,6 +432,9 @@ def test_command_takes_the_omega_that_the_frames_do_not_know(listed, capsys) -> 
     np.testing.assert_allclose(frames[0], [10, 5])
     peaks["scan"][-1] = 1
     peak_file.save(folder / "two.h5", peaks, replace(nowhere, scans=("s", "t")))
+    assert "NO GRAINS" not in capsys.readouterr().out
+    merged(folder / "two.h5")
+    assert "NO GRAINS: the list is of 2 scans" in capsys.readouterr().out
     for path, words, message in (
         (listed, ["--omega-start", "3"], "omega_start is given without omega_step"),
         (folder / "two.h5", ["--omega-start", "3", "--omega-step", "1"], "holds peaks of several scans"),

@@ -37,7 +37,7 @@ def frame_omega(
         edges = start + step * np.arange(frames + 1, dtype=np.float64)
         return np.stack([edges[:-1], edges[1:]], axis=1), _remark(edges[:-1], edges[1:])
     if source_omega is None:
-        return None, f"the rotation of its frames is not known; {_REMEDY} where it is needed"
+        return None, f"the rotation of its frames is not known; {_REMEDY} where it is needed, as for grains"
     if source_omega.shape != (frames, 2):
         raise UserError(
             f"omega in the file has shape {source_omega.shape}; expected ({frames}, 2), start and end of every frame "

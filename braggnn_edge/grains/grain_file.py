@@ -179,7 +179,10 @@ def load(path: Path) -> Result:
         with h5py.File(path) as file:
             schema, version = file.attrs.get("schema"), file.attrs.get("version")
             if schema != SCHEMA or version not in _READ:
-                raise UserError(f"{path}: is {schema!r} of version {version}; expected {SCHEMA!r} of version {VERSION}")
+                held = "no table of grains" if schema is None else f"{schema!r} of version {version}"
+                raise UserError(
+                    f"{path}: is {held}; expected {SCHEMA!r} of version {VERSION}: make it with `braggnn-edge grains`"
+                )
             found: Mapping[str, NDArray[np.void]] = {
                 "grains": np.empty(len(file["entry/grains/grain"]), GRAINS),
                 "spots": np.empty(len(file["entry/spots/grain"]), SPOTS),

@@ -38,7 +38,7 @@ def work(arguments: Namespace, say: Say) -> None:
     for path, writing in outputs:
         with writing(path, context) as append:
             append(merged.reflections)
-    for line in described(merged, about.shape[0]):
+    for line in (*described(merged, about.shape[0]), *no_grains(about)):
         say(f"  {line}")
     say("finished: " + ", ".join(str(path) for path, _ in outputs))
 
@@ -59,6 +59,20 @@ def _turned(peaks: NDArray[np.void], about: About, arguments: Namespace) -> tupl
     turned = peaks.copy()
     turned["omega"] = omega.mean(axis=1)[peaks["frame"]]
     return turned, replace(about, omega=omega)
+
+
+def no_grains(about: About) -> Iterator[str]:
+    """Sentences on what `braggnn-edge grains` would refuse, while it is easy to mend."""
+    if len(about.scans) > 1:
+        yield (
+            f"NO GRAINS: the list is of {len(about.scans)} scans, and `braggnn-edge grains` refuses such a list; where "
+            "grains are wanted, locate and merge each scan alone"
+        )
+    elif not len(about.omega) or not np.isfinite(about.omega).all():
+        yield (
+            "NO GRAINS: omega is not known, and `braggnn-edge grains` refuses such a list; where grains are wanted, "
+            "merge again with --omega-start DEG --omega-step DEG"
+        )
 
 
 def described(merged: Merged, frames: int) -> Iterator[str]:

@@ -30,6 +30,11 @@ SCHEMA, VERSION = "braggnn-edge peaks", 1
 _CHUNK = 4096
 #: The two kinds of lists, by the group that holds the columns.
 _KINDS = {"peaks": PEAKS, "reflections": REFLECTIONS}
+#: How a list of each kind is made, for messages.
+_MADE_BY = {
+    "peaks": "make a list of peaks with `braggnn-edge locate`",
+    "reflections": "merge a list of peaks into one of reflections with `braggnn-edge merge`",
+}
 
 #: Takes rows (n,) of the list's type; the list is in the order of the calls.
 Append = Callable[[NDArray[np.void]], None]
@@ -131,18 +136,16 @@ def load(path: Path, kind: str = "peaks") -> tuple[NDArray[np.void], About]:
     Raises UserError for a file that is missing, or is no such list.
     """
     if not path.is_file():
-        raise UserError(f"{path}: no such file; make a list of peaks with `braggnn-edge locate`")
+        raise UserError(f"{path}: no such file; {_MADE_BY[kind]}")
     try:
         with h5py.File(path) as file:
             schema, version = file.attrs.get("schema"), file.attrs.get("version")
             if schema != SCHEMA or version != VERSION:
                 found = "no list of peaks" if schema is None else f"{schema!r} of version {version}"
-                raise UserError(
-                    f"{path}: is {found}; expected {SCHEMA!r} of version {VERSION}: make it with `braggnn-edge locate`"
-                )
+                raise UserError(f"{path}: is {found}; expected {SCHEMA!r} of version {VERSION}: {_MADE_BY[kind]}")
             if kind not in file["entry"]:
                 held = ", ".join(name for name in _KINDS if name in file["entry"])
-                raise UserError(f"{path}: holds {held}; expected {kind}")
+                raise UserError(f"{path}: holds {held}; expected {kind}: {_MADE_BY[kind]}")
             table, frames, process = file["entry"][kind], file["entry/frames"], file["entry/process"]
             rows = np.empty(len(table["row"]), _KINDS[kind])
             for name in rows.dtype.names or ():
