@@ -22,7 +22,7 @@ from braggnn_edge.grains.index import IndexSpec
 from braggnn_edge.grains.match import Scene
 from braggnn_edge.grains.size import relative_volumes
 from braggnn_edge.grains.spots import files_of, flipped, load
-from braggnn_edge.grains.table import GrainFlag
+from braggnn_edge.grains.table import FLAG_WORDS, GrainFlag
 from braggnn_edge.peaks import peak_file
 from braggnn_edge.peaks.peak_file import About
 from braggnn_edge.peaks.peak_list import PEAKS, REFLECTIONS, PeakFlag
@@ -607,6 +607,35 @@ def test_half_a_pixel_is_named_where_spots_are_sharp(tmp_path, capsys) -> None:
     out = capsys.readouterr().out
     assert "half a pixel" in out
     assert float(re.search(r", ([-+.\d]+)\) px", out)[1]) == pytest.approx(0.5, abs=0.03)  # type: ignore[index]
+
+
+def test_marks_are_explained_where_they_appear(few, tmp_path, capsys) -> None:
+    """Half of the spots of two of three grains are gone, and a tenth of the third's."""
+    rows, about = peak_file.load(few[0], "reflections")
+    assert run(few[0], *options(tmp_path), "-o", tmp_path / "grains.h5") == 0
+    said = capsys.readouterr().out
+    assert not any(flag.name in said for flag in GrainFlag)
+    spots = grain_file.load(tmp_path / "grains.h5").spots
+    lost = spots["reflection"][(spots["grain"] < 2) & (np.arange(len(spots)) % 2 == 0)]
+    peak_file.save(tmp_path / "less.h5", np.delete(rows, lost), about)
+    words = ["--completeness", 0.3, "-o", tmp_path / "grains.h5"]
+    assert run(tmp_path / "less.h5", *options(tmp_path), *words) == 0
+    said = capsys.readouterr().out
+    assert "  INCOMPLETE: 2 grains with less than 70% of the spots that they should have: faint spots of small" in said
+    assert set(FLAG_WORDS) == set(GrainFlag)
+
+
+def test_equal_weights_use_no_sigma(few, tmp_path) -> None:
+    """Only the means that are weighted by sigma are off here, by 0.3 px of 200 um along the axis of rotation."""
+    rows, about = peak_file.load(few[0], "reflections")
+    rows["weighted_row"] += 0.3
+    peak_file.save(tmp_path / "list.h5", rows, about)
+    for words, off in ([], 60.0), (["--equal-weights"], 0.0):
+        assert run(tmp_path / "list.h5", *options(tmp_path), *words, "-o", tmp_path / "grains.h5") == 0
+        result = grain_file.load(tmp_path / "grains.h5")
+        assert result.settings["equal_weights"] == bool(words)
+        away = grain_file.positions(result.grains) - 1e3 * few[1]["position"][paired(result.grains, few[1])]
+        np.testing.assert_allclose(np.abs(away[:, 2]), off, atol=5)
 
 
 def test_thirty_degrees_are_marked(tmp_path, capsys) -> None:

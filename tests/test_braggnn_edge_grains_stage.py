@@ -148,6 +148,52 @@ def test_sigma_helps_where_it_is_right(found) -> None:
     assert set(found["document"]["weighting"]) == {"voigt", "universal"}
 
 
+@pytest.mark.parametrize(
+    ("weighted_um", "plain_um", "verdict"),
+    [
+        ((0.4, 0.5, 0.9), (0.6, 0.6, 0.6), "better"), ((0.6, 0.7, 0.3), (0.5, 0.5, 0.5), "worse"),
+        ((0.3, 0.61, 0.69), (0.4, 0.6, 0.7), "no clear difference"),
+    ],
+)  # fmt: skip
+def test_weighting_that_makes_grains_worse_is_called_so(found, tmp_path, weighted_um, plain_um, verdict: str) -> None:
+    """By the median and by most of the grains, which are the true ones, moved along the beam."""
+    result = grain_file.load(found["out"] / "voigt_free.h5")
+    runs = {"truth": {"free": result}, "voigt": {}}
+    for kind, um in ("free", weighted_um), ("plain", plain_um):
+        moved = result.grains.copy()
+        moved["position_x"] += um
+        runs["voigt"][kind] = replace(result, grains=moved)
+    rows, _ = peak_file.load(found["out"] / "reflections.h5", "reflections")
+    used = {"voigt": [rows], "truth": [rows]}
+    document = outcome.summarized(outcome.Outcome(GOLD, runs, used, result.grains, 200.0, {}), 30.0)
+    assert document["weighting"]["voigt"]["verdict"] == verdict
+    (said,) = [line for line in lines(document) if line.startswith("Weighting by sigma")]
+    nearer = int(np.sum(np.array(weighted_um) < plain_um))
+    medians = f"{np.median(plain_um):.2f} -> {np.median(weighted_um):.2f} um"
+    assert f"{medians}, nearer to it in {nearer} of 3 grains: " in said
+    assert ("WORSE" in said and "voigt_plain.h5" in said and "--equal-weights" in said) == (verdict == "worse")
+    html = grains_section(document | {"peaks": 1, "reflections": 1}, found["out"] / "figures", prefix="")
+    assert ("voigt_plain.h5" in html) == (verdict == "worse")
+
+
+def test_differences_are_shown_with_digits_that_fit_them(found) -> None:
+    """Sizes beside the fit's differ by nanometres, which two decimals would show as nothing."""
+    assert [compare.um(value) for value in (0.0, 12.345, 1.0, 0.567, 0.0023, 9.96e-4)] == [
+        "0.00", "12.35", "1.00", "0.57", "0.0023", "0.00100"
+    ]  # fmt: skip
+    sizes = [
+        entry[kind]["to_fit"]["size_um"]["p50"]
+        for kind in ("free", "plain", "fixed")
+        for entry in found["document"]["estimators"].values()
+        if "to_fit" in entry.get(kind, {})
+    ]
+    assert 0 < min(sizes) < 0.005
+    start = found["said"].index("  Differences to the grains of the pseudo-Voigt fit:")
+    shown = [line.split()[-1] for line in found["said"][start + 3 :] if re.search(r" [-+]\d", line)]
+    assert [float(text) for text in shown[: len(sizes)]] == pytest.approx(sizes, rel=0.05, abs=6e-6)
+    assert compare.um(min(sizes)) in (found["out"] / "grains.html").read_text()
+
+
 def test_fixed_grains_have_the_very_spots_of_the_fit(found) -> None:
     kinds = {"universal": "free", "centre_of_mass_squared": "plain"}
     for name, kind in kinds.items():
@@ -220,7 +266,7 @@ def test_the_screen_has_one_name_for_an_estimator_and_aligned_columns_with_units
     assert "turn, deg" in group
     assert head.split()[:5] == ["estimator", "found", "false", "p50", "p95"]
     assert how == "  -- found anew"
-    assert re.match(r"  true positions +3 +0 +0\.\d\d ", first)
+    assert re.match(r"  true positions +3 +0 +0\.0\d\d+ ", first)
     table = [line for line in said[start + 1 : said.index("", start + 1)] if not line.startswith("  --")]
     assert len({len(line) for line in table}) == 1
     # No name of a key is left on the screen, in the pictures' words, or in those of the report.

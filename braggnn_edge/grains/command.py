@@ -66,6 +66,10 @@ GRAINS = Command(
             "help": "refine these grains from the very spots that they had, found by their rows in the lists, and look "
             "for no others",
         },
+        "--equal-weights": {
+            "action": "store_true",
+            "help": "do not use sigma: positions are the means by intensity, and all spots weigh alike",
+        },
         "--flip": {
             "default": "",
             "metavar": "LETTERS",

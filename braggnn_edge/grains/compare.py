@@ -1,5 +1,6 @@
 """Two sets of grains compared: which are the same, and how far their positions, turns, strains and sizes are apart."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,8 @@ Index = NDArray[np.int64]
 SAME_ANGLE = 0.25
 #: Errors beyond this many standard deviations, by the spread of all, count neither to a bias nor to a random term.
 _CLIP = 5.0
+#: Decimals of um that are written: sizes beside the fit's differ by some nanometres.
+_DIGITS = 5
 #: Standard errors by which a bias must differ from nothing.
 _SURE = 3.0
 
@@ -80,20 +83,26 @@ def percentiles(values: Floats, digits: int) -> dict[str, float]:
     return {name: round(float(value), digits) for name, value in found.items()}
 
 
+def um(value: float) -> str:
+    """A difference in um for the reader: two decimals, or as many as show two digits of it."""
+    decimals = 2 if not value else max(2, 1 - math.floor(math.log10(abs(value))))
+    return f"{value:.{min(decimals, _DIGITS)}f}"
+
+
 def summary(found: Differences) -> dict[str, Any]:
     """What ``grains.json`` says of differences: numbers, percentiles, and the mean vector with its standard error."""
     count = len(found.pairs)
     entry: dict[str, Any] = {"grains": count}
     if not count:
         return entry
-    entry["position_um"] = percentiles(found.distance, 3)
+    entry["position_um"] = percentiles(found.distance, _DIGITS)
     entry["mean_vector_um"] = [round(float(mean), 3) for mean in found.position.mean(0)]
     if count > 1:
         error = found.position.std(0, ddof=1) / np.sqrt(count)
         entry["mean_vector_error_um"] = [round(float(value), 3) for value in error]
     entry["degrees"] = percentiles(found.degrees, 5)
     entry["strain"] = percentiles(found.strain, 7)
-    if size := percentiles(found.size, 3):
+    if size := percentiles(found.size, _DIGITS):
         entry["size_um"] = size
     return entry
 

@@ -18,7 +18,7 @@ from braggnn_edge.grains.index import IndexSpec, Seed, index
 from braggnn_edge.grains.match import Scene
 from braggnn_edge.grains.size import micrometres, relative_volumes
 from braggnn_edge.grains.spots import files_of, load
-from braggnn_edge.grains.table import GrainFlag, tables
+from braggnn_edge.grains.table import FLAG_WORDS, tables
 
 Say = Callable[[str], None]
 
@@ -44,7 +44,7 @@ def work(arguments: Namespace, say: Say) -> None:
     read = {arguments.instrument, *files.values()} | ({arguments.assignment} - {None})
     if taken := {path.absolute() for path, _ in outputs} & {path.absolute() for path in read}:
         raise UserError(f"output {min(taken)} is a file that is read; give the result another name")
-    sized, spots = load(files, geometry, arguments.flip)
+    sized, spots = load(files, geometry, arguments.flip, weighted=not arguments.equal_weights)
     if not len(spots):
         raise UserError(
             f"{', '.join(map(str, files.values()))}: no reflections that can be used; find more peaks first"
@@ -73,7 +73,7 @@ def work(arguments: Namespace, say: Say) -> None:
 def _settings(arguments: Namespace, found: Grains) -> dict[str, Any]:
     """What the grains depend on, in JSON; files by their names alone."""
     names = ("lattice", "centring", "sample", "completeness", "least", "most", "flip", "omega_sign", "total_volume",
-             "median_size", "indexer")  # fmt: skip
+             "median_size", "indexer", "equal_weights")  # fmt: skip
     settings = {name: getattr(arguments, name) for name in names}
     settings |= {
         name: getattr(arguments, name) and getattr(arguments, name).name for name in ("instrument", "assignment")
@@ -117,6 +117,6 @@ def described(scene: Scene, result: Result) -> Iterator[str]:
         f"{np.median(rows['rms_omega']):.3f} degrees; standard deviation of a position {np.median(place):.1f} um; "
         f"completeness {np.median(rows['completeness']):.0%} (all medians)"
     )
-    marked = {flag: int(((rows["flags"] & flag) != 0).sum()) for flag in GrainFlag}
-    if any(marked.values()):
-        yield "marked: " + ", ".join(f"{count:,} {flag.name}" for flag, count in marked.items() if count)
+    for flag, words in FLAG_WORDS.items():
+        if count := int(((rows["flags"] & flag) != 0).sum()):
+            yield f"{flag.name}: {count:,} grain{'s' if count != 1 else ''} {words}"

@@ -22,6 +22,8 @@ Rows = NDArray[np.void]
 
 #: Shares of the spots from which grains are refined to see how errors go with the number of spots.
 SHARES = (0.1, 0.2, 0.4, 1.0)
+#: What weighting by sigma did to the grains of an estimator.
+BETTER, WORSE, EVEN = "better", "worse", "no clear difference"
 #: Residuals of omega beyond this many standard deviations are outliers.
 _CLIP = 5.0
 
@@ -119,7 +121,7 @@ def summarized(outcome: Outcome, least_size: float) -> dict[str, Any]:
             entry["by_spots"] = _by_spots(outcome, name, entry["bias"])
         entries[name] = entry
     document["estimators"] = entries
-    document["weighting"] = _weighting(entries)
+    document["weighting"] = _weighting(outcome, entries)
     document["warnings"] = list(_warnings(entries))
     # Of the geometry and the lattice, as the command says them: they are the same for all estimators.
     document["remarks"] = outcome.runs[FIT]["free"].settings.get("remarks", [])
@@ -170,13 +172,31 @@ def random_term(about: Mapping[str, Any]) -> float:
     return float(np.sqrt(np.mean(np.square(about["random_px"]))))
 
 
-def _weighting(entries: Mapping[str, Any]) -> dict[str, dict[str, float]]:
-    """Median distance to the truth with and without weighting by sigma, and the ratio without over with."""
+def _weighting(outcome: Outcome, entries: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Median distance to the truth with and without weighting by sigma, the ratio without over with, and a verdict.
+
+    Weighting is called better, or worse, where the median and most of the grains that are found both ways say it.
+    """
     found = {}
     for name, entry in entries.items():
         both = [entry.get(kind, {}).get("to_truth", {}).get("position_um", {}).get("p50") for kind in ("free", "plain")]
-        if entry["sigma"] and None not in both and both[0] > 0:
-            found[name] = {"weighted_um": both[0], "plain_um": both[1], "gain": round(both[1] / both[0], 3)}
+        if not entry["sigma"] or None in both or both[0] <= 0:
+            continue
+        distance = []
+        for kind in ("free", "plain"):
+            if (one := outcome.to_truth(name, kind)) is not None:
+                distance.append(dict(zip(one.pairs[:, 1].tolist(), one.distance.tolist(), strict=True)))
+        of = distance[0].keys() & distance[1].keys()
+        nearer = sum(distance[0][number] < distance[1][number] for number in of)
+        verdict = EVEN
+        if both[0] < both[1] and 2 * nearer > len(of):
+            verdict = BETTER
+        elif both[0] > both[1] and 2 * nearer < len(of):
+            verdict = WORSE
+        found[name] = {
+            "weighted_um": both[0], "plain_um": both[1], "gain": round(both[1] / both[0], 3), "nearer": nearer,
+            "grains": len(of), "verdict": verdict,
+        }  # fmt: skip
     return found
 
 

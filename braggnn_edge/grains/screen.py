@@ -4,6 +4,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from braggnn_edge.evaluation.figures import look
+from braggnn_edge.grains.compare import um
+from braggnn_edge.grains.kept import file_name
+from braggnn_edge.grains.outcome import WORSE
 from braggnn_edge.grains.spec import FIT, KINDS
 
 #: Headings of the columns of differences: their group, and each with its unit.
@@ -32,14 +35,25 @@ def lines(document: Mapping[str, Any]) -> Iterator[str]:
         if rows:
             yield from _table(words, to, rows)
     for name, gain in document["weighting"].items():
-        yield (
-            f"Weighting by sigma, {entries[name]['label']}: p50 of the distance to the truth {gain['plain_um']:.2f} -> "
-            f"{gain['weighted_um']:.2f} um"
-        )
+        yield f"Weighting by sigma, {entries[name]['label']}: {weighted(name, gain)}"
     for remark in document["remarks"]:
         yield f"from the grains of the {look(FIT).label}: {remark}"
     for warning in document["warnings"]:
         yield f"WARNING: {warning}"
+
+
+def weighted(name: str, gain: Mapping[str, Any]) -> str:
+    """A sentence on what weighting by the sigma of an estimator did to its grains, and what to do where it is worse."""
+    said = (
+        f"p50 of the distance to the truth {um(gain['plain_um'])} -> {um(gain['weighted_um'])} um, nearer to it in "
+        f"{gain['nearer']} of {gain['grains']} grains: "
+    )
+    if gain["verdict"] != WORSE:
+        return said + gain["verdict"]
+    return (
+        f"{said}WORSE, its sigma does not say how far off its positions are on this scan; take its grains found anew "
+        f"without sigma ({file_name(name)}_plain.h5), and on lists of your own `braggnn-edge grains --equal-weights`"
+    )
 
 
 def _table(words: str, to: str, rows: Sequence[tuple[str, str, Mapping[str, Any]]]) -> Iterator[str]:
@@ -64,9 +78,9 @@ def _table(words: str, to: str, rows: Sequence[tuple[str, str, Mapping[str, Any]
         numbers = [entry["found"], entry["false"]] if to == "to_truth" else [near["grains"]]
         at = near["position_um"]
         cells = [
-            f"{at['p50']:8.2f}{at['p95']:8.2f}", "".join(f"{value:+7.2f}" for value in near["mean_vector_um"]),
+            f"{um(at['p50']):>8}{um(at['p95']):>8}", "".join(f"{value:+7.2f}" for value in near["mean_vector_um"]),
             f"{near['degrees']['p50']:11.4f}", f"{near['strain']['p50']:10.1e}",
-            f"{near['size_um']['p50']:10.2f}" if "size_um" in near else f"{'not known':>10}",
+            f"{um(near['size_um']['p50']):>10}" if "size_um" in near else f"{'not known':>10}",
         ]  # fmt: skip
         line = f"{label:<{wide}}" + "".join(f"{number:7d}" for number in numbers)
         for (title, names, width), cell in zip(_HEADS, cells, strict=True):

@@ -106,12 +106,18 @@ class Listed:
     path: Path
 
 
-def load(files: Mapping[str, Path], instrument: Instrument, flip: str = "") -> tuple[Instrument, Spots]:
+def load(
+    files: Mapping[str, Path], instrument: Instrument, flip: str = "", weighted: bool = True
+) -> tuple[Instrument, Spots]:
     """The spots of all lists, and the instrument with the sizes of its panels.
 
-    Raises UserError where a list does not know omega, or frames have another size than the instrument says.
+    weighted: whether the sigma of the lists is used. Raises UserError where a list does not know omega, or frames have
+    another size than the instrument says.
     """
     lists = {name: Listed(*peak_file.load(path, "reflections"), path) for name, path in files.items()}
+    if not weighted:
+        for listed in lists.values():
+            listed.rows["weighted_sigma_row"] = listed.rows["weighted_sigma_col"] = np.nan
     return placed(lists, instrument, flip)
 
 

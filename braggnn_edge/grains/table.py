@@ -25,6 +25,20 @@ class GrainFlag(enum.IntFlag):
     POOR = 1 << 3  #: reduced chi square above 4
 
 
+#: What a flag says, in words behind a number of grains.
+FLAG_WORDS = {
+    GrainFlag.NARROW: f"of a scan of less than {NARROW_SCAN:.0f} degrees: some directions are hardly known",
+    GrainFlag.FEW: f"with fewer than {FEW_SPOTS} spots: they rest on little",
+    GrainFlag.INCOMPLETE: (
+        f"with less than {LEAST_COMPLETENESS:.0%} of the spots that they should have: faint spots of small grains lie "
+        "below the threshold of `locate`; one with few spots may be no grain"
+    ),
+    GrainFlag.POOR: (
+        f"with a reduced chi square above {MOST_CHI2:g}: their spots fit worse than those of the others, as where two "
+        "grains are taken for one"
+    ),
+}
+
 _XYZ = ("x", "y", "z")
 _PLACES = [(i, j) for i in range(3) for j in range(3)]
 _STRAINS = (("xx", 0, 0), ("yy", 1, 1), ("zz", 2, 2), ("yz", 1, 2), ("xz", 0, 2), ("xy", 0, 1))

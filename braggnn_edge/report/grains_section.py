@@ -8,7 +8,8 @@ from typing import Any
 
 from braggnn_edge.core.errors import UserError
 from braggnn_edge.core.rundir import fits
-from braggnn_edge.grains.compare import biased_axes
+from braggnn_edge.grains.compare import biased_axes, um
+from braggnn_edge.grains.screen import weighted
 from braggnn_edge.grains.spec import KINDS
 from braggnn_edge.report.elements import section
 
@@ -57,6 +58,8 @@ def grains_section(document: Mapping[str, Any] | None, figures: Path, prefix: st
     return section(
         "grains.html",
         grains=document,
+        um=um,
+        weighted=weighted,
         truth=document.get("truth"),
         tables={to: list(_rows(document, to)) for to in ("to_truth", "to_fit")},
         biased={name: biased_axes(entry.get("bias", {})) for name, entry in document["estimators"].items()},
