@@ -94,8 +94,7 @@ def _scan(spec: ScanSpec, shards: Path) -> Scan:
     return open_spec(spec, Path(), None)
 
 
-#: Threads of one process take turns to open a network, so that it is opened once. Of two at once, one was seen to find
-#: the file damaged; perhaps by Python's parser, which reads NumPy's headers, and before 3.11.8 was not for threads.
+#: Threads of one process take turns to open a network, so that it is opened once.
 _OPENING = Lock()
 
 

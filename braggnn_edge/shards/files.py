@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from braggnn_edge.core.errors import UserError
+from braggnn_edge.core.turns import READING
 from braggnn_edge.shards import environment
 from braggnn_edge.shards.unit import Unit
 
@@ -83,7 +84,7 @@ def head(unit: Unit) -> Mapping[str, tuple[int, np.dtype]] | None:
 
 
 def _shape(file: zipfile.ZipFile, name: str) -> tuple[int, np.dtype]:
-    with file.open(name) as stream:
+    with READING, file.open(name) as stream:
         read = {
             (1, 0): np.lib.format.read_array_header_1_0,
             (2, 0): np.lib.format.read_array_header_2_0,
@@ -112,7 +113,7 @@ def load(path: Path, *names: str) -> tuple[NDArray, ...]:
     A shard whose checksums do not fit is removed, so that the next run makes it again; UserError says so.
     """
     try:
-        with np.load(path) as shard:
+        with READING, np.load(path) as shard:
             none = np.zeros(0, np.int64)
             return tuple(none if name == "bad_frames" and name not in shard else shard[name] for name in names)
     except _DAMAGED as error:

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from braggnn_edge.core.errors import UserError
 from braggnn_edge.core.files import written_aside
+from braggnn_edge.core.turns import READING
 from braggnn_edge.locate.calibration import Calibration
 from braggnn_edge.training.centroid import squared_centroid
 
@@ -132,7 +133,7 @@ def load(path: Path) -> tuple[UniversalNetwork, Calibration, dict[str, Any]]:
     Raises UserError for a file of another kind or version, and for a damaged one.
     """
     try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+        with READING, path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             document = json.loads(str(file["document"]))
             if (document["schema"], document["version"]) != (SCHEMA, VERSION):
                 raise UserError(

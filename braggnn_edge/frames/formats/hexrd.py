@@ -16,6 +16,7 @@ import h5py
 import numpy as np
 
 from braggnn_edge.core.errors import UserError
+from braggnn_edge.core.turns import READING
 from braggnn_edge.frames.formats import BadFrame, FrameSource, check_file, check_layout
 from braggnn_edge.frames.formats.hdf5_tree import native
 from braggnn_edge.frames.formats.hexrd_h5 import open_h5
@@ -87,7 +88,8 @@ def _omega(path: Path, cache: np.lib.npyio.NpzFile) -> np.ndarray | None:
     if "omega" not in cache:
         return None
     try:
-        omega = cache["omega"]
+        with READING:
+            omega = cache["omega"]
     except ValueError:  # objects, which are not read
         return None
     except _DAMAGED as error:
@@ -103,7 +105,8 @@ def _open(path: Path) -> Iterator[np.lib.npyio.NpzFile]:
     # The stream is ours, since np.load leaves its own open when the file is damaged.
     with path.open("rb") as stream:
         try:
-            cache = np.load(stream, allow_pickle=False)
+            with READING:
+                cache = np.load(stream, allow_pickle=False)
         except _DAMAGED as error:
             raise UserError(
                 f"{path}: is not a readable npz file, or is truncated ({error}); copy it again, or correct its path"
@@ -116,6 +119,7 @@ def _open(path: Path) -> Iterator[np.lib.npyio.NpzFile]:
 
 def _member(path: Path, cache: np.lib.npyio.NpzFile, name: str) -> np.ndarray:
     try:
-        return cache[name]
+        with READING:
+            return cache[name]
     except _DAMAGED as error:
         raise UserError(f"{path}: entry {name!r} is missing or cannot be read ({error})") from error

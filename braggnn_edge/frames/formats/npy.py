@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from braggnn_edge.core.errors import UserError
+from braggnn_edge.core.turns import READING
 from braggnn_edge.frames.formats.hdf5_tree import native
 
 
@@ -41,6 +42,7 @@ class NpyFrames:
 
 def _mapped(role: str, path: Path) -> np.ndarray:
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
+        with READING:
+            return np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise UserError(f"{role} {path}: is not a readable npy file ({error})") from error
