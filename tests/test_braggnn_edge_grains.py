@@ -20,6 +20,7 @@ from braggnn_edge.grains.forward import covered, spots_of
 from braggnn_edge.grains.geometry import Instrument, nearest
 from braggnn_edge.grains.index import IndexSpec
 from braggnn_edge.grains.match import Scene
+from braggnn_edge.grains.opposite import said_of_omega
 from braggnn_edge.grains.size import relative_volumes
 from braggnn_edge.grains.spots import files_of, flipped, load
 from braggnn_edge.grains.table import FLAG_WORDS, GrainFlag
@@ -469,6 +470,47 @@ def test_wrong_omega_sign_is_named(few, tmp_path, capsys) -> None:
     assert run(few[0], *words, "--flip", "h", "-o", tmp_path / "grains.h5") == 0
 
 
+def with_step(path: Path, rows: np.ndarray, about: About, factor: float) -> Path:
+    """The list as a wrong step of omega makes it, which is so many times the right one."""
+    rows = rows.copy()
+    rows["omega"] *= factor
+    peak_file.save(path, rows, replace(about, omega=about.omega * factor))
+    return path
+
+
+@pytest.mark.parametrize("factor", [0.5, 2.0, 0.9])
+def test_wrong_step_of_omega_is_named_with_the_right_one(few, tmp_path, capsys, factor: float) -> None:
+    """Opposite reflections are half a turn apart, which the lists say otherwise."""
+    path = with_step(tmp_path / "list.h5", *peak_file.load(few[0], "reflections"), factor)
+    assert run(path, *options(tmp_path), "-o", tmp_path / "grains.h5") == 2
+    said = capsys.readouterr().err
+    assert f"the step of omega, {STEP * factor:.4g} degrees a frame, is wrong" in said
+    assert f"are {180 * factor:.1f} degrees apart by it, and must be 180" in said
+    assert float(re.search(r"--omega-step ([\d.]+) \(its sign", said)[1]) == pytest.approx(STEP, rel=2e-3)  # type: ignore[index]
+    assert "with which there are grains" in said
+
+
+def test_suspects_are_in_the_order_of_what_the_spots_say(few, tmp_path, capsys) -> None:
+    """Rings fit, and no grain is found: because they are outside of what is called the sample, or by omega."""
+    words = [*options(tmp_path), "--sample", 0.01, "--completeness", 1, "-o", tmp_path / "grains.h5"]
+    assert run(few[0], *words) == 2
+    said = capsys.readouterr().err
+    assert "though the rings fit" in said
+    assert re.search(
+        r"the step of omega is right, as \d+ pairs of opposite reflections are 180.0 degrees apart; then", said
+    )
+    assert said.index("is right") < said.index("then check --sample")
+    # A third of a turn that is said to be two thirds should show opposite reflections, and does not.
+    geometry = sized(par(tmp_path / "gold.par"))
+    third = listed(tmp_path / "third.h5", geometry, few[1], turn=120.0)
+    whole = peak_file.load(third, "reflections")
+    for factor, words in (2.0, "a wrong step of omega is the first suspect: by it the scan covers 240 degrees"), (
+        0.5, "first check that the step of omega is the degrees of the whole scan over its number of frames; less than"
+    ):  # fmt: skip
+        path = with_step(tmp_path / "list.h5", *whole, factor)
+        assert words in said_of_omega(Scene(*load({"panel": path}, geometry), GOLD, 0.5))
+
+
 @pytest.mark.parametrize("flip", ["h", "t", "tv"])
 def test_flipped_frames_are_named(few, tmp_path, capsys, flip: str) -> None:
     """The beam is not in the middle of these frames, so that a flip moves it."""
@@ -597,6 +639,45 @@ def test_an_offset_of_all_spots_is_named(few, tmp_path, capsys, bias: float, sai
     assert said in out
     _, col = re.search(r"\(([-+.\d]+), ([-+.\d]+)\) px", out).groups()  # type: ignore[union-attr]
     assert float(col) == pytest.approx(bias, abs=0.03)
+    # The key across the axis of rotation, its value and the right one; that along the axis by the same reasoning alone.
+    now, then = re.search(r"y_center is ([\d.]+), try ([\d.]+)", out).groups()  # type: ignore[union-attr]
+    assert float(now) == pytest.approx(KEYS["y_center"] + bias, abs=1e-3)
+    assert float(then) == pytest.approx(KEYS["y_center"], abs=1e-3 if bias == 0.5 else 0.03)
+    along = "such a maker is off by it along both axes: then z_center is 514.100, try 513.600 and y_center is 508.800"
+    assert (along in out) == (bias == 0.5)
+    assert out.count("z_center") == (bias == 0.5)
+
+
+def test_half_a_pixel_names_the_key_of_hexrd(few, tmp_path, capsys) -> None:
+    """With the translation to try, in mm of HEXRD's axes; the right one is what the offset was made from."""
+    panel = sized(par(tmp_path / "gold.par")).panels[0]
+    back = instrument.FROM_HEXRD.T
+    turn = np.stack([back @ panel.fast, -back @ panel.slow, back @ np.cross(panel.fast, -panel.slow) / PIXEL], 1)
+    turn[:, :2] /= PIXEL
+    middle = back @ (panel.origin + (ROWS - 1) / 2 * (panel.slow + panel.fast))
+    off = middle - 0.5 * back @ panel.fast
+    (tmp_path / "instrument.yml").write_text(
+        f"beam: {{energy: {12.39841984 / WAVELENGTH}, vector: {{azimuth: 90.0, polar_angle: 90.0}}}}\ndetectors:\n  ge:"
+        f" {{pixels: {{rows: {ROWS}, columns: {ROWS}, size: [{PIXEL}, {PIXEL}]}}, transform: {{"
+        f"tilt: {Rotation.from_matrix(turn).as_rotvec().tolist()}, translation: {off.tolist()}}}}}\n"
+    )
+    words = ["--instrument", tmp_path / "instrument.yml", "--lattice", 4.0782, "--centring", "F"]
+    assert run(few[0], *words, "-o", tmp_path / "grains.h5") == 0
+    out = capsys.readouterr().out
+    said = re.search(r"transform.translation of detector ge is \[(.+?)\] mm, try \[(.+?)\]", out).groups()  # type: ignore[union-attr]
+    now, then = (np.array(text.split(", "), float) for text in said)
+    np.testing.assert_allclose(now, off, atol=1e-4)
+    np.testing.assert_allclose(then, middle, atol=1e-4)
+
+
+def test_part_of_a_turn_does_not_decide_an_offset(few, tmp_path, capsys) -> None:
+    """The places of the grains take up a part of it, so that a value is offered as one to try."""
+    path = listed(tmp_path / "part.h5", sized(par(tmp_path / "gold.par")), few[1], turn=270.0)
+    assert run(path, *options(tmp_path, y_center=KEYS["y_center"] + 0.5), "-o", tmp_path / "grains.h5") == 0
+    out = capsys.readouterr().out
+    assert "off by more than that, as in 270 degrees" in out
+    assert "try it first (y_center is 508.800, try 508.300) and see whether this line goes" in out
+    assert "counts pixels from their corners" not in out
 
 
 def test_half_a_pixel_is_named_where_spots_are_sharp(tmp_path, capsys) -> None:

@@ -15,6 +15,8 @@ from braggnn_edge.grains.geometry import Instrument
 from braggnn_edge.grains.grains import Grains
 from braggnn_edge.grains.index import IndexSpec, index
 from braggnn_edge.grains.match import Scene
+from braggnn_edge.grains.offsets import offsets
+from braggnn_edge.grains.opposite import said_of_omega, wrong_step
 from braggnn_edge.grains.spots import load
 
 #: Ways to look at the frames, flips and the sign of omega, the simple ones first, in four sets. Those of a set show the
@@ -40,10 +42,6 @@ _FEWEST, _DRAWN = 8, 8
 _ANOTHER = "ImageD11's indexer may find more (--indexer imaged11)"
 #: Angstrom below which no edge of a cell is long, and mm below which no far detector is.
 _SMALL_CELL, _NEAR = 2.0, 10.0
-#: Degrees above which a scan is as good as a full turn: x and y of the grains take up little of an offset.
-_FULL = 350.0
-#: Standard errors by which a mean must differ from nothing before it is said, and the least that is, in px.
-_SURE, _LEAST_BIAS = 5.0, 0.02
 #: Share of spots in grains above which nothing is said, and below which it is said without a known cause; share of
 #: the tolerance within which a spot is on a reflection that is forbidden, and share of the free spots that must be.
 _EXPLAINED, _FEW_EXPLAINED, _CLOSE, _FORBIDDEN = 0.7, 0.2, 0.25, 0.3
@@ -76,6 +74,8 @@ def why_nothing(scene: Scene, files: Mapping[str, Path], instrument: Instrument,
             f"{said}: {share}; the rings fit best with lengths of the cell divided by {scale:.3f} ({cell} angstrom); "
             "check --lattice, the wavelength and the distance"
         )
+    if step := wrong_step(scene, spec):
+        return f"{said}: {step}"
     if other := _other_way(scene, files, instrument, flip, spec):
         return f"{said} as they are, but there are some with {other}; check how the frames lie and turn"
     if rings < max(_FIT, chance + 0.15):
@@ -84,9 +84,9 @@ def why_nothing(scene: Scene, files: Mapping[str, Path], instrument: Instrument,
             "whether most of the spots are of grains at all"
         )
     return (
-        f"{said}, though the rings fit ({share}); the likely causes are too few spots a grain (--least, "
-        f"--completeness; a grain should have about {each:.0f}), a sample larger than --sample, a wrong omega step, or "
-        f"panels that are turned; {_ANOTHER}"
+        f"{said}, though the rings fit ({share}); {said_of_omega(scene)}; then check --sample (grains are looked for "
+        f"up to {scene.sample:g} mm from the axis), the number of spots (a grain should have about {each:.0f}; lower "
+        f"--least or --completeness to ask for fewer), and the tilts of the panels; {_ANOTHER}"
     )
 
 
@@ -237,42 +237,10 @@ def unexplained(scene: Scene, found: Grains) -> Iterator[str]:
             f"{max(fits, key=lambda lattice: len(lattice.centres)).centring} allows them"
         )
     elif share < _FEW_EXPLAINED:
-        yield (
-            f"NOT EXPLAINED: {share:.0%} of the spots belong to grains; check --lattice and --centring, or whether "
+        step = wrong_step(scene, IndexSpec())
+        yield f"NOT EXPLAINED: {share:.0%} of the spots belong to grains; " + (
+            step
+            or "check --lattice and --centring, or whether "
             "there are other phases, smaller grains or much noise: grains that are marked may be none; "
             f"{_ANOTHER}"
         )
-
-
-def offsets(scene: Scene, found: Grains) -> Iterator[str]:
-    """Sentences on panels whose spots are off by the same in all grains.
-
-    An offset along the axis of rotation moves all grains, and leaves nothing in the residuals of a single panel. An
-    offset across it cannot be a grain's place, which turns with the sample, so it stays in a full turn. Over less
-    than that x and y of the grains take up much of it.
-    """
-    if not found.grains:
-        return
-    spots = np.concatenate([grain.spots for grain in found.grains])
-    residual = np.concatenate([grain.residual for grain in found.grains])[:, :2]
-    for number, panel in enumerate(scene.instrument.panels):
-        own = residual[scene.spots.panel[spots] == number]
-        if len(own) < 20:
-            continue
-        mean = np.median(own, axis=0)
-        error = 1.2533 * 1.4826 * np.median(np.abs(own - mean), axis=0) / np.sqrt(len(own))
-        sure = np.abs(mean) > np.maximum(_SURE * error, _LEAST_BIAS)
-        if not sure.any():
-            continue
-        who = "the panel" if panel.name == "panel" else f"panel {panel.name}"
-        half = (np.abs(np.abs(mean) - 0.5) < 0.1) & sure
-        yield (
-            f"{who}: computed minus measured positions are ({mean[0]:+.3f}, {mean[1]:+.3f}) px (row, col) in the "
-            "median, in all grains together; "
-            + ("half a pixel: does its maker count pixels from their corners? The centre of the first pixel is 0.0 here"
-               ", and the beam centre may be off by it along both axes"
-               if half.any() else "the beam centre is off, or the network is biased")
-            + "; what lies along the axis of rotation does not show, and moves all grains"
-            + ("" if scene.spots.covered > _FULL
-               else f", and in {scene.spots.covered:.0f} degrees much of what lies across it does so too")
-        )  # fmt: skip

@@ -23,7 +23,8 @@ class Panel:
 
     origin: (3,) mm, the centre of its pixel (0, 0) in the laboratory; fast, slow: (3,) mm, from a pixel to the next
     column and to the next row; rows, cols: 0 where they are not known; group: the detector whose frames show it (by
-    default its own name), whose pixel (first_row, first_col) is pixel (0, 0) of this panel.
+    default its own name), whose pixel (first_row, first_col) is pixel (0, 0) of this panel; translation: that of
+    HEXRD's file, for messages, empty where keys of ImageD11 describe the panel.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Panel:
     group: str = ""
     first_row: int = 0
     first_col: int = 0
+    translation: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "group", self.group or self.name)

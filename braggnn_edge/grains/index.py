@@ -195,12 +195,14 @@ def improved(scene: Scene, spots: Index, reflection: Index, usable: NDArray[np.b
     """The grain that begins with these spots (k,) and their reflections, and the spots that are its own.
 
     By linear fits, first of the low rings, then of all spots that are usable (n,), with a tolerance that shrinks. None
-    where fewer than 8 spots are left.
+    where fewer than 8 spots are left, or where their reflections lie in one plane, which fixes no cell.
     """
     position = np.zeros(3)
     low = np.zeros(len(scene.hkl), bool)
     low[scene.low] = True
     for share, all_rings in ((1.0, False), (0.7, True), (0.5, True), (0.35, True)):
+        if np.linalg.matrix_rank(scene.hkl[reflection]) < 3:
+            return None, spots
         ub, position = fitted(scene, spots, reflection)
         found, off = scene.assigned(ub, position, linear=True)
         ok = (found >= 0) & usable & (off < share * scene.tolerance)

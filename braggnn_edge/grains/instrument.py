@@ -6,6 +6,7 @@ ImageD11's lengths are taken for micrometres, as that program does by custom; HE
 import itertools
 import tomllib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,8 @@ def _hexrd(text: str) -> Instrument:
         tall, wide = _vector(detector["pixels"]["size"], 2, "pixels.size")
         corner = turn @ [-(cols - 1) / 2 * wide, (rows - 1) / 2 * tall, 0.0]
         # The stage's own place becomes the origin: the beam is a plane wave, so nothing else changes.
-        corner += _vector(detector["transform"]["translation"], 3, "translation") - offset
+        translation = _vector(detector["transform"]["translation"], 3, "translation")
+        corner += translation - offset
         (top, _), (left, _) = detector.get("roi") or ((0, 0), (0, 0))
         panels.append(
             Panel(
@@ -79,6 +81,7 @@ def _hexrd(text: str) -> Instrument:
                 str(detector.get("group", "")),
                 int(top),
                 int(left),
+                tuple(translation.tolist()),
             )
         )
     if not panels:
@@ -106,8 +109,8 @@ def _tiled(panels: list[Panel]) -> tuple[Panel, ...]:
     done = []
     for panel in panels:
         group, i, j = known.get(panel.name, (panel.group, 0, 0))
-        first = (panel.first_row + i * panel.rows, panel.first_col + j * panel.cols)
-        done.append(Panel(panel.name, panel.origin, panel.fast, panel.slow, panel.rows, panel.cols, group, *first))
+        down, right = panel.first_row + i * panel.rows, panel.first_col + j * panel.cols
+        done.append(replace(panel, group=group, first_row=down, first_col=right))
     return tuple(done)
 
 

@@ -193,7 +193,9 @@ def _refined(
         scene = scene_of(free[FIT])
         files = {detector: one.path for detector, one in lists.items()}
         why = why_nothing(scene, files, setting.instrument, spec.flip, index)
-        raise UserError(f"grains: {why}. In [grains] the options are keys of the same names")
+        raise UserError(
+            f"grains: {why}. The options are keys of the same names in [grains], those of omega in [[scan]]"
+        )
     plain = {
         name: task(name, weighted=False, seeds=begun[name].seeds) for name in found if found[name].sigma is not None
     }
