@@ -509,6 +509,16 @@ def test_suspects_are_in_the_order_of_what_the_spots_say(few, tmp_path, capsys) 
     ):  # fmt: skip
         path = with_step(tmp_path / "list.h5", *whole, factor)
         assert words in said_of_omega(Scene(*load({"panel": path}, geometry), GOLD, 0.5))
+    # Maxima of the noise around two bright spots that are opposite by chance, 60 degrees apart, are not many pairs.
+    rng, rows = np.random.default_rng(2), np.zeros(120, REFLECTIONS)
+    rows["col"], rows["row"], rows["omega"], rows["frames"] = 700.0, 300.0, 20.0, 1
+    rows["row"][60:], rows["omega"][60:] = 2 * KEYS["z_center"] - 300.0, 80.0
+    for axis in ("row", "col"):
+        rows[axis] += rng.uniform(-8, 8, 120)
+        rows[f"weighted_{axis}"], rows[f"weighted_sigma_{axis}"] = rows[axis], 0.1
+    both = np.concatenate([whole[0], rows])
+    path = with_step(tmp_path / "list.h5", both, whole[1], 2.0)
+    assert "is the first suspect" in said_of_omega(Scene(*load({"panel": path}, geometry), GOLD, 0.5))
 
 
 @pytest.mark.parametrize("flip", ["h", "t", "tv"])

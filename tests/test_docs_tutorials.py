@@ -67,6 +67,21 @@ def test_readme_is_short_and_shows_a_picture() -> None:
     assert any(line.startswith("![") for line in lines[:30])
 
 
+@pytest.mark.parametrize("page", ["README.md", "docs/reference/stages.md"])
+def test_the_way_to_grains_is_linked(page: str) -> None:
+    linked = re.findall(r"\]\((?:docs/|\.\./)([^)]+)\)", (ROOT / page).read_text(encoding="utf-8"))
+    assert {"tutorials/scan_to_grains.md", "how_to/merge.md", "how_to/grains.md", "how_to/simulate_grains.md"} <= set(
+        linked
+    )
+
+
+def test_scans_whose_grains_are_compared_with_the_truth_have_no_jitter() -> None:
+    """It is in the true positions, too, which would then seem to be as far off as a network's."""
+    pages = ("docs/tutorials/scan_to_grains.md", "docs/how_to/simulate_grains.md", "configs/grains.toml")
+    for page in (*pages, "configs/grains_large.toml"):
+        assert re.search(r"^jitter = 0\.0\b", (ROOT / page).read_text(encoding="utf-8"), flags=re.MULTILINE), page
+
+
 @pytest.mark.parametrize("page", PAGES, ids=identify)
 def test_links_lead_to_files_and_headings(page: Path) -> None:
     for target, heading in re.findall(r"\]\(([^)\s#:]*)(?:#([^)\s]+))?\)", prose(page)):

@@ -15,6 +15,9 @@ _MOST, _CANDIDATES = 5000, 16
 _APART, _AROUND = 10, 101
 #: Pairs at one distance count if they are so many more than by chance, and by so many standard deviations.
 _FEWEST, _SURE = 10, 8.0
+#: Pairs whose first spots lie in one cell of so many px count once: bright spots have maxima of the noise around them,
+#: and two of them that are opposite by chance would count as many pairs.
+_CELL = 40.0
 #: Half a turn of the lists is right to within so many frames, and to this share.
 _FRAMES, _SHARE = 2.0, 2e-3
 #: Degrees above which a scan must show opposite reflections.
@@ -41,7 +44,7 @@ def half_turn(scene: Scene) -> HalfTurn | None:
     cos, sin = np.cos(scene.instrument.omega_sign * omega), np.sin(scene.instrument.omega_sign * omega)
     x, y, z = scene.reciprocal.T
     seen = np.stack([cos * x - sin * y, sin * x + cos * y, z], 1)
-    chosen = np.arange(len(seen))
+    chosen = np.flatnonzero(z >= 0)  # each pair once
     if len(chosen) > _MOST:
         chosen = np.sort(np.random.default_rng(0).choice(chosen, _MOST, replace=False))
     near = cKDTree(seen).query(
@@ -50,13 +53,17 @@ def half_turn(scene: Scene) -> HalfTurn | None:
     mine, which = np.nonzero(near < len(seen))
     degrees = np.degrees(np.abs(omega[chosen[mine]] - omega[near[mine, which]]))
     frames = degrees / np.degrees(scene.spots.step)
-    counts = np.bincount(np.round(frames).astype(np.int64), minlength=_APART + 4)
+    pixel = max(panel.pixel for panel in scene.instrument.panels)
+    cell = np.floor(seen[chosen[mine]] * scene.instrument.wavelength * scene.instrument.distance / (_CELL * pixel))
+    alone = np.unique(np.column_stack([cell, np.round(frames)]), axis=0)
+    counts = np.bincount(alone[:, -1].astype(np.int64), minlength=_APART + 4)
     together = np.convolve(counts, np.ones(3), "same")
     usual = median_filter(together, _AROUND, mode="nearest")
     more = together - usual
     more[:_APART] = 0
     peak = int(np.argmax(more / np.sqrt(usual + 1)))
-    if more[peak] < max(_FEWEST, _SURE * np.sqrt(usual[peak] + 1)):
+    cells = len(np.unique(alone[np.abs(alone[:, -1] - peak) <= 1, :-1], axis=0)) - usual[peak]
+    if min(more[peak], cells) < max(_FEWEST, _SURE * np.sqrt(usual[peak] + 1)):
         return None
     return HalfTurn(int(more[peak]), float(np.median(degrees[np.abs(frames - peak) < 1.5])))
 
