@@ -439,7 +439,9 @@ def test_half_a_pixel_is_found_in_frames(chain, tmp_path: Path, capsys: pytest.C
     (tmp_path / "half.toml").write_text(text.replace("y_center = 129.9\n", "y_center = 130.4\n"))
     words = ["--instrument", str(tmp_path / "half.toml"), "--lattice", "4.0782", "--centring", "F"]
     assert cli.main(["grains", str(chain["path"]), *words, "-o", str(tmp_path / "grains.h5")]) == 0
-    assert "half a pixel: does its maker count pixels from their corners?" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "half a pixel, as where its maker counts pixels from their corners" in said
+    assert "y_center is 130.400, try 129.900" in said
 
 
 def test_a_narrow_scan_is_marked(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
