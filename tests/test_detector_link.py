@@ -75,7 +75,9 @@ def test_the_fewest_pixels_a_clock_that_are_enough_are_taken() -> None:
     ("words", "said"),
     [(["--rows", "100"], "belong together"), (["--rows", "0", "--cols", "9", "--frames-per-second", "1"], "0 x 9 px"),
      (["--clock", "0"], "expected positive numbers of MHz"), (["--window", "5"], "window of 5 px"),
-     (["--stages", "0"], "stages 0"), (["--rows", "70000", "--cols", "9", "--frames-per-second", "1"], "70000 rows")],
+     (["--stages", "0"], "stages 0"), (["--pixels", "16"], "--pixels needs --rows"),
+     (["--rows", "9", "--cols", "9", "--frames-per-second", "1", "--pixels", "12"], "12 pixels a clock"),
+     (["--rows", "70000", "--cols", "9", "--frames-per-second", "1"], "70000 rows")],
 )  # fmt: skip
 def test_what_cannot_be_is_refused(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert rates.main(words) == 2
@@ -87,6 +89,17 @@ def test_the_command_of_rates_on_the_page_runs(capsys: pytest.CaptureFixture[str
     assert command[:3] == ["python", "-m", "hls.rtl.front_end.rates"]
     assert rates.main(command[3:]) == 0
     assert "| yours | 2167 x 2070 | 750 | 16 | 3,364 | 16 px, 15%," in capsys.readouterr().out
+
+
+def test_a_given_number_of_pixels_a_clock_is_answered(capsys: pytest.CaptureFixture[str]) -> None:
+    asked = need(514, 1030, 2000.0, 8)
+    detector = ["--rows", "514", "--cols", "1030", "--frames-per-second", "2000"]
+    assert rates.main([*detector, "--pixels", "8", "--clock", "100", "--clock", "250"]) == 0
+    said = capsys.readouterr().out
+    assert f"at least {asked.hertz / 1e6:.1f} MHz" in said
+    assert f"at 250 MHz: {asked.margin(250e6):.0%} to spare, a queue of {asked.queue(250e6)} words" in said
+    assert f"at 100 MHz: too slow, {asked.margin(100e6):.0%}" in said
+    assert asked.margin(100e6) < 0 < asked.margin(250e6)
 
 
 @pytest.fixture(scope="module")

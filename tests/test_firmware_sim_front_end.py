@@ -363,6 +363,22 @@ def test_columns_and_words_are_the_mask():
         writes(gaps, 16, entries=4)
 
 
+def test_a_mask_of_the_detectors_own_columns_is_loaded_with_the_added_ones_as_bad():
+    mask = np.zeros((514, 1030), bool)  # 1040 columns at 16 pixels a clock
+    mask[3] = mask[7, 1029] = True
+    padded = np.ones((514, 1040), bool)
+    padded[:, :1030] = mask
+    found = writes(mask, 16)
+    assert found == writes(padded, 16)
+    assert found[65] == ("bad_columns", 0xFFC0)  # the word of columns 1024 to 1039; pixels 6 to 15 of it are added
+    assert found[66:69] == [("bad_row", 3), ("bad_span", 64 << 16), ("bad_pixels", 0xFFFF)]
+    assert found[69:72] == [("bad_row", 7), ("bad_span", 64 | 64 << 16), ("bad_pixels", 0x20)]
+    assert len(found) == 72
+    for wrong in (mask.astype(np.uint8), mask[0]):
+        with pytest.raises(UserError, match=r"expected bool \(rows, cols\)"):
+            writes(wrong, 16)
+
+
 def test_an_entry_that_does_not_lie_behind_the_others_is_refused(bench):
     circuit, simulator = bench
     front = _front(12, 64, threshold=3, mask=np.zeros((12, 64), bool))

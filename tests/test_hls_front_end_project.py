@@ -283,6 +283,15 @@ def test_the_readme_decodes_records(project, tmp_path, monkeypatch):
     assert abs(names["row"] - decoded.peaks["peak_row"]).max() < 4
 
 
+def test_the_readme_has_resets_and_the_rules_of_what_is_built(project, external_project):
+    text, outside = ((one / "README.txt").read_text() for one in (project, external_project))
+    assert "After power-up and reset: rows 4096, cols 128, sigma_limit 32767;" in text
+    assert "up to 16 entries: bad_row, bad_span = first word | last word << 16, then bad_pixels" in text
+    assert "a maximum is a peak if D > 0 and D * D > significance_slope * r +" in text
+    for name in ("m_patch_*", "s_position_*", "braggnn_detector.v"):
+        assert (name in text, name in outside) == (False, True)
+
+
 @pytest.mark.slow
 def test_the_cocotb_bench_passes_and_can_fail(external_project):
     """Every test of tb/ with Verilator; then with a vector that expects another flag."""

@@ -174,7 +174,9 @@ def lowest(one: Detector, pixels: int, clocks: Iterable[float], *, window: int =
     lines = [f"{pixels} pixels a clock: {found.clocks:,} clocks a frame, so at least {found.hertz / 1e6:.1f} MHz"]
     for clock in clocks:
         enough = f"{found.margin(clock):.0%} to spare, a queue of {found.queue(clock):,} words"
-        lines.append(f"at {clock / 1e6:g} MHz: {enough if found.hertz <= clock else 'too slow'}")
+        lines.append(
+            f"at {clock / 1e6:g} MHz: {enough if found.hertz <= clock else f'too slow, {found.margin(clock):.0%}'}"
+        )
     return "\n".join(lines) + "\n"
 
 
