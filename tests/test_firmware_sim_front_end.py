@@ -374,7 +374,7 @@ def test_a_mask_of_the_detectors_own_columns_is_loaded_with_the_added_ones_as_ba
     assert found[66:69] == [("bad_row", 3), ("bad_span", 64 << 16), ("bad_pixels", 0xFFFF)]
     assert found[69:72] == [("bad_row", 7), ("bad_span", 64 | 64 << 16), ("bad_pixels", 0x20)]
     assert len(found) == 72
-    for wrong in (mask.astype(np.uint8), mask[0]):
+    for wrong in (mask.astype(np.uint8), mask[0], mask[:0], mask[:, :0]):
         with pytest.raises(UserError, match=r"expected bool \(rows, cols\)"):
             writes(wrong, 16)
 

@@ -288,6 +288,7 @@ def test_the_readme_has_resets_and_the_rules_of_what_is_built(project, external_
     assert "After power-up and reset: rows 4096, cols 128, sigma_limit 32767;" in text
     assert "up to 16 entries: bad_row, bad_span = first word | last word << 16, then bad_pixels" in text
     assert "a maximum is a peak if D > 0 and D * D > significance_slope * r +" in text
+    assert "from D = 2**19 on always" in text
     for name in ("m_patch_*", "s_position_*", "braggnn_detector.v"):
         assert (name in text, name in outside) == (False, True)
 

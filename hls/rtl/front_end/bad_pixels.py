@@ -53,7 +53,7 @@ def writes(mask: NDArray[np.bool_], pixels: int, entries: int | None = None) -> 
     peak has no flag EDGE, and BAD_PIXEL says the same. entries: places of the front end's list, None: not known. Raises
     UserError where they are too few, and for what is no mask.
     """
-    if mask.ndim != 2 or mask.dtype != bool:
+    if mask.ndim != 2 or mask.dtype != bool or not mask.size:
         raise UserError(f"mask is {mask.dtype} {mask.shape}; expected bool (rows, cols), True where a pixel is bad")
     found = bad_pixels(np.pad(mask, ((0, 0), (0, -mask.shape[1] % pixels)), constant_values=True), pixels)
     if entries is not None and len(found.row) > entries:

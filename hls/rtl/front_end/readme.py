@@ -107,8 +107,9 @@ hls.rtl.front_end.bad_pixels.writes(mask, {pixels}) makes all writes of a mask.
 _SIGNIFICANCE = """\
 Test of significance, with significance = 1: with s the sum of the 3 x 3 pixels around a maximum and r that of
 the 24 outermost of 7 x 7, and D = 8 s - 3 r, a maximum is a peak if D > 0 and D * D > significance_slope * r +
-significance_offset. For k standard deviations of a detector with so many counts a photon (gain, behind
-gain_shift) and read noise, counts: slope = 33 k**2 gain, offset = 792 k**2 noise**2, rounded.
+significance_offset, and from D = 2**19 on always; slope has 16 bits, offset 32. For k standard deviations of a
+detector with so many counts a photon (gain, behind gain_shift) and read noise, counts: slope = 33 k**2 gain,
+offset = 792 k**2 noise**2, rounded.
 
 """
 
