@@ -180,8 +180,9 @@ def _undeclared(used: Used, cfg: config.Config) -> Used:
     for name, tables in used.items():
         behind = stages.needed((name,), cfg)
         known = {table for stage in behind for table in (stage.reads(cfg) if stage.reads else stage.tables)}
-        # The kind of the network, [qat] network, decides which stages and tables there are at all.
-        found[name] = tables - known - {"qat"}
+        # The kind of the network, [qat] network, decides which stages and tables there are at all; of layers,
+        # [rtl.front_end] external decides whether there is a stage rtl.
+        found[name] = tables - known - {"qat", "rtl"}
     return {name: tables for name, tables in found.items() if tables}
 
 

@@ -770,9 +770,9 @@ def test_the_project_as_written_sends_the_records_of_its_vectors(bench, tmp_path
     write_front_end(circuit, simulator.geometry, project, effort=Effort(trials=2))
     said = []
     found = simulate(project, simulator.path.parents[1], said.append)  # compiled before: the same sources
-    assert (found.streams, found.frames, found.wrong, found.first) == (4, 30, 0, "")
+    assert (found.streams, found.frames, found.wrong, found.first) == (5, 33, 0, "")
     assert found.records > 100
-    assert "0 wrong of 12 runs, 30 frames" in said[0]
+    assert "0 wrong of 15 runs, 33 frames" in said[0]
     path = project / "vectors" / "faults.records.hex"
     lines = path.read_text().splitlines()
     lines[1] = lines[1][:6] + f"{int(lines[1][6], 16) ^ 1:x}" + lines[1][7:]
