@@ -10,7 +10,7 @@ _TEXT = """\
 Front end: pixels in, records of Bragg peaks out
 ================================================
 
-src/            Verilog-2005, top module {top}; the locator's core is among them
+src/            Verilog-2005, top module {top}; {core}
 registers.h     registers, their fields, flags and records, for C; registers.md: the registers' meaning
 vectors/        streams, and the records that must leave for each (quant.front_end), in hexadecimal
 tb/             bench in cocotb; sim/: a shorter one in Verilog alone
@@ -129,6 +129,7 @@ def readme(top: str, geometry: Geometry, registers: Sequence[Register], frac: in
     more = _BAD.format(pixels=geometry.pixels, words=geometry.bad_words) if geometry.bad_words else ""
     more += _SIGNIFICANCE if geometry.significance else ""
     return _TEXT.format(
+        core="the locator is outside" if geometry.external else "the locator's core is among them",
         maps=maps if geometry.maps else "", external=_EXTERNAL if geometry.external else "", more=more,
         resets=", ".join(f"{one.name} {one.reset}" for one in written if one.reset != "0"),
         top=top, data=geometry.data_bits, pixels=geometry.pixels, bits=geometry.bits, frac=frac, mhz=clock_mhz,
