@@ -8,7 +8,7 @@ from pathlib import Path
 
 import cocotb
 from cocotb.clock import Clock
-from cocotb.triggers import ClockCycles, RisingEdge
+from cocotb.triggers import ClockCycles, Event, RisingEdge
 from cocotbext.axi import (
     AxiLiteBus,
     AxiLiteMaster,
@@ -80,14 +80,17 @@ class Bench:
             self.patches = AxiStreamSink(bus(dut, "m_patch"), dut.clk, dut.rst, byte_lanes=1)
             self.positions = AxiStreamSource(bus(dut, "s_position"), dut.clk, dut.rst, byte_lanes=1)
             self.stored = list(zip(_read("stored", "patches"), _read("stored", "positions"), strict=True))
-            cocotb.start_soon(self.locate())
+            self.has_patch = Event()  # set while the locator has a patch that it has not answered
+            self.located = cocotb.start_soon(self.locate())
         self.source = AxiStreamSource(bus(dut, "s_axis"), dut.clk, dut.rst, byte_lanes=1)
         self.sink = AxiStreamSink(bus(dut, "m_axis"), dut.clk, dut.rst, byte_lanes=1)
         self.master = AxiLiteMaster(AxiLiteBus.from_prefix(dut, "s_axi"), dut.clk, dut.rst)
 
     async def reset(self) -> None:
-        """Reset for four clocks; what the source still has is thrown away."""
+        """Reset for four clocks; what the sources still have, and what a locator has not answered, is thrown away."""
         self.dut.rst.value = 1
+        if SIZES["external"]:
+            self.located.cancel()  # else it answers a patch of before, and all answers that follow are one too late
         self.source.clear()
         self.expected = []
         for source in (self.maps, self.positions if SIZES["external"] else None):
@@ -99,17 +102,23 @@ class Bench:
         self.sink.clear()
         if SIZES["external"]:
             self.patches.clear()
+            self.has_patch.clear()
+            self.located = cocotb.start_soon(self.locate())
 
     async def locate(self) -> None:
-        """Play the external locator: the patch must be the vector's next, or the stored frame's."""
-        bits = len(self.dut.m_patch_tdata)
+        """Play the external locator: the patch must be the vector's next, or the stored frame's.
+
+        It answers after 10 to 60 clocks."""
+        bits, clocks = len(self.dut.m_patch_tdata), random.Random(2)
         while True:
             counts = (await self.patches.recv()).tdata
+            self.has_patch.set()
             patch = sum(count << bits * at for at, count in enumerate(counts))
             known = self.expected.pop(0) if self.expected and self.expected[0][0] == patch else self.stored[0]
             assert known[0] == patch, f"patch {patch:x} leaves, expected {[f'{one[0]:x}' for one in self.expected[:1]]}"
-            await ClockCycles(self.dut.clk, 20)
+            await ClockCycles(self.dut.clk, clocks.randint(10, 60))  # longer than a reset takes
             await self.positions.send(AxiStreamFrame([known[1]], tuser=[0]))
+            self.has_patch.clear()
 
     async def send_maps(self, vector: Vector, frames: int) -> None:
         """Queue the maps of a vector, if it has any, for so many frames."""
@@ -142,6 +151,7 @@ class Bench:
             self.maps.set_pause_generator(iter(lambda: chance.random() < gaps, None))
         if SIZES["external"]:
             self.patches.set_pause_generator(iter(lambda: chance.random() < gaps, None))
+            self.positions.set_pause_generator(iter(lambda: chance.random() < gaps, None))
 
     async def send(self, vector: Vector, first: int = 0, stop: int | None = None) -> None:
         """Queue the bursts of a vector, or some of them; they go out while the bench goes on."""

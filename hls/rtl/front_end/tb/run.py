@@ -9,6 +9,7 @@ import argparse
 import importlib.util
 import json
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -28,7 +29,7 @@ PROJECT = HERE.parent
 def main() -> None:
     """Compile the sources and run every test of ``tests.py``, or those that are named."""
     parser = argparse.ArgumentParser(description="Run the cocotb bench of this front end.")
-    parser.add_argument("tests", nargs="*", help="names of tests; all of them if none is named")
+    parser.add_argument("tests", nargs="*", help="names of tests, or parts of names; all tests if none is named")
     parser.add_argument("--simulator", default="verilator", help="as cocotb calls it (default: verilator)")
     parser.add_argument("--build", type=Path, default=HERE / "build", help="folder for what is compiled")
     parser.add_argument("--seed", type=int, default=1, help="of gaps and stalls (default: 1)")
@@ -44,17 +45,23 @@ def main() -> None:
             )
             sys.exit(2)
     top = json.loads((PROJECT / "project.json").read_text())["top"]
-    runner = get_runner(given.simulator)
+    try:
+        runner = get_runner(given.simulator)
+    except ValueError as error:  # its text has the names that there are
+        print(f"--simulator: {error}", file=sys.stderr)
+        sys.exit(2)
     runner.build(
         sources=sorted((PROJECT / "src").glob("*.v")), hdl_toplevel=top, build_dir=given.build, build_args=arguments,
         timescale=("1ns", "1ps"),
     )  # fmt: skip
     results = runner.test(
         test_module="tests", hdl_toplevel=top, build_dir=given.build, test_dir=HERE, seed=given.seed,
-        testcase=given.tests or None, results_xml=str(given.build / "results.xml"),
+        test_filter="|".join(map(re.escape, given.tests)) or None, results_xml=str(given.build / "results.xml"),
     )  # fmt: skip
     number, failed = get_results(results)
-    if failed or not number:
+    if not number:
+        sys.exit(f"no test has a name with {' or '.join(given.tests)}; tb/tests.py has the names")
+    if failed:
         sys.exit(f"{failed} of {number} tests failed; {results}")
     print(f"{number} tests passed")
 
