@@ -762,6 +762,16 @@ def test_other_shapes(pixels, bits, cols, window, area, options, random_circuit,
     assert pixels == 32 or found.throttled == 0
 
 
+@pytest.mark.slow
+def test_a_project_of_long_rows_has_time_for_them(random_circuit, tmp_path):
+    """At a pixel a clock the rows that clear the memories and those behind a frame take tens of thousands of clocks."""
+    circuit = random_circuit(window=11, normalizer=BlockShift(4, 7))
+    project = tmp_path / "front_end"
+    write_front_end(circuit, Geometry(1, 8, 4096, 64, window=11, places=PLACES), project, effort=Effort(trials=2))
+    found = simulate(project, tmp_path / "build", lambda text: None)
+    assert (found.streams, found.wrong, found.first) == (4, 0, "")
+
+
 @pytest.mark.skipif("FRONT_END_MUTANT" in os.environ, reason="of sources without a mutation")
 def test_the_project_as_written_sends_the_records_of_its_vectors(bench, tmp_path):
     """What `make csim` does with a front end; a record of the vectors that is wrong is found, and named."""

@@ -60,6 +60,8 @@ def simulate(
     first = ""
     for name in names:
         expected = _records(project, name)
+        stream = _entries(project, name, "beats")
+        limit = 20_000 + 8 * len(stream)  # rows of another length clear the memories, and rows follow a frame
         for seed, (gaps, stalls) in enumerate(_PACES):
             script = Script(geometry.pixels)
             for entry in _entries(project, name, "registers"):
@@ -71,8 +73,8 @@ def simulate(
                 codes = locator.run(locator.inputs(patches)) if answers is None else answers(patches)
                 script.locator(patches, beats(codes, locator)).locator_pace(*_LOCATOR_PACES[seed])
             script.pace(gaps, stalls)
-            _add_beats(script, _entries(project, name, "beats"), geometry)
-            script.pace(0, 0).until(sum(map(len, expected)), 20_000).wait(200)
+            _add_beats(script, stream, geometry)
+            script.pace(0, 0).until(sum(map(len, expected)), limit).wait(200)
             found = run(simulator, script, seed=seed)
             refused = [at for at, (_, response) in enumerate(found.answers) if response]
             words = [f"write {refused[0]} was refused"] if refused else differences(as_records(found.raw), expected)

@@ -10,7 +10,8 @@
 `timescale 1 ns / 1 ps
 module test_bench;
     localparam DATA = @DATA@;
-    localparam LIMIT = 20000;  // clocks that a stream or a beat may take
+    // Clocks that a stream or a beat may take: rows of another length clear the memories, and rows follow a frame.
+    localparam LIMIT = 20000 + 8 * @MOST_BEATS@;
     localparam [255:0] MARKS = 256'hFFFFFFFF << 96;  // high-water marks of an end record: of the hardware alone
 
     reg clk = 1'b0, rst = 1'b1;
