@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ from hypothesis import settings
 
 from braggnn_edge.core import config, rundir, stages
 from braggnn_edge.locate.calibration import Calibration
+from hls.project.stage import has_rtl
 from quant.contract.arithmetic import Codes, Format
 from quant.contract.block_shift import BlockShift
 from quant.contract.centroid import Centroid
@@ -153,7 +155,8 @@ def _tables_used() -> Iterator[Used]:
     item, execute = config.Config.__getitem__, rundir.execute
 
     def recording(cfg: config.Config, table: str) -> object:
-        if stage[0]:
+        # Whether there is a stage rtl is asked of its table: with another answer others have other needs, and run again.
+        if stage[0] and sys._getframe(1).f_code is not has_rtl.__code__:
             found[stage[0]].add(table)
         return item(cfg, table)
 
@@ -180,9 +183,8 @@ def _undeclared(used: Used, cfg: config.Config) -> Used:
     for name, tables in used.items():
         behind = stages.needed((name,), cfg)
         known = {table for stage in behind for table in (stage.reads(cfg) if stage.reads else stage.tables)}
-        # The kind of the network, [qat] network, decides which stages and tables there are at all; of layers,
-        # [rtl.front_end] external decides whether there is a stage rtl.
-        found[name] = tables - known - {"qat", "rtl"}
+        # The kind of the network, [qat] network, decides which stages and tables there are at all.
+        found[name] = tables - known - {"qat"}
     return {name: tables for name, tables in found.items() if tables}
 
 

@@ -41,20 +41,13 @@ BAD = 64
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory, random_circuit):
-    """A small circuit and its compiled front end, 8 pixels of 13 bits a clock, with all that it may be built with.
-
-    With FRONT_END_MUTANT in the environment, a number, the front end has that mutation, built in FRONT_END_BUILD.
-    """
+    """A small circuit and its compiled front end, 8 pixels of 13 bits a clock, with all that it may be built with."""
     circuit = random_circuit(window=7, sigma=True, normalizer=BlockShift(4, 7))
     geometry = Geometry(
         PIXELS, BITS, 128, 4096, window=7, places=PLACES, significance=True, bad_words=BAD, dark=True, thresholds=True
     )
     found = sources(circuit, geometry, effort=Effort(trials=2))
-    mutant = int(os.environ.get("FRONT_END_MUTANT", "0"))
-    if mutant:
-        simulator = build(mutations.instrumented(found), geometry, Path(os.environ["FRONT_END_BUILD"]), optimize="-O0")
-        return circuit, dataclasses.replace(simulator, mutant=mutant)
-    return circuit, build(found, geometry, tmp_path_factory.mktemp("front"), optimize="-O0")
+    return circuit, mutations.simulator(found, geometry, tmp_path_factory.mktemp("front"))
 
 
 def _front(rows, cols, **given):

@@ -1,8 +1,6 @@
 """A front end whose locator is outside, behind two streams, and takes its time."""
 
 import dataclasses
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +9,7 @@ from braggnn_edge.core.errors import UserError
 from firmware_sim.front_end import cases, mutations
 from firmware_sim.front_end.compare import as_records, differences
 from firmware_sim.front_end.project import simulate
-from firmware_sim.front_end.simulate import Script, build, run
+from firmware_sim.front_end.simulate import Script, run
 from hls.rtl.front_end.external import beats, patches_of, stored_patch
 from hls.rtl.front_end.geometry import Geometry
 from hls.rtl.front_end.project import NAME, sources, write_front_end
@@ -30,20 +28,13 @@ SLOW = 400
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory, random_circuit):
-    """A locator for counts of 7 bits, and a compiled front end that it is not in, with all options.
-
-    With FRONT_END_MUTANT in the environment, a number, it has that mutation, built in FRONT_END_BUILD.
-    """
+    """A locator for counts of 7 bits, and a compiled front end that it is not in, with all options."""
     locator = random_circuit(window=7, sigma=True, normalizer=BlockShift(4, 7))
     geometry = Geometry(
         PIXELS, BITS, 128, 4096, window=7, places=PLACES, significance=True, bad_words=64, dark=True, thresholds=True,
         external=True,
     )  # fmt: skip
-    found, mutant = sources(locator, geometry), int(os.environ.get("FRONT_END_MUTANT", "0"))
-    if mutant:
-        simulator = build(mutations.instrumented(found), geometry, Path(os.environ["FRONT_END_BUILD"]), optimize="-O0")
-        return locator, dataclasses.replace(simulator, mutant=mutant)
-    return locator, build(found, geometry, tmp_path_factory.mktemp("front"), optimize="-O0")
+    return locator, mutations.simulator(sources(locator, geometry), geometry, tmp_path_factory.mktemp("front"))
 
 
 def _front(rows, cols, **given):

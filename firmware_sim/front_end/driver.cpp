@@ -3,7 +3,8 @@
 //   driver script records seed [+mutant=N]
 //
 // PIXELS and BITS are of the build, and MAPS, the counts of a pixel in a beat of maps; POSITION, bits of a beat of
-// s_position, 0 where the locator is inside, and WINDOW, the side of a patch. The script is a row of 32-bit words, an operation and what belongs to it:
+// s_position, 0 where the locator is inside, and WINDOW, the side of a patch. The script is a row of 32-bit words, an
+// operation and what belongs to it:
 //   0 n                wait n clocks
 //   1 address value    write a register;  2 address: read one. Value and response of either are printed
 //   3 n                reset for n clocks
@@ -78,7 +79,7 @@ struct Locator {
     std::unordered_map<std::string, const uint32_t*> known;
     std::string patch;
     std::deque<std::pair<uint64_t, const uint32_t*>> answers;  // clock at which it is ready
-    uint64_t latency = 1, interval = 0, next = 0, patches = 0;
+    uint64_t latency = 1, interval = 0, next = 0;
     uint32_t stalls = 0;
 };
 #endif
@@ -169,7 +170,6 @@ struct Bench {
         locator.next = std::max(clock + locator.latency, locator.next + locator.interval);
         locator.answers.emplace_back(locator.next, found->second);
         locator.patch.clear();
-        locator.patches++;
 #endif
     }
     bool patch_held = false, reset_before = false;

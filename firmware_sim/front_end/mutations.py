@@ -8,6 +8,7 @@ import hashlib
 import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ import pytest
 
 from braggnn_edge.core.errors import UserError
 from firmware_sim.front_end.mutation_list import MUTATIONS, Mutation
+from firmware_sim.front_end.simulate import Simulator, build
+from hls.rtl.front_end.geometry import Geometry
 
 TESTS = "tests/test_firmware_sim_front_end.py"
 #: Those of a module that the front end of these has not, by its name.
@@ -53,6 +56,16 @@ def _choice(number: int, right: str, wrong: str) -> str:
     if "," in right:  # items of a concatenation
         right, wrong = f"{{{right}}}", f"{{{wrong}}}"
     return f"(mutant == {number} ? ({wrong}) : ({right}))"
+
+
+def simulator(sources: dict[str, str], geometry: Geometry, build_dir: Path) -> Simulator:
+    """The compiled sources, for tests; inside a survey, with its mutation (FRONT_END_MUTANT in the environment, a
+    number), built in FRONT_END_BUILD."""
+    mutant = int(os.environ.get("FRONT_END_MUTANT", "0"))
+    if not mutant:
+        return build(sources, geometry, build_dir, optimize="-O0")
+    made = build(instrumented(sources), geometry, Path(os.environ["FRONT_END_BUILD"]), optimize="-O0")
+    return replace(made, mutant=mutant)
 
 
 def key() -> str:

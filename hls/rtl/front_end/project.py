@@ -33,18 +33,8 @@ NAME = "braggnn_front_end"
 
 #: Modules that are the same in every front end.
 _MODULES = (
-    "fifo",
-    "sequencer",
-    "pixels",
-    "lines",
-    "larger",
-    "span",
-    "maximum",
-    "queue",
-    "readout",
-    "features",
-    "records",
-)
+    "fifo", "sequencer", "pixels", "lines", "larger", "span", "maximum", "queue", "readout", "features", "records",
+)  # fmt: skip
 
 #: Those of an option.
 _OPTIONAL = {"significance": "significance", "bad_words": "bad", "maps": "maps", "external": "external"}

@@ -1,6 +1,6 @@
 """Vectors of a front end's project: registers, beats of a stream and the records of the contract, as hexadecimal text.
 
-A vector has three files in ``vectors/``, a line an entry, as ``$readmemh`` reads them:
+A vector has files in ``vectors/``, a line an entry, as ``$readmemh`` reads them:
 
 - ``NAME.registers.hex``: offset << 32 | value, written in order; the last one enables the front end.
 - ``NAME.beats.hex``: tlast, tuser, and below them tdata.
