@@ -155,7 +155,7 @@ def _tables_used() -> Iterator[Used]:
     item, execute = config.Config.__getitem__, rundir.execute
 
     def recording(cfg: config.Config, table: str) -> object:
-        # Whether there is a stage rtl is asked of its table: with another answer others have other needs, and run again.
+        # Whether there is a stage rtl is asked of its table: by another answer others have other needs, and run again.
         if stage[0] and sys._getframe(1).f_code is not has_rtl.__code__:
             found[stage[0]].add(table)
         return item(cfg, table)
